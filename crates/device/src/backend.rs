@@ -1,0 +1,174 @@
+use std::fmt;
+
+use crate::{Grid, Kernel, Result};
+
+/// An address in the device's address space; on `Host` a plain pointer value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub u64);
+
+impl Address {
+    /// The address so many bytes further on.
+    #[must_use]
+    pub const fn offset(self, bytes: u64) -> Self {
+        Self(self.0 + bytes)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// A piece of physical memory, as the backend numbers it. Numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId(pub u64);
+
+/// What a stream is for: copies are latency class and never wait for compute by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Kernels.
+    Compute,
+    /// Copies between host and device.
+    Copy,
+}
+
+/// What does not change about a device.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Name to show, for instance `host (2 threads, avx512bf16)`.
+    pub name: String,
+    /// Sizes and offsets of chunks and maps are multiples of this: 64 KiB on `Host`, 2 MiB on `Cuda` and `Sim`.
+    pub page_bytes: u64,
+    /// Physical bytes that exist.
+    pub capacity_bytes: u64,
+    /// Whether device and pinned memory have bytes behind them; false only on `Sim`, whose reads give `None`.
+    pub has_bytes: bool,
+}
+
+/// The driver calls of one device: everything above is written once against this trait, statically dispatched.
+///
+/// It is the raw layer: nothing is counted, cached, tracked or dropped here. Use the shells ([`Device`](crate::Device),
+/// [`Chunk`](crate::Chunk), [`Reservation`](crate::Reservation), [`Stream`](crate::Stream), [`Event`](crate::Event)),
+/// which own what they make and charge the ledger first.
+///
+/// Calls on streams are asynchronous: they return before the work is done, and work on one stream happens in order.
+/// Errors of asynchronous work are reported by a later call on the same stream.
+pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
+    /// An ordered queue of work.
+    type Stream: fmt::Debug + Send + Sync;
+    /// A point in a stream's work. An event that was never recorded counts as complete.
+    type Event: fmt::Debug + Send + Sync;
+
+    /// Constants of the device.
+    fn info(&self) -> &Info;
+
+    /// Reserves `bytes` of address space, without memory; `bytes` is a multiple of the page.
+    fn reserve(&self, bytes: u64) -> Result<Address>;
+
+    /// Gives a reservation back.
+    ///
+    /// # Safety
+    /// - `address` and `bytes` are those of one [`reserve`](Backend::reserve), nothing in it is mapped, and no work that uses it is pending.
+    unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()>;
+
+    /// Creates physical memory; `bytes` is a multiple of the page.
+    fn create(&self, bytes: u64) -> Result<ChunkId>;
+
+    /// Destroys physical memory. It may still be mapped: it then lives until the last unmap, as on CUDA.
+    ///
+    /// # Safety
+    /// - No one destroys `chunk` a second time.
+    unsafe fn destroy(&self, chunk: ChunkId) -> Result<()>;
+
+    /// Maps a whole chunk at `address`. The same chunk may be mapped at several places: they alias.
+    /// The range cannot be accessed before [`set_access`](Backend::set_access).
+    ///
+    /// # Safety
+    /// - `address` to `address + bytes` lies in one reservation and nothing is mapped there; `bytes` is the chunk's size.
+    unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()>;
+
+    /// Makes a range of whole maps readable and writable: one call for many maps.
+    ///
+    /// # Safety
+    /// - The range lies in one reservation and is wholly mapped.
+    unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()>;
+
+    /// Unmaps a range of whole maps.
+    ///
+    /// # Safety
+    /// - The range lies in one reservation, consists of whole maps, and no pending work uses it.
+    unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()>;
+
+    /// Page-locked host memory of exactly `bytes` bytes (on `Sim` an address without bytes), zeroed.
+    fn pin(&self, bytes: u64) -> Result<Address>;
+
+    /// Gives pinned memory back.
+    ///
+    /// # Safety
+    /// - `address` and `bytes` are those of one [`pin`](Backend::pin), and no pending work uses it.
+    unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()>;
+
+    /// A new stream.
+    fn stream(&self, kind: StreamKind) -> Result<Self::Stream>;
+
+    /// A new event, not recorded.
+    fn event(&self) -> Result<Self::Event>;
+
+    /// Queues a copy from host memory. With `staged` the source may change as soon as the call returns.
+    ///
+    /// # Safety
+    /// - `target` to `target + bytes` is mapped, and stays so until the copy is done.
+    /// - `source` is valid for `bytes` bytes of reads until the copy is done (with `staged`: until the call returns).
+    /// - No work that is not ordered before or after this copy touches either range.
+    unsafe fn copy_from_host(
+        &self,
+        stream: &Self::Stream,
+        target: Address,
+        source: *const u8,
+        bytes: u64,
+        staged: bool,
+    ) -> Result<()>;
+
+    /// Copies to host memory and waits for it. Returns `false`, and writes nothing, where memory has no bytes (`Sim`).
+    ///
+    /// # Safety
+    /// - `source` to `source + bytes` is mapped; `target` is valid for `bytes` bytes of writes.
+    /// - No work that is not ordered before this copy writes the source.
+    unsafe fn copy_to_host(&self, stream: &Self::Stream, target: *mut u8, source: Address, bytes: u64) -> Result<bool>;
+
+    /// Queues a copy on the device. The ranges do not overlap.
+    ///
+    /// # Safety
+    /// - Both ranges are mapped and stay so until the copy is done, and no unordered work touches them.
+    unsafe fn copy(&self, stream: &Self::Stream, target: Address, source: Address, bytes: u64) -> Result<()>;
+
+    /// Queues setting every byte of a range.
+    ///
+    /// # Safety
+    /// - The range is mapped and stays so until the work is done, and no unordered work touches it.
+    unsafe fn fill(&self, stream: &Self::Stream, target: Address, value: u8, bytes: u64) -> Result<()>;
+
+    /// Queues a kernel.
+    ///
+    /// # Safety
+    /// - Every address in `params` is mapped as far as the kernel reaches, stays so until it is done, and no unordered
+    ///   work touches what it writes or writes what it reads.
+    /// - `params` keeps the kernel's own rules (its header and `ops`' check).
+    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, grid: Grid, params: &K::Params) -> Result<()>;
+
+    /// Queues the event on the stream: it is complete when all work queued before it is.
+    fn record(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()>;
+
+    /// Makes later work of the stream wait for what the event last recorded, without stopping the caller.
+    fn wait(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()>;
+
+    /// Whether what the event last recorded is complete.
+    fn query(&self, event: &Self::Event) -> Result<bool>;
+
+    /// Waits on the host for what the event last recorded.
+    fn synchronize_event(&self, event: &Self::Event) -> Result<()>;
+
+    /// Waits on the host for all work of the stream, and reports its first error.
+    fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+}

@@ -1,0 +1,206 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{OutOfBudget, Result};
+
+/// What bytes are granted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// What the driver takes for itself.
+    Context,
+    /// Kernel images.
+    Modules,
+    /// Scratch memory of libraries.
+    Workspace,
+    /// Activations and everything else that a pool hands out.
+    Activations,
+    /// Weights that stay for a whole phase.
+    Resident,
+    /// The ring that weights are streamed through.
+    Ring,
+    /// Page-locked host memory.
+    Pinned,
+}
+
+impl Purpose {
+    /// Every purpose, in declaration order.
+    pub const ALL: [Self; 7] = [
+        Self::Context,
+        Self::Modules,
+        Self::Workspace,
+        Self::Activations,
+        Self::Resident,
+        Self::Ring,
+        Self::Pinned,
+    ];
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Context => "context",
+            Self::Modules => "modules",
+            Self::Workspace => "workspace",
+            Self::Activations => "activations",
+            Self::Resident => "resident weights",
+            Self::Ring => "weight ring",
+            Self::Pinned => "pinned",
+        })
+    }
+}
+
+/// The books of one kind of memory: every byte is granted here before it exists, and never more than the cap.
+///
+/// Cloning shares the books.
+///
+/// ```
+/// use lighterage_device::{Ledger, Purpose};
+/// let ledger = Ledger::new(1 << 20);
+/// let grant = ledger.grant(Purpose::Activations, 1 << 19).unwrap();
+/// let refused = ledger.grant(Purpose::Ring, (1 << 19) + 1).unwrap_err();
+/// assert!(refused.to_string().contains("1 bytes missing"));
+/// drop(grant);
+/// assert_eq!(ledger.granted_bytes(), 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Mutex<Books>>);
+
+#[derive(Debug)]
+struct Books {
+    cap: u64,
+    granted: [u64; Purpose::ALL.len()],
+    total: u64,
+    peak: u64,
+}
+
+impl Ledger {
+    /// Empty books with a cap in bytes.
+    #[must_use]
+    pub fn new(cap: u64) -> Self {
+        Self(Arc::new(Mutex::new(Books { cap, granted: [0; Purpose::ALL.len()], total: 0, peak: 0 })))
+    }
+
+    /// Grants bytes, to be given back when the grant is dropped.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBudget`](crate::Error::OutOfBudget) with the numbers if the cap would be exceeded; nothing is granted then.
+    pub fn grant(&self, purpose: Purpose, bytes: u64) -> Result<Grant> {
+        let mut books = self.books();
+        let fits = books.total.checked_add(bytes).is_some_and(|total| total <= books.cap);
+        if !fits {
+            let granted = Purpose::ALL
+                .into_iter()
+                .map(|purpose| (purpose, books.granted[purpose.index()]))
+                .filter(|(_, bytes)| *bytes > 0)
+                .collect();
+            return Err(OutOfBudget { requested: bytes, purpose, cap: books.cap, granted }.into());
+        }
+        books.total += bytes;
+        books.granted[purpose.index()] += bytes;
+        books.peak = books.peak.max(books.total);
+        drop(books);
+        Ok(Grant { ledger: self.clone(), purpose, bytes })
+    }
+
+    /// The cap.
+    #[must_use]
+    pub fn cap_bytes(&self) -> u64 {
+        self.books().cap
+    }
+
+    /// Bytes granted now.
+    #[must_use]
+    pub fn granted_bytes(&self) -> u64 {
+        self.books().total
+    }
+
+    /// Bytes granted now for one purpose.
+    #[must_use]
+    pub fn granted_for(&self, purpose: Purpose) -> u64 {
+        self.books().granted[purpose.index()]
+    }
+
+    /// The most bytes ever granted at once.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.books().peak
+    }
+
+    /// Bytes that could still be granted.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        let books = self.books();
+        books.cap - books.total
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // The books are consistent after every statement, so a panic elsewhere does not spoil them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Granted bytes; given back on drop.
+#[derive(Debug)]
+#[must_use = "a dropped grant is given back"]
+pub struct Grant {
+    ledger: Ledger,
+    purpose: Purpose,
+    bytes: u64,
+}
+
+impl Grant {
+    /// How many bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What for.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        let mut books = self.ledger.books();
+        books.total -= self.bytes;
+        books.granted[self.purpose.index()] -= self.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cap_is_reached_and_never_passed() {
+        let ledger = Ledger::new(100);
+        let a = ledger.grant(Purpose::Ring, 60).unwrap();
+        let b = ledger.grant(Purpose::Resident, 40).unwrap();
+        assert_eq!(ledger.free_bytes(), 0);
+        assert!(ledger.grant(Purpose::Ring, 1).is_err());
+        assert!(ledger.grant(Purpose::Ring, u64::MAX).is_err());
+        assert!(ledger.grant(Purpose::Ring, 0).is_ok());
+        drop(a);
+        assert_eq!(ledger.granted_for(Purpose::Resident), 40);
+        drop(b);
+        assert_eq!((ledger.granted_bytes(), ledger.peak_bytes()), (0, 100));
+    }
+
+    #[test]
+    fn refusal_names_the_numbers() {
+        let ledger = Ledger::new(100);
+        let _grant = ledger.grant(Purpose::Activations, 70).unwrap();
+        let text = ledger.grant(Purpose::Ring, 50).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "out of budget: 50 bytes requested for weight ring, cap 100 bytes, 20 bytes missing; granted: activations 70"
+        );
+    }
+}

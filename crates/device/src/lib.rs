@@ -1,0 +1,23 @@
+//! Memory, streams, events, launches and the ledger, on `Cuda`, `Host` or `Sim`.
+#![allow(missing_docs, reason = "skeleton")]
+
+mod backend;
+mod error;
+mod host;
+mod kernel;
+mod ledger;
+mod memory;
+mod sim;
+mod stream;
+mod view;
+mod workers;
+
+pub use backend::{Address, Backend, ChunkId, Info, StreamKind};
+pub use error::{Error, OutOfBudget, Result};
+pub use host::HostConfig;
+pub use kernel::{Cost, Grid, Kernel};
+pub use ledger::{Grant, Ledger, Purpose};
+pub use memory::{Chunk, Device, Pinned, Reservation};
+pub use stream::{Event, Stream, StreamId};
+pub use view::View;
+pub use workers::{Isa, Workers};

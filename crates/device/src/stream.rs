@@ -1,0 +1,232 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytemuck::Pod;
+
+use crate::{Address, Backend, Device, Error, Grid, Kernel, Result, StreamKind, View};
+
+/// Names a stream within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(u32);
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stream {}", self.0)
+    }
+}
+
+static NEXT_STREAM: AtomicU32 = AtomicU32::new(0);
+
+/// An ordered queue of device work. Cloning shares it; dropping the last clone waits for its work.
+#[derive(Debug)]
+pub struct Stream<B: Backend> {
+    inner: Arc<Inner<B>>,
+}
+
+#[derive(Debug)]
+struct Inner<B: Backend> {
+    device: Device<B>,
+    raw: B::Stream,
+    id: StreamId,
+    kind: StreamKind,
+}
+
+impl<B: Backend> Clone for Stream<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B: Backend> Stream<B> {
+    pub(crate) fn new(device: &Device<B>, kind: StreamKind) -> Result<Self> {
+        let raw = device.backend().stream(kind)?;
+        let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { inner: Arc::new(Inner { device: device.clone(), raw, id, kind }) })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device<B> {
+        &self.inner.device
+    }
+
+    /// Its name, as views carry it.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.inner.id
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> StreamKind {
+        self.inner.kind
+    }
+
+    /// Queues a kernel.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`], or what the driver reports, also of earlier work.
+    ///
+    /// # Safety
+    /// - As [`Backend::launch`].
+    pub unsafe fn launch<K: Kernel>(&self, grid: Grid, params: &K::Params) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.backend().launch::<K>(self.raw(), grid, params) }
+    }
+
+    /// Copies a slice into a contiguous view. The slice may change as soon as the call returns.
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
+    pub fn upload<T: Pod>(&self, target: View<'_>, values: &[T]) -> Result<()> {
+        let bytes = self.plain("upload", target)?;
+        let source: &[u8] = bytemuck::cast_slice(values);
+        same_size("upload", bytes, source.len() as u64)?;
+        // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); a staged
+        // copy has read `source` when it returns.
+        unsafe { self.backend().copy_from_host(self.raw(), target.address(), source.as_ptr(), bytes, true) }
+    }
+
+    /// Reads a contiguous view, waiting for all earlier work. `None` where memory has no bytes (`Sim`).
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
+    pub fn read<T: Pod>(&self, source: View<'_>) -> Result<Option<Vec<T>>> {
+        let bytes = self.plain("read", source)?;
+        let mut values: Vec<T> = vec![T::zeroed(); source.layout().bytes() / size_of::<T>().max(1)];
+        same_size("read", bytes, size_of_val(values.as_slice()) as u64)?;
+        let target = bytemuck::cast_slice_mut::<T, u8>(&mut values).as_mut_ptr();
+        // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
+        let read = unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) }?;
+        Ok(read.then_some(values))
+    }
+
+    /// Queues a copy between contiguous views of equal size that do not overlap.
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
+    pub fn copy(&self, target: View<'_>, source: View<'_>) -> Result<()> {
+        let bytes = self.plain("copy", target)?;
+        same_size("copy", bytes, self.plain("copy", source)?)?;
+        if target.overlaps(&source) {
+            let reason = "source and target overlap";
+            return Err(Error::Range { call: "copy", address: target.address(), bytes, reason });
+        }
+        // SAFETY: both views are mapped until the work is done and ordered by this stream (checked), and they do not overlap (checked).
+        unsafe { self.backend().copy(self.raw(), target.address(), source.address(), bytes) }
+    }
+
+    /// Queues setting every byte of a contiguous view.
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`], [`Error::NotContiguous`], or what the driver reports.
+    pub fn fill(&self, target: View<'_>, value: u8) -> Result<()> {
+        let bytes = self.plain("fill", target)?;
+        // SAFETY: the view's memory is mapped until the work is done and ordered by this stream (checked).
+        unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) }
+    }
+
+    /// Queues a copy from host memory that stays where it is until the copy is done.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    ///
+    /// # Safety
+    /// - As [`Backend::copy_from_host`] without `staged`.
+    pub unsafe fn copy_from_host(&self, target: Address, source: *const u8, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.backend().copy_from_host(self.raw(), target, source, bytes, false) }
+    }
+
+    /// Queues the event: it completes when all work queued before it is done.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn record(&self, event: &Event<B>) -> Result<()> {
+        self.backend().record(self.raw(), &event.raw)
+    }
+
+    /// Makes later work wait for what the event last recorded; the caller goes on.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn wait(&self, event: &Event<B>) -> Result<()> {
+        self.backend().wait(self.raw(), &event.raw)
+    }
+
+    /// Waits for all work and reports its first error.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] if earlier work failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.backend().synchronize(self.raw())
+    }
+
+    /// Refuses a view that belongs to another stream.
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`].
+    pub fn check_owner(&self, call: &'static str, view: View<'_>) -> Result<()> {
+        if view.owner() == self.id() {
+            return Ok(());
+        }
+        Err(Error::WrongStream { call, owner: view.owner(), used_on: self.id() })
+    }
+
+    fn plain(&self, call: &'static str, view: View<'_>) -> Result<u64> {
+        self.check_owner(call, view)?;
+        if !view.layout().is_contiguous() {
+            return Err(Error::NotContiguous { call, layout: *view.layout() });
+        }
+        Ok(view.layout().bytes() as u64)
+    }
+
+    fn backend(&self) -> &B {
+        self.inner.device.backend()
+    }
+
+    fn raw(&self) -> &B::Stream {
+        &self.inner.raw
+    }
+}
+
+impl<B: Backend> Drop for Inner<B> {
+    fn drop(&mut self) {
+        let outcome = self.device.backend().synchronize(&self.raw);
+        self.device.defer(outcome);
+    }
+}
+
+fn same_size(call: &'static str, expected: u64, got: u64) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Size { call, expected, got }) }
+}
+
+/// A point in a stream's work.
+#[derive(Debug)]
+pub struct Event<B: Backend> {
+    device: Device<B>,
+    raw: B::Event,
+}
+
+impl<B: Backend> Event<B> {
+    pub(crate) fn new(device: &Device<B>) -> Result<Self> {
+        Ok(Self { device: device.clone(), raw: device.backend().event()? })
+    }
+
+    /// Whether the work before the last record is done; true if never recorded.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn is_complete(&self) -> Result<bool> {
+        self.device.backend().query(&self.raw)
+    }
+
+    /// Waits for the work before the last record.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn synchronize(&self) -> Result<()> {
+        self.device.backend().synchronize_event(&self.raw)
+    }
+}

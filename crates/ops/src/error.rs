@@ -1,0 +1,72 @@
+use lighterage_shape::{DType, Layout};
+
+/// What every op returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an op was refused, with its numbers. Nothing was launched then.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor has another shape than the op needs.
+    #[error("{op}: {tensor} should be {expected:?}, is {got}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// Which of its tensors.
+        tensor: &'static str,
+        /// The shape it should have.
+        expected: Vec<usize>,
+        /// What it has.
+        got: Layout,
+    },
+    /// A tensor has an element type that the op cannot use, or two tensors disagree.
+    #[error("{op}: {tensor} should be {expected}, is {got}")]
+    DType {
+        /// The op.
+        op: &'static str,
+        /// Which of its tensors.
+        tensor: &'static str,
+        /// The type it should have.
+        expected: DType,
+        /// What it has.
+        got: DType,
+    },
+    /// A tensor's strides do not suit the kernel.
+    #[error("{op}: {tensor} should be {needs}, is {got}")]
+    Stride {
+        /// The op.
+        op: &'static str,
+        /// Which of its tensors.
+        tensor: &'static str,
+        /// What the kernel needs, for instance `dense along its last dimension`.
+        needs: &'static str,
+        /// What it has.
+        got: Layout,
+    },
+    /// The output overlaps an input that the kernel still reads.
+    #[error("{op}: {tensor} overlaps the output")]
+    Overlap {
+        /// The op.
+        op: &'static str,
+        /// Which of its inputs.
+        tensor: &'static str,
+    },
+    /// A number is outside of what the kernel can do.
+    #[error("{op}: {name} is {got}, should be {needs}")]
+    Value {
+        /// The op.
+        op: &'static str,
+        /// Which number.
+        name: &'static str,
+        /// Its value.
+        got: f64,
+        /// What the kernel needs.
+        needs: &'static str,
+    },
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] lighterage_device::Error),
+    /// No memory for a result.
+    #[error(transparent)]
+    Allocator(#[from] lighterage_allocator::Error),
+}

@@ -1,0 +1,108 @@
+use bytemuck::Pod;
+use lighterage_allocator::{Buffer, Pool};
+use lighterage_device::{Backend, Device, Stream, View};
+use lighterage_shape::{DType, Element, Layout};
+
+use crate::Result;
+
+/// A compute stream and the pool whose memory it orders: what every op takes first.
+#[derive(Debug)]
+pub struct Queue<B: Backend> {
+    pool: Pool<B>,
+}
+
+impl<B: Backend> Clone for Queue<B> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone() }
+    }
+}
+
+impl<B: Backend> Queue<B> {
+    /// A queue on the pool's own stream.
+    #[must_use]
+    pub const fn new(pool: Pool<B>) -> Self {
+        Self { pool }
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Stream<B> {
+        self.pool.stream()
+    }
+
+    /// The pool.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool<B> {
+        &self.pool
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device<B> {
+        self.pool.device()
+    }
+
+    /// A contiguous tensor with undefined contents; `tag` says what for, in statistics and errors.
+    ///
+    /// # Errors
+    /// [`Error::Allocator`](crate::Error::Allocator) if there is no memory.
+    pub fn tensor(&self, dtype: DType, shape: &[usize], tag: &'static str) -> Result<Tensor<B>> {
+        let layout = Layout::contiguous(dtype, shape);
+        let buffer = self.pool.allocate((layout.bytes() as u64).max(1), tag)?;
+        Ok(Tensor { buffer, layout })
+    }
+
+    /// A contiguous tensor with the given values.
+    ///
+    /// # Errors
+    /// [`Error::Allocator`](crate::Error::Allocator) if there is no memory, [`Error::Device`](crate::Error::Device) if the sizes disagree or the copy fails.
+    pub fn upload<T: Element + Pod>(&self, values: &[T], shape: &[usize], tag: &'static str) -> Result<Tensor<B>> {
+        let tensor = self.tensor(T::DTYPE, shape, tag)?;
+        self.stream().upload(tensor.view(), values)?;
+        Ok(tensor)
+    }
+
+    /// The values of a contiguous tensor, after all earlier work. `None` where memory has no bytes (`Sim`).
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if earlier work failed or the view is not contiguous.
+    pub fn read<T: Element + Pod>(&self, view: View<'_>) -> Result<Option<Vec<T>>> {
+        Ok(self.stream().read(view)?)
+    }
+}
+
+/// A contiguous tensor that owns its memory. Dropping it gives the memory back for later work of the same queue; work that was
+/// launched on it before still finds it.
+#[derive(Debug)]
+pub struct Tensor<B: Backend> {
+    buffer: Buffer<B>,
+    layout: Layout,
+}
+
+impl<B: Backend> Tensor<B> {
+    /// The whole tensor.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        // SAFETY: the buffer has the layout's bytes, mapped until its pool is gone, and the pool waits for its stream before that;
+        // memory of a dropped buffer is only used again by later work of the same stream, which is the owner.
+        unsafe { View::new(self.buffer.address(), self.layout, self.buffer.owner()) }
+    }
+
+    /// Element type and shape.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Element type.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.layout.dtype()
+    }
+
+    /// Extents.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+}

@@ -1,0 +1,26 @@
+#ifndef LIGHTERAGE_EMBEDDING_H
+#define LIGHTERAGE_EMBEDDING_H
+
+#include <stdint.h>
+
+/*
+ * out[r, :] = table[ids[r], :]: a gather of rows. An id beyond the table is refused before the launch, on the host.
+ */
+struct EmbeddingParams {
+    /* int32 [rows] */
+    uint64_t ids;
+    /* [vocabulary, columns], contiguous */
+    uint64_t table;
+    /* [rows, columns], contiguous */
+    uint64_t out;
+    /* ids */
+    uint32_t rows;
+    /* of the table */
+    uint32_t columns;
+    /* rows of the table */
+    uint32_t vocabulary;
+    /* zero */
+    uint32_t padding;
+};
+
+#endif
