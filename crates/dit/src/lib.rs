@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The FLUX transformer: config, blocks, hoisted modulation.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod config;
+mod double_block;
+mod error;
+mod linear;
+mod loader;
+mod modulation;
+mod names;
+mod norm;
+mod residuals;
+mod rope;
+mod single_block;
+mod transformer;
+mod trunk;
+mod views;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use modulation::{Conditioning, Modulations};
+pub use residuals::Residuals;
+pub use rope::Rope;
+pub use transformer::{StepInputs, Transformer};
