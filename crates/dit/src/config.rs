@@ -89,7 +89,7 @@ impl Config {
             self.num_mode.is_some(),
             "num_mode",
             format!("{:?}", self.num_mode),
-            "null: no union `ControlNet`",
+            "null: no union ControlNet",
         )?;
         refuse(
             self.conditioning_embedding_channels.is_some(),
