@@ -3,13 +3,16 @@
 
 mod attention;
 mod config;
+mod derive;
 mod double_block;
 mod error;
+mod infusenet;
 mod linear;
 mod loader;
 mod modulation;
 mod names;
 mod norm;
+mod raw;
 mod residuals;
 mod rope;
 mod single_block;
@@ -19,7 +22,9 @@ mod views;
 
 pub use config::Config;
 pub use error::{Error, Result};
+pub use infusenet::{InfuseInputs, InfuseNet, InfuseOutputs};
 pub use modulation::{Conditioning, Modulations};
+pub use raw::{forward_infusenet, forward_transformer};
 pub use residuals::Residuals;
 pub use rope::Rope;
 pub use transformer::{StepInputs, Transformer};
