@@ -105,6 +105,20 @@ pub enum Error {
         /// The names of the files, sorted.
         found: Vec<String>,
     },
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor {tensor:?} has {value} at element {element} of {elements}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The first such element, in C order.
+        element: usize,
+        /// How many elements there are.
+        elements: usize,
+        /// What it is.
+        value: f64,
+    },
     /// Tensors that cannot be written as given.
     #[error("{}: cannot write: {fault}", path.display())]
     Write {

@@ -46,6 +46,7 @@ mod checkpoint;
 mod error;
 mod file;
 mod fingerprint;
+mod finite;
 mod header;
 mod identity;
 mod index;

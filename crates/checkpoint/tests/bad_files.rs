@@ -1,6 +1,7 @@
 //! Files that break the format: one clear error each, with the tensor and the numbers.
 //!
 //! The cases follow the ideas of the safetensors project's list of attacks (`attacks/README.md` there); they are our own.
+#![expect(clippy::unwrap_used, reason = "a test that fails")]
 
 use lighterage_checkpoint::{Checkpoint, Error, Fault, Unmodified};
 use lighterage_shape::DType;
@@ -37,6 +38,7 @@ fn fault(bytes: &[u8]) -> Fault {
 
 /// The error is this one.
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "a list of cases reads better without a sign before each")]
 fn check(bytes: &[u8], expected: Fault) {
     assert_eq!(fault(bytes), expected);
 }
