@@ -226,14 +226,15 @@ impl<B: Backend> Reservation<B> {
     /// Unmaps a range of whole maps; chunks that nobody else owns are destroyed. No pending work may use the range: see the type.
     ///
     /// # Errors
-    /// [`Error::Range`] if the range does not consist of whole maps; else what the driver says.
+    /// [`Error::Range`] if the range does not consist of whole maps. Else what the driver says: the range counts as unmapped then too, since
+    /// a driver also reports failures of earlier work here.
     pub fn unmap(&self, offset: u64, bytes: u64) -> Result<()> {
         let mut maps = self.maps();
         self.whole_maps(&maps, "unmap", offset, bytes)?;
         // SAFETY: the range consists of whole maps, checked above; no pending work uses it by the promise of whoever launched it.
-        unsafe { self.device.backend().unmap(self.address.offset(offset), bytes) }?;
+        let outcome = unsafe { self.device.backend().unmap(self.address.offset(offset), bytes) };
         maps.retain(|start, _| *start < offset || *start >= offset + bytes);
-        Ok(())
+        outcome
     }
 
     /// Bytes mapped now; a chunk counts as often as it is mapped.
