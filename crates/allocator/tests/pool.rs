@@ -275,3 +275,53 @@ fn memory_goes_with_the_last_buffer() {
     drop(buffer);
     assert_eq!(device.ledger().granted_bytes(), 0);
 }
+
+#[test]
+fn every_failing_driver_call_is_survived() {
+    let mut failures = 0;
+    for n in 1.. {
+        let config = HostConfig { fail_call: Some(n), seed: Some(n), ..HostConfig::default() };
+        let device = Device::new(host(config), Ledger::new(RESERVE), Ledger::new(0));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        failures += u32::from(survives(&stream, n));
+        failures += u32::from(device.take_deferred().is_err());
+        assert_eq!(device.ledger().granted_bytes(), 0, "call {n}");
+        if device.backend().driver_calls() <= n {
+            break;
+        }
+    }
+    assert!(failures > 10, "only {failures} failures were seen");
+}
+
+/// Allocates, trims and allocates again; every call that fails is made once more and works then. Whether one failed.
+fn survives(stream: &Stream<Host>, n: u64) -> bool {
+    let config = Config { purpose: Purpose::Activations, reserve_bytes: RESERVE };
+    let mut failed = false;
+    let pool = twice(&mut failed, n, || Pool::new(stream, config));
+    let mut books = |pool: &Pool<Host>| {
+        let granted = stream.device().ledger().granted_for(Purpose::Activations);
+        assert_eq!(pool.statistics().reserved_bytes, granted, "call {n}");
+    };
+    let mut allocate = |pages: u64, failed: &mut bool| {
+        let buffer = twice(failed, n, || pool.allocate(pages * PAGE, "test"));
+        books(&pool);
+        buffer
+    };
+    let first = allocate(3, &mut failed);
+    let second = allocate(2, &mut failed);
+    drop(first);
+    twice(&mut failed, n, || pool.trim());
+    let third = allocate(4, &mut failed);
+    assert_eq!(
+        (second.offset(), third.offset(), pool.statistics().reserved_bytes),
+        (3 * PAGE, 5 * PAGE, 6 * PAGE)
+    );
+    failed
+}
+
+fn twice<T>(failed: &mut bool, n: u64, call: impl Fn() -> lighterage_allocator::Result<T>) -> T {
+    call().unwrap_or_else(|_| {
+        *failed = true;
+        call().unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"))
+    })
+}

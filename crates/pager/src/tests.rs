@@ -441,3 +441,31 @@ fn totals<B: Backend>(backend: B, model: &Model, plan: &Plan) -> (u64, u64, u64)
     }
     (pager.statistics().copied_bytes, device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
 }
+#[test]
+fn every_failing_driver_call_is_survived() {
+    let model = Model::new(15, 6, DType::F32, DType::Bf16);
+    let mut failures = 0;
+    for n in 1.. {
+        let backend = Host::new(HostConfig { fail_call: Some(n), ..seeded(n) }).unwrap();
+        let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(1 << 30));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let mut outcome = two_cycles(&stream, &model);
+        let failed = outcome.is_err() || device.take_deferred().is_err();
+        if failed {
+            failures += 1;
+            outcome = two_cycles(&stream, &model);
+        }
+        assert!(outcome.is_ok(), "call {n} failed once, and then again: {outcome:?}");
+        assert_eq!(device.ledger().granted_bytes(), 0, "call {n}");
+        assert_eq!(device.host_ledger().granted_bytes(), 0, "call {n}");
+        if device.backend().driver_calls() <= n {
+            break;
+        }
+    }
+    assert!(failures > 50, "only {failures} failures were seen");
+}
+
+fn two_cycles(stream: &Stream<Host>, model: &Model) -> Result<()> {
+    let pager = streaming(model, stream, model.budgets()[1])?;
+    model.cycle.repeat(2).into_iter().try_for_each(|unit| pager.lease(unit).map(drop))
+}
