@@ -28,6 +28,7 @@ pub struct Statistics {
 pub struct Pager<B: Backend> {
     compute: Stream<B>,
     units: Arc<Units>,
+    cycle: Vec<UnitId>,
     plan: Plan,
     read_ahead_bytes: u64,
     memory: Memory<B>,
@@ -98,7 +99,7 @@ impl<B: Backend> Pager<B> {
     /// [`Error::HostBudget`] if converted weights do not fit the host ledger, [`Error::Device`] if memory is refused.
     pub fn new(stream: &Stream<B>, units: Arc<Units>, cycle: Vec<UnitId>, plan: &Plan) -> Result<Self> {
         check_cycle(&units, &cycle, plan)?;
-        Self::build(stream, units, plan.clone(), None)
+        Self::build(stream, units, cycle, plan.clone(), None)
     }
 
     /// A pager that holds every unit and takes leases in any order: for a dry pass, which finds the cycle out, and for modules run alone.
@@ -108,7 +109,7 @@ impl<B: Backend> Pager<B> {
     pub fn resident(stream: &Stream<B>, units: Arc<Units>) -> Result<Self> {
         let cycle: Vec<UnitId> = units.iter().map(|(id, _)| id).collect();
         let plan = Plan::resident(&units, &cycle, stream.device().info().page_bytes);
-        Self::build(stream, units, plan, None)
+        Self::build(stream, units, cycle, plan, None)
     }
 
     /// The unit's weights, for launches on the pager's stream while the lease lives. Where the plan streams, every unit is leased in the order of
@@ -154,6 +155,7 @@ impl<B: Backend> Pager<B> {
     pub(crate) fn build(
         stream: &Stream<B>,
         units: Arc<Units>,
+        cycle: Vec<UnitId>,
         plan: Plan,
         fault: Option<Fault>,
     ) -> Result<Self> {
@@ -170,7 +172,7 @@ impl<B: Backend> Pager<B> {
         };
         let residents = plan.residents().map(resident).collect::<Result<_>>()?;
         let arrived = plan.slots().iter().map(|_| device.event()).collect::<Result<_, _>>()?;
-        let largest = plan.cycle().iter().map(|unit| units.bytes(*unit)).max().unwrap_or(0);
+        let largest = cycle.iter().map(|unit| units.bytes(*unit)).max().unwrap_or(0);
         let state = State {
             loader,
             ring: Ring::new(&plan),
@@ -189,6 +191,7 @@ impl<B: Backend> Pager<B> {
         let pager = Self {
             compute: stream.clone(),
             units,
+            cycle,
             read_ahead_bytes: plan.ring_bytes().max(2 * largest),
             plan,
             memory,
@@ -267,7 +270,7 @@ impl<B: Backend> Pager<B> {
 
     /// Queues the copy of the next visit in the cycle; false if there is none, or no room for it yet.
     fn queue_next(&self, state: &mut State<B>) -> Result<bool> {
-        let is_loaded_once = state.queued >= self.plan.cycle().len() as u64;
+        let is_loaded_once = state.queued >= self.cycle.len() as u64;
         if is_loaded_once && self.plan.ring_bytes() == 0 {
             return Ok(false);
         }
@@ -339,8 +342,7 @@ impl<B: Backend> Pager<B> {
     }
 
     fn visited(&self, visit: u64) -> UnitId {
-        let cycle = self.plan.cycle();
-        cycle[usize::try_from(visit % cycle.len() as u64).unwrap_or(usize::MAX)]
+        self.cycle[usize::try_from(visit % self.cycle.len() as u64).unwrap_or(usize::MAX)]
     }
 
     #[cfg(test)]

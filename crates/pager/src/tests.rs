@@ -52,6 +52,10 @@ fn values(rng: &mut Rng, count: usize, filed: DType) -> Vec<f32> {
     rng.normals(count, 1.0).into_iter().map(round).collect()
 }
 
+fn extent(rng: &mut Rng, most: u64) -> usize {
+    usize::try_from(8 + rng.below(most)).unwrap()
+}
+
 impl Model {
     /// `count` linears of different sizes in a file of `filed` elements, wanted as `wanted`; some are visited twice in a cycle.
     fn new(seed: u64, count: usize, filed: DType, wanted: DType) -> Self {
@@ -60,7 +64,7 @@ impl Model {
         let path = folder.path().join("model.safetensors");
         let mut tensors = Vec::new();
         for index in 0..count {
-            let (rows, columns) = (8 + rng.below(50) as usize, 8 + rng.below(70) as usize);
+            let (rows, columns) = (extent(&mut rng, 50), extent(&mut rng, 70));
             let name = format!("layers.{index}");
             tensors.push((
                 format!("{name}.weight"),
@@ -193,16 +197,17 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     let stream = device.stream(StreamKind::Compute).unwrap();
     let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: outputs }).unwrap();
     let plan = model.plan(budget);
-    let pager = Pager::build(&stream, Arc::clone(&model.units), plan.clone(), run.fault).unwrap();
+    let pager = Pager::build(&stream, Arc::clone(&model.units), model.cycle.clone(), plan.clone(), run.fault)
+        .unwrap();
     assert_eq!(ledger.granted_for(Purpose::Ring) + ledger.granted_for(Purpose::Resident), plan.bytes());
-    let mut seen = Vec::new();
-    let mut copied = Vec::new();
+    let (mut seen, mut copied, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..CYCLES {
         let mut held = Vec::new();
         for (visit, unit) in model.cycle.iter().enumerate() {
             let lease = pager.lease(*unit).unwrap();
             let tensors = 0..model.units.get(*unit).tensors.len();
             seen.extend(tensors.map(|tensor| copy_out(&pool, lease.tensor(tensor), visit, tensor)));
+            places.push(lease.tensor(0).address());
             held.push(lease);
             if held.len() == run.held {
                 drop(held.remove(0));
@@ -214,6 +219,11 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     for pair in copied.windows(2) {
         assert_eq!(pair[1] - pair[0], plan.streamed_bytes(), "bytes copied in a later cycle");
     }
+    assert_eq!(
+        places,
+        places[..model.cycle.len()].repeat(CYCLES),
+        "a visit's address differs from cycle to cycle"
+    );
     assert_eq!(pager.trace(), model.cycle.repeat(CYCLES));
     assert!(ledger.peak_bytes() <= ledger.cap_bytes());
     let expected = |seen: &Seen<Host>| &model.expected[model.cycle[seen.visit].0 as usize][seen.tensor];
@@ -468,4 +478,55 @@ fn every_failing_driver_call_is_survived() {
 fn two_cycles(stream: &Stream<Host>, model: &Model) -> Result<()> {
     let pager = streaming(model, stream, model.budgets()[1])?;
     model.cycle.repeat(2).into_iter().try_for_each(|unit| pager.lease(unit).map(drop))
+}
+
+#[test]
+fn a_later_cycle_queues_copies_and_events_only() {
+    let model = Model::new(16, 12, DType::F32, DType::Bf16);
+    for budget in model.budgets() {
+        let backend = Host::new(seeded(1)).unwrap();
+        let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(1 << 30));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let pager = streaming(&model, &stream, budget).unwrap();
+        let mut calls = Vec::new();
+        for _ in 0..4 {
+            let before = device.backend().driver_calls();
+            model.cycle.iter().for_each(|unit| drop(pager.lease(*unit).unwrap()));
+            calls.push(device.backend().driver_calls() - before);
+        }
+        let streamed = model.cycle.iter().filter(|unit| !pager.plan().is_resident(**unit)).count() as u64;
+        // For each streamed visit: the launches wait, the copies of weight and bias, their event; and for each group of copies that one drop makes room for, an
+        // event of the launches and a wait for it.
+        let expected = 4 * streamed + 1..=6 * streamed;
+        assert_eq!(calls[2], calls[3], "budget {budget}");
+        assert!(expected.contains(&calls[3]) || (streamed, calls[3]) == (0, 0), "budget {budget}: {calls:?}");
+    }
+}
+
+#[test]
+fn a_lease_that_failed_may_be_asked_for_again() {
+    let model = Model::new(17, 6, DType::F32, DType::Bf16);
+    let budget = model.budgets()[1];
+    let mut failures = 0;
+    for n in 1.. {
+        let backend = Host::new(HostConfig { fail_call: Some(n), ..seeded(n) }).unwrap();
+        let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(1 << 30));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let Ok(pager) = streaming(&model, &stream, budget) else { continue };
+        for unit in model.cycle.repeat(2) {
+            let lease = pager.lease(unit).or_else(|_| {
+                failures += 1;
+                pager.lease(unit)
+            });
+            let lease = lease.unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"));
+            let read = || stream.read::<u16>(lease.tensor(0));
+            let got = read().or_else(|_| read()).unwrap().unwrap();
+            assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0], "call {n}");
+        }
+        drop(pager);
+        if device.backend().driver_calls() <= n {
+            break;
+        }
+    }
+    assert!(failures > 20, "only {failures} leases failed");
 }
