@@ -5,6 +5,7 @@ mod error;
 mod queue;
 
 mod check;
+mod isa;
 mod launch;
 mod math;
 mod rows;
