@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::todo, clippy::missing_errors_doc, reason = "skeleton")]
 
 mod error;
+mod gemm;
 mod queue;
 
 mod check;
