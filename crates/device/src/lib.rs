@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "skeleton")]
 
 mod backend;
+mod crew;
 mod error;
 mod host;
 mod kernel;
