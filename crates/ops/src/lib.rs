@@ -6,6 +6,12 @@ mod error;
 mod gemm;
 mod queue;
 
+mod check;
+mod launch;
+mod math;
+mod rows;
+mod tasks;
+
 mod activation;
 mod add;
 mod attention;

@@ -1,5 +1,7 @@
 mod buckets;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use half::bf16;
 use lighterage_device::{Backend, Grid, View};
