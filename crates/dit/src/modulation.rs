@@ -16,7 +16,8 @@ const SINUSOID_COLUMNS: usize = 256;
 /// What the modulation of all steps depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditioning<'a> {
-    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, the scheduler's divided by 1000.
+    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, which is the scheduler's divided by 1000. A bf16 model rounds
+    /// it, and its product with 1000 again; what a pipeline rounds before that is its own business.
     pub timesteps: &'a [f32],
     /// Embedded guidance, for instance 3.5. A model without guidance embedding (schnell) does not look at it.
     pub guidance: Option<f32>,
