@@ -5,6 +5,7 @@ mod error;
 mod gemm;
 mod queue;
 
+mod check;
 mod launch;
 mod math;
 mod rows;
