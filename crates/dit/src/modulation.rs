@@ -4,7 +4,7 @@ use lighterage_ops::{self as ops, ActivationKind, Queue, Tensor};
 use lighterage_pager::Pager;
 use lighterage_shape::DType;
 
-use crate::error::expect_shape;
+use crate::error::expect_view;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
 use crate::names::Side;
@@ -184,11 +184,10 @@ impl Conditioner {
             let needs = "a number: the model has a guidance embedding".into();
             return Err(Error::Value { name: "guidance", got: "not given".into(), needs });
         }
-        let elements: usize = conditioning.pooled.shape().iter().product();
-        if elements != self.pooled_columns {
-            expect_shape("pooled", conditioning.pooled.shape(), &[1, self.pooled_columns])?;
-        }
-        Ok(conditioning.pooled.reshape(&[1, self.pooled_columns])?)
+        let (pooled, row) = (conditioning.pooled, [1, self.pooled_columns]);
+        let shape = if pooled.shape().len() == 1 { &row[1..] } else { &row };
+        expect_view("pooled", pooled, self.dims.dtype, shape)?;
+        Ok(pooled.reshape(&row)?)
     }
 
     fn sinusoid<B: Backend>(&self, run: Run<'_, B>, values: &[f32]) -> Result<Tensor<B>> {

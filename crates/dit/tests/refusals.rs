@@ -198,7 +198,7 @@ fn misshapen_inputs_are_refused_with_both_shapes() {
     good.check(&StepInputs { text, ..good.inputs() }, &["text", "[8, 32]", "[8, 64]"]);
     good.check(&StepInputs { step: 1, ..good.inputs() }, &["step", "1", "below 1"]);
     let rounded = upload(&good.loaded.queue, DType::Bf16, &[0.0; 20 * 64], &[20, 64]);
-    good.check(&StepInputs { latents: rounded.view(), ..good.inputs() }, &["linear", "x", "BF16", "F32"]);
+    good.check(&StepInputs { latents: rounded.view(), ..good.inputs() }, &["latents", "is BF16", "be F32"]);
     let elsewhere = common::queue(1);
     let foreign = upload(&elsewhere, DType::F32, &[0.0; 8 * 64], &[8, 64]);
     good.check(&StepInputs { text: foreign.view(), ..good.inputs() }, &["copy", "stream"]);
@@ -234,7 +234,7 @@ fn bad_conditioning_is_refused() {
     let good = Conditioning { timesteps: &[1.0], guidance: Some(3.5), pooled: whole.view() };
     check(&Conditioning { guidance: None, ..good }, &["guidance", "not given"]);
     check(&Conditioning { timesteps: &[], ..good }, &["timesteps", "empty"]);
-    check(&Conditioning { pooled: pooled.view(), ..good }, &["pooled", "[47]", "[1, 48]"]);
+    check(&Conditioning { pooled: pooled.view(), ..good }, &["pooled", "[47]", "[48]"]);
     let states = upload(&loaded.queue, DType::F32, &[0.0; 95], &[1, 95]);
     let text = refusal(loaded.model.embed_text(&loaded.queue, &loaded.pager, states.view()));
     assert_names(&text, &["text states", "[1, 95]", "[1, 96]"]);
