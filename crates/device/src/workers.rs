@@ -92,7 +92,8 @@ impl Workers {
         if !isa.is_available() {
             return Err(Error::NoDevice { backend: "host", reason: format!("this machine has no {isa}") });
         }
-        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads == 1 {
             return Ok(Self { pool: None, isa });
         }
@@ -119,7 +120,9 @@ impl Workers {
     /// Runs `task(0)` to `task(count - 1)`, each once, in any order, and waits for them.
     pub fn for_each(&self, count: usize, task: impl Fn(usize) + Send + Sync) {
         match &self.pool {
-            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(task)),
+            Some(pool) if count > 1 => {
+                pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(task))
+            }
             _ => (0..count).for_each(task),
         }
     }
