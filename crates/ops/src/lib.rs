@@ -4,6 +4,12 @@
 mod error;
 mod queue;
 
+mod check;
+mod launch;
+mod math;
+mod rows;
+mod tasks;
+
 mod activation;
 mod add;
 mod attention;
