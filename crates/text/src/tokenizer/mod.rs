@@ -1,0 +1,1 @@
+pub struct ClipTokenizer; pub struct T5Tokenizer;
