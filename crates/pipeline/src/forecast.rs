@@ -1,6 +1,6 @@
 use std::fmt;
 
-use lighterage_device::{Device, Ledger, Sim};
+use lighterage_device::{Device, Ledger, Sim, SimConfig};
 use lighterage_pager::{Plan, UnitId};
 
 use crate::stage::{Seen, Stage, Weights};
@@ -16,7 +16,7 @@ pub struct Survey {
 impl Survey {
     /// Runs `walk` where memory has no bytes and no bound, with pages of the size of the device that it is meant for.
     pub(crate) fn take<T>(page_bytes: u64, walk: impl FnOnce(&mut Stage<'_, Sim>) -> Result<T>) -> Result<Self> {
-        let device = Device::new(Sim::new(page_bytes), Ledger::new(u64::MAX), Ledger::new(u64::MAX));
+        let device = Device::new(Sim::new(SimConfig { page_bytes, ..SimConfig::default() })?, Ledger::new(u64::MAX), Ledger::new(u64::MAX));
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
