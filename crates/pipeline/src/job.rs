@@ -2,13 +2,14 @@ use std::sync::Arc;
 
 use lighterage_device::{Backend, Device};
 use lighterage_dit::Transformer;
-use lighterage_ops::{Queue, Tensor};
+use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
 use lighterage_pager::{Pager, Units, check_finite};
 use lighterage_text::clip::Clip;
 use lighterage_text::t5::T5;
 use lighterage_text::{ClipTokenizer, T5Tokenizer};
-use lighterage_vae::Decoder;
+use lighterage_vae::{Decoder, Tiling};
 
+use crate::options::FACTOR;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
@@ -166,9 +167,21 @@ impl Job {
         Ok(Prompt { states: self.t5.forward(queue, pager)?, pooled })
     }
 
-    /// `[height, width, 3]`.
+    /// `[height, width, 3]`, -1 to 1.
     fn decode<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>, latents: Tensor<B>) -> Result<Tensor<B>> {
-        todo!()
+        let Options { width, height, dtype, vae_tile, .. } = self.options;
+        let (config, channels) = (self.decoder.config(), self.channels());
+        let latent = queue.tensor(dtype, &[height / FACTOR, width / FACTOR, channels], "latent")?;
+        let unpatchify = Unpatchify {
+            tokens: latents.view(),
+            multiply: config.scaling_factor.recip(),
+            add: config.shift_factor.unwrap_or(0.0),
+            image: latent.view().transpose(1, 2)?.transpose(0, 1)?,
+        };
+        ops::unpatchify(queue, &unpatchify)?;
+        drop(latents);
+        let tiling = Tiling::choose(height, width, FACTOR, vae_tile)?;
+        Ok(self.decoder.decode(queue, pager, latent.view(), tiling)?)
     }
 
     fn noise(&self) -> Vec<f32> {

@@ -6,7 +6,8 @@ use lighterage_text::{clip, t5};
 use lighterage_vae as vae;
 use serde::Deserialize;
 
-use crate::{Noise, Options, Result, SchedulerConfig, Spacing, file, folder};
+use crate::options::FACTOR;
+use crate::{Error, Noise, Options, Result, SchedulerConfig, Spacing, file, folder};
 
 /// A FLUX pipeline on disk, in diffusers' folders: configurations read, weights mapped but not touched.
 ///
@@ -32,7 +33,7 @@ pub(crate) struct Part<C> {
 impl<C> Part<C> {
     fn open<E>(folder: &Path, promise: Unmodified, config: fn(&Path) -> Result<C, E>) -> Result<Self>
     where
-        crate::Error: From<E>,
+        Error: From<E>,
     {
         Ok(Self { config: config(&folder.join("config.json"))?, weights: Checkpoint::open(folder, promise)? })
     }
@@ -43,12 +44,12 @@ impl Model {
     /// `transformer`, `vae`, and perhaps `generation_config.json`.
     ///
     /// # Errors
-    /// [`Error::Folder`](crate::Error::Folder) names everything that is missing or of the wrong class; else what reading a part says.
+    /// [`Error::Folder`] names everything that is missing or of the wrong class, [`Error::Config`] where two parts do not fit together; else what reading a part says.
     pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
         folder::check(path)?;
         let transformer =
             Part::open(&path.join("transformer"), promise, lighterage_dit::Config::read)?;
-        Ok(Self {
+        let model = Self {
             path: path.to_owned(),
             scheduler: SchedulerConfig::open(&path.join("scheduler/scheduler_config.json"))?,
             clip: Part::open(&path.join("text_encoder"), promise, clip::Config::open)?,
@@ -56,7 +57,9 @@ impl Model {
             vae: Part::open(&path.join("vae"), promise, vae::Config::open)?,
             defaults: Defaults::of(transformer.config.guidance_embeds).or_from(path)?,
             transformer,
-        })
+        };
+        model.check_joints()?;
+        Ok(model)
     }
 
     /// The folder.
@@ -79,8 +82,29 @@ impl Model {
             spacing: Spacing::default(),
             noise: Noise::default(),
             dtype: DType::Bf16,
-            vae_tile: false,
+            vae_tile: None,
             check_weights: false,
+        }
+    }
+
+    /// Whether the parts fit together: each may be sound by itself.
+    fn check_joints(&self) -> Result<()> {
+        let transformer = &self.transformer.config;
+        let (clip, t5, vae) = (&self.clip.config, &self.t5.config, &self.vae.config);
+        let joints = [
+            ("transformer", "pooled_projection_dim", transformer.pooled_projection_dim, clip.hidden_size),
+            ("transformer", "joint_attention_dim", transformer.joint_attention_dim, t5.d_model),
+            ("transformer", "in_channels", transformer.in_channels, 4 * vae.latent_channels),
+            ("transformer", "out_channels", transformer.out_channels(), 4 * vae.latent_channels),
+            ("vae", "out_channels", vae.out_channels, 3),
+            ("vae", "pixels of a latent position", vae.factor(), FACTOR),
+        ];
+        match joints.into_iter().find(|(_, _, got, expected)| got != expected) {
+            None => Ok(()),
+            Some((part, field, got, expected)) => {
+                let (got, expected) = (got.to_string(), format!("{expected}, as the other parts have it"));
+                Err(Error::Config { path: self.path.join(part).join("config.json"), field, got, expected })
+            }
         }
     }
 }

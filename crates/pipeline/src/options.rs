@@ -1,10 +1,13 @@
 use lighterage_shape::DType;
+use lighterage_vae::Tiling;
 
 use crate::error::option;
 use crate::{Noise, Result, Schedule, SchedulerConfig, Spacing};
 
-/// Sides of a picture are multiples of this: the decoder's factor 8 times the patch of 2.
-pub const SIDE_STEP: usize = 16;
+/// Pixels along one side that one latent position stands for, in every FLUX model.
+pub(crate) const FACTOR: usize = 8;
+/// Sides of a picture are multiples of this: the decoder's factor times the patch of 2.
+pub const SIDE_STEP: usize = 2 * FACTOR;
 /// The longest side: image tokens and their positions stay exact in f32 up to here, with room to spare.
 pub const SIDE_MAX: usize = 16_384;
 /// The most steps.
@@ -35,8 +38,8 @@ pub struct Options {
     pub noise: Noise,
     /// Element type of weights and activations: bf16 or f32.
     pub dtype: DType,
-    /// Whether to decode in tiles also where the picture is small enough for one piece.
-    pub vae_tile: bool,
+    /// Side in pixels of the tiles to decode in; none: by size alone, see [`Tiling::choose`](lighterage_vae::Tiling::choose).
+    pub vae_tile: Option<usize>,
     /// Whether to look for NaN and infinities in all weights first.
     pub check_weights: bool,
 }
@@ -51,6 +54,9 @@ impl Options {
         check_side("height", self.height)?;
         within("steps", self.steps, STEPS_MAX)?;
         within("max_sequence_length", self.max_sequence_length, SEQUENCE_MAX)?;
+        if let Some(tile) = self.vae_tile {
+            Tiling::new(tile, FACTOR)?;
+        }
         if !(self.guidance.is_finite() && self.guidance >= 0.0) {
             return option("guidance", self.guidance, "a finite number, 0 or more");
         }
@@ -120,7 +126,7 @@ mod tests {
             spacing: Spacing::Diffusers,
             noise: Noise::Cpu,
             dtype: DType::Bf16,
-            vae_tile: false,
+            vae_tile: None,
             check_weights: false,
         }
     }
@@ -152,6 +158,7 @@ mod tests {
         check(|options| options.max_sequence_length = 513, "max_sequence_length is 513, should be 1 to 512");
         check(|options| options.guidance = f32::NAN, "guidance is NaN, should be a finite number, 0 or more");
         check(|options| options.guidance = -1.0, "guidance is -1, should be a finite number, 0 or more");
+        check(|options| options.vae_tile = Some(12), "a tile of 12 pixels; it should be a multiple of 8, at least 32");
         check(|options| options.dtype = DType::F16, "dtype is F16, should be BF16 or F32");
     }
 }
