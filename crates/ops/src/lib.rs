@@ -6,7 +6,6 @@ mod error;
 mod gemm;
 mod queue;
 
-mod check;
 mod launch;
 mod math;
 mod rows;
