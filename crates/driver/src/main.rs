@@ -12,8 +12,10 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod commands;
+mod device;
 mod failure;
 mod json;
+mod machine;
 mod mapping;
 mod model_path;
 mod number;

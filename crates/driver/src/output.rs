@@ -53,6 +53,12 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// One plain line for the person who waits, on stderr.
+pub(crate) fn note(line: &str) {
+    // A closed stderr is no reason to lose the result.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// `picture.png` becomes `picture-2.png` for the second of several; a single one keeps its name.
 pub(crate) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
     if count == 1 {

@@ -1,12 +1,10 @@
-mod machine;
-
 use std::io::Write;
 
 use lighterage_device::Isa;
 use serde::Serialize;
 
-use self::machine::Machine;
 use crate::failure::Result;
+use crate::machine::Machine;
 use crate::size::Size;
 use crate::table::{self, Align};
 use crate::{json, mapping, model_path};

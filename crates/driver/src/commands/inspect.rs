@@ -17,7 +17,7 @@ use crate::{json, mapping};
 /// Show what a checkpoint is: layout, architecture, tensors, bytes by block, fingerprint.
 ///
 /// Reads headers only, so that a file of 24 GB takes milliseconds; with --check-weights all of it, and the first NaN or infinity is an
-/// error. PATH is a safetensors file, an index, a folder with one of them, or the folder of a pipeline (with model_index.json), whose
+/// error. PATH is a safetensors file, an index, a folder with one of them, or the folder of a pipeline (with `model_index.json`), whose
 /// parts are shown one after the other.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -1,5 +1,6 @@
 mod compare;
 mod doctor;
+mod forward;
 mod inspect;
 
 use crate::failure::Result;
@@ -7,6 +8,7 @@ use crate::failure::Result;
 /// What can be done.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Forward(forward::Arguments),
     Compare(compare::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
@@ -15,6 +17,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<()> {
         match self {
+            Self::Forward(arguments) => forward::run(&arguments),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

@@ -2,16 +2,21 @@ use std::fs;
 
 /// What Linux says about this machine and this process, in bytes; none where it says nothing or sets no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Machine {
-    pub(super) memory_total: Option<u64>,
-    pub(super) memory_available: Option<u64>,
-    pub(super) cgroup_limit: Option<u64>,
-    pub(super) locked_limit: Option<u64>,
-    pub(super) nvidia_driver: Option<String>,
+pub(crate) struct Machine {
+    pub(crate) memory_total: Option<u64>,
+    pub(crate) memory_available: Option<u64>,
+    pub(crate) cgroup_limit: Option<u64>,
+    pub(crate) locked_limit: Option<u64>,
+    pub(crate) nvidia_driver: Option<String>,
 }
 
 impl Machine {
-    pub(super) fn read() -> Self {
+    /// What this process may use of the machine's memory.
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
+        [self.memory_total, self.cgroup_limit].into_iter().flatten().min()
+    }
+
+    pub(crate) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let memory = text("/proc/meminfo");
         Self {
@@ -24,7 +29,7 @@ impl Machine {
     }
 }
 
-/// `MemTotal:  16384 kB` (proc_meminfo(5): kibibytes).
+/// `MemTotal:  16384 kB` (`proc_meminfo(5)`: kibibytes).
 fn kibibytes(meminfo: &str, key: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
@@ -55,7 +60,7 @@ fn cgroup_limit(groups: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<u
     smallest.filter(|bytes| *bytes < 1 << 60)
 }
 
-/// The soft limit of `Max locked memory` (proc_pid_limits(5)).
+/// The soft limit of `Max locked memory` (`proc_pid_limits(5)`).
 fn locked_limit(limits: &str) -> Option<u64> {
     limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?.split_whitespace().next()?.parse().ok()
 }
