@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("f32") => DType::F32,
         Some(other) => return Err(format!("{other:?} is neither f32 nor bf16").into()),
     };
-    let device = Device::new(Host::new(&HostConfig::default())?, Ledger::new(1 << 30), Ledger::new(1 << 30));
+    let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute)?;
     let queue =
         Queue::new(Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 })?);
