@@ -1,4 +1,5 @@
 //! Parity with diffusers on the golden cases, on `Host`.
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 

@@ -15,7 +15,7 @@ impl ClipTokenizer {
         Err(Error::Tokenizer("not yet".to_owned()))
     }
     /// Ids, as many as the tokenizer's `model_max_length` (77): BOS, text, EOS, padding.
-    pub fn encode(&self, _text: &str) -> Result<Vec<u32>> {
+    pub fn encode(&self, _text: &str, _length: usize) -> Result<Vec<u32>> {
         Err(Error::Tokenizer("not yet".to_owned()))
     }
 }
