@@ -76,6 +76,7 @@ mod memory;
 mod pager;
 mod plan;
 mod ring;
+mod slots;
 mod state;
 #[cfg(test)]
 mod tests;

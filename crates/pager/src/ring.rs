@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
-use crate::plan::{Plan, Slot};
+use crate::plan::Plan;
+use crate::slots::{Slot, Slots};
 
 /// Which part of the ring is in use: pure arithmetic on positions in the endless stream of streamed visits.
 ///
@@ -19,10 +20,11 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new(plan: &Plan) -> Self {
+        let Slots { list, cycle_bytes, .. } = plan.slots();
         Self {
-            slots: plan.slots().to_vec(),
+            slots: list.clone(),
             ring_bytes: plan.ring_bytes(),
-            cycle_bytes: plan.cycle_bytes(),
+            cycle_bytes: *cycle_bytes,
             leased: 0,
             held: BTreeSet::new(),
         }

@@ -65,7 +65,7 @@ impl<B: Backend> State<B> {
             loader: Loader::new(device.stream(StreamKind::Copy)?, units, plan)?,
             ring: Ring::new(plan),
             residents: plan.residents().map(resident).collect::<Result<_>>()?,
-            arrived: plan.slots().iter().map(|_| device.event()).collect::<Result<_, _>>()?,
+            arrived: plan.slots().list.iter().map(|_| device.event()).collect::<Result<_, _>>()?,
             freed: device.event()?,
             is_freed_stale: false,
             visits: 0,

@@ -284,12 +284,10 @@ fn a_slow_link_changes_no_byte() {
 
 #[test]
 fn any_interleaving_of_the_streams_gives_the_same_bytes() {
-    let model = Model::new(5, 10, DType::Bf16, DType::Bf16);
-    let converted = Model::new(5, 10, DType::F32, DType::Bf16);
-    for seed in 0..20 {
-        for model in [&model, &converted] {
-            check(model, &Run { host: seeded(seed), ..Run::default() });
-        }
+    for seed in 0..60 {
+        let filed = if seed % 2 == 0 { DType::Bf16 } else { DType::F32 };
+        let model = Model::new(seed, 3 + usize::try_from(seed % 9).unwrap(), filed, DType::Bf16);
+        check(&model, &Run { host: seeded(seed), ..Run::default() });
     }
 }
 
