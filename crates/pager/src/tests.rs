@@ -528,3 +528,42 @@ fn a_lease_that_failed_may_be_asked_for_again() {
     }
     assert!(failures > 20, "only {failures} leases failed");
 }
+
+#[test]
+fn the_next_copy_is_queued_while_a_lease_is_held() {
+    let model = Model::new(18, 40, DType::Bf16, DType::Bf16);
+    let bytes = |unit: &UnitId| model.units.bytes(*unit);
+    let mut plans = 0;
+    for budget in (model.minimum()..model.total()).step_by(usize::try_from(PAGE).unwrap()) {
+        let plan = model.plan(budget);
+        let is_streamed = |unit: &&UnitId| !plan.is_resident(**unit);
+        let streamed: Vec<u64> = model.cycle.iter().filter(is_streamed).map(bytes).collect();
+        let largest = streamed.iter().max().copied().unwrap_or(0);
+        if plan.ring_bytes() < 2 * largest || plan.slots().excess_bytes > 0 {
+            continue;
+        }
+        plans += 1;
+        let (_device, stream) = host(1 << 30);
+        let pager = streaming(&model, &stream, budget).unwrap();
+        model.cycle.iter().for_each(|unit| drop(pager.lease(*unit).unwrap()));
+        let residents: u64 =
+            model.units.iter().filter(|(id, _)| plan.is_resident(*id)).map(|(_, u)| u.bytes()).sum();
+        // Of this cycle, beside all of the first: the visits before the one leased, itself, and the next.
+        let (mut before, mut visit) = (residents + plan.streamed_bytes(), 0);
+        for unit in &model.cycle {
+            let lease = pager.lease(*unit).unwrap();
+            if !plan.is_resident(*unit) {
+                before += streamed[visit];
+                visit += 1;
+                let next = streamed[visit % streamed.len()];
+                let copied = pager.statistics().copied_bytes;
+                assert!(
+                    copied >= before + next,
+                    "budget {budget}: {copied} bytes at visit {visit}, {before} + {next}"
+                );
+            }
+            drop(lease);
+        }
+    }
+    assert!(plans > 20, "only {plans} plans");
+}
