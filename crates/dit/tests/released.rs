@@ -1,6 +1,6 @@
 //! The released models at their full size: names and shapes of 24 GB without the bytes. The files are sparse (a header and a length), and the device only
 //! counts, so nothing of that size is ever read, written or allocated.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -172,11 +172,11 @@ fn unit_bytes(units: &Units) -> Vec<(String, u64)> {
 
 /// Elements of all tensors of all units.
 fn parameters(units: &Units) -> usize {
-    units
-        .iter()
-        .flat_map(|(_, unit)| &unit.tensors)
-        .map(|tensor| tensor.shape().iter().product::<usize>())
-        .sum()
+    units.iter().flat_map(|(_, unit)| &unit.tensors).map(elements).sum()
+}
+
+fn elements(tensor: &TensorSpec) -> usize {
+    tensor.shape().iter().product()
 }
 
 /// The fingerprints are published: MD5 of all names and shapes, as DiffSynth-Studio identifies checkpoints by them.
