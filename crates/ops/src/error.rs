@@ -19,6 +19,18 @@ pub enum Error {
         /// What it has.
         got: Layout,
     },
+    /// A tensor has another number of dimensions than the op needs.
+    #[error("{op}: {tensor} should have {expected} dimensions, is {got}")]
+    Rank {
+        /// The op.
+        op: &'static str,
+        /// Which of its tensors.
+        tensor: &'static str,
+        /// How many it should have.
+        expected: usize,
+        /// What it has.
+        got: Layout,
+    },
     /// A tensor has an element type that the op cannot use, or two tensors disagree.
     #[error("{op}: {tensor} should be {expected}, is {got}")]
     DType {
@@ -43,13 +55,27 @@ pub enum Error {
         /// What it has.
         got: Layout,
     },
-    /// The output overlaps an input that the kernel still reads.
-    #[error("{op}: {tensor} overlaps the output")]
+    /// A tensor does not start at a multiple of its element size.
+    #[error("{op}: {tensor} starts {misaligned_by} bytes after a multiple of {bytes}")]
+    Alignment {
+        /// The op.
+        op: &'static str,
+        /// Which of its tensors.
+        tensor: &'static str,
+        /// Bytes of an element.
+        bytes: u64,
+        /// By how many bytes the address misses a multiple.
+        misaligned_by: u64,
+    },
+    /// The kernel writes a tensor that shares elements with another one in a way it does not allow.
+    #[error("{op}: {tensor} overlaps {output}, which is written")]
     Overlap {
         /// The op.
         op: &'static str,
-        /// Which of its inputs.
+        /// Which of its tensors.
         tensor: &'static str,
+        /// The tensor that is written.
+        output: &'static str,
     },
     /// A number is outside of what the kernel can do.
     #[error("{op}: {name} is {got}, should be {needs}")]

@@ -2,7 +2,15 @@
 #![allow(missing_docs, clippy::todo, clippy::missing_errors_doc, reason = "skeleton")]
 
 mod error;
+mod gemm;
 mod queue;
+
+mod check;
+mod isa;
+mod launch;
+mod math;
+mod rows;
+mod tasks;
 
 mod activation;
 mod add;

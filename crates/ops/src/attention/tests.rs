@@ -1,0 +1,339 @@
+use half::bf16;
+use lighterage_device::{Isa, Kernel, Workers};
+use lighterage_kernels::params::AttentionParams;
+use lighterage_testkit::{Rng, assert_close};
+
+use super::buckets::bucket;
+use super::host::AttentionKernel;
+use crate::gemm::{Guarded, HostElement};
+
+/// Overall bound for bf16: output rounding 1.66e-3 and the rounding of the probabilities give 2.3e-3 (reference/kernels.md, section 7, is where 3e-3 comes from).
+const BF16_OVERALL: f64 = 3.0e-3;
+
+/// Bound for any 16 rows of one head: strips expose the edges of tiles and blocks.
+const BF16_STRIP: f64 = 6.0e-3;
+
+/// Exponentials with 2.5e-7 relative error of scores with a few 1e-7, and sums in a fixed order.
+const F32_OVERALL: f64 = 2.0e-6;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TestMask {
+    None,
+    Causal,
+    Buckets { buckets: usize, max_distance: usize },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    head_dim: usize,
+    /// Elements between rows beyond their length: q, k, v, out.
+    gaps: [usize; 4],
+    scale: f32,
+    mask: TestMask,
+}
+
+const fn case(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
+    Case { queries, keys, heads, head_dim, gaps: [0; 4], scale: 0.0, mask: TestMask::None }
+}
+
+#[derive(Clone, Debug)]
+struct Tensors<E> {
+    q: Guarded<E>,
+    k: Guarded<E>,
+    v: Guarded<E>,
+    table: Guarded<E>,
+}
+
+impl<E: HostElement> Tensors<E> {
+    fn random(case: Case, rng: &mut Rng, factor: f32) -> Self {
+        let width = case.heads * case.head_dim;
+        let mut tensor = |rows: usize, gap: usize, factor: f32| {
+            Guarded::new(&rng.normals(rows * width, factor), width, width + gap)
+        };
+        let (q, k, v) = (
+            tensor(case.queries, case.gaps[0], factor),
+            tensor(case.keys, case.gaps[1], factor),
+            tensor(case.keys, case.gaps[2], 1.0),
+        );
+        let buckets = if let TestMask::Buckets { buckets, .. } = case.mask { buckets } else { 0 };
+        let table = Guarded::new(&rng.normals(buckets * case.heads, 2.0), case.heads, case.heads);
+        Self { q, k, v, table }
+    }
+
+    fn run(&self, case: Case, threads: usize, isa: Isa) -> Vec<f32>
+    where
+        AttentionKernel<E>: Kernel<Params = AttentionParams>,
+    {
+        let width = case.heads * case.head_dim;
+        let mut out = Guarded::<E>::poisoned(case.queries, width, width + case.gaps[3]);
+        let (buckets, max_distance) = match case.mask {
+            TestMask::Buckets { buckets, max_distance } => (buckets, max_distance),
+            _ => (0, 0),
+        };
+        let params = AttentionParams {
+            q: self.q.address(),
+            k: self.k.address(),
+            v: self.v.address(),
+            out: out.address_mut(),
+            bias_table: if buckets > 0 { self.table.address() } else { 0 },
+            q_row_stride: self.q.stride(),
+            q_head_stride: case.head_dim as u64,
+            k_row_stride: self.k.stride(),
+            k_head_stride: case.head_dim as u64,
+            v_row_stride: self.v.stride(),
+            v_head_stride: case.head_dim as u64,
+            out_row_stride: out.stride(),
+            out_head_stride: case.head_dim as u64,
+            queries: case.queries as u32,
+            keys: case.keys as u32,
+            heads: case.heads as u32,
+            head_dim: case.head_dim as u32,
+            scale: scale(case),
+            causal: u32::from(case.mask == TestMask::Causal),
+            buckets: buckets as u32,
+            max_distance: max_distance as u32,
+        };
+        let workers = Workers::new(threads, Some(isa)).unwrap();
+        // SAFETY: the tensors have the sizes and strides in `params`, and live until here.
+        unsafe { AttentionKernel::<E>::host(&params, &workers) };
+        out.assert_guards();
+        out.values()
+    }
+
+    /// The same in f64, from the rounded inputs.
+    fn expected(&self, case: Case) -> Vec<f32> {
+        let [q, k, v, table] = [&self.q, &self.k, &self.v, &self.table].map(|tensor| tensor.values());
+        let (width, head_dim) = (case.heads * case.head_dim, case.head_dim);
+        let mut out = vec![0.0; case.queries * width];
+        for head in 0..case.heads {
+            let row = |values: &[f32], row: usize| -> Vec<f64> {
+                values[row * width + head * head_dim..][..head_dim].iter().map(|value| f64::from(*value)).collect()
+            };
+            let (k, v): (Vec<_>, Vec<_>) = (0..case.keys).map(|key| (row(&k, key), row(&v, key))).unzip();
+            for query in 0..case.queries {
+                let q = row(&q, query);
+                let scores: Vec<f64> = (0..case.keys).map(|key| {
+                    let dot: f64 = q.iter().zip(&k[key]).map(|(q, k)| q * k).sum();
+                    dot * f64::from(scale(case)) + added(case, &table, head, query, key)
+                }).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let powers: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                for d in 0..head_dim {
+                    let weighted: f64 = powers.iter().zip(&v).map(|(power, v)| power * v[d]).sum();
+                    out[query * width + head * head_dim + d] = (weighted / sum) as f32;
+                }
+            }
+        }
+        out
+    }
+}
+
+/// 0 stands for the usual one.
+fn scale(case: Case) -> f32 {
+    if case.scale == 0.0 { 1.0 / (case.head_dim as f32).sqrt() } else { case.scale }
+}
+
+fn added(case: Case, table: &[f32], head: usize, query: usize, key: usize) -> f64 {
+    match case.mask {
+        TestMask::None => 0.0,
+        TestMask::Causal => if key > query { f64::NEG_INFINITY } else { 0.0 },
+        TestMask::Buckets { buckets, max_distance } => {
+            let bucket = bucket(key as i64 - query as i64, buckets as u32, max_distance as u32);
+            f64::from(table[bucket as usize * case.heads + head])
+        }
+    }
+}
+
+fn paths() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+fn compare<E: HostElement>(case: Case, tensors: &Tensors<E>)
+where
+    AttentionKernel<E>: Kernel<Params = AttentionParams>,
+{
+    let expected = tensors.expected(case);
+    let (overall, strip) = if size_of::<E>() == 2 { (BF16_OVERALL, BF16_STRIP) } else { (F32_OVERALL, 2.0 * F32_OVERALL) };
+    for isa in paths() {
+        let got = tensors.run(case, 1, isa);
+        let what = format!("{case:?} on {isa}, {}", E::DTYPE);
+        assert_close(&what, &got, &expected, overall);
+        for head in 0..case.heads {
+            let strip_of = |values: &[f32], first: usize| -> Vec<f32> {
+                let rows = first..(first + 16).min(case.queries);
+                rows.flat_map(|row| values[(row * case.heads + head) * case.head_dim..][..case.head_dim].to_vec()).collect()
+            };
+            for first in (0..case.queries).step_by(16) {
+                let part = format!("{what}: head {head}, rows from {first}");
+                assert_close(&part, &strip_of(&got, first), &strip_of(&expected, first), strip);
+            }
+        }
+    }
+}
+
+fn check_scaled(case: Case, factor: f32) {
+    compare(case, &Tensors::<f32>::random(case, &mut Rng::from_env(3), factor));
+    compare(case, &Tensors::<bf16>::random(case, &mut Rng::from_env(3), factor));
+}
+
+fn check(case: Case) {
+    check_scaled(case, 1.0);
+}
+
+#[test]
+fn every_number_of_queries_and_keys() {
+    for queries in [1, 2, 12, 13, 16, 17, 97] {
+        for keys in [1, 2, 15, 16, 17, 31, 33, 127, 129, 191, 193, 385] {
+            check(case(queries, keys, 2, 16));
+        }
+    }
+}
+
+#[test]
+fn every_head_dim() {
+    for head_dim in [1, 2, 7, 16, 32, 33, 64, 65, 128, 200, 385, 512] {
+        check(case(14, 40, 2, head_dim));
+    }
+}
+
+#[test]
+fn many_blocks_of_keys_and_queries() {
+    check(case(100, 1000, 1, 24));
+    check(case(600, 400, 1, 16));
+    check(case(260, 20, 17, 8));
+}
+
+#[test]
+fn a_head_of_the_real_model() {
+    check(case(512, 512, 1, 128));
+}
+
+#[test]
+fn causal() {
+    for tokens in [1, 2, 13, 77, 193, 400] {
+        check(Case { mask: TestMask::Causal, ..case(tokens, tokens, 2, 16) });
+    }
+}
+
+#[test]
+fn relative_buckets() {
+    for (queries, keys) in [(1, 1), (9, 9), (50, 50), (300, 300), (20, 500), (500, 20)] {
+        for (buckets, max_distance) in [(32, 128), (8, 20), (4, 2)] {
+            let mask = TestMask::Buckets { buckets, max_distance };
+            check(Case { mask, scale: 1.0, ..case(queries, keys, 3, 8) });
+        }
+    }
+}
+
+#[test]
+fn strided_rows() {
+    for gaps in [[5, 0, 0, 0], [0, 3, 0, 0], [0, 0, 9, 0], [0, 0, 0, 7], [1, 2, 3, 4]] {
+        check(Case { gaps, ..case(30, 45, 3, 20) });
+    }
+}
+
+/// Peaky softmax: a few keys take it all, in blocks that come late.
+#[test]
+fn peaky_scores() {
+    check_scaled(case(40, 500, 2, 64), 3.0);
+}
+
+/// Scores up to a thousand: nothing overflows.
+#[test]
+fn scores_of_a_thousand() {
+    let case = Case { scale: 1.0, ..case(30, 450, 1, 64) };
+    let tensors = Tensors::<bf16>::random(case, &mut Rng::from_env(5), 5.0);
+    compare(case, &tensors);
+}
+
+/// Every query fits one key only: the output is that key's value, bit for bit.
+#[test]
+fn one_hot_rows_return_their_value() {
+    fn check<E: HostElement>()
+    where
+        AttentionKernel<E>: Kernel<Params = AttentionParams>,
+    {
+        let (tokens, head_dim) = (450, 16);
+        let case = Case { scale: 1.0, ..case(tokens, tokens, 1, head_dim) };
+        let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(19), 1.0);
+        // +-16 by the bits of the index: the score of the own key is 16 * 256, of any other at most 14 * 256.
+        let signs: Vec<f32> = (0..tokens).flat_map(|token| (0..head_dim).map(move |bit| if token >> bit & 1 == 1 { 16.0 } else { -16.0 })).collect();
+        tensors.q = Guarded::new(&signs, head_dim, head_dim);
+        tensors.k = Guarded::new(&signs, head_dim, head_dim);
+        for isa in paths() {
+            assert_eq!(tensors.run(case, 1, isa), tensors.v.values(), "{} on {isa}", E::DTYPE);
+        }
+    }
+    check::<f32>();
+    check::<bf16>();
+}
+
+/// The probabilities sum to one: where all values are equal, so is the output.
+#[test]
+fn constant_values_come_out() {
+    fn check<E: HostElement>(bound: f64)
+    where
+        AttentionKernel<E>: Kernel<Params = AttentionParams>,
+    {
+        let case = case(50, 700, 2, 32);
+        let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(23), 1.0);
+        tensors.v = Guarded::new(&vec![1.5; 700 * 64], 64, 64);
+        for isa in paths() {
+            assert_close(&format!("{} on {isa}", E::DTYPE), &tensors.run(case, 1, isa), &vec![1.5; 50 * 64], bound);
+        }
+    }
+    check::<f32>(1e-6);
+    // 1.5 needs two of bf16's eight digits, so the rounding of the output hides what the probabilities' rounding leaves.
+    check::<bf16>(1e-3);
+}
+
+/// The order of the keys is nothing to the result.
+#[test]
+fn permuted_keys_change_nothing() {
+    let case = case(20, 500, 1, 32);
+    let tensors = Tensors::<f32>::random(case, &mut Rng::from_env(29), 1.0);
+    let mut turned = tensors.clone();
+    let reversed = |values: Vec<f32>| -> Vec<f32> { values.chunks(32).rev().flatten().copied().collect() };
+    turned.k = Guarded::new(&reversed(tensors.k.values()), 32, 32);
+    turned.v = Guarded::new(&reversed(tensors.v.values()), 32, 32);
+    for isa in paths() {
+        assert_close(&format!("on {isa}"), &turned.run(case, 1, isa), &tensors.run(case, 1, isa), F32_OVERALL);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    fn check<E: HostElement>(case: Case)
+    where
+        AttentionKernel<E>: Kernel<Params = AttentionParams>,
+    {
+        let tensors = Tensors::<E>::random(case, &mut Rng::from_env(31), 1.0);
+        for isa in paths() {
+            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let one = bits(1);
+            for threads in [2, 3, 5] {
+                assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
+            }
+        }
+    }
+    // Above the work that runs inline.
+    let case = case(300, 410, 3, 48);
+    check::<f32>(case);
+    check::<bf16>(case);
+}
+
+#[test]
+fn nan_in_a_key_reaches_every_query() {
+    let case = case(5, 30, 1, 8);
+    let mut tensors = Tensors::<f32>::random(case, &mut Rng::from_env(37), 1.0);
+    let mut k = tensors.k.values();
+    k[17 * 8] = f32::NAN;
+    tensors.k = Guarded::new(&k, 8, 8);
+    for isa in paths() {
+        assert!(tensors.run(case, 1, isa).iter().all(|value| value.is_nan()), "on {isa}");
+    }
+}

@@ -1,0 +1,80 @@
+use lighterage_shape::Float;
+
+use super::elementary::{gelu_erf, gelu_tanh, round_bf16, sigmoid};
+use crate::ActivationKind;
+
+/// What happens to a sum before it is stored: `residual + gate * activation(sum + bias)`, in f32, rounded once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epilogue<E> {
+    /// `[columns]`, or null.
+    pub(crate) bias: *const E,
+    /// `[columns]`, or null.
+    pub(crate) gate: *const E,
+    /// `[rows, columns]`, or null.
+    pub(crate) residual: *const E,
+    /// Elements between rows of `residual`.
+    pub(crate) residual_stride: usize,
+    /// Applied after the bias.
+    pub(crate) activation: Option<ActivationKind>,
+    /// `[rows, columns]`; may be `residual`.
+    pub(crate) out: *mut E,
+    /// Elements between rows of `out`.
+    pub(crate) out_stride: usize,
+}
+
+// SAFETY: the pointers are read and written by the tasks of one launch only, each in columns and rows of its own;
+// `Kernel::host`'s caller promises that they stay valid until it returns.
+unsafe impl<E: Sync> Sync for Epilogue<E> {}
+
+impl<E: Float> Epilogue<E> {
+    /// Finishes the sums of one row, from `column` on, and stores them.
+    ///
+    /// # Safety
+    /// - Row `row` and columns `column .. column + sums.len()` are inside of every tensor, and nobody else touches this
+    ///   part of `out`.
+    #[inline(always)]
+    pub(crate) unsafe fn store<const FMA: bool>(&self, row: usize, column: usize, sums: &mut [f32]) {
+        let count = sums.len();
+        // SAFETY, all four: the caller's promise. No slice of `residual` lives when `out`, which may be the same, is written.
+        if !self.bias.is_null() {
+            // SAFETY: as above.
+            let bias = unsafe { std::slice::from_raw_parts(self.bias.wrapping_add(column), count) };
+            sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias.to_f32());
+        }
+        activate::<FMA>(self.activation, sums);
+        if !self.gate.is_null() {
+            // SAFETY: as above.
+            let gate = unsafe { std::slice::from_raw_parts(self.gate.wrapping_add(column), count) };
+            sums.iter_mut().zip(gate).for_each(|(sum, gate)| *sum *= gate.to_f32());
+        }
+        if !self.residual.is_null() {
+            let start = self.residual.wrapping_add(row * self.residual_stride + column);
+            // SAFETY: as above.
+            let residual = unsafe { std::slice::from_raw_parts(start, count) };
+            sums.iter_mut().zip(residual).for_each(|(sum, residual)| *sum += residual.to_f32());
+        }
+        // SAFETY: as above.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.out.wrapping_add(row * self.out_stride + column), count) };
+        store_rounded(sums, out);
+    }
+}
+
+/// Rounds to the element type.
+#[inline(always)]
+pub(crate) fn store_rounded<E: Float>(values: &[f32], out: &mut [E]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        // `bf16` and `f32` are the two implementations; for `f32` the first rounding must not happen.
+        *out = if size_of::<E>() == 2 { E::from_f32(round_bf16(*value).to_f32()) } else { E::from_f32(*value) };
+    }
+}
+
+#[inline(always)]
+fn activate<const FMA: bool>(activation: Option<ActivationKind>, values: &mut [f32]) {
+    match activation {
+        None => (),
+        Some(ActivationKind::GeluTanh) => values.iter_mut().for_each(|value| *value = gelu_tanh::<FMA>(*value)),
+        Some(ActivationKind::Gelu) => values.iter_mut().for_each(|value| *value = gelu_erf::<FMA>(*value)),
+        Some(ActivationKind::QuickGelu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(1.702 * *value)),
+        Some(ActivationKind::Silu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(*value)),
+    }
+}

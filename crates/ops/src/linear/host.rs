@@ -1,0 +1,107 @@
+use std::marker::PhantomData;
+
+use half::bf16;
+use lighterage_device::{Cost, Kernel, Workers};
+use lighterage_kernels::params::LinearParams;
+
+use crate::ActivationKind;
+use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply, pack_row};
+
+/// `kernels/gemm/linear.h` for one element type.
+#[derive(Debug)]
+pub struct LinearKernel<E>(PhantomData<E>);
+
+impl Kernel for LinearKernel<f32> {
+    type Params = LinearParams;
+
+    const NAME: &'static str = "linear_f32";
+
+    unsafe fn host(params: &LinearParams, workers: &Workers) {
+        // SAFETY: the caller's promise.
+        unsafe { run::<f32>(params, workers) }
+    }
+
+    fn cost(params: &LinearParams) -> Cost {
+        cost(params, size_of::<f32>())
+    }
+}
+
+impl Kernel for LinearKernel<bf16> {
+    type Params = LinearParams;
+
+    const NAME: &'static str = "linear_bf16";
+
+    unsafe fn host(params: &LinearParams, workers: &Workers) {
+        // SAFETY: the caller's promise.
+        unsafe { run::<bf16>(params, workers) }
+    }
+
+    fn cost(params: &LinearParams) -> Cost {
+        cost(params, size_of::<bf16>())
+    }
+}
+
+/// # Safety
+/// - As [`Kernel::host`].
+unsafe fn run<E: HostElement>(params: &LinearParams, workers: &Workers) {
+    let product = Product {
+        a: Rows { start: params.x as *const E, stride: params.x_stride as usize },
+        weight: params.weight as *const E,
+        weight_stride: params.weight_stride as usize,
+        rows: params.rows as usize,
+        columns: params.columns as usize,
+        inner: params.inner as usize,
+        epilogue: Epilogue {
+            bias: params.bias as *const E,
+            gate: params.gate as *const E,
+            residual: params.residual as *const E,
+            residual_stride: params.residual_stride as usize,
+            activation: activation(params.activation),
+            out: params.out as *mut E,
+            out_stride: params.out_stride as usize,
+        },
+    };
+    // SAFETY: the caller's promise about the addresses in `params`.
+    unsafe { multiply(workers, &product) }
+}
+
+/// Rows that lie in memory as they are.
+#[derive(Debug)]
+struct Rows<E> {
+    start: *const E,
+    stride: usize,
+}
+
+// SAFETY: only read during the launch, which `Kernel::host`'s caller promises.
+unsafe impl<E: Sync> Sync for Rows<E> {}
+
+impl<E: HostElement> RowSource<E> for Rows<E> {
+    #[inline(always)]
+    unsafe fn pack<S: Simd<E>>(&self, row: usize, start: usize, length: usize, packed: &mut [u32]) {
+        // SAFETY: the row and its elements exist: the caller's promise.
+        let elements = unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
+        pack_row::<E, S>(elements, packed);
+    }
+}
+
+/// The activation that `kernels/gemm/linear.h` numbers so.
+const fn activation(code: u32) -> Option<ActivationKind> {
+    match code {
+        1 => Some(ActivationKind::GeluTanh),
+        2 => Some(ActivationKind::Gelu),
+        3 => Some(ActivationKind::QuickGelu),
+        4 => Some(ActivationKind::Silu),
+        _ => None,
+    }
+}
+
+/// `2 rows columns inner` FLOPs; every tensor is read or written once.
+fn cost(params: &LinearParams, element_bytes: usize) -> Cost {
+    let [rows, columns, inner] = [params.rows, params.columns, params.inner].map(f64::from);
+    let vectors = f64::from(u8::from(params.bias != 0) + u8::from(params.gate != 0)) * columns;
+    let outputs = if params.residual == 0 { 1.0 } else { 2.0 } * rows * columns;
+    Cost {
+        flops: 2.0 * rows * columns * inner,
+        bytes: (rows * inner + columns * inner + vectors + outputs) * element_bytes as f64,
+    }
+}

@@ -1,0 +1,114 @@
+mod host;
+#[cfg(test)]
+mod tests;
+
+use half::bf16;
+use lighterage_device::{Backend, Grid, View};
+use lighterage_kernels::params::LinearParams;
+use lighterage_shape::DType;
+
+use crate::check::Check;
+use crate::{ActivationKind, Queue, Result};
+use host::LinearKernel;
+
+/// What a linear adds to: `x + gate * y`.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual<'a> {
+    /// `[rows, columns]`, dense rows.
+    pub x: View<'a>,
+    /// `[columns]`; none is 1.
+    pub gate: Option<View<'a>>,
+}
+
+/// `out = residual + gate * activation(x weight^T + bias)`, accumulated in f32, rounded once.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear<'a> {
+    /// `[rows, inner]`, dense rows.
+    pub x: View<'a>,
+    /// `[columns, inner]`, dense rows.
+    pub weight: View<'a>,
+    /// `[columns]`.
+    pub bias: Option<View<'a>>,
+    /// Applied after the bias.
+    pub activation: Option<ActivationKind>,
+    /// Added last.
+    pub residual: Option<Residual<'a>>,
+    /// `[rows, columns]`, dense rows; may be the residual's view, nothing else.
+    pub out: View<'a>,
+}
+
+const OP: &str = "linear";
+
+/// Launches a [`Linear`].
+///
+/// All tensors have one element type, `f32` or `bf16`. The weight is read as it lies in the checkpoint, once per launch.
+///
+/// # Errors
+/// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if one belongs to another
+/// stream, or if the launch fails.
+pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
+    let params = args.params(Check::new(OP, queue))?;
+    if params.rows == 0 || params.columns == 0 {
+        return Ok(());
+    }
+    let grid = Grid::tiles(params.rows, params.columns, 128, 128);
+    match args.x.dtype() {
+        // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
+        // stays mapped until the work launched on it is done.
+        DType::Bf16 => unsafe { queue.stream().launch::<LinearKernel<bf16>>(grid, &params)? },
+        // SAFETY: as above; `params` allows no third element type.
+        _ => unsafe { queue.stream().launch::<LinearKernel<f32>>(grid, &params)? },
+    }
+    Ok(())
+}
+
+impl<'a> Linear<'a> {
+    /// Checks everything and fills the kernel's parameters.
+    fn params(&self, check: Check) -> Result<LinearParams> {
+        let out = check.tensor("out", self.out)?.dense_rows()?;
+        let x = check.tensor("x", self.x)?.dense_rows()?;
+        let dtype = x.float()?;
+        let ([rows, inner], [columns, _]) = (x.extents()?, check.tensor("weight", self.weight)?.extents()?);
+        let weight = check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
+        out.is(dtype, &[rows, columns])?;
+        x.apart(out)?;
+        let vector = |name, view: Option<View<'a>>| -> Result<u64> {
+            let Some(view) = view else { return Ok(0) };
+            Ok(check.tensor(name, view)?.is(dtype, &[columns])?.contiguous()?.apart(out)?.address())
+        };
+        let (residual, residual_stride) = match self.residual {
+            None => (0, 0),
+            Some(Residual { x, .. }) => {
+                let x = check.tensor("residual", x)?.is(dtype, &[rows, columns])?.dense_rows()?.same_or_apart(out)?;
+                (x.address(), x.stride(0))
+            }
+        };
+        Ok(LinearParams {
+            x: x.address(),
+            weight: weight.address(),
+            bias: vector("bias", self.bias)?,
+            gate: vector("gate", self.residual.and_then(|residual| residual.gate))?,
+            residual,
+            out: out.address(),
+            x_stride: x.stride(0),
+            weight_stride: weight.stride(0),
+            residual_stride,
+            out_stride: out.stride(0),
+            rows: check.count("rows", rows)?,
+            columns: check.count("columns", columns)?,
+            inner: check.count("inner", inner)?,
+            activation: code(self.activation),
+        })
+    }
+}
+
+/// The activation as `kernels/gemm/linear.h` numbers it.
+const fn code(activation: Option<ActivationKind>) -> u32 {
+    match activation {
+        None => 0,
+        Some(ActivationKind::GeluTanh) => 1,
+        Some(ActivationKind::Gelu) => 2,
+        Some(ActivationKind::QuickGelu) => 3,
+        Some(ActivationKind::Silu) => 4,
+    }
+}

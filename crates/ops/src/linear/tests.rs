@@ -1,0 +1,293 @@
+use half::bf16;
+use lighterage_device::{Isa, Kernel, Workers};
+use lighterage_kernels::params::LinearParams;
+use lighterage_testkit::{Rng, assert_close};
+
+use super::{LinearKernel, code};
+use crate::ActivationKind;
+use crate::gemm::{Guarded, HostElement, bf16_rounding};
+
+/// f32 sums of up to 12288 products in one order: the error grows like sqrt(inner) 2^-24 = 6.6e-6 at most, and 2e-7 for what stands around them.
+const F32_SUMS: f64 = 7.0e-6;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    inner: usize,
+    /// Elements between rows beyond their length: x, weight, residual, out.
+    gaps: [usize; 4],
+    bias: bool,
+    activation: Option<ActivationKind>,
+    residual: Option<Gate>,
+    in_place: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Gate {
+    Absent,
+    Present,
+}
+
+const PLAIN: Case = Case {
+    rows: 1,
+    columns: 1,
+    inner: 1,
+    gaps: [0; 4],
+    bias: false,
+    activation: None,
+    residual: None,
+    in_place: false,
+};
+
+/// Tensors of a case.
+#[derive(Clone, Debug)]
+struct Tensors<E> {
+    x: Guarded<E>,
+    weight: Guarded<E>,
+    bias: Guarded<E>,
+    gate: Guarded<E>,
+    residual: Guarded<E>,
+    out: Guarded<E>,
+}
+
+impl<E: HostElement> Tensors<E> {
+    fn random(case: Case, rng: &mut Rng) -> Self {
+        let Case { rows, columns, inner, gaps: [x, weight, residual, out], .. } = case;
+        let scale = 1.0 / (inner.max(1) as f32).sqrt();
+        Self {
+            x: Guarded::new(&rng.normals(rows * inner, 1.0), inner, inner + x),
+            weight: Guarded::new(&rng.normals(columns * inner, scale), inner, inner + weight),
+            bias: Guarded::new(&rng.normals(columns, 1.0), columns, columns),
+            gate: Guarded::new(&rng.normals(columns, 1.0), columns, columns),
+            residual: Guarded::new(&rng.normals(rows * columns, 1.0), columns, columns + residual),
+            out: Guarded::poisoned(rows, columns, columns + out),
+        }
+    }
+
+    /// Runs the kernel and returns the output.
+    fn run(&self, case: Case, threads: usize, isa: Isa) -> Vec<f32>
+    where
+        LinearKernel<E>: Kernel<Params = LinearParams>,
+    {
+        let mut out = if case.in_place { self.residual.clone() } else { self.out.clone() };
+        let (address, stride) = (out.address_mut(), out.stride());
+        let when = |present: bool, address: u64| if present { address } else { 0 };
+        let residual = if case.in_place { address } else { self.residual.address() };
+        let params = LinearParams {
+            x: self.x.address(),
+            weight: self.weight.address(),
+            bias: when(case.bias, self.bias.address()),
+            gate: when(case.residual == Some(Gate::Present), self.gate.address()),
+            residual: when(case.residual.is_some(), residual),
+            out: address,
+            x_stride: self.x.stride(),
+            weight_stride: self.weight.stride(),
+            residual_stride: self.residual.stride(),
+            out_stride: stride,
+            rows: case.rows as u32,
+            columns: case.columns as u32,
+            inner: case.inner as u32,
+            activation: code(case.activation),
+        };
+        let workers = Workers::new(threads, Some(isa)).unwrap();
+        // SAFETY: the tensors have the sizes and strides in `params`, and live until here.
+        unsafe { LinearKernel::<E>::host(&params, &workers) };
+        out.assert_guards();
+        out.values()
+    }
+
+    /// The same in f64, from the rounded inputs.
+    fn expected(&self, case: Case) -> Vec<f32> {
+        let [x, weight, bias, gate, residual] =
+            [&self.x, &self.weight, &self.bias, &self.gate, &self.residual].map(|tensor| tensor.values());
+        let mut out = Vec::new();
+        for row in 0..case.rows {
+            for column in 0..case.columns {
+                let pairs = x[row * case.inner..][..case.inner].iter().zip(&weight[column * case.inner..][..case.inner]);
+                let mut sum: f64 = pairs.map(|(x, weight)| f64::from(*x) * f64::from(*weight)).sum();
+                if case.bias {
+                    sum += f64::from(bias[column]);
+                }
+                sum = activate(case.activation, sum);
+                if case.residual == Some(Gate::Present) {
+                    sum *= f64::from(gate[column]);
+                }
+                if case.residual.is_some() {
+                    sum += f64::from(residual[row * case.columns + column]);
+                }
+                out.push(sum as f32);
+            }
+        }
+        out
+    }
+}
+
+fn activate(activation: Option<ActivationKind>, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        None => x,
+        Some(ActivationKind::GeluTanh) => {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+        }
+        Some(ActivationKind::Gelu) => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Some(ActivationKind::QuickGelu) => x * sigmoid(1.702 * x),
+        Some(ActivationKind::Silu) => x * sigmoid(x),
+    }
+}
+
+/// The power series of erf; x is at most 5 here, where its terms stay below 1e10 and 1e-6 of the sum's digits remain.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200_u32 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+fn check_of<E: HostElement>(case: Case, bound: f64)
+where
+    LinearKernel<E>: Kernel<Params = LinearParams>,
+{
+    let tensors = Tensors::<E>::random(case, &mut Rng::from_env(7));
+    let expected = tensors.expected(case);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let got = tensors.run(case, 1, isa);
+        assert_close(&format!("{case:?} on {isa}, {}", E::DTYPE), &got, &expected, bound);
+    }
+}
+
+fn check(case: Case) {
+    check_of::<f32>(case, F32_SUMS);
+    check_of::<bf16>(case, bf16_rounding(case.rows * case.columns));
+}
+
+/// Around the sizes of a register, a panel, a tile, a block of the inner dimension and of the output.
+const EDGES: [usize; 10] = [1, 2, 12, 13, 15, 16, 17, 31, 33, 129];
+
+#[test]
+fn every_combination_of_small_rows_and_columns() {
+    for rows in EDGES {
+        for columns in EDGES {
+            check(Case { rows, columns, inner: 37, ..PLAIN });
+        }
+    }
+}
+
+#[test]
+fn every_inner_length() {
+    for inner in [1, 2, 3, 15, 16, 17, 31, 32, 33, 127, 129, 191, 192, 193, 383, 384, 385, 769] {
+        check(Case { rows: 14, columns: 34, inner, ..PLAIN });
+    }
+}
+
+#[test]
+fn nothing_to_sum_leaves_the_rest() {
+    check(Case { rows: 3, columns: 5, inner: 0, bias: true, residual: Some(Gate::Present), ..PLAIN });
+}
+
+#[test]
+fn blocks_of_rows_and_columns() {
+    check(Case { rows: 513, columns: 130, inner: 40, bias: true, ..PLAIN });
+    check(Case { rows: 1030, columns: 3, inner: 5, ..PLAIN });
+}
+
+#[test]
+fn rows_of_the_real_model() {
+    check(Case { rows: 3, columns: 40, inner: 3072, bias: true, ..PLAIN });
+    check(Case { rows: 2, columns: 33, inner: 12288, activation: Some(ActivationKind::GeluTanh), ..PLAIN });
+}
+
+#[test]
+fn every_epilogue() {
+    use ActivationKind::{Gelu, GeluTanh, QuickGelu, Silu};
+    let activations = [None, Some(GeluTanh), Some(Gelu), Some(QuickGelu), Some(Silu)];
+    for activation in activations {
+        for bias in [false, true] {
+            for residual in [None, Some(Gate::Absent), Some(Gate::Present)] {
+                check(Case { rows: 19, columns: 45, inner: 50, bias, activation, residual, ..PLAIN });
+            }
+        }
+    }
+}
+
+#[test]
+fn strided_rows() {
+    let residual = Some(Gate::Present);
+    for gaps in [[3, 0, 0, 0], [0, 5, 0, 0], [0, 0, 7, 0], [0, 0, 0, 9], [1, 2, 3, 4], [64, 32, 16, 8]] {
+        check(Case { rows: 21, columns: 35, inner: 51, gaps, bias: true, residual, ..PLAIN });
+    }
+}
+
+#[test]
+fn residual_in_place() {
+    for residual in [Gate::Absent, Gate::Present] {
+        let case = Case { rows: 530, columns: 140, inner: 33, gaps: [0, 0, 6, 6], ..PLAIN };
+        check(Case { residual: Some(residual), in_place: true, bias: true, ..case });
+    }
+}
+
+#[test]
+fn no_rows_or_no_columns_write_nothing() {
+    for (rows, columns) in [(0, 5), (5, 0), (0, 0)] {
+        check(Case { rows, columns, inner: 4, ..PLAIN });
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    fn check<E: HostElement>(case: Case)
+    where
+        LinearKernel<E>: Kernel<Params = LinearParams>,
+    {
+        let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let one = bits(1);
+            for threads in [2, 3, 5] {
+                assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
+            }
+        }
+    }
+    // Above the work that runs inline.
+    let case = Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
+    check::<f32>(case);
+    check::<bf16>(case);
+}
+
+/// A row's result does not depend on what else is in the launch: tokens may be split between launches.
+#[test]
+fn rows_do_not_depend_on_their_neighbours() {
+    fn check<E: HostElement>()
+    where
+        LinearKernel<E>: Kernel<Params = LinearParams>,
+    {
+        let all = Case { rows: 29, columns: 50, inner: 400, bias: true, ..PLAIN };
+        let tensors = Tensors::<E>::random(all, &mut Rng::from_env(13));
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let whole = tensors.run(all, 1, isa);
+            for rows in [1, 2, 13, 16] {
+                let part = Case { rows, ..all };
+                let mut fewer = tensors.clone();
+                fewer.out = Guarded::poisoned(rows, all.columns, all.columns);
+                assert_eq!(fewer.run(part, 1, isa), whole[..rows * all.columns], "{rows} rows on {isa}");
+            }
+        }
+    }
+    check::<f32>();
+    check::<bf16>();
+}
+
+#[test]
+fn nan_and_infinity_come_through() {
+    let case = Case { rows: 2, columns: 3, inner: 4, ..PLAIN };
+    let mut tensors = Tensors::<bf16>::random(case, &mut Rng::from_env(17));
+    tensors.x = Guarded::new(&[1.0, f32::NAN, 1.0, 1.0, f32::INFINITY, 0.0, 0.0, 0.0], 4, 4);
+    tensors.weight = Guarded::new(&[1.0; 12], 4, 4);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let got = tensors.run(case, 1, isa);
+        assert!(got[..3].iter().all(|value| value.is_nan()), "{got:?} on {isa}");
+        assert!(got[3..].iter().all(|value| *value == f32::INFINITY), "{got:?} on {isa}");
+    }
+}
