@@ -1,4 +1,5 @@
 //! What the operating system sees of device memory. Alone in its process, since the figures are the process's.
+#![expect(clippy::unwrap_used, reason = "a test that fails")]
 
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind, View};
 use lighterage_shape::{DType, Layout};

@@ -4,7 +4,7 @@ use crate::space::{Space, Usage};
 use crate::{Address, Backend, ChunkId, Grid, Info, Kernel, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
     /// Page: a power of two.
     pub page_bytes: u64,

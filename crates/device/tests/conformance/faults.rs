@@ -49,19 +49,19 @@ fn is_injected(error: &Error, fail_call: u64) -> bool {
 
 /// Runs the program with each of its calls failing in turn.
 fn check(config: &HostConfig) {
-    let sound = host(config.clone());
+    let sound = host(*config);
     program(&sound).unwrap();
     sound.take_deferred().unwrap();
     let calls = sound.backend().driver_calls();
     assert!(calls > 50, "{calls} calls");
     for fail_call in 0..calls {
-        let device = host(HostConfig { fail_call: Some(fail_call), ..config.clone() });
+        let device = host(HostConfig { fail_call: Some(fail_call), ..*config });
         // Errors in `Drop` are deferred, and the next call returns them.
         let error = program(&device).and_then(|()| device.take_deferred()).expect_err("a call failed");
         assert!(is_injected(&error, fail_call), "call {fail_call}: {error}");
         assert_empty(&device);
     }
-    let last = host(HostConfig { fail_call: Some(calls), ..config.clone() });
+    let last = host(HostConfig { fail_call: Some(calls), ..*config });
     program(&last).and_then(|()| last.take_deferred()).expect("the failing call is never made");
 }
 

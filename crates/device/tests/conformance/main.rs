@@ -1,4 +1,6 @@
 //! What every backend promises, written once and run over all of them: `Host` with 1, 2 and 4 threads, `Host` seeded, and `Sim` where it has an answer.
+#![expect(clippy::unwrap_used, reason = "a test that fails")]
+#![expect(clippy::print_stdout, reason = "shown by the test harness when a test fails")]
 
 mod faults;
 mod memory;

@@ -1,4 +1,4 @@
-use lighterage_device::{Address, Backend, Device, Error, Host, HostConfig, Purpose, StreamKind, Usage};
+use lighterage_device::{Address, Device, Error, Host, HostConfig, Purpose, StreamKind, Usage};
 
 use crate::{CAPACITY, Check, Inspect, Memory, chunk, everywhere, floats_at, host, on_hosts};
 
@@ -333,7 +333,7 @@ fn senseless_configurations_are_refused() {
         HostConfig { link_bytes_per_second: Some(f64::INFINITY), ..base() },
     ];
     for config in configs {
-        assert!(matches!(Host::new(config.clone()), Err(Error::NoDevice { .. })), "{config:?}");
+        assert!(matches!(Host::new(config), Err(Error::NoDevice { .. })), "{config:?}");
     }
 }
 

@@ -27,14 +27,14 @@ fn ring(seed: u64, missing: Missing) -> Vec<u32> {
     let filled = [(); SLOTS].map(|()| device.event().unwrap());
     let used = [(); SLOTS].map(|()| device.event().unwrap());
     let weights: Vec<[f32; 4]> = (0..ROUNDS).map(|round| [f32::from(round); 4]).collect();
-    for round in 0..usize::from(ROUNDS) {
+    for (round, weight) in weights.iter().enumerate() {
         let slot = round % SLOTS;
         if missing != Missing::Used {
             copy.wait(&used[slot]).unwrap();
         }
         let target = memory.floats(&copy, slot as u64);
         // SAFETY: the slot is mapped and `weights` lives until the streams are done.
-        unsafe { copy.copy_from_host(target.address(), weights[round].as_ptr().cast(), 16) }.unwrap();
+        unsafe { copy.copy_from_host(target.address(), weight.as_ptr().cast(), 16) }.unwrap();
         copy.record(&filled[slot]).unwrap();
         if missing != Missing::Filled {
             compute.wait(&filled[slot]).unwrap();

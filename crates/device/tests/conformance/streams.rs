@@ -394,7 +394,7 @@ impl Kernel for Sum {
     unsafe fn host(params: &Ends, workers: &Workers) {
         let parts: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
         workers.for_each(parts.len(), |part| {
-            let sum: f64 = (0..1000).map(|index| 1.0 / f64::from(part as u32 * 1000 + index + 1)).sum();
+            let sum: f64 = (1000 * part..1000 * (part + 1)).map(|index| 1.0 / (index + 1) as f64).sum();
             parts[part].store(sum.to_bits(), Ordering::Relaxed);
         });
         let sum: f64 = parts.into_iter().map(|part| f64::from_bits(part.into_inner())).sum();
