@@ -108,7 +108,7 @@ pub use host::{Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Grid, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
 pub use memory::{Chunk, Device, Pinned, Reservation};
-pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream};
+pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;

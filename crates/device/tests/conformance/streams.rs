@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lighterage_device::{
     Backend, Cost, Device, Error, Grid, Host, HostConfig, Kernel, Sim, SimConfig, SimCounters, Stream,
-    StreamKind, Workers,
+    StreamKind, Traffic, Workers,
 };
 
 use crate::{
@@ -362,9 +362,9 @@ fn simulator_counts_what_it_is_asked_to_do() {
         launches: 3,
         flops: 12.0,
         bytes: 96.0,
-        to_device: (1, 16),
-        to_host: (1, 16),
-        on_device: (2, 32),
+        to_device: Traffic { copies: 1, bytes: 16 },
+        to_host: Traffic { copies: 1, bytes: 16 },
+        on_device: Traffic { copies: 2, bytes: 32 },
     };
     assert_eq!(device.backend().counters(), expected);
     drop(memory);
