@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lighterage_device::{
-    Backend, Cost, Device, Error, Grid, Host, HostConfig, Kernel, Sim, SimConfig, SimCounters, Stream,
-    StreamKind, Traffic, Workers,
+    Backend, Cost, Device, Error, Event, Grid, Host, HostConfig, Kernel, Result, Sim, SimConfig, SimCounters,
+    Stream, StreamKind, Traffic, Workers,
 };
 
 use crate::{
@@ -171,12 +171,12 @@ fn launch_returns_before_a_slow_kernel_is_done() {
 fn queue_is_bounded_and_a_full_one_blocks() {
     const LAUNCHES: u64 = 1500;
     // One runs, 1024 are queued, and one call is under way.
-    const AHEAD: u64 = 1026;
+    const AHEAD_MAX: u64 = 1026;
     let gate = &GATES[1];
     let device = host(threaded().remove(0));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let queued = AtomicU64::new(0);
-    thread::scope(|scope| {
+    let ahead = thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..LAUNCHES {
                 launch::<Gated, _>(&stream, &1).unwrap();
@@ -188,9 +188,11 @@ fn queue_is_bounded_and_a_full_one_blocks() {
         }
         // Time for a queue without a bound to run away; a bounded one passes whatever happens.
         thread::sleep(Duration::from_millis(20));
-        assert!(queued.load(Ordering::SeqCst) <= AHEAD);
+        let ahead = queued.load(Ordering::SeqCst);
         gate.open();
+        ahead
     });
+    assert!(ahead <= AHEAD_MAX, "{ahead}");
     stream.synchronize().unwrap();
     assert_eq!(gate.passed(), LAUNCHES);
 }
@@ -211,6 +213,29 @@ fn dropped_stream_waits_for_its_work_also_while_unwinding() {
     assert!(unwound.is_err());
     assert_eq!(gate.passed(), 1);
     device.take_deferred().unwrap();
+}
+
+#[test]
+fn wait_that_fails_has_waited() {
+    let waits: [fn(&Stream<Host>, &Event<Host>) -> Result<()>; 2] =
+        [|stream, _| stream.synchronize(), |_, event| event.synchronize()];
+    for wait in waits {
+        let gate = &GATES[4];
+        gate.close();
+        // Calls: stream, event, launch, record, wait.
+        let device = host(HostConfig { fail_call: Some(4), ..threaded().remove(1) });
+        let (stream, event) = (device.stream(StreamKind::Compute).unwrap(), device.event().unwrap());
+        launch::<Gated, _>(&stream, &4).unwrap();
+        stream.record(&event).unwrap();
+        let opener = thread::spawn(|| {
+            thread::sleep(Duration::from_millis(10));
+            gate.open();
+        });
+        let outcome = wait(&stream, &event);
+        assert!(matches!(outcome, Err(Error::Stream(_))));
+        assert_eq!(gate.passed(), 1, "the caller may unmap now");
+        opener.join().unwrap();
+    }
 }
 
 #[test]
@@ -240,7 +265,7 @@ impl Check for Failure {
         let memory = Memory::new(device, 1);
         let [bad, behind, apart] = [(); 3].map(|()| device.stream(StreamKind::Compute).unwrap());
         let event = device.event().unwrap();
-        let failed = |outcome: lighterage_device::Result<()>| {
+        let failed = |outcome: Result<()>| {
             assert_eq!(outcome, Err(Error::Stream("kernel broken panicked: number 7".to_owned())));
         };
         launch::<Broken, B>(&bad, &7).unwrap();
