@@ -20,7 +20,7 @@ use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Grid, Info, Isa, Kernel, Result, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct HostConfig {
     /// Physical bytes that it has.
     pub capacity_bytes: u64,
