@@ -279,6 +279,29 @@ fn memory_goes_with_the_last_buffer() {
 }
 
 #[test]
+fn threads_share_a_pool() {
+    let (_device, _stream, pool) = pool(sim(), RESERVE);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let pool = pool.clone();
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed);
+                let mut held = std::collections::VecDeque::new();
+                for _ in 0..500 {
+                    held.push_back(pool.allocate(1 + rng.below(2 * PAGE), "test").unwrap());
+                    if held.len() > 10 {
+                        held.pop_front();
+                    }
+                }
+            });
+        }
+    });
+    let Statistics { allocated_bytes, allocations, .. } = pool.statistics();
+    assert_eq!((allocated_bytes, allocations), (0, 2000));
+    assert_eq!(pool.allocate(RESERVE, "all of it").unwrap().offset(), 0, "every range was joined again");
+}
+
+#[test]
 fn every_failing_driver_call_is_survived() {
     let mut failures = 0;
     for n in 1.. {

@@ -1,6 +1,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::loader::STAGES;
 use crate::slots::Slots;
 use crate::units::{ALIGNMENT_BYTES, UnitId, Units};
 use crate::{Error, Result};
@@ -108,6 +109,19 @@ impl Plan {
         self.streamed_bytes
     }
 
+    /// Pinned host bytes that converted weights take: those of every streamed unit, and two stages for the largest resident one.
+    ///
+    /// # Panics
+    /// If the plan was made for other units.
+    #[must_use]
+    pub fn pinned_bytes(&self, units: &Units) -> u64 {
+        let visited: BTreeSet<UnitId> = self.cycle.iter().copied().collect();
+        let converted = |unit: &UnitId| units.get(*unit).converted_bytes();
+        let kept: u64 = visited.iter().filter(|unit| !self.is_resident(**unit)).map(converted).sum();
+        let staged = self.resident.keys().filter(|unit| converted(unit) > 0).count();
+        kept + staged.min(STAGES) as u64 * self.stage_bytes(units)
+    }
+
     /// The order of visits that the plan was made for.
     #[must_use]
     pub fn cycle(&self) -> &[UnitId] {
@@ -133,6 +147,11 @@ impl Plan {
 
     pub(crate) const fn slots(&self) -> &Slots {
         &self.slots
+    }
+
+    /// Bytes of the largest resident unit's converted tensors.
+    pub(crate) fn stage_bytes(&self, units: &Units) -> u64 {
+        self.resident.keys().map(|unit| units.get(*unit).converted_bytes()).max().unwrap_or(0)
     }
 
     /// Bytes of the units of all visits of a cycle.

@@ -193,7 +193,7 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     let outputs = (model.total() * 2 + 512 * model.cycle.len() as u64 * 2) * CYCLES as u64;
     let outputs = outputs.next_multiple_of(PAGE);
     let ledger = Ledger::new(budget / PAGE * PAGE + outputs);
-    let device = Device::new(Host::new(run.host.clone()).unwrap(), ledger.clone(), Ledger::new(1 << 30));
+    let device = Device::new(Host::new(run.host).unwrap(), ledger.clone(), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: outputs }).unwrap();
     let plan = model.plan(budget);
@@ -434,7 +434,9 @@ fn a_dry_pass_copies_and_pins_what_a_run_would() {
             let sim = Sim::new(SimConfig { page_bytes: PAGE, ..SimConfig::default() }).unwrap();
             let real =
                 Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();
-            assert_eq!(totals(sim, &model, &plan), totals(real, &model, &plan));
+            let dry = totals(sim, &model, &plan);
+            assert_eq!(dry, totals(real, &model, &plan));
+            assert_eq!((dry.1, dry.2), (plan.bytes(), plan.pinned_bytes(&model.units)));
         }
     }
 }
