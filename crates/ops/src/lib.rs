@@ -6,6 +6,7 @@ mod gemm;
 mod queue;
 
 mod check;
+mod isa;
 mod launch;
 mod math;
 mod rows;
