@@ -142,8 +142,9 @@ fn the_two_phases_share_no_unit_and_leave_none_out() {
     assert_eq!(all, ids);
 }
 
-/// Launches of one step of a transformer with so many blocks: image embedder, 12 for each double and 6 for each single block, norm and output.
-fn check_launches(config: Config, checkpoint: &Checkpoint, expected: u64) {
+/// Launches of one step (image embedder, 12 for each double and 6 for each single block, norm and output), and the most bytes of activations
+/// at once: residual stream, norm, qkv (3) and joined columns (5) of a single block, ten times `[tokens, width]`.
+fn check_step(config: Config, checkpoint: &Checkpoint, launches_expected: u64) {
     let queue = simulated(2 << 20);
     let mut units = Units::default();
     let model = Transformer::new(config, checkpoint, DType::Bf16, &mut units).unwrap();
@@ -159,6 +160,8 @@ fn check_launches(config: Config, checkpoint: &Checkpoint, expected: u64) {
     let rope = Rope::grid(&queue, config, 32, 16, 16).unwrap();
     let launches = |queue: &Queue<Sim>| queue.device().backend().counters().launches;
     let before = launches(&queue);
+    queue.pool().reset_peaks();
+    let held = queue.pool().statistics().allocated_bytes;
     let inputs = StepInputs {
         latents: latents.view(),
         text: text.view(),
@@ -168,12 +171,14 @@ fn check_launches(config: Config, checkpoint: &Checkpoint, expected: u64) {
         residuals: None,
     };
     model.step(&queue, &pager, &inputs).unwrap();
-    assert_eq!(launches(&queue) - before, expected);
+    assert_eq!(launches(&queue) - before, launches_expected);
+    let stream_bytes = ((32 + 256) * config.width() * DType::Bf16.bytes()) as u64;
+    assert_eq!(queue.pool().statistics().allocated_peak_bytes - held, 10 * stream_bytes);
 }
 
 #[test]
-fn launches_of_a_step_are_few() {
+fn launches_and_activations_of_a_step_are_few() {
     let demo = open(&lighterage_testkit::folder("../../assets/demo/base/transformer"));
-    check_launches(Config::of(&demo).unwrap(), &demo, 1 + 2 * 12 + 4 * 6 + 2);
-    check_launches(config("flux-dev-tiny"), &weights("flux-dev-tiny"), 1 + 12 + 2 * 6 + 2);
+    check_step(Config::of(&demo).unwrap(), &demo, 1 + 2 * 12 + 4 * 6 + 2);
+    check_step(config("flux-dev-tiny"), &weights("flux-dev-tiny"), 1 + 12 + 2 * 6 + 2);
 }

@@ -78,11 +78,19 @@ impl ActivationKind {
 #[inline(always)]
 pub(crate) fn apply(code: u32, values: &mut [f32]) {
     match code {
-        1 => values.iter_mut().for_each(|value| *value = math::gelu_tanh(*value)),
-        2 => values.iter_mut().for_each(|value| *value = math::gelu(*value)),
-        3 => values.iter_mut().for_each(|value| *value = math::quick_gelu(*value)),
-        4 => values.iter_mut().for_each(|value| *value = math::silu(*value)),
+        1 => each(values, math::gelu_tanh),
+        2 => each(values, math::gelu),
+        3 => each(values, math::quick_gelu),
+        4 => each(values, math::silu),
         _ => (),
+    }
+}
+
+/// A plain loop: the standard library's `for_each` is not always inlined, and then it is compiled for the wrong instructions.
+#[inline(always)]
+fn each(values: &mut [f32], of: impl Fn(f32) -> f32) {
+    for value in values {
+        *value = of(*value);
     }
 }
 

@@ -75,7 +75,7 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
 /// Pixels whose sums make one partial sum.
 const BLOCK_PIXELS: usize = 64;
 
-struct GroupNormKernel<E>(PhantomData<E>);
+pub(crate) struct GroupNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for GroupNormKernel<E> {
     type Params = GroupNormParams;
@@ -92,8 +92,22 @@ impl<E: Float> Kernel for GroupNormKernel<E> {
         // SAFETY: the caller's promise; a task stores the pixels that it has loaded, and statistics are done before.
         let out = unsafe { RowsMut::<E>::new(p.out, p.pixels, p.channels, u64::from(p.channels)) };
         let channels = p.channels as usize;
-        let means = group_means(p, &x, workers, &vec![0.0; channels], |value| value);
-        let variances = group_means(p, &x, workers, &means, |value| value * value);
+        let means = group_means(
+            p,
+            &x,
+            workers,
+            &vec![0.0; channels],
+            #[inline(always)]
+            |value| value,
+        );
+        let variances = group_means(
+            p,
+            &x,
+            workers,
+            &means,
+            #[inline(always)]
+            |value| value * value,
+        );
         let factors: Vec<f32> = variances
             .iter()
             .zip(&weight)
@@ -133,19 +147,24 @@ fn group_means<E: Float>(
     x: &Rows<'_, E>,
     workers: &Workers,
     center: &[f32],
-    term: impl Fn(f32) -> f32 + Sync,
+    term: impl Fn(f32) -> f32 + Send + Sync,
 ) -> Vec<f32> {
     let (pixels, channels, groups) = (p.pixels as usize, p.channels as usize, p.groups as usize);
-    let partials = map(workers, pixels.div_ceil(BLOCK_PIXELS), |block| {
-        let (mut sums, mut values) = (vec![0.0_f32; channels], vec![0.0; channels]);
-        for pixel in block * BLOCK_PIXELS..((block + 1) * BLOCK_PIXELS).min(pixels) {
-            x.load(pixel, 0, &mut values);
-            for ((sum, value), center) in sums.iter_mut().zip(&values).zip(center) {
-                *sum += term(value - center);
+    let partials = map(
+        workers,
+        pixels.div_ceil(BLOCK_PIXELS),
+        #[inline(always)]
+        |block| {
+            let (mut sums, mut values) = (vec![0.0_f32; channels], vec![0.0; channels]);
+            for pixel in block * BLOCK_PIXELS..((block + 1) * BLOCK_PIXELS).min(pixels) {
+                x.load(pixel, 0, &mut values);
+                for ((sum, value), center) in sums.iter_mut().zip(&values).zip(center) {
+                    *sum += term(value - center);
+                }
             }
-        }
-        sums
-    });
+            sums
+        },
+    );
     let width = channels / groups;
     let count = (pixels * width) as f32;
     let mean = |group: usize| {

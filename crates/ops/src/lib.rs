@@ -5,6 +5,8 @@ mod error;
 mod gemm;
 mod queue;
 
+mod check;
+mod isa;
 mod launch;
 mod math;
 mod rows;

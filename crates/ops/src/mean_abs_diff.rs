@@ -67,18 +67,23 @@ impl<E: Float> Kernel for MeanAbsDiffKernel<E> {
         // SAFETY: the caller's promise; only this thread writes it.
         let out = unsafe { RowsMut::<f32>::new(p.out, 1, 2, 2) };
         let count = p.count as usize;
-        let partials = map(workers, count.div_ceil(BLOCK), |block| {
-            let start = block * BLOCK;
-            let (mut left, mut right) = ([0.0; BLOCK], [0.0; BLOCK]);
-            let length = BLOCK.min(count - start);
-            let (left, right) = (&mut left[..length], &mut right[..length]);
-            a.load(0, start, left);
-            b.load(0, start, right);
-            for (a, b) in left.iter_mut().zip(&*right) {
-                *a -= b;
-            }
-            [sum(left, f32::abs), sum(right, f32::abs)]
-        });
+        let partials = map(
+            workers,
+            count.div_ceil(BLOCK),
+            #[inline(always)]
+            |block| {
+                let start = block * BLOCK;
+                let (mut left, mut right) = ([0.0; BLOCK], [0.0; BLOCK]);
+                let length = BLOCK.min(count - start);
+                let (left, right) = (&mut left[..length], &mut right[..length]);
+                a.load(0, start, left);
+                b.load(0, start, right);
+                for (a, b) in left.iter_mut().zip(&*right) {
+                    *a -= b;
+                }
+                [sum(left, f32::abs), sum(right, f32::abs)]
+            },
+        );
         let mean = |which: usize| {
             let sums: Vec<f32> = partials.iter().map(|sums| sums[which]).collect();
             pairwise(&sums) / count as f32

@@ -82,7 +82,7 @@ pub fn qk_norm_rope<B: Backend>(queue: &Queue<B>, args: &QkNormRope<'_>) -> Resu
     unsafe { launch::<B, QkNormRopeKernel<f32>, QkNormRopeKernel<bf16>>(queue, dtype, grid, &params) }
 }
 
-struct QkNormRopeKernel<E>(PhantomData<E>);
+pub(crate) struct QkNormRopeKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for QkNormRopeKernel<E> {
     type Params = QkNormRopeParams;

@@ -1,4 +1,6 @@
 mod host;
+#[cfg(test)]
+mod tests;
 
 use half::bf16;
 use lighterage_device::{Backend, Grid, View};

@@ -28,7 +28,7 @@ pub(crate) use blocks::{Product, RowSource, multiply};
 pub(crate) use dispatch::{HostElement, Job, execute};
 pub(crate) use elementary::exp;
 #[cfg(test)]
-pub(crate) use guarded::Guarded;
+pub(crate) use guarded::{Guarded, bf16_rounding};
 pub(crate) use epilogue::{Epilogue, store_rounded};
 pub(crate) use pack::{pack_row, pack_rows};
 pub(crate) use scratch::{carve, with_scratch};

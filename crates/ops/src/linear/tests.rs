@@ -5,10 +5,7 @@ use lighterage_testkit::{Rng, assert_close};
 
 use super::{LinearKernel, code};
 use crate::ActivationKind;
-use crate::gemm::{Guarded, HostElement};
-
-/// Relative Frobenius error of one rounding to bf16: the worst element is off by 2^-9 = 1.95e-3, the mean square is 1.66e-3.
-const BF16_ROUNDING: f64 = 2.0e-3;
+use crate::gemm::{Guarded, HostElement, bf16_rounding};
 
 /// f32 sums of up to 12288 products in one order: the error grows like sqrt(inner) 2^-24 = 6.6e-6 at most, and 2e-7 for what stands around them.
 const F32_SUMS: f64 = 7.0e-6;
@@ -163,7 +160,7 @@ where
 
 fn check(case: Case) {
     check_of::<f32>(case, F32_SUMS);
-    check_of::<bf16>(case, BF16_ROUNDING);
+    check_of::<bf16>(case, bf16_rounding(case.rows * case.columns));
 }
 
 /// Around the sizes of a register, a panel, a tile, a block of the inner dimension and of the output.

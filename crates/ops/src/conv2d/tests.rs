@@ -1,0 +1,212 @@
+use half::bf16;
+use lighterage_device::{Isa, Kernel, Workers};
+use lighterage_kernels::params::Conv2dParams;
+use lighterage_testkit::{Rng, assert_close};
+
+use super::host::Conv2dKernel;
+use crate::gemm::{Guarded, HostElement, bf16_rounding};
+
+/// f32 sums of at most 4608 products in one order: sqrt(4608) 2^-24.
+const F32_SUMS: f64 = 4.0e-6;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    height: usize,
+    width: usize,
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    /// Top, bottom, left, right.
+    padding: [usize; 4],
+    residual: Residual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Residual {
+    Absent,
+    Apart,
+    InPlace,
+}
+
+const SAME: Case =
+    Case { height: 1, width: 1, inputs: 1, outputs: 1, kernel: 3, stride: 1, padding: [1; 4], residual: Residual::Absent };
+
+impl Case {
+    fn out_height(self) -> usize {
+        (self.height + self.padding[0] + self.padding[1] - self.kernel) / self.stride + 1
+    }
+
+    fn out_width(self) -> usize {
+        (self.width + self.padding[2] + self.padding[3] - self.kernel) / self.stride + 1
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Tensors<E> {
+    x: Guarded<E>,
+    weight: Guarded<E>,
+    bias: Guarded<E>,
+    residual: Guarded<E>,
+}
+
+impl<E: HostElement> Tensors<E> {
+    fn random(case: Case, rng: &mut Rng) -> Self {
+        let inner = case.kernel * case.kernel * case.inputs;
+        let pixels = case.out_height() * case.out_width();
+        Self {
+            x: Guarded::new(&rng.normals(case.height * case.width * case.inputs, 1.0), case.inputs, case.inputs),
+            weight: Guarded::new(&rng.normals(case.outputs * inner, 1.0 / (inner as f32).sqrt()), inner, inner),
+            bias: Guarded::new(&rng.normals(case.outputs, 1.0), case.outputs, case.outputs),
+            residual: Guarded::new(&rng.normals(pixels * case.outputs, 1.0), case.outputs, case.outputs),
+        }
+    }
+
+    fn run(&self, case: Case, threads: usize, isa: Isa) -> Vec<f32>
+    where
+        Conv2dKernel<E>: Kernel<Params = Conv2dParams>,
+    {
+        let poisoned = || Guarded::poisoned(case.out_height() * case.out_width(), case.outputs, case.outputs);
+        let mut out = if case.residual == Residual::InPlace { self.residual.clone() } else { poisoned() };
+        let address = out.address_mut();
+        let params = Conv2dParams {
+            x: self.x.address(),
+            weight: self.weight.address(),
+            bias: self.bias.address(),
+            residual: match case.residual {
+                Residual::Absent => 0,
+                Residual::Apart => self.residual.address(),
+                Residual::InPlace => address,
+            },
+            out: address,
+            height: case.height as u32,
+            width: case.width as u32,
+            in_channels: case.inputs as u32,
+            out_height: case.out_height() as u32,
+            out_width: case.out_width() as u32,
+            out_channels: case.outputs as u32,
+            kernel: case.kernel as u32,
+            stride: case.stride as u32,
+            pad_top: case.padding[0] as u32,
+            pad_left: case.padding[2] as u32,
+        };
+        let workers = Workers::new(threads, Some(isa)).unwrap();
+        // SAFETY: the tensors have the sizes in `params`, and live until here.
+        unsafe { Conv2dKernel::<E>::host(&params, &workers) };
+        out.assert_guards();
+        out.values()
+    }
+
+    /// The formula, in f64, from the rounded inputs.
+    fn expected(&self, case: Case) -> Vec<f32> {
+        let [x, weight, bias, residual] = [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
+        let pixel = |y: usize, x_: usize, ky: usize, kx: usize| {
+            let y = (y * case.stride + ky).checked_sub(case.padding[0]).filter(|y| *y < case.height)?;
+            let x_ = (x_ * case.stride + kx).checked_sub(case.padding[2]).filter(|x| *x < case.width)?;
+            Some(&x[(y * case.width + x_) * case.inputs..][..case.inputs])
+        };
+        let mut out = Vec::new();
+        for y in 0..case.out_height() {
+            for x_ in 0..case.out_width() {
+                for output in 0..case.outputs {
+                    let mut sum = f64::from(bias[output]);
+                    for tap in 0..case.kernel * case.kernel {
+                        let Some(pixel) = pixel(y, x_, tap / case.kernel, tap % case.kernel) else { continue };
+                        let weight = &weight[(output * case.kernel * case.kernel + tap) * case.inputs..][..case.inputs];
+                        sum += pixel.iter().zip(weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+                    }
+                    if case.residual != Residual::Absent {
+                        sum += f64::from(residual[(y * case.out_width() + x_) * case.outputs + output]);
+                    }
+                    out.push(sum as f32);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn paths() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+fn check_of<E: HostElement>(case: Case, bound: f64)
+where
+    Conv2dKernel<E>: Kernel<Params = Conv2dParams>,
+{
+    let tensors = Tensors::<E>::random(case, &mut Rng::from_env(7));
+    let expected = tensors.expected(case);
+    for isa in paths() {
+        assert_close(&format!("{case:?} on {isa}, {}", E::DTYPE), &tensors.run(case, 1, isa), &expected, bound);
+    }
+}
+
+fn check(case: Case) {
+    check_of::<f32>(case, F32_SUMS);
+    check_of::<bf16>(case, bf16_rounding(case.out_height() * case.out_width() * case.outputs));
+}
+
+#[test]
+fn images_of_every_shape() {
+    for (height, width) in [(1, 1), (1, 7), (7, 1), (3, 3), (5, 8), (16, 33)] {
+        for (inputs, outputs) in [(1, 1), (3, 5), (16, 4), (33, 31), (130, 17)] {
+            check(Case { height, width, inputs, outputs, ..SAME });
+        }
+    }
+}
+
+#[test]
+fn one_by_one_kernels() {
+    for (inputs, outputs) in [(1, 3), (16, 33), (64, 7)] {
+        check(Case { height: 6, width: 9, inputs, outputs, kernel: 1, padding: [0; 4], ..SAME });
+    }
+}
+
+/// The encoder's halving convolution pads at the right and below only.
+#[test]
+fn stride_two_pads_right_and_below() {
+    for (height, width) in [(2, 2), (8, 8), (9, 12)] {
+        check(Case { height, width, inputs: 5, outputs: 6, stride: 2, padding: [0, 1, 0, 1], ..SAME });
+        check(Case { height, width, inputs: 5, outputs: 6, stride: 2, ..SAME });
+    }
+}
+
+#[test]
+fn uneven_padding() {
+    for padding in [[0; 4], [2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2], [1, 2, 3, 4]] {
+        check(Case { height: 5, width: 6, inputs: 7, outputs: 9, padding, ..SAME });
+    }
+}
+
+#[test]
+fn residual() {
+    for residual in [Residual::Apart, Residual::InPlace] {
+        check(Case { height: 9, width: 8, inputs: 20, outputs: 40, residual, ..SAME });
+    }
+}
+
+#[test]
+fn channels_of_the_real_model() {
+    check(Case { height: 3, width: 4, inputs: 512, outputs: 36, ..SAME });
+    check(Case { height: 40, width: 30, inputs: 3, outputs: 4, ..SAME });
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    fn check<E: HostElement>(case: Case)
+    where
+        Conv2dKernel<E>: Kernel<Params = Conv2dParams>,
+    {
+        let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
+        for isa in paths() {
+            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let one = bits(1);
+            for threads in [2, 3, 5] {
+                assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
+            }
+        }
+    }
+    let case = Case { height: 30, width: 40, inputs: 24, outputs: 40, ..SAME };
+    check::<f32>(case);
+    check::<bf16>(case);
+}
