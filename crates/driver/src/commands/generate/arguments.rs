@@ -58,9 +58,11 @@ pub(crate) struct Arguments {
     /// Element type of weights and activations.
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     dtype: Precision,
-    /// Decode the picture in tiles at any size; above 1.5 megapixels it is always so.
-    #[arg(long)]
-    vae_tile: bool,
+    /// Decode the picture in tiles of so many pixels a side (a multiple of 8, at least 32; without a number 512).
+    ///
+    /// Without the option that is so above 1.5 megapixels only, with 1024. Tiles need less memory; the picture differs a little.
+    #[arg(long, value_name = "PIXELS", num_args = 0..=1, default_missing_value = "512", value_parser = tile)]
+    vae_tile: Option<usize>,
     /// Read all weights first and refuse NaN and infinities.
     #[arg(long)]
     check_weights: bool,
@@ -141,6 +143,11 @@ impl Arguments {
 fn steps(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=STEPS_MAX).contains(count));
     count.ok_or_else(|| format!("not a number of steps from 1 to {STEPS_MAX}"))
+}
+
+fn tile(text: &str) -> Result<usize, String> {
+    let pixels = text.parse().ok().filter(|pixels: &usize| *pixels >= 32 && pixels.is_multiple_of(8));
+    pixels.ok_or_else(|| "not a multiple of 8 that is 32 or more".to_owned())
 }
 
 fn guidance(text: &str) -> Result<f32, String> {

@@ -21,7 +21,7 @@ pub(super) fn of(options: &Options, model: &Path) -> Vec<Text> {
         "{prompt}\nSteps: {steps}, Sampler: Euler, Schedule type: {schedule}, CFG scale: 1, Distilled CFG Scale: {guidance}, \
          Seed: {seed}, Size: {size}, Model: {model}, RNG: {noise}, Version: {SOFTWARE}"
     );
-    vec![
+    let mut texts = vec![
         ("parameters", parameters),
         ("Prompt", prompt.clone()),
         ("Seed", seed.to_string()),
@@ -33,7 +33,9 @@ pub(super) fn of(options: &Options, model: &Path) -> Vec<Text> {
         ("Noise", noise.to_owned()),
         ("Dtype", dtype.name().to_ascii_lowercase()),
         ("Software", SOFTWARE.to_owned()),
-    ]
+    ];
+    texts.extend(options.vae_tile.map(|pixels| ("Tile", pixels.to_string())));
+    texts
 }
 
 /// The folder's name; of the bundled one, which is called `base`, a bit more.
