@@ -341,7 +341,8 @@ mod tests {
     fn extents_follow_the_maps() {
         // Chunks 0..16, 16..48, 48..64 of physical memory, the second mapped first, the first twice.
         let space = mapped(&[16, 32, 16], &[(0, 1), (32, 0), (48, 0), (64, 2)]);
-        let cases: [(u64, u64, &[(u64, u64)]); 6] = [
+        type Case<'a> = (u64, u64, &'a [(u64, u64)]);
+        let cases: [Case<'_>; 6] = [
             (0, 32, &[(16, 48)]),
             (4, 8, &[(20, 28)]),
             (24, 16, &[(40, 48), (0, 8)]),
