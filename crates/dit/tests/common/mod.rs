@@ -28,9 +28,10 @@ pub fn simulated(page_bytes: u64) -> Queue<Sim> {
 }
 
 fn queue_on<B: Backend>(backend: B) -> Queue<B> {
-    let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(1 << 30));
+    let cap = backend.info().capacity_bytes;
+    let device = Device::new(backend, Ledger::new(cap), Ledger::new(cap));
     let stream = device.stream(StreamKind::Compute).unwrap();
-    let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 };
+    let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 32 };
     Queue::new(Pool::new(&stream, config).unwrap())
 }
 
