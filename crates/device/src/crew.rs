@@ -252,8 +252,12 @@ impl Job {
 fn patiently(come: impl Fn() -> bool) -> bool {
     const LOOKS: usize = 64;
     (0..LOOKS).any(|_| {
-        thread::yield_now();
-        come()
+        // First look, then yield: where others want the core, a yield may last a time slice.
+        let came = come();
+        if !came {
+            thread::yield_now();
+        }
+        came
     })
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Memory;
 use super::ticket::{Outcome, Ticket};
-use super::work::{Machine, Work, pointer_mut};
+use super::work::{Machine, QUEUE_MAX, Work, pointer_mut};
 use crate::space::Extent;
 use crate::{Error, Result};
 
@@ -82,6 +82,9 @@ impl Scheduler {
     pub(super) fn push(&self, stream: usize, work: Work) -> Result<()> {
         let item = self.item(work);
         let mut state = self.lock();
+        while state.streams[stream].items.len() >= QUEUE_MAX {
+            self.must_step(&mut state).map_err(Error::Stream)?;
+        }
         if let Some(message) = &state.streams[stream].failed {
             return Err(Error::Stream(message.clone()));
         }

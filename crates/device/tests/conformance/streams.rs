@@ -198,6 +198,23 @@ fn queue_is_bounded_and_a_full_one_blocks() {
 }
 
 #[test]
+fn seeded_queue_is_bounded_too() {
+    let gate = &GATES[5];
+    gate.open();
+    for seed in 0..4 {
+        let device = host(seeded(seed));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        for launched in 1..3000 {
+            launch::<Gated, _>(&stream, &5).unwrap();
+            assert!(launched <= gate.passed() + 1024, "seed {seed}: {} of {launched}", gate.passed());
+        }
+        stream.synchronize().unwrap();
+        gate.close();
+        gate.open();
+    }
+}
+
+#[test]
 fn dropped_stream_waits_for_its_work_also_while_unwinding() {
     let gate = &GATES[2];
     let device = host(threaded().remove(1));
@@ -217,8 +234,8 @@ fn dropped_stream_waits_for_its_work_also_while_unwinding() {
 
 #[test]
 fn wait_that_fails_has_waited() {
-    let waits: [fn(&Stream<Host>, &Event<Host>) -> Result<()>; 2] =
-        [|stream, _| stream.synchronize(), |_, event| event.synchronize()];
+    type Wait = fn(&Stream<Host>, &Event<Host>) -> Result<()>;
+    let waits: [Wait; 2] = [|stream, _| stream.synchronize(), |_, event| event.synchronize()];
     for wait in waits {
         let gate = &GATES[4];
         gate.close();
