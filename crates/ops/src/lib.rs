@@ -32,6 +32,9 @@ mod sinusoid;
 mod unpatchify;
 mod upsample;
 
+#[cfg(test)]
+mod testing;
+
 pub use activation::{Activation, ActivationKind, activation};
 pub use add::{Add, add};
 pub use attention::{Attention, Mask, attention};

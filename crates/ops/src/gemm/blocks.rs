@@ -100,14 +100,23 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             let length = step.min(self.inner - start);
             for row in 0..block.rows {
                 // SAFETY: the row and the elements are inside of A, and `multiply`'s caller promises that they can be read.
-                unsafe { self.a.pack::<S>(block.row + row, start, length, &mut packed[row * ROW_STRIDE..][..WORDS]) };
+                unsafe {
+                    self.a.pack::<S>(block.row + row, start, length, &mut packed[row * ROW_STRIDE..][..WORDS])
+                };
             }
             for column in (0..block.columns).step_by(LANES) {
                 let lanes = LANES.min(block.columns - column);
                 let source = self.weight.wrapping_add((block.column + column) * self.weight_stride + start);
                 // SAFETY: `lanes` rows of the weight from this column on, `length` elements from `start` on: all inside of it.
                 unsafe { S::pack_columns(source, self.weight_stride, lanes, length, panel) };
-                self.panel::<S>(block, packed, panel, &mut sums[column..], length.div_ceil(S::PER_WORD), start > 0);
+                self.panel::<S>(
+                    block,
+                    packed,
+                    panel,
+                    &mut sums[column..],
+                    length.div_ceil(S::PER_WORD),
+                    start > 0,
+                );
             }
         }
     }

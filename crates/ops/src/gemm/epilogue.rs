@@ -54,7 +54,9 @@ impl<E: Float> Epilogue<E> {
             sums.iter_mut().zip(residual).for_each(|(sum, residual)| *sum += residual.to_f32());
         }
         // SAFETY: as above.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.out.wrapping_add(row * self.out_stride + column), count) };
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(self.out.wrapping_add(row * self.out_stride + column), count)
+        };
         store_rounded(sums, out);
     }
 }
@@ -64,7 +66,8 @@ impl<E: Float> Epilogue<E> {
 pub(crate) fn store_rounded<E: Float>(values: &[f32], out: &mut [E]) {
     for (out, value) in out.iter_mut().zip(values) {
         // `bf16` and `f32` are the two implementations; for `f32` the first rounding must not happen.
-        *out = if size_of::<E>() == 2 { E::from_f32(round_bf16(*value).to_f32()) } else { E::from_f32(*value) };
+        *out =
+            if size_of::<E>() == 2 { E::from_f32(round_bf16(*value).to_f32()) } else { E::from_f32(*value) };
     }
 }
 
@@ -72,9 +75,13 @@ pub(crate) fn store_rounded<E: Float>(values: &[f32], out: &mut [E]) {
 fn activate<const FMA: bool>(activation: Option<ActivationKind>, values: &mut [f32]) {
     match activation {
         None => (),
-        Some(ActivationKind::GeluTanh) => values.iter_mut().for_each(|value| *value = gelu_tanh::<FMA>(*value)),
+        Some(ActivationKind::GeluTanh) => {
+            values.iter_mut().for_each(|value| *value = gelu_tanh::<FMA>(*value))
+        }
         Some(ActivationKind::Gelu) => values.iter_mut().for_each(|value| *value = gelu_erf::<FMA>(*value)),
-        Some(ActivationKind::QuickGelu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(1.702 * *value)),
+        Some(ActivationKind::QuickGelu) => {
+            values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(1.702 * *value))
+        }
         Some(ActivationKind::Silu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(*value)),
     }
 }
