@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("f32") => DType::F32,
         Some(other) => return Err(format!("{other:?} is neither f32 nor bf16").into()),
     };
-    let device = Device::new(Host::new(&HostConfig::default())?, Ledger::new(1 << 30), Ledger::new(1 << 30));
+    let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute)?;
     let queue =
         Queue::new(Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 })?);
@@ -83,11 +83,11 @@ fn wave(
     dtype: DType,
     rows: usize,
     columns: usize,
-) -> lighterage_ops::Result<Tensor<Host>> {
+) -> lighterage_dit::Result<Tensor<Host>> {
     let values: Vec<f32> = (0..rows * columns).map(|index| (index as f32 * 0.37).sin()).collect();
     let rounded: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
-    match dtype {
-        DType::Bf16 => queue.upload(&rounded, &[rows, columns], "example"),
-        _ => queue.upload(&values, &[rows, columns], "example"),
-    }
+    Ok(match dtype {
+        DType::Bf16 => queue.upload(&rounded, &[rows, columns], "example")?,
+        _ => queue.upload(&values, &[rows, columns], "example")?,
+    })
 }
