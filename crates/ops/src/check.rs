@@ -63,12 +63,11 @@ impl<'a> Operand<'a> {
 
     /// The extents of a tensor of rank `N`.
     pub(crate) fn extents<const N: usize>(self) -> Result<[usize; N]> {
-        let got = *self.view.layout();
         <[usize; N]>::try_from(self.view.shape()).map_err(|_| Error::Rank {
             op: self.op,
             tensor: self.name,
             expected: N,
-            got,
+            got: Box::new(*self.view.layout()),
         })
     }
 
@@ -99,7 +98,7 @@ impl<'a> Operand<'a> {
             op: self.op,
             tensor: self.name,
             expected: expected.to_vec(),
-            got: *self.view.layout(),
+            got: Box::new(*self.view.layout()),
         })
     }
 
@@ -161,7 +160,7 @@ impl<'a> Operand<'a> {
         if hold {
             return Ok(self);
         }
-        Err(Error::Stride { op: self.op, tensor: self.name, needs, got: *self.view.layout() })
+        Err(Error::Stride { op: self.op, tensor: self.name, needs, got: Box::new(*self.view.layout()) })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::rows::{Rows, RowsMut};
 use crate::tasks::{for_rows, map};
 use crate::{ActivationKind, Queue, Result};
 
-/// Group normalisation of one channels-last image, with SiLU after it if asked.
+/// Group normalisation of one channels-last image, with `SiLU` after it if asked.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupNorm<'a> {
     /// `[pixels, channels]` or `[height, width, channels]`, contiguous.
@@ -26,7 +26,7 @@ pub struct GroupNorm<'a> {
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
-    /// None or SiLU.
+    /// None or `SiLU`.
     pub activation: Option<ActivationKind>,
     /// As `x`; may be `x`.
     pub out: View<'a>,

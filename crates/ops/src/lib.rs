@@ -1,5 +1,4 @@
 //! Checked shapes in, launches out; the host reference of every op beside it (skeleton).
-#![allow(missing_docs, clippy::todo, clippy::missing_errors_doc, reason = "skeleton")]
 
 mod error;
 mod gemm;

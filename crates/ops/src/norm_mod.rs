@@ -32,7 +32,7 @@ pub struct GatedUpdate<'a> {
     pub second_gate: View<'a>,
 }
 
-/// AdaLN: `x += gate * y` where an update is given, then `out = LayerNorm(x) * (1 + scale) + shift`, over two row ranges.
+/// `AdaLN`: `x += gate * y` where an update is given, then `out = LayerNorm(x) * (1 + scale) + shift`, over two row ranges.
 #[derive(Clone, Copy, Debug)]
 pub struct NormMod<'a> {
     /// `[rows, columns]`, dense rows; written where `update` is given.

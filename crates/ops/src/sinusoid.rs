@@ -88,6 +88,8 @@ mod tests {
 
     /// The formula in f32, one operation after the other.
     fn expected(value: f32, index: usize, half: usize) -> f32 {
+        // torch rounds the factor, a number of Python, to f32.
+        #[expect(clippy::cast_possible_truncation, reason = "as torch does")]
         let exponent = -(10_000.0_f64.ln() as f32) * (index % half) as f32;
         let angle = value * (exponent / half as f32).exp();
         if index < half { angle.cos() } else { angle.sin() }
