@@ -107,8 +107,15 @@ mod tests {
         for (from, to) in DTYPES.into_iter().flat_map(|from| DTYPES.map(|to| (from, to))) {
             let mut values = rng.normals(count, 1e3);
             // A tie to even, the largest bf16, what rounds to infinity, a subnormal, and both zeros.
-            let ends =
-                [1.003_906_25, f32::from_bits(0x7f7f_0000), f32::MAX, 1e-40, 0.0, -0.0, f32::NEG_INFINITY];
+            let ends = [
+                1.0 + 1.0 / 256.0,
+                f32::from_bits(0x7f7f_0000),
+                f32::MAX,
+                1e-40,
+                0.0,
+                -0.0,
+                f32::NEG_INFINITY,
+            ];
             values.iter_mut().zip(ends).for_each(|(value, end)| *value = end);
             let got = on_hosts(|queue| {
                 let x = Board::new(queue, from, [1, count], &values, false)?;

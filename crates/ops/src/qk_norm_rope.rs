@@ -24,9 +24,9 @@ pub struct QkWeights<'a> {
 /// RMSNorm of each head of q and k, then rotation of adjacent pairs, in place.
 #[derive(Clone, Copy, Debug)]
 pub struct QkNormRope<'a> {
-    /// `[rows, heads, head_dim]`, dense along head_dim.
+    /// `[rows, heads, head_dim]`, dense along the last dimension.
     pub q: View<'a>,
-    /// `[rows, heads, head_dim]`, dense along head_dim.
+    /// `[rows, heads, head_dim]`, dense along the last dimension.
     pub k: View<'a>,
     /// First row of the second range; 0: all rows are of the second.
     pub split: usize,
