@@ -21,11 +21,11 @@ fn check(what: &str, expected: &Golden, f32_values: &[f32], bf16_values: &[f32],
 }
 
 fn clip(case: &str, dtype: DType, threads: usize) -> (Vec<f32>, Vec<f32>) {
-    run_clip(clip_config(case), &open(&folder(case)), &ids(case), dtype, threads)
+    run_clip(clip_config(case), &open(&folder(case).join("model.safetensors")), &ids(case), dtype, threads)
 }
 
 fn t5(case: &str, dtype: DType, threads: usize) -> Vec<f32> {
-    run_t5(t5_config(case), &open(&folder(case)), &ids(case), dtype, threads)
+    run_t5(t5_config(case), &open(&folder(case).join("model.safetensors")), &ids(case), dtype, threads)
 }
 
 fn check_clip(case: &str) {

@@ -46,7 +46,10 @@ impl Tiling {
     /// The tiles along one side of `extent` latent positions.
     #[must_use]
     pub fn axis(self, extent: usize) -> Axis {
-        Axis { extent, tile: self.tile.min(extent), overlap: self.tile / 4 }
+        if extent <= self.tile {
+            return Axis::whole(extent);
+        }
+        Axis { extent, tile: self.tile, overlap: self.tile / 4 }
     }
 }
 

@@ -18,7 +18,7 @@ fn golden(file: &str) -> Golden {
 }
 
 fn model() -> (Config, Checkpoint) {
-    (Config::open(&folder(CASE).join("config.json")).unwrap(), open(&folder(CASE)))
+    (Config::open(&folder(CASE).join("config.json")).unwrap(), open(&folder(CASE).join("model.safetensors")))
 }
 
 /// The goldens' rules: within the bound in f32; in bf16 no further from the f32 result than twice what torch's own bf16 run is.

@@ -16,7 +16,7 @@ use lighterage_text::{clip, t5};
 
 /// A queue on a host device of its own.
 pub fn queue(threads: usize) -> Queue<Host> {
-    let host = Host::new(&HostConfig { threads, ..HostConfig::default() }).unwrap();
+    let host = Host::new(HostConfig { threads, ..HostConfig::default() }).unwrap();
     let device = Device::new(host, Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 };
