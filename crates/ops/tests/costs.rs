@@ -1,4 +1,5 @@
 //! What a launch says it costs: the planner and every roofline believe it.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 use lighterage_allocator::{Config, Pool};
 use lighterage_device::{Device, Ledger, Purpose, Sim, SimConfig, StreamKind};

@@ -1,4 +1,5 @@
 //! Ops against what torch and diffusers make of the same inputs: `tests/golden/ops/make_ops.py` explains the file.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 use lighterage_allocator::{Config, Pool};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind, View};
