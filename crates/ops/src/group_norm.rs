@@ -75,7 +75,7 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
 /// Pixels whose sums make one partial sum.
 const BLOCK_PIXELS: usize = 64;
 
-pub(crate) struct GroupNormKernel<E>(PhantomData<E>);
+struct GroupNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for GroupNormKernel<E> {
     type Params = GroupNormParams;

@@ -59,7 +59,7 @@ pub fn layer_norm<B: Backend>(queue: &Queue<B>, args: &LayerNorm<'_>) -> Result<
     unsafe { launch::<B, LayerNormKernel<f32>, LayerNormKernel<bf16>>(queue, dtype, grid, &params) }
 }
 
-pub(crate) struct LayerNormKernel<E>(PhantomData<E>);
+struct LayerNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for LayerNormKernel<E> {
     type Params = LayerNormParams;

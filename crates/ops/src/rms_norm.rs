@@ -172,6 +172,18 @@ mod tests {
     }
 
     #[test]
+    fn the_value_is_rounded_before_the_weight() {
+        // 3 / 2.5 is 1.2, in bf16 1.203125; times 1.5 that is 1.8046875, while 1.2 * 1.5 would be stored as 1.796875.
+        let got = on_hosts(|queue| {
+            let x = queue.upload_as(DType::Bf16, &[3.0, 4.0, 0.0, 0.0], &[1, 4], "x")?;
+            let weight = queue.upload_as(DType::Bf16, &[1.5; 4], &[4], "weight")?;
+            rms_norm(queue, &RmsNorm { x: x.view(), weight: weight.view(), eps: 0.0, out: x.view() })?;
+            Ok(queue.read_f32(x.view())?.unwrap())
+        });
+        assert_eq!(got, [1.804_687_5, 2.406_25, 0.0, 0.0]);
+    }
+
+    #[test]
     fn bad_arguments_are_refused_with_numbers() {
         let (queue, other) = (dry(), dry());
         let tensor = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "x").unwrap();
