@@ -110,7 +110,8 @@ mod tests {
         Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
     };
 
-    const EPS: f32 = 1e-5;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     /// Mean and variance in f64.
     fn moments(row: &[f32]) -> (f64, f64) {

@@ -174,7 +174,8 @@ mod tests {
     use super::*;
     use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
 
-    const EPS: f32 = 1e-6;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     /// q, k and v lie side by side in one projection's output, as in the models, so that v is among the guards.
     fn check(rows: usize, [heads, head_dim]: [usize; 2], split: usize) {

@@ -102,7 +102,8 @@ mod tests {
         Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
     };
 
-    const EPS: f32 = 1e-6;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     fn exact(x: &[f32], weight: &[f32]) -> Vec<f64> {
         let columns = weight.len();
