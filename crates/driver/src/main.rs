@@ -14,12 +14,15 @@
 mod commands;
 mod device;
 mod failure;
+mod interrupt;
 mod json;
 mod machine;
 mod mapping;
 mod model_path;
 mod number;
 mod output;
+mod picture_file;
+mod progress;
 mod size;
 mod table;
 
