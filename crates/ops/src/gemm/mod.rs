@@ -31,7 +31,7 @@ pub(crate) use elementary::exp;
 pub(crate) use guarded::{Guarded, bf16_rounding};
 pub(crate) use epilogue::{Epilogue, store_rounded};
 pub(crate) use pack::{pack_row, pack_rows};
-pub(crate) use scratch::{carve, with_scratch};
+pub(crate) use scratch::{Scratch, carve};
 
 use bytemuck::Pod;
 use lighterage_shape::Float;
@@ -103,14 +103,12 @@ pub(crate) trait Simd<E: Float>: Sized {
     unsafe fn tile(rows: usize, tile: &Tile);
 }
 
-/// Splits `rows` into tiles of nearly equal height, calls `each(first, height)` for every one.
+/// First row and height of every tile of `rows` rows: as few tiles as do, of nearly equal height.
 #[inline(always)]
-pub(crate) fn for_tiles(rows: usize, mut each: impl FnMut(usize, usize)) {
+pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = rows.div_ceil(ROWS);
-    let mut first = 0;
-    for tile in 0..tiles {
-        let height = rows / tiles + usize::from(tile < rows % tiles);
-        each(first, height);
-        first += height;
-    }
+    (0..tiles).map(move |tile| {
+        let (height, taller) = (rows / tiles, rows % tiles);
+        (tile * height + tile.min(taller), height + usize::from(tile < taller))
+    })
 }
