@@ -6,7 +6,7 @@ use lighterage_kernels::params::AttentionParams;
 
 use super::buckets::bucket;
 use crate::gemm::{
-    HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute, exp, pack_row, pack_rows, store_rounded,
+    HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute, exp, pack_row, store_rounded,
     tiles,
 };
 
@@ -262,7 +262,7 @@ impl Flash {
             let lanes = LANES.min(head_dim - panel * LANES);
             let source = base.wrapping_add(keys.start * stride + panel * LANES);
             // SAFETY: values of this block, `lanes` of their elements: `Kernel::host`'s caller promises that they can be read.
-            unsafe { pack_rows::<E, S>(source, stride, lanes, keys.count, packed) };
+            unsafe { S::pack_rows(source, stride, lanes, keys.count, packed) };
         }
     }
 

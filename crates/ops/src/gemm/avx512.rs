@@ -4,8 +4,9 @@ use std::arch::x86_64::{
 };
 
 use half::bf16;
-use lighterage_shape::Float;
+use lighterage_shape::{DType, Float};
 
+use super::transpose::{self, Pair, Single, Widened};
 use super::{Job, LANES, ROW_STRIDE, ROWS, Simd, Tile, pack};
 
 /// AVX-512 F, BW, DQ and VL; `bf16` is widened.
@@ -33,8 +34,19 @@ impl<E: Float> Simd<E> for Avx512 {
 
     #[inline(always)]
     unsafe fn pack_columns(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        if E::DTYPE == DType::Bf16 {
+            // SAFETY: the caller's promise; `E` is `bf16`.
+            unsafe { transpose::pack::<Widened>(source.cast(), stride, lanes, length, panel) }
+        } else {
+            // SAFETY: the caller's promise; the only other `Float` is `f32`.
+            unsafe { transpose::pack::<Single>(source.cast(), stride, lanes, length, panel) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
         // SAFETY: the caller's promise.
-        unsafe { pack::pack_columns::<E, Self>(source, stride, lanes, length, panel) }
+        unsafe { pack::pack_rows::<E, Self>(source, stride, lanes, length, panel) }
     }
 
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
@@ -67,7 +79,13 @@ impl Simd<bf16> for Avx512Bf16 {
     #[inline(always)]
     unsafe fn pack_columns(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
         // SAFETY: the caller's promise.
-        unsafe { pack::pack_columns::<bf16, Self>(source, stride, lanes, length, panel) }
+        unsafe { transpose::pack::<Pair>(source, stride, lanes, length, panel) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose::interleave(source, stride, lanes, length, panel) }
     }
 
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]

@@ -23,6 +23,8 @@ mod scratch;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 pub(crate) use blocks::{Product, RowSource, multiply};
 pub(crate) use dispatch::{HostElement, Job, execute};
@@ -30,7 +32,7 @@ pub(crate) use elementary::exp;
 #[cfg(test)]
 pub(crate) use guarded::{Guarded, bf16_rounding};
 pub(crate) use epilogue::{Epilogue, store_rounded};
-pub(crate) use pack::{pack_row, pack_rows};
+pub(crate) use pack::pack_row;
 pub(crate) use scratch::{Scratch, carve};
 
 use bytemuck::Pod;
@@ -82,12 +84,19 @@ pub(crate) trait Simd<E: Float>: Sized {
     /// A computed value as it lies in a row; rounds to nearest where that is `bf16`.
     fn pack_f32(value: f32) -> Self::Packed;
 
-    /// Packs 32 rows of weights: see [`pack_columns`].
+    /// Packs the rows of a weight as columns: see [`pack::pack_columns`].
     ///
     /// # Safety
     /// - The machine has the instructions of the path.
     /// - `lanes` rows of `length` elements, `stride` apart, can be read from `source`.
     unsafe fn pack_columns(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]);
+
+    /// Packs rows as they are: see [`pack::pack_rows`].
+    ///
+    /// # Safety
+    /// - The machine has the instructions of the path.
+    /// - `length` rows of `lanes` elements, `stride` apart, can be read from `source`.
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]);
 
     /// Runs a job with the path's instructions enabled.
     ///

@@ -1,6 +1,8 @@
 mod host;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod speed;
 
 use half::bf16;
 use lighterage_device::{Backend, Grid, View};
