@@ -166,20 +166,22 @@ unsafe fn multiply_with<const R: usize>(tile: &Tile, step: impl Fn(__m512i, __m5
             }
         }
     }
-    for word in 0..tile.words {
-        let panel = tile.b.wrapping_add(word * LANES);
+    let (mut a, mut b) = (tile.a, tile.b);
+    for _ in 0..tile.words {
         // SAFETY: `words * LANES` words of the panel, on a cache line: the caller's promise.
-        let left = unsafe { _mm512_load_si512(panel.cast()) };
+        let left = unsafe { _mm512_load_si512(b.cast()) };
         // SAFETY: as above.
-        let right = unsafe { _mm512_load_si512(panel.wrapping_add(16).cast()) };
+        let right = unsafe { _mm512_load_si512(b.wrapping_add(16).cast()) };
         for (row, sums) in sum.iter_mut().enumerate() {
             // SAFETY: `words` words of each row of a, the caller's promise.
-            let word = unsafe { *tile.a.wrapping_add(row * ROW_STRIDE + word) };
+            let word = unsafe { *a.wrapping_add(row * ROW_STRIDE) };
             // SAFETY: whoever calls this has AVX-512 F.
-            let a = unsafe { _mm512_set1_epi32(word.cast_signed()) };
-            sums[0] = step(a, left, sums[0]);
-            sums[1] = step(a, right, sums[1]);
+            let word = unsafe { _mm512_set1_epi32(word.cast_signed()) };
+            sums[0] = step(word, left, sums[0]);
+            sums[1] = step(word, right, sums[1]);
         }
+        a = a.wrapping_add(1);
+        b = b.wrapping_add(LANES);
     }
     for (row, sums) in sum.iter().enumerate() {
         for (half, sum) in sums.iter().enumerate() {

@@ -4,11 +4,11 @@ use super::{
     Epilogue, HostElement, Job, LANES, ROW_STRIDE, Scratch, Simd, Tile, WORDS, carve, execute, tiles,
 };
 
-/// Rows of a task at most: their share of A (512 x 832 bytes) and of the sums (512 x 512 bytes) stay in a second-level cache of 1 MiB.
+/// Rows of a task at most: their share of A (512 x 576 bytes) and of the sums (512 x 1024 bytes) stay in a second-level cache of 1 MiB.
 const BLOCK_ROWS: usize = 512;
 
-/// Columns of a task at most: every packed row of A is used by four panels.
-const BLOCK_COLUMNS: usize = 128;
+/// Columns of a task at most: every packed row of A is used by eight panels.
+const BLOCK_COLUMNS: usize = 256;
 
 /// Where the rows of A come from.
 pub(crate) trait RowSource<E>: Sync {

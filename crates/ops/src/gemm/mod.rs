@@ -4,7 +4,7 @@
 //! over at most [`WORDS`] steps of the summed dimension. A word is what one step consumes of a row: an `f32`, or two
 //! neighbouring `bf16` where the machine multiplies them in pairs ([`Simd::Packed`]). Rows of A lie [`ROW_STRIDE`] words
 //! apart, a constant, so that the inner loop addresses all of them from one register; a panel is `[words][LANES]`.
-//! A panel of 192 words is 24 KiB: it stays in the first-level cache while all rows of a block pass by.
+//! A panel of 128 words is 16 KiB: it stays in the first-level cache while all rows of a block pass by.
 //!
 //! The sum over the inner dimension runs in one order, block of `WORDS` after block, whatever the number of rows in a tile or
 //! of threads: an element depends on the sizes and on the instruction set alone.
@@ -44,10 +44,11 @@ pub(crate) const LANES: usize = 32;
 /// Rows of a tile at most: 12 x 2 accumulators, 2 registers of the panel and a broadcast fit into 32 registers.
 pub(crate) const ROWS: usize = 12;
 
-/// Steps of the inner dimension in one panel at most: 192 x 32 x 4 bytes are three quarters of a 32 KiB first-level cache.
-pub(crate) const WORDS: usize = 192;
+/// Steps of the inner dimension in one panel at most: 128 x 32 x 4 bytes are half of a 32 KiB first-level cache, and a tile's rows
+/// of A a fifth.
+pub(crate) const WORDS: usize = 128;
 
-/// Words from one row of A to the next: 13 cache lines, an odd number, so that the rows of a tile fall into different sets.
+/// Words from one row of A to the next: 9 cache lines, an odd number, so that the rows of a tile fall into different sets.
 pub(crate) const ROW_STRIDE: usize = WORDS + 16;
 
 /// One call of the micro-kernel: `c[r][l] (+)= sum_w a[r][w] . b[w][l]`.
