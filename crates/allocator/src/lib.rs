@@ -1,103 +1,53 @@
-//! The caching device allocator (skeleton).
-#![allow(missing_docs, clippy::todo, reason = "skeleton")]
+//! The caching device allocator: a [`Pool`] hands out [`Buffer`]s of device memory on one stream.
+//!
+//! # What
+//!
+//! A pool reserves one long range of addresses and maps physical pages into it on demand, each charged to the device's ledger
+//! before it exists. Requests are placed in that range by best fit, the lowest address among equals, at multiples of
+//! [`ALIGNMENT_BYTES`]; free neighbours are joined. Since addresses are contiguous however the pages came, there are no segments
+//! and so no fragmentation between them.
+//!
+//! # Why so
+//!
+//! * *Stream order makes reuse free.* Work on a stream runs in the order of its launches. A buffer that is dropped may
+//!   therefore be handed out again at once: whatever is launched on it next comes after all that used it before. Nothing waits, and no event
+//!   is recorded.
+//! * *Placement depends on the sequence of requests alone*: not on time, on the budget, on what is mapped, or on the backend. So a dry
+//!   pass on `Sim` finds the very offsets and, for the same page size, the very [`Statistics::reserved_peak_bytes`] that a run
+//!   on another device will have, and a plan can be made from it.
+//! * *One chunk a page.* A chunk cannot be split, so this is what lets [`Pool::trim`] give back every page that holds nothing.
+//!   Access is granted once for each run of pages.
+//! * *A failure changes nothing.* The ledger, the device or the driver may refuse in the middle of a request; what the request had mapped
+//!   is unmapped again, and the error says who holds how much.
+//!
+//! # What not
+//!
+//! There is no free list by size class, no splitting threshold and no rounding to powers of two: the driver is never asked for
+//! a block of one size, so there is nothing to hoard. Memory is not shared between streams; a pool belongs to one.
+//!
+//! ```
+//! use lighterage_allocator::{Config, Pool};
+//! use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::new(HostConfig::default())?;
+//! let device = Device::new(host, Ledger::new(1 << 20), Ledger::new(0));
+//! let stream = device.stream(StreamKind::Compute)?;
+//! let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: 1 << 30 })?;
+//! let first = pool.allocate(1000, "hidden")?;
+//! let place = first.offset();
+//! drop(first);
+//! assert_eq!(pool.allocate(900, "scores")?.offset(), place, "later work of the stream uses the same memory");
+//! assert!(pool.allocate(2 << 20, "too much").unwrap_err().to_string().contains("cap 1048576"));
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
 
-use std::sync::Arc;
+mod error;
+mod heap;
+mod pages;
+mod pool;
 
-use lighterage_device::{Address, Backend, Device, Purpose, Stream, StreamId};
-
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    #[error(transparent)]
-    Device(#[from] lighterage_device::Error),
-}
-
-/// How a [`Pool`] is made.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// What its chunks are charged as.
-    pub purpose: Purpose,
-    /// Address space reserved once: the most that can ever be live.
-    pub reserve_bytes: u64,
-}
-
-/// Counters in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Bytes handed out now, rounded to the alignment.
-    pub allocated_bytes: u64,
-    /// The most ever handed out at once since the last reset.
-    pub allocated_peak_bytes: u64,
-    /// Physical bytes held now.
-    pub reserved_bytes: u64,
-    /// The most physical bytes held since the last reset.
-    pub reserved_peak_bytes: u64,
-    /// Allocations made.
-    pub allocations: u64,
-}
-
-/// Hands out device memory for one stream, in stream order. Cloning shares it.
-#[derive(Debug)]
-pub struct Pool<B: Backend> {
-    _inner: Arc<Stream<B>>,
-}
-
-impl<B: Backend> Clone for Pool<B> {
-    fn clone(&self) -> Self {
-        Self { _inner: Arc::clone(&self._inner) }
-    }
-}
-
-impl<B: Backend> Pool<B> {
-    pub fn new(_stream: &Stream<B>, _config: Config) -> Result<Self> {
-        todo!()
-    }
-
-    /// `bytes` (at least 1) of memory, aligned to 512 bytes; `tag` says what for.
-    pub fn allocate(&self, _bytes: u64, _tag: &'static str) -> Result<Buffer<B>> {
-        todo!()
-    }
-
-    pub fn device(&self) -> &Device<B> {
-        todo!()
-    }
-
-    pub fn stream(&self) -> &Stream<B> {
-        todo!()
-    }
-
-    /// Gives physical pages that hold nothing back to the ledger; waits for the stream. Returns the bytes given back.
-    pub fn trim(&self) -> Result<u64> {
-        todo!()
-    }
-
-    pub fn statistics(&self) -> Statistics {
-        todo!()
-    }
-
-    /// Sets both peaks to the present values.
-    pub fn reset_peaks(&self) {
-        todo!()
-    }
-}
-
-/// Device memory, given back to its pool on drop, to be used again by later work of the same stream.
-#[derive(Debug)]
-pub struct Buffer<B: Backend> {
-    _pool: Pool<B>,
-}
-
-impl<B: Backend> Buffer<B> {
-    pub fn address(&self) -> Address {
-        todo!()
-    }
-    /// Bytes asked for.
-    pub fn bytes(&self) -> u64 {
-        todo!()
-    }
-    pub fn owner(&self) -> StreamId {
-        todo!()
-    }
-}
+pub use error::{Error, OutOfMemory, Result};
+pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};

@@ -135,7 +135,13 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// # Safety
     /// - `source` to `source + bytes` is mapped; `target` is valid for `bytes` bytes of writes.
     /// - No work that is not ordered before this copy writes the source.
-    unsafe fn copy_to_host(&self, stream: &Self::Stream, target: *mut u8, source: Address, bytes: u64) -> Result<bool>;
+    unsafe fn copy_to_host(
+        &self,
+        stream: &Self::Stream,
+        target: *mut u8,
+        source: Address,
+        bytes: u64,
+    ) -> Result<bool>;
 
     /// Queues a copy on the device. The ranges do not overlap.
     ///

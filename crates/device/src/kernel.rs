@@ -18,7 +18,11 @@ impl Grid {
     /// One thread for each of `count` elements, 256 threads a block.
     #[must_use]
     pub fn elements(count: u64) -> Self {
-        Self { blocks: [u32::try_from(count.div_ceil(256).max(1)).unwrap_or(u32::MAX), 1, 1], threads: 256, shared_bytes: 0 }
+        Self {
+            blocks: [u32::try_from(count.div_ceil(256).max(1)).unwrap_or(u32::MAX), 1, 1],
+            threads: 256,
+            shared_bytes: 0,
+        }
     }
 
     /// One warp for each of `count` rows, 4 warps a block.

@@ -1,8 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
+use crate::crew::Crew;
 use crate::{Error, Result};
 
 /// Which instructions the host kernels use. Results may differ in their last bits between paths, never within one.
@@ -78,7 +77,7 @@ impl fmt::Display for Isa {
 /// changes who does what, never a result.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    pool: Option<Arc<rayon::ThreadPool>>,
+    crew: Option<Arc<Crew>>,
     isa: Isa,
 }
 
@@ -92,22 +91,20 @@ impl Workers {
         if !isa.is_available() {
             return Err(Error::NoDevice { backend: "host", reason: format!("this machine has no {isa}") });
         }
-        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let threads =
+            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads == 1 {
-            return Ok(Self { pool: None, isa });
+            return Ok(Self { crew: None, isa });
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("worker {index}"))
-            .build()
+        let crew = Crew::new(threads - 1)
             .map_err(|error| Error::NoDevice { backend: "host", reason: error.to_string() })?;
-        Ok(Self { pool: Some(Arc::new(pool)), isa })
+        Ok(Self { crew: Some(Arc::new(crew)), isa })
     }
 
     /// How many threads.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
+        self.crew.as_ref().map_or(1, |crew| crew.size())
     }
 
     /// Which instructions.
@@ -118,8 +115,8 @@ impl Workers {
 
     /// Runs `task(0)` to `task(count - 1)`, each once, in any order, and waits for them.
     pub fn for_each(&self, count: usize, task: impl Fn(usize) + Send + Sync) {
-        match &self.pool {
-            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().with_max_len(1).for_each(task)),
+        match &self.crew {
+            Some(crew) if count > 1 => crew.for_each(count, &task),
             _ => (0..count).for_each(task),
         }
     }

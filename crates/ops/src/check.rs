@@ -75,7 +75,11 @@ impl<'a> Operand<'a> {
     /// Has this element type.
     pub(crate) fn dtype(self, expected: DType) -> Result<Self> {
         let got = self.view.dtype();
-        if got == expected { Ok(self) } else { Err(Error::DType { op: self.op, tensor: self.name, expected, got }) }
+        if got == expected {
+            Ok(self)
+        } else {
+            Err(Error::DType { op: self.op, tensor: self.name, expected, got })
+        }
     }
 
     /// The element type, if it is one that kernels compute with: f32 or bf16.
@@ -91,7 +95,12 @@ impl<'a> Operand<'a> {
         if self.view.shape() == expected {
             return Ok(self);
         }
-        Err(Error::Shape { op: self.op, tensor: self.name, expected: expected.to_vec(), got: *self.view.layout() })
+        Err(Error::Shape {
+            op: self.op,
+            tensor: self.name,
+            expected: expected.to_vec(),
+            got: *self.view.layout(),
+        })
     }
 
     /// Has this element type and shape.

@@ -1,5 +1,14 @@
-use lighterage_device::{Backend, View};
+use std::marker::PhantomData;
 
+use half::bf16;
+use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_kernels::params::EulerStepParams;
+use lighterage_shape::Float;
+
+use crate::check::Check;
+use crate::launch::{image, launch};
+use crate::rows::{PIECE, Rows, RowsMut};
+use crate::tasks::for_pieces;
 use crate::{Queue, Result};
 
 /// `x += delta * velocity`.
@@ -13,7 +22,60 @@ pub struct EulerStep<'a> {
     pub delta: f32,
 }
 
-/// See [`EulerStep`].
-pub fn euler_step<B: Backend>(_queue: &Queue<B>, _args: &EulerStep<'_>) -> Result<()> {
-    todo!()
+/// `x += delta * velocity` for every element, computed in f32, rounded once.
+///
+/// # Errors
+/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+pub fn euler_step<B: Backend>(queue: &Queue<B>, args: &EulerStep<'_>) -> Result<()> {
+    let check = Check::new("euler_step", queue);
+    let x = check.tensor("x", args.x)?.contiguous()?;
+    let velocity = check.tensor("velocity", args.velocity)?.contiguous()?;
+    let dtype = x.float()?;
+    velocity.is(dtype, args.x.shape())?.apart(x)?;
+    let count = args.x.layout().elements();
+    let params = EulerStepParams {
+        x: x.address(),
+        velocity: velocity.address(),
+        count: check.count("elements", count)?,
+        delta: args.delta,
+    };
+    let grid = Grid::elements(count as u64);
+    // SAFETY: both views hold `count` elements (checked), on this stream, and share none.
+    unsafe { launch::<B, EulerStepKernel<f32>, EulerStepKernel<bf16>>(queue, dtype, grid, &params) }
+}
+
+struct EulerStepKernel<E>(PhantomData<E>);
+
+impl<E: Float> Kernel for EulerStepKernel<E> {
+    type Params = EulerStepParams;
+
+    const NAME: &'static str = image(E::DTYPE, "euler_step_f32", "euler_step_bf16");
+
+    unsafe fn host(p: &EulerStepParams, workers: &Workers) {
+        // SAFETY: the caller's promise; each task writes its own piece.
+        let x = unsafe { RowsMut::<E>::new(p.x, 1, p.count, u64::from(p.count)) };
+        // SAFETY: the caller's promise.
+        let velocity = unsafe { Rows::<E>::vector(p.velocity, p.count) };
+        for_pieces(
+            workers,
+            1,
+            p.count as usize,
+            #[inline(always)]
+            |row, start, length| {
+                let (mut position, mut speed) = ([0.0; PIECE], [0.0; PIECE]);
+                let (position, speed) = (&mut position[..length], &mut speed[..length]);
+                x.as_rows().load(row, start, position);
+                velocity.load(row, start, speed);
+                for (x, v) in position.iter_mut().zip(speed) {
+                    *x += p.delta * *v;
+                }
+                x.store(row, start, position);
+            },
+        );
+    }
+
+    fn cost(p: &EulerStepParams) -> Cost {
+        let count = f64::from(p.count);
+        Cost { flops: 2.0 * count, bytes: 3.0 * count * size_of::<E>() as f64 }
+    }
 }

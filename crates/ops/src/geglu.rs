@@ -1,5 +1,15 @@
-use lighterage_device::{Backend, View};
+use std::marker::PhantomData;
 
+use half::bf16;
+use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_kernels::params::GegluParams;
+use lighterage_shape::Float;
+
+use crate::check::Check;
+use crate::launch::{image, launch};
+use crate::math;
+use crate::rows::{PIECE, Rows, RowsMut};
+use crate::tasks::for_pieces;
 use crate::{Queue, Result};
 
 /// `out = gelu_tanh(gate half) * linear half` of one fused projection.
@@ -11,7 +21,64 @@ pub struct Geglu<'a> {
     pub out: View<'a>,
 }
 
-/// See [`Geglu`].
-pub fn geglu<B: Backend>(_queue: &Queue<B>, _args: &Geglu<'_>) -> Result<()> {
-    todo!()
+/// `out[r, c] = gelu_tanh(x[r, c]) * x[r, columns + c]`, computed in f32, rounded once.
+///
+/// # Errors
+/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+pub fn geglu<B: Backend>(queue: &Queue<B>, args: &Geglu<'_>) -> Result<()> {
+    let check = Check::new("geglu", queue);
+    let out = check.tensor("out", args.out)?.dense_rows()?;
+    let [rows, columns] = out.extents()?;
+    let dtype = out.float()?;
+    let x = check.tensor("x", args.x)?.is(dtype, &[rows, 2 * columns])?.dense_rows()?;
+    x.apart(out)?;
+    let params = GegluParams {
+        x: x.address(),
+        out: out.address(),
+        x_stride: x.stride(0),
+        out_stride: out.stride(0),
+        rows: check.count("rows", rows)?,
+        columns: check.count("columns", columns)?,
+    };
+    check.count("columns of x", 2 * columns)?;
+    let grid = Grid::elements((rows * columns) as u64);
+    // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream, and share no element.
+    unsafe { launch::<B, GegluKernel<f32>, GegluKernel<bf16>>(queue, dtype, grid, &params) }
+}
+
+struct GegluKernel<E>(PhantomData<E>);
+
+impl<E: Float> Kernel for GegluKernel<E> {
+    type Params = GegluParams;
+
+    const NAME: &'static str = image(E::DTYPE, "geglu_f32", "geglu_bf16");
+
+    unsafe fn host(p: &GegluParams, workers: &Workers) {
+        // SAFETY: the caller's promise.
+        let x = unsafe { Rows::<E>::new(p.x, p.rows, 2 * p.columns, p.x_stride) };
+        // SAFETY: the caller's promise; each task writes its own piece.
+        let out = unsafe { RowsMut::<E>::new(p.out, p.rows, p.columns, p.out_stride) };
+        let columns = p.columns as usize;
+        for_pieces(
+            workers,
+            p.rows as usize,
+            columns,
+            #[inline(always)]
+            |row, start, length| {
+                let (mut gated, mut linear) = ([0.0; PIECE], [0.0; PIECE]);
+                let (gated, linear) = (&mut gated[..length], &mut linear[..length]);
+                x.load(row, start, gated);
+                x.load(row, columns + start, linear);
+                for (g, l) in gated.iter_mut().zip(linear) {
+                    *g = math::gelu_tanh(*g) * *l;
+                }
+                out.store(row, start, gated);
+            },
+        );
+    }
+
+    fn cost(p: &GegluParams) -> Cost {
+        let elements = f64::from(p.rows) * f64::from(p.columns);
+        Cost { flops: 21.0 * elements, bytes: 3.0 * elements * size_of::<E>() as f64 }
+    }
 }

@@ -1,10 +1,16 @@
 //! Checked shapes in, launches out; the host reference of every op beside it (skeleton).
 #![allow(missing_docs, clippy::todo, clippy::missing_errors_doc, reason = "skeleton")]
 
-mod check;
 mod error;
 mod gemm;
 mod queue;
+
+mod check;
+mod isa;
+mod launch;
+mod math;
+mod rows;
+mod tasks;
 
 mod activation;
 mod add;

@@ -1,5 +1,14 @@
-use lighterage_device::{Backend, View};
+use std::marker::PhantomData;
 
+use half::bf16;
+use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_kernels::params::PatchifyParams;
+use lighterage_shape::Float;
+
+use crate::check::Check;
+use crate::launch::{image, launch};
+use crate::rows::{RowsMut, Volume};
+use crate::tasks::for_rows;
 use crate::{Queue, Result};
 
 /// FLUX's packing of 2x2 patches into tokens, with `multiply` and `add` applied to every value.
@@ -15,7 +24,73 @@ pub struct Patchify<'a> {
     pub tokens: View<'a>,
 }
 
-/// See [`Patchify`].
-pub fn patchify<B: Backend>(_queue: &Queue<B>, _args: &Patchify<'_>) -> Result<()> {
-    todo!()
+/// `tokens = image * multiply + add`, gathered by patches of 2x2 pixels.
+///
+/// # Errors
+/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+pub fn patchify<B: Backend>(queue: &Queue<B>, args: &Patchify<'_>) -> Result<()> {
+    let check = Check::new("patchify", queue);
+    let (image, tokens) =
+        (check.tensor("image", args.image)?, check.tensor("tokens", args.tokens)?.contiguous()?);
+    let [channels, height, width] = image.extents()?;
+    let dtype = image.float()?;
+    check.value("height", height as f64, "even", height.is_multiple_of(2))?;
+    check.value("width", width as f64, "even", width.is_multiple_of(2))?;
+    tokens.is(dtype, &[height / 2 * (width / 2), 4 * channels])?;
+    image.apart(tokens)?;
+    check.count("tokens", height / 2 * (width / 2))?;
+    check.count("columns", 4 * channels)?;
+    let params = PatchifyParams {
+        image: image.address(),
+        tokens: tokens.address(),
+        channel_stride: image.stride(0),
+        row_stride: image.stride(1),
+        column_stride: image.stride(2),
+        channels: check.count("channels", channels)?,
+        height: check.count("height", height)?,
+        width: check.count("width", width)?,
+        multiply: args.multiply,
+        add: args.add,
+        padding: 0,
+    };
+    let grid = Grid::elements((channels * height * width) as u64);
+    // SAFETY: both views have the extents that `params` names (checked), on this stream, and share no element.
+    unsafe { launch::<B, PatchifyKernel<f32>, PatchifyKernel<bf16>>(queue, dtype, grid, &params) }
+}
+
+struct PatchifyKernel<E>(PhantomData<E>);
+
+impl<E: Float> Kernel for PatchifyKernel<E> {
+    type Params = PatchifyParams;
+
+    const NAME: &'static str = image(E::DTYPE, "patchify_f32", "patchify_bf16");
+
+    unsafe fn host(p: &PatchifyParams, workers: &Workers) {
+        let (extents, strides) =
+            ([p.channels, p.height, p.width], [p.channel_stride, p.row_stride, p.column_stride]);
+        let (rows, columns) = (p.height / 2 * (p.width / 2), 4 * p.channels);
+        // SAFETY: the caller's promise; it is only read.
+        let image = unsafe { Volume::<E>::new(p.image, extents, strides) };
+        // SAFETY: the caller's promise; each task writes its own tokens.
+        let tokens = unsafe { RowsMut::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
+        for_rows(workers, rows as usize, columns as usize, |range| {
+            for token in range {
+                for column in 0..columns as usize {
+                    let value = image.get(pixel(token, column, p.width as usize));
+                    tokens.set(token, column, E::from_f32(value * p.multiply + p.add));
+                }
+            }
+        });
+    }
+
+    fn cost(p: &PatchifyParams) -> Cost {
+        let elements = f64::from(p.channels) * f64::from(p.height) * f64::from(p.width);
+        Cost { flops: 2.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
+    }
+}
+
+/// `[channel, y, x]` of a token's column: tokens are row-major patches, a token's columns are `channel * 4 + (y % 2) * 2 + x % 2`.
+pub(crate) const fn pixel(token: usize, column: usize, width: usize) -> [usize; 3] {
+    let (patch_y, patch_x) = (token / (width / 2), token % (width / 2));
+    [column / 4, 2 * patch_y + column / 2 % 2, 2 * patch_x + column % 2]
 }

@@ -1,9 +1,10 @@
 use bytemuck::Pod;
+use half::bf16;
 use lighterage_allocator::{Buffer, Pool};
 use lighterage_device::{Backend, Device, Stream, View};
-use lighterage_shape::{DType, Element, Layout};
+use lighterage_shape::{DType, Element, Float, Layout};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A compute stream and the pool whose memory it orders: what every op takes first.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl<B: Backend> Queue<B> {
     /// A contiguous tensor with undefined contents; `tag` says what for, in statistics and errors.
     ///
     /// # Errors
-    /// [`Error::Allocator`](crate::Error::Allocator) if there is no memory.
+    /// [`Error::Allocator`] if there is no memory.
     pub fn tensor(&self, dtype: DType, shape: &[usize], tag: &'static str) -> Result<Tensor<B>> {
         let layout = Layout::contiguous(dtype, shape);
         let buffer = self.pool.allocate((layout.bytes() as u64).max(1), tag)?;
@@ -55,18 +56,74 @@ impl<B: Backend> Queue<B> {
     /// A contiguous tensor with the given values.
     ///
     /// # Errors
-    /// [`Error::Allocator`](crate::Error::Allocator) if there is no memory, [`Error::Device`](crate::Error::Device) if the sizes disagree or the copy fails.
-    pub fn upload<T: Element + Pod>(&self, values: &[T], shape: &[usize], tag: &'static str) -> Result<Tensor<B>> {
+    /// [`Error::Allocator`] if there is no memory, [`Error::Device`] if the sizes disagree or the copy fails.
+    pub fn upload<T: Element + Pod>(
+        &self,
+        values: &[T],
+        shape: &[usize],
+        tag: &'static str,
+    ) -> Result<Tensor<B>> {
         let tensor = self.tensor(T::DTYPE, shape, tag)?;
         self.stream().upload(tensor.view(), values)?;
         Ok(tensor)
     }
 
+    /// A contiguous tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::Allocator`] if there is no memory, [`Error::Device`] if the fill is refused.
+    pub fn zeros(&self, dtype: DType, shape: &[usize], tag: &'static str) -> Result<Tensor<B>> {
+        let tensor = self.tensor(dtype, shape, tag)?;
+        self.stream().fill(tensor.view(), 0)?;
+        Ok(tensor)
+    }
+
+    /// A contiguous tensor with the given values in one of the element types that models compute with: f32 as they are, bf16
+    /// rounded to nearest even.
+    ///
+    /// # Errors
+    /// As [`upload`](Queue::upload), and [`Error::DType`] for other types.
+    pub fn upload_as(
+        &self,
+        dtype: DType,
+        values: &[f32],
+        shape: &[usize],
+        tag: &'static str,
+    ) -> Result<Tensor<B>> {
+        match dtype {
+            DType::F32 => self.upload(values, shape, tag),
+            DType::Bf16 => self.upload(
+                &values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>(),
+                shape,
+                tag,
+            ),
+            got => Err(Error::DType { op: "upload_as", tensor: tag, expected: DType::Bf16, got }),
+        }
+    }
+
+    /// The values of a contiguous f32 or bf16 tensor as f32, after all earlier work. `None` where memory has no bytes (`Sim`).
+    ///
+    /// # Errors
+    /// As [`read`](Queue::read), and [`Error::DType`] for other types.
+    pub fn read_f32(&self, view: View<'_>) -> Result<Option<Vec<f32>>> {
+        match view.dtype() {
+            DType::F32 => self.read(view),
+            DType::Bf16 => {
+                let values: Option<Vec<bf16>> = self.read(view)?;
+                Ok(values.map(|values| values.into_iter().map(Float::to_f32).collect()))
+            }
+            got => Err(Error::DType { op: "read_f32", tensor: "view", expected: DType::F32, got }),
+        }
+    }
+
     /// The values of a contiguous tensor, after all earlier work. `None` where memory has no bytes (`Sim`).
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) if earlier work failed or the view is not contiguous.
+    /// [`Error::DType`] if the view holds another element type, [`Error::Device`] if earlier work failed or the view is not contiguous.
     pub fn read<T: Element + Pod>(&self, view: View<'_>) -> Result<Option<Vec<T>>> {
+        if view.dtype() != T::DTYPE {
+            return Err(Error::DType { op: "read", tensor: "view", expected: T::DTYPE, got: view.dtype() });
+        }
         Ok(self.stream().read(view)?)
     }
 }

@@ -1,5 +1,15 @@
-use lighterage_device::{Backend, View};
+use std::marker::PhantomData;
 
+use half::bf16;
+use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_kernels::params::UnpatchifyParams;
+use lighterage_shape::Float;
+
+use crate::check::Check;
+use crate::launch::{image, launch};
+use crate::patchify::pixel;
+use crate::rows::{Rows, Volume};
+use crate::tasks::for_rows;
 use crate::{Queue, Result};
 
 /// The inverse of patchify, with `multiply` and `add` applied to every value.
@@ -15,7 +25,67 @@ pub struct Unpatchify<'a> {
     pub image: View<'a>,
 }
 
-/// See [`Unpatchify`].
-pub fn unpatchify<B: Backend>(_queue: &Queue<B>, _args: &Unpatchify<'_>) -> Result<()> {
-    todo!()
+/// `image = tokens * multiply + add`, scattered by patches of 2x2 pixels.
+///
+/// # Errors
+/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+pub fn unpatchify<B: Backend>(queue: &Queue<B>, args: &Unpatchify<'_>) -> Result<()> {
+    let check = Check::new("unpatchify", queue);
+    let (image, tokens) =
+        (check.tensor("image", args.image)?, check.tensor("tokens", args.tokens)?.contiguous()?);
+    let [channels, height, width] = image.extents()?;
+    let dtype = image.float()?;
+    check.value("height", height as f64, "even", height.is_multiple_of(2))?;
+    check.value("width", width as f64, "even", width.is_multiple_of(2))?;
+    tokens.is(dtype, &[height / 2 * (width / 2), 4 * channels])?;
+    image.apart(tokens)?;
+    check.count("tokens", height / 2 * (width / 2))?;
+    check.count("columns", 4 * channels)?;
+    let params = UnpatchifyParams {
+        image: image.address(),
+        tokens: tokens.address(),
+        channel_stride: image.stride(0),
+        row_stride: image.stride(1),
+        column_stride: image.stride(2),
+        channels: check.count("channels", channels)?,
+        height: check.count("height", height)?,
+        width: check.count("width", width)?,
+        multiply: args.multiply,
+        add: args.add,
+        padding: 0,
+    };
+    let grid = Grid::elements((channels * height * width) as u64);
+    // SAFETY: both views have the extents that `params` names (checked), on this stream, and share no element.
+    unsafe { launch::<B, UnpatchifyKernel<f32>, UnpatchifyKernel<bf16>>(queue, dtype, grid, &params) }
+}
+
+struct UnpatchifyKernel<E>(PhantomData<E>);
+
+impl<E: Float> Kernel for UnpatchifyKernel<E> {
+    type Params = UnpatchifyParams;
+
+    const NAME: &'static str = image(E::DTYPE, "unpatchify_f32", "unpatchify_bf16");
+
+    unsafe fn host(p: &UnpatchifyParams, workers: &Workers) {
+        let (extents, strides) =
+            ([p.channels, p.height, p.width], [p.channel_stride, p.row_stride, p.column_stride]);
+        let (rows, columns) = (p.height / 2 * (p.width / 2), 4 * p.channels);
+        // SAFETY: the caller's promise; each task writes the pixels of its own tokens.
+        let image = unsafe { Volume::<E>::new(p.image, extents, strides) };
+        // SAFETY: the caller's promise.
+        let tokens = unsafe { Rows::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
+        for_rows(workers, rows as usize, columns as usize, |range| {
+            for token in range {
+                for column in 0..columns as usize {
+                    let value = tokens.get(token, column).to_f32();
+                    image.set(pixel(token, column, p.width as usize), value * p.multiply + p.add);
+                }
+            }
+        });
+    }
+
+    fn cost(p: &UnpatchifyParams) -> Cost {
+        let elements = f64::from(p.channels) * f64::from(p.height) * f64::from(p.width);
+        Cost { flops: 2.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
+    }
 }

@@ -1,204 +1,86 @@
-//! Plans residency and streams weights ahead of the launch that reads them (skeleton).
-#![allow(missing_docs, clippy::todo, clippy::missing_errors_doc, clippy::missing_panics_doc, reason = "skeleton")]
+//! Plans residency and streams weights ahead of the launch that reads them.
+//!
+//! A model names its weights as [`Units`]: one unit is what one launch reads, for instance a linear's weight and bias. The launches of a
+//! step visit the units in an order that is the same in every step: the *cycle*. A [`Plan`] says, for a budget in bytes, which units stay on the device
+//! and how long the ring is through which the others are streamed. A [`Pager`] does it: it leases the units, one after the other, again and again.
+//!
+//! ```text
+//!  file --- as it is ------------------->  slab  [ unit 0 | unit 2 | unit 3 | ... ]            loaded once, in visiting order
+//!      \                                /
+//!       `- converted, in pinned memory <
+//!                                       \  ring  [ 5 | 1 | 4 ][ 5 | 1 | 4 ]                    one chunk, mapped twice
+//! ```
+//!
+//! # Why so
+//!
+//! * *A fixed resident set.* A cycle visits everything once before anything comes again, so whatever is kept by recency is gone when it is wanted: on
+//!   a cyclic scan that does not fit, LRU hits nothing. Keeping a fixed set is optimal up to one unit (Belady 1966, on a cycle).
+//! * *Spread evenly.* What is streamed is spread along the cycle, so that copies are spread under the compute. The order in which units become resident is a
+//!   fixed, evenly spread one; that also makes the plan monotone: more budget never streams more.
+//! * *A ring of bytes, mapped twice.* A unit that begins just before the ring's end goes on behind it at the second mapping of the first pages: it is contiguous, and no
+//!   byte is lost to whole slots. A cycle is a whole number of turns, so every visit has the same address in every cycle.
+//! * *Events both ways, no host wait.* The launch's stream waits for the copy of the unit; the copy stream waits for the launches on what lies where it
+//!   is about to write. Copies are queued as soon as a dropped lease makes room, also across the end of the cycle into the next one. The host
+//!   never waits in the steady state, and nothing is mapped, allocated or freed.
+//! * *Charged before it exists.* Slab and ring are granted by the device's ledger, converted weights by the host's, exact.
+//!
+//! # What not
+//!
+//! A unit is resident as a whole or not at all. Plans do not know times yet: bytes stand for them. A pager
+//! serves one stream; weights are read only.
+//!
+//! # Example
+//!
+//! See `examples/three_blocks.rs` for a model's layers in a loop. The short of it:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use lighterage_checkpoint::{Checkpoint, NewTensor, Unmodified, write};
+//! # use lighterage_device::{Device, Host, HostConfig, Ledger, StreamKind};
+//! # use lighterage_shape::DType;
+//! use lighterage_pager::{Pager, Plan, TensorSpec, UnitSpec, Units};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("model.safetensors");
+//! # let bytes = vec![0_u8; 4 * 64 * 64];
+//! # let names = ["0.weight", "1.weight", "2.weight"];
+//! # write(&path, &names.map(|name| NewTensor { name, dtype: DType::F32, shape: &[64, 64], bytes: &bytes }))?;
+//! # // SAFETY: nobody else knows the file.
+//! # let checkpoint = Checkpoint::open(&path, unsafe { Unmodified::promise() })?;
+//! # let host = Host::new(HostConfig { page_bytes: 4096, ..HostConfig::default() })?;
+//! let device = Device::new(host, Ledger::new(40_000), Ledger::new(1 << 20));
+//! let stream = device.stream(StreamKind::Compute)?;
+//! let mut units = Units::default();
+//! let mut cycle = Vec::new();
+//! for layer in 0..3 {
+//!     let weight = TensorSpec::whole(&checkpoint, &format!("{layer}.weight"), &[64, 64], DType::F32)?;
+//!     cycle.push(units.add(UnitSpec { name: format!("layer {layer}"), tensors: vec![weight] }));
+//! }
+//! let plan = Plan::within(&units, &cycle, 40_000, device.info().page_bytes)?;
+//! let pager = Pager::new(&stream, Arc::new(units), cycle.clone(), &plan)?;
+//! for unit in cycle.repeat(4) {
+//!     let lease = pager.lease(unit)?;
+//!     let weight = lease.tensor(0); // launch what reads it, on `stream`
+//! #   assert_eq!(weight.shape(), &[64, 64]);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
-use std::marker::PhantomData;
-use std::ops::Range;
-use std::sync::Arc;
+mod convert;
+mod error;
+mod finite;
+mod loader;
+mod memory;
+mod pager;
+mod plan;
+mod ring;
+#[cfg(test)]
+mod tests;
+mod units;
 
-use lighterage_checkpoint::{Checkpoint, Tensor};
-use lighterage_device::{Backend, Stream, View};
-use lighterage_shape::DType;
-
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The weights budget is below what the largest unit needs.
-    #[error("weights need at least {needed} bytes ({largest}), budget {budget} bytes, {} bytes missing", needed - budget)]
-    Budget { needed: u64, budget: u64, largest: String },
-    /// A tensor in the file has another shape than the model needs.
-    #[error("{}: tensor {tensor:?} should be {expected:?}, is {got:?}", path.display())]
-    Shape { path: std::path::PathBuf, tensor: String, expected: Vec<usize>, got: Vec<usize> },
-    /// An element type that cannot be converted.
-    #[error("{}: tensor {tensor:?} is {got}, which cannot become {wanted}", path.display())]
-    DType { path: std::path::PathBuf, tensor: String, got: DType, wanted: DType },
-    /// A unit was leased out of the order of the cycle.
-    #[error("unit {got} leased, {expected} is next in the cycle")]
-    Order { expected: String, got: String },
-    #[error(transparent)]
-    Checkpoint(#[from] lighterage_checkpoint::Error),
-    #[error(transparent)]
-    Device(#[from] lighterage_device::Error),
-}
-
-/// Names a unit within its [`Units`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnitId(pub u32);
-
-/// How a piece is rearranged on its way to the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transform {
-    /// As it is.
-    None,
-    /// `[out, in, kernel, kernel]` in the file becomes `[out, kernel, kernel, in]`.
-    ChannelsLast,
-}
-
-/// A run of rows (of the first dimension) of a tensor in a file.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    pub tensor: Tensor,
-    pub rows: Range<usize>,
-    pub transform: Transform,
-}
-
-/// One tensor of a unit: its pieces, one after the other along the first dimension, converted to `dtype`.
-#[derive(Clone, Debug)]
-pub struct TensorSpec {
-    /// Element type on the device: bf16 or f32.
-    pub dtype: DType,
-    /// Shape on the device.
-    pub shape: Vec<usize>,
-    pub pieces: Vec<Piece>,
-}
-
-impl TensorSpec {
-    /// One whole tensor of the checkpoint; it must have `shape` (a shape with the same elements and rank 4 against 2 is accepted only
-    /// for 1x1 convolutions, `[n, k, 1, 1]` for `[n, k]`).
-    pub fn whole(_checkpoint: &Checkpoint, _name: &str, _shape: &[usize], _dtype: DType) -> Result<Self> {
-        todo!()
-    }
-
-    /// Several tensors, stacked along the first dimension: `(name, rows of it)`; each must have `rows.len()` rows or more and agree in the other
-    /// dimensions with `shape`.
-    pub fn stacked(_checkpoint: &Checkpoint, _pieces: &[(&str, Range<usize>)], _shape: &[usize], _dtype: DType) -> Result<Self> {
-        todo!()
-    }
-
-    /// Chosen rows of a table, one for each id (an embedding gathered on the way to the device).
-    pub fn gathered(_checkpoint: &Checkpoint, _name: &str, _ids: &[u32], _columns: usize, _dtype: DType) -> Result<Self> {
-        todo!()
-    }
-
-    /// A convolution's weight, `[out, in, k, k]` in the file, `[out, k, k, in]` on the device; `shape` is that of the device.
-    pub fn convolution(_checkpoint: &Checkpoint, _name: &str, _shape: &[usize], _dtype: DType) -> Result<Self> {
-        todo!()
-    }
-}
-
-/// What one launch reads: for a linear, weight and bias.
-#[derive(Clone, Debug)]
-pub struct UnitSpec {
-    /// For messages and traces, for instance `transformer_blocks.3.attn.to_out`.
-    pub name: String,
-    pub tensors: Vec<TensorSpec>,
-}
-
-/// All units of a model or of several.
-#[derive(Clone, Debug, Default)]
-pub struct Units {
-    list: Vec<UnitSpec>,
-}
-
-impl Units {
-    pub fn add(&mut self, unit: UnitSpec) -> UnitId {
-        self.list.push(unit);
-        UnitId(u32::try_from(self.list.len() - 1).expect("fewer than 2^32 units"))
-    }
-
-    pub fn get(&self, unit: UnitId) -> &UnitSpec {
-        &self.list[unit.0 as usize]
-    }
-
-    /// Bytes on the device, alignment included.
-    pub fn bytes(&self, _unit: UnitId) -> u64 {
-        todo!()
-    }
-}
-
-/// What is resident and what is streamed through a ring of which size: a pure function of units, cycle and budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    _todo: (),
-}
-
-impl Plan {
-    /// Every unit of the cycle resident.
-    pub fn resident(_units: &Units, _cycle: &[UnitId], _page_bytes: u64) -> Self {
-        todo!()
-    }
-
-    /// The best plan within `budget_bytes` for weights.
-    pub fn within(_units: &Units, _cycle: &[UnitId], _budget_bytes: u64, _page_bytes: u64) -> Result<Self> {
-        todo!()
-    }
-
-    /// Device bytes that the plan takes: resident slab and ring, in whole pages.
-    pub fn bytes(&self) -> u64 {
-        todo!()
-    }
-    pub fn resident_bytes(&self) -> u64 {
-        todo!()
-    }
-    pub fn ring_bytes(&self) -> u64 {
-        todo!()
-    }
-    /// Bytes that cross the link once a cycle in the steady state.
-    pub fn streamed_bytes(&self) -> u64 {
-        todo!()
-    }
-}
-
-/// Keeps a phase's weights: leases units in the order of the cycle, again and again, and streams ahead.
-#[derive(Debug)]
-pub struct Pager<B: Backend> {
-    _todo: PhantomData<B>,
-}
-
-impl<B: Backend> Pager<B> {
-    /// Takes the plan's bytes from the ledger and starts to read ahead; `stream` is where the leased weights are used.
-    pub fn new(_stream: &Stream<B>, _units: Arc<Units>, _cycle: Vec<UnitId>, _plan: &Plan) -> Result<Self> {
-        todo!()
-    }
-
-    /// A pager that holds every unit and takes leases in any order: for a dry pass, which finds the cycle out, and for modules run alone.
-    pub fn resident(_stream: &Stream<B>, _units: Arc<Units>) -> Result<Self> {
-        todo!()
-    }
-
-    /// The unit's weights, for launches on the pager's stream while the lease lives. Streamed units come in the order of the cycle.
-    pub fn lease(&self, _unit: UnitId) -> Result<Lease<'_, B>> {
-        todo!()
-    }
-
-    /// The units leased so far, in order.
-    pub fn trace(&self) -> Vec<UnitId> {
-        todo!()
-    }
-
-    pub fn statistics(&self) -> Statistics {
-        todo!()
-    }
-}
-
-/// What a pager has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    pub leases: u64,
-    /// Bytes copied to the device.
-    pub copied_bytes: u64,
-}
-
-/// Weights of one unit, on the device. Dropping it lets the ring reuse the space once the work launched so far is done.
-#[derive(Debug)]
-pub struct Lease<'p, B: Backend> {
-    _pager: &'p Pager<B>,
-}
-
-impl<B: Backend> Lease<'_, B> {
-    /// The unit's `index`-th tensor.
-    pub fn tensor(&self, _index: usize) -> View<'_> {
-        todo!()
-    }
-}
+pub use error::{Error, Result};
+pub use finite::check_finite;
+pub use pager::{Lease, Pager, Statistics};
+pub use plan::Plan;
+pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

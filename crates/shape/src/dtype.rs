@@ -146,7 +146,12 @@ impl Float for f32 {
 impl Float for bf16 {
     #[inline]
     fn from_f32(value: f32) -> Self {
-        Self::from_f32(value)
+        // Without a branch, so that loops over it become vector code: adding just under half a unit, or half where the last bit kept is odd, carries where the value
+        // is to be rounded up. A NaN stays one by its quiet bit.
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let quiet = (bits >> 16) | 0x40;
+        Self::from_bits((if value.is_nan() { quiet } else { rounded }) as u16)
     }
 
     #[inline]
@@ -179,6 +184,18 @@ mod tests {
         check::<f32>();
         check::<i64>();
         check::<f64>();
+    }
+
+    #[test]
+    fn bf16_rounds_as_half_does() {
+        // Every upper half with every kind of lower half: below, at and above the tie, and the ends.
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let value = f32::from_bits((upper << 16) | lower);
+                let (ours, theirs) = (<bf16 as Float>::from_f32(value), bf16::from_f32(value));
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{value:e}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,291 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lighterage_device::{Address, Backend, Device, Error as DeviceError, Purpose, Stream, StreamId};
+
+use crate::heap::Heap;
+use crate::pages::Pages;
+use crate::{Error, OutOfMemory, Result};
+
+/// Addresses and sizes of buffers are multiples of this: what the widest loads and tensor maps ask for, with room to spare.
+pub const ALIGNMENT_BYTES: u64 = 512;
+
+/// How a [`Pool`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// What its chunks are charged as.
+    pub purpose: Purpose,
+    /// Address space reserved once: the most that can ever be live. Rounded up to whole pages, at least one.
+    pub reserve_bytes: u64,
+}
+
+/// Counters in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Bytes handed out now, rounded to the alignment.
+    pub allocated_bytes: u64,
+    /// The most ever handed out at once since the last reset.
+    pub allocated_peak_bytes: u64,
+    /// Physical bytes held now.
+    pub reserved_bytes: u64,
+    /// The most physical bytes held since the last reset.
+    pub reserved_peak_bytes: u64,
+    /// Allocations made.
+    pub allocations: u64,
+}
+
+/// Hands out device memory for one stream, in stream order. Cloning shares it.
+///
+/// Memory of a dropped [`Buffer`] is handed out again at once: later work of the same stream comes after all work that used the
+/// buffer, so nothing waits, and once the pages are mapped neither `allocate` nor drop calls the driver.
+///
+/// The pool lives as long as its last clone or buffer; then it waits for the stream before its memory goes.
+#[derive(Debug)]
+pub struct Pool<B: Backend> {
+    inner: Arc<Inner<B>>,
+}
+
+impl<B: Backend> Clone for Pool<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+#[derive(Debug)]
+struct Inner<B: Backend> {
+    stream: Stream<B>,
+    state: Mutex<State<B>>,
+}
+
+#[derive(Debug)]
+struct State<B: Backend> {
+    pages: Pages<B>,
+    heap: Heap,
+    live: BTreeMap<u64, Live>,
+    allocated_bytes: u64,
+    allocated_peak_bytes: u64,
+    allocations: u64,
+}
+
+/// What is known of a range in use, beside its offset.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    bytes: u64,
+    tag: &'static str,
+}
+
+impl<B: Backend> Pool<B> {
+    /// An empty pool: addresses are reserved, memory comes with the first buffers.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no address space left.
+    pub fn new(stream: &Stream<B>, config: Config) -> Result<Self> {
+        let pages = Pages::new(stream.device(), config.purpose, config.reserve_bytes.max(1))?;
+        let state = State {
+            heap: Heap::new(pages.address_bytes()),
+            pages,
+            live: BTreeMap::new(),
+            allocated_bytes: 0,
+            allocated_peak_bytes: 0,
+            allocations: 0,
+        };
+        Ok(Self { inner: Arc::new(Inner { stream: stream.clone(), state: Mutex::new(state) }) })
+    }
+
+    /// `bytes` of memory with undefined contents (0 counts as 1), aligned to [`ALIGNMENT_BYTES`]; `tag` says what for, in errors.
+    ///
+    /// If the ledger or the device refuses, the pool waits for its stream, gives back the pages that hold nothing, and tries once more.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the numbers if there is no room, [`Error::Device`] if the driver fails otherwise. Nothing is
+    /// allocated or left mapped then.
+    pub fn allocate(&self, bytes: u64, tag: &'static str) -> Result<Buffer<B>> {
+        let mut state = self.inner.state();
+        let rounded = bytes.max(1).checked_next_multiple_of(ALIGNMENT_BYTES);
+        let Some((rounded, offset)) = rounded.and_then(|rounded| Some((rounded, state.heap.take(rounded)?)))
+        else {
+            return Err(self.refusal(&state, bytes, tag, None));
+        };
+        if let Err(error) = self.map(&mut state, &(offset..offset + rounded)) {
+            state.heap.give(offset, rounded);
+            return Err(match error {
+                DeviceError::OutOfBudget(_) | DeviceError::OutOfMemory { .. } => {
+                    self.refusal(&state, bytes, tag, Some(error))
+                }
+                other => other.into(),
+            });
+        }
+        state.note(offset, Live { bytes: rounded, tag });
+        let address = state.pages.address().offset(offset);
+        drop(state);
+        Ok(Buffer { pool: self.clone(), offset, address, bytes })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device<B> {
+        self.inner.stream.device()
+    }
+
+    /// The stream that orders all work on the pool's memory.
+    #[must_use]
+    pub fn stream(&self) -> &Stream<B> {
+        &self.inner.stream
+    }
+
+    /// Gives physical pages that hold nothing back to the ledger; waits for the stream. Returns the bytes given back.
+    ///
+    /// Where later buffers are placed does not change by it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if earlier work on the stream failed or the driver refuses to unmap; pages given back until then stay so.
+    pub fn trim(&self) -> Result<u64> {
+        let mut state = self.inner.state();
+        let before = state.pages.reserved_bytes();
+        self.release(&mut state, &(0..0))?;
+        Ok(before - state.pages.reserved_bytes())
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let state = self.inner.state();
+        Statistics {
+            allocated_bytes: state.allocated_bytes,
+            allocated_peak_bytes: state.allocated_peak_bytes,
+            reserved_bytes: state.pages.reserved_bytes(),
+            reserved_peak_bytes: state.pages.reserved_peak_bytes(),
+            allocations: state.allocations,
+        }
+    }
+
+    /// Sets both peaks to the present values.
+    pub fn reset_peaks(&self) {
+        let mut state = self.inner.state();
+        state.allocated_peak_bytes = state.allocated_bytes;
+        state.pages.reset_peak();
+    }
+
+    /// Maps what is missing of a range; where memory is refused, once more after giving back every other page that holds nothing.
+    fn map(&self, state: &mut State<B>, range: &Range<u64>) -> Result<(), DeviceError> {
+        match state.pages.map(range) {
+            Err(DeviceError::OutOfBudget(_) | DeviceError::OutOfMemory { .. }) => {
+                self.release(state, range)?;
+                state.pages.map(range)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn release(&self, state: &mut State<B>, keep: &Range<u64>) -> Result<(), DeviceError> {
+        // A free range may still be in use by work that was launched before its buffer was dropped.
+        self.inner.stream.synchronize()?;
+        let State { heap, pages, .. } = state;
+        heap.free().try_for_each(|(start, length)| pages.unmap_within(&(start..start + length), keep))
+    }
+
+    fn refusal(
+        &self,
+        state: &State<B>,
+        requested: u64,
+        tag: &'static str,
+        cause: Option<DeviceError>,
+    ) -> Error {
+        Error::OutOfMemory(Box::new(OutOfMemory {
+            requested,
+            tag,
+            allocated: state.allocated_bytes,
+            reserved: state.pages.reserved_bytes(),
+            largest_free: state.heap.largest(),
+            address_bytes: state.pages.address_bytes(),
+            cap: self.device().ledger().cap_bytes(),
+            tags: state.top_tags(),
+            cause,
+        }))
+    }
+}
+
+impl<B: Backend> State<B> {
+    fn note(&mut self, offset: u64, live: Live) {
+        self.live.insert(offset, live);
+        self.allocations += 1;
+        self.allocated_bytes += live.bytes;
+        self.allocated_peak_bytes = self.allocated_peak_bytes.max(self.allocated_bytes);
+    }
+
+    fn free(&mut self, offset: u64) {
+        // Each buffer is dropped once, so its entry is there.
+        if let Some(live) = self.live.remove(&offset) {
+            self.allocated_bytes -= live.bytes;
+            self.heap.give(offset, live.bytes);
+        }
+    }
+
+    fn top_tags(&self) -> Vec<(&'static str, u64)> {
+        let mut by_tag: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for live in self.live.values() {
+            *by_tag.entry(live.tag).or_default() += live.bytes;
+        }
+        let mut tags: Vec<_> = by_tag.into_iter().collect();
+        // The sort is stable: equal sizes stay in the order of their names.
+        tags.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        tags.truncate(OutOfMemory::TAGS_MAX);
+        tags
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn state(&self) -> MutexGuard<'_, State<B>> {
+        // The books are changed after the calls that can fail, so a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Drop for Inner<B> {
+    fn drop(&mut self) {
+        // Work may still use the pages, which the fields' drop unmaps. An error is not lost: a failed stream reports it to every later call.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// Device memory, given back to its pool on drop, to be used again by later work of the same stream.
+#[derive(Debug)]
+pub struct Buffer<B: Backend> {
+    pool: Pool<B>,
+    offset: u64,
+    address: Address,
+    bytes: u64,
+}
+
+impl<B: Backend> Buffer<B> {
+    /// First byte.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Distance from the pool's first address: the same in every run of the same sequence of allocations.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes asked for.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The stream that orders all work on it.
+    #[must_use]
+    pub fn owner(&self) -> StreamId {
+        self.pool.stream().id()
+    }
+}
+
+impl<B: Backend> Drop for Buffer<B> {
+    fn drop(&mut self) {
+        self.pool.inner.state().free(self.offset);
+    }
+}

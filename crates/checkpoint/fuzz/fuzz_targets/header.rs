@@ -1,0 +1,15 @@
+//! Any bytes: refused, or tensors that lie inside of the file and have the bytes of their layouts.
+//!
+//! `cargo +nightly fuzz run header`, from `crates/checkpoint`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use lighterage_checkpoint::Header;
+
+fuzz_target!(|file: &[u8]| {
+    if let Ok(header) = Header::parse(file) {
+        for entry in header.entries() {
+            assert_eq!(file[entry.range.clone()].len(), entry.layout.bytes(), "{entry:?}");
+        }
+    }
+});

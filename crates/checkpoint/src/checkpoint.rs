@@ -1,0 +1,150 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::file::{MappedFile, Unmodified, io};
+use crate::fingerprint::fingerprint;
+use crate::identity::FileIdentity;
+use crate::index::{INDEX_SUFFIX, Index};
+use crate::tensor::Tensor;
+
+/// A set of named tensors, in one file, several shards, or a folder of a diffusers pipeline.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<Arc<MappedFile>>,
+    tensors: BTreeMap<Arc<str>, Tensor>,
+}
+
+impl Checkpoint {
+    /// Opens a file, an index (`*.safetensors.index.json`), or a folder that holds one of the two.
+    ///
+    /// # Errors
+    /// With file, tensor and numbers: a file that cannot be read or breaks the format ([`Error::Bad`]), an index whose shards are
+    /// missing, outside of its folder, lack a tensor or share one, a folder with no checkpoint or several in it.
+    pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
+        let mut checkpoint = Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let status = std::fs::metadata(path).map_err(io(path, "look at it"))?;
+        let found = if status.is_dir() { candidate(path)? } else { path.to_owned() };
+        if is_index(&found) {
+            checkpoint.add_shards(&found, promise)?;
+        } else {
+            checkpoint.add_file(&found, promise)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// What was opened, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensor of that name, if there is one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if there is none.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.get(name).ok_or_else(|| Error::Missing { path: self.path.clone(), tensor: name.to_owned() })
+    }
+
+    /// All tensors, in the order of their names.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.values()
+    }
+
+    /// The files, in the order of their names.
+    pub fn files(&self) -> impl Iterator<Item = &FileIdentity> {
+        self.files.iter().map(|file| &*file.identity)
+    }
+
+    /// The free-form texts of the files; where two files have the same key, the first file's.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<&str, &str> {
+        let texts = self.files.iter().rev().flat_map(|file| &file.metadata);
+        texts.map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+
+    /// What the ecosystem knows the checkpoint's architecture by: see [`fingerprint()`].
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        fingerprint(self.tensors().map(|tensor| (tensor.name(), tensor.shape())))
+    }
+
+    fn add_shards(&mut self, index_path: &Path, promise: Unmodified) -> Result<()> {
+        let folder = index_path.parent().unwrap_or(Path::new("."));
+        for (shard, tensors) in Index::read(index_path)?.shards {
+            let path = folder.join(&shard);
+            if !path.exists() {
+                let (tensor, tensors) = (tensors[0].clone(), tensors.len());
+                return Err(Error::ShardMissing { path: index_path.to_owned(), shard, tensor, tensors });
+            }
+            let names = self.add_file(&path, promise)?;
+            if let Some(tensor) = tensors.into_iter().find(|tensor| !names.contains(tensor.as_str())) {
+                return Err(Error::NotInShard { path: index_path.to_owned(), tensor, shard });
+            }
+        }
+        Ok(())
+    }
+
+    /// The names that the file has.
+    fn add_file(&mut self, path: &Path, promise: Unmodified) -> Result<BTreeSet<Arc<str>>> {
+        let (file, entries) = MappedFile::open(path, promise)?;
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let tensor = Tensor::new(&file, entry);
+            if let Some(first) = self.tensors.get(tensor.name()) {
+                let (tensor, other) = (tensor.name().to_owned(), first.path().to_owned());
+                return Err(Error::InTwoShards { path: path.to_owned(), tensor, other });
+            }
+            names.insert(tensor.shared_name());
+            self.tensors.insert(tensor.shared_name(), tensor);
+        }
+        self.files.push(file);
+        Ok(names)
+    }
+}
+
+fn is_index(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(INDEX_SUFFIX)
+}
+
+/// The one checkpoint of a folder: an index, or a file that is no index's shard.
+fn candidate(folder: &Path) -> Result<PathBuf> {
+    let files = safetensors_in(folder)?;
+    let mut shards = BTreeSet::new();
+    for index in files.iter().filter(|name| is_index(Path::new(name))) {
+        shards.extend(Index::read(&folder.join(index))?.shards.into_keys());
+    }
+    let found: Vec<&OsString> =
+        files.iter().filter(|name| !name.to_str().is_some_and(|n| shards.contains(n))).collect();
+    match found[..] {
+        [] => Err(Error::NoCandidate { path: folder.to_owned() }),
+        [one] => Ok(folder.join(one)),
+        _ => {
+            let found = found.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            Err(Error::Candidates { path: folder.to_owned(), found })
+        }
+    }
+}
+
+/// Names of the safetensors files and indices of a folder, sorted.
+fn safetensors_in(folder: &Path) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io(folder, "list it"))? {
+        let name = entry.map_err(io(folder, "list it"))?.file_name();
+        if name.to_string_lossy().ends_with(".safetensors") || is_index(Path::new(&name)) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,271 @@
+use std::path::PathBuf;
+
+use lighterage_shape::DType;
+
+/// What every fallible call of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a checkpoint could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such tensor.
+    #[error("{}: tensor {tensor:?} is missing", path.display())]
+    Missing {
+        /// The file, index or folder that was opened.
+        path: PathBuf,
+        /// The name that was asked for.
+        tensor: String,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {call}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        call: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A pipe, a device or a folder where a file should be.
+    #[error("{}: not a regular file", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// A file that breaks the format.
+    #[error("{}: {fault}", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: Fault,
+    },
+    /// An index that is not JSON of the known form.
+    #[error("{}: {message}", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An index that names a file outside of its folder.
+    #[error("{}: tensor {tensor:?} is said to be in {shard:?}, which is not a file inside the index's folder", path.display())]
+    ShardOutside {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard as the index writes it.
+        shard: String,
+    },
+    /// An index that names a file which is not there.
+    #[error("{}: shard {shard:?} with tensor {tensor:?} and {} more is missing", path.display(), tensors - 1)]
+    ShardMissing {
+        /// The index.
+        path: PathBuf,
+        /// The shard as the index writes it.
+        shard: String,
+        /// The first tensor in it.
+        tensor: String,
+        /// How many tensors are said to be in it.
+        tensors: usize,
+    },
+    /// An index that names a tensor which its shard does not have.
+    #[error("{}: tensor {tensor:?} is said to be in {shard:?}, which does not have it", path.display())]
+    NotInShard {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard as the index writes it.
+        shard: String,
+    },
+    /// A tensor that two shards have.
+    #[error("{}: tensor {tensor:?} is also in {}", path.display(), other.display())]
+    InTwoShards {
+        /// The second shard.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The first shard.
+        other: PathBuf,
+    },
+    /// A folder with no checkpoint in it.
+    #[error("{}: no *.safetensors and no *.safetensors.index.json in this folder", path.display())]
+    NoCandidate {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder with more than one checkpoint in it.
+    #[error("{}: {} checkpoints in this folder, name one: {}", path.display(), found.len(), found.join(", "))]
+    Candidates {
+        /// The folder.
+        path: PathBuf,
+        /// The names of the files, sorted.
+        found: Vec<String>,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor {tensor:?} has {value} at element {element} of {elements}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The first such element, in C order.
+        element: usize,
+        /// How many elements there are.
+        elements: usize,
+        /// What it is.
+        value: f64,
+    },
+    /// Tensors that cannot be written as given.
+    #[error("{}: cannot write: {fault}", path.display())]
+    Write {
+        /// The file that was to be written. It is untouched.
+        path: PathBuf,
+        /// What is wrong with the tensors.
+        fault: Fault,
+    },
+}
+
+/// What is wrong with one safetensors file. Offsets are in bytes from the start of the data area, but where it says `file`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Too short for the eight bytes of the header's length.
+    #[error("truncated: {file_bytes} bytes, the header's length alone has 8")]
+    TooShort {
+        /// Bytes of the file.
+        file_bytes: u64,
+    },
+    /// A header without bytes.
+    #[error("the header has 0 bytes")]
+    NoHeader,
+    /// A header beyond the limit.
+    #[error("the header should have {declared} bytes, at most {limit} are read")]
+    HeaderTooLarge {
+        /// Bytes that the file claims.
+        declared: u64,
+        /// [`HEADER_BYTES_MAX`](crate::HEADER_BYTES_MAX).
+        limit: u64,
+    },
+    /// A header that ends after the file.
+    #[error("truncated: the header should have {declared} bytes, {available} are there")]
+    HeaderTruncated {
+        /// Bytes that the file claims.
+        declared: u64,
+        /// Bytes after the length.
+        available: u64,
+    },
+    /// A header that is not JSON of the known form.
+    #[error("the header is not valid: {message}")]
+    HeaderJson {
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// A name that occurs twice.
+    #[error("tensor {tensor:?} is there twice")]
+    Duplicate {
+        /// The name.
+        tensor: String,
+    },
+    /// An element type that is not known.
+    #[error("tensor {tensor:?} has the unknown element type {dtype:?}")]
+    DType {
+        /// The tensor.
+        tensor: String,
+        /// What the header says, cut at 32 characters.
+        dtype: String,
+    },
+    /// More dimensions than a layout can have.
+    #[error("tensor {tensor:?} has {rank} dimensions, at most {limit} are supported")]
+    Rank {
+        /// The tensor.
+        tensor: String,
+        /// Its dimensions.
+        rank: usize,
+        /// [`RANK_MAX`](lighterage_shape::RANK_MAX).
+        limit: usize,
+    },
+    /// A shape whose bytes cannot be counted.
+    #[error("tensor {tensor:?} is oversized: {dtype}{shape:?} has more than 2^63 bytes")]
+    Oversized {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: DType,
+        /// Its shape.
+        shape: Vec<u64>,
+    },
+    /// A range that is reversed or leaves the data area.
+    #[error(
+        "tensor {tensor:?} is at {begin}..{end}, the file has {data_bytes} bytes of data (truncated or damaged)"
+    )]
+    OutOfRange {
+        /// The tensor.
+        tensor: String,
+        /// First byte.
+        begin: u64,
+        /// One after the last byte.
+        end: u64,
+        /// Bytes of the data area.
+        data_bytes: u64,
+    },
+    /// A range that does not have the bytes of the shape.
+    #[error("tensor {tensor:?} has {got} bytes, {dtype}{shape:?} needs {expected}")]
+    Size {
+        /// The tensor.
+        tensor: String,
+        /// Its element type.
+        dtype: DType,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Bytes that element type and shape need.
+        expected: u64,
+        /// Bytes of its range.
+        got: u64,
+    },
+    /// A tensor that begins before the previous one ends.
+    #[error(
+        "tensor {tensor:?} begins at {begin}, inside of tensor {previous:?}, which ends at {previous_end}"
+    )]
+    Overlap {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        begin: u64,
+        /// The tensor before it.
+        previous: String,
+        /// One after that one's last byte.
+        previous_end: u64,
+    },
+    /// Bytes before a tensor that belong to none.
+    #[error("tensor {tensor:?} begins at {begin}, a gap of {} bytes after {previous_end}", begin - previous_end)]
+    Gap {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte.
+        begin: u64,
+        /// Where the bytes before it end.
+        previous_end: u64,
+    },
+    /// Bytes after the last tensor that belong to none.
+    #[error("{} bytes after the last tensor: it ends at {end}, the data at {data_bytes}", data_bytes - end)]
+    Trailing {
+        /// One after the last tensor's last byte.
+        end: u64,
+        /// Bytes of the data area.
+        data_bytes: u64,
+    },
+    /// Data that is not aligned for its element type.
+    #[error("tensor {tensor:?} is at byte {file_offset} of the file, {dtype} needs a multiple of {}", dtype.bytes())]
+    Misaligned {
+        /// The tensor.
+        tensor: String,
+        /// Its first byte, from the start of the file.
+        file_offset: u64,
+        /// Its element type.
+        dtype: DType,
+    },
+}

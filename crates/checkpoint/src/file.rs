@@ -1,0 +1,65 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::header::{Entry, Header};
+use crate::identity::FileIdentity;
+
+/// The promise that nobody changes a checkpoint's files while they are mapped, made once and carried as a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Unmodified(());
+
+impl Unmodified {
+    /// Makes the promise, for every file that is opened with the value or a copy of it.
+    ///
+    /// # Safety
+    /// - No process changes or truncates the files that are opened under this promise while they are mapped.
+    #[must_use]
+    pub const unsafe fn promise() -> Self {
+        Self(())
+    }
+}
+
+/// A mapped file whose header was checked.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    pub(crate) identity: Arc<FileIdentity>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) bytes: Mmap,
+}
+
+impl MappedFile {
+    pub(crate) fn open(path: &Path, promise: Unmodified) -> Result<(Arc<Self>, Vec<Entry>)> {
+        // Looked at before it is opened: opening a pipe would wait for a writer.
+        let status = std::fs::metadata(path).map_err(io(path, "look at it"))?;
+        if !status.is_file() {
+            return Err(Error::NotAFile { path: path.to_owned() });
+        }
+        let bytes = map(path, promise)?;
+        let header = Header::parse(&bytes).map_err(|fault| Error::Bad { path: path.to_owned(), fault })?;
+        let identity = Arc::new(FileIdentity {
+            path: path.canonicalize().map_err(io(path, "resolve its path"))?,
+            bytes: bytes.len() as u64,
+            modified_ns: i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()),
+            header_sha256: Sha256::digest(&bytes[..header.bytes()]).into(),
+        });
+        let file = Self { identity, metadata: header.metadata().clone(), bytes };
+        Ok((Arc::new(file), header.into_entries()))
+    }
+}
+
+fn map(path: &Path, _promise: Unmodified) -> Result<Mmap> {
+    let file = std::fs::File::open(path).map_err(io(path, "open it"))?;
+    // SAFETY: the caller holds an `Unmodified`: no process changes or truncates the file while it is mapped.
+    unsafe { Mmap::map(&file) }.map_err(io(path, "map it"))
+}
+
+/// For `map_err`: the error of a call on a path.
+pub(crate) fn io(path: &Path, call: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { path: path.to_owned(), call, source }
+}

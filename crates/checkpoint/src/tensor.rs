@@ -1,0 +1,75 @@
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use lighterage_shape::{DType, Layout};
+
+use crate::file::MappedFile;
+use crate::header::Entry;
+use crate::identity::TensorIdentity;
+
+/// One tensor in a mapped file; a clone keeps the file mapped.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    name: Arc<str>,
+    layout: Layout,
+    range: Range<usize>,
+    file: Arc<MappedFile>,
+}
+
+impl Tensor {
+    /// The entry was read from the file's own header, which puts its range inside of the file.
+    pub(crate) fn new(file: &Arc<MappedFile>, entry: Entry) -> Self {
+        Self { name: entry.name.into(), layout: entry.layout, range: entry.range, file: Arc::clone(file) }
+    }
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Element type.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.layout.dtype()
+    }
+
+    /// Extents.
+    #[must_use]
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+
+    /// Element type and shape, in C order.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The file that it is in: absolute, symbolic links resolved.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.identity.path
+    }
+
+    /// Its bytes, in the mapped file, little-endian; as many as the layout has, aligned for the element type.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.file.bytes[self.range.clone()]
+    }
+
+    /// Which tensor of which file it is: the key for everything that is kept by tensor.
+    #[must_use]
+    pub fn identity(&self) -> TensorIdentity {
+        TensorIdentity {
+            file: Arc::clone(&self.file.identity),
+            name: Arc::clone(&self.name),
+            offset: self.range.start as u64,
+        }
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+}

@@ -1,0 +1,54 @@
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The connection between host and device memory, slowed down to a rate. All copies over it, of all streams and both ways, share the rate.
+#[derive(Debug)]
+pub(super) struct Link {
+    bytes_per_second: f64,
+    /// When the link has carried everything that was put on it so far.
+    free_at: Mutex<Instant>,
+}
+
+impl Link {
+    pub(super) fn new(bytes_per_second: f64) -> Self {
+        Self { bytes_per_second, free_at: Mutex::new(Instant::now()) }
+    }
+
+    /// Moves `bytes` bytes by `piece(from, length)` and returns no sooner than the link could have carried them.
+    ///
+    /// Pieces take about a millisecond each: long beside the imprecision of a sleep, short enough that copies of several streams
+    /// share the link fairly. A piece's end is reckoned from the end of the one before, not from when the sleep happened to return, so lateness does not add up.
+    pub(super) fn transfer(&self, bytes: usize, piece: impl Fn(usize, usize)) {
+        let step = self.piece_bytes();
+        let mut from = 0;
+        while from < bytes {
+            let length = step.min(bytes - from);
+            let done = self.occupy(length, from == 0);
+            piece(from, length);
+            thread::sleep(done.saturating_duration_since(Instant::now()));
+            from += length;
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to a range that fits"
+    )]
+    fn piece_bytes(&self) -> usize {
+        const PIECE_SECONDS: f64 = 1e-3;
+        (self.bytes_per_second * PIECE_SECONDS).clamp(1.0, 1e9) as usize
+    }
+
+    /// Books the link for so many bytes; when they are through. The first piece of a copy cannot use time that has passed.
+    #[expect(clippy::cast_precision_loss, reason = "a piece is far below 2^52 bytes")]
+    fn occupy(&self, bytes: usize, first: bool) -> Instant {
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if first {
+            *free_at = (*free_at).max(Instant::now());
+        }
+        *free_at += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        *free_at
+    }
+}

@@ -1,0 +1,319 @@
+//! The rules of chunks, reservations and maps, as arithmetic: `Host` and `Sim` both ask here, so they refuse alike.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::{Address, ChunkId, Error, Result};
+
+/// Where a chunk lies in physical memory: byte offsets, which aliases share.
+pub(crate) type Extent = Range<u64>;
+
+/// What exists on a device at a moment, for tests of leaks: all zero when everything was given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of physical memory.
+    pub bytes: u64,
+    /// Chunks, destroyed ones that are still mapped included.
+    pub chunks: usize,
+    /// Maps.
+    pub maps: usize,
+    /// Reservations.
+    pub reservations: usize,
+    /// Pieces of pinned host memory.
+    pub pins: usize,
+}
+
+/// What exists: chunks of physical memory, reservations of addresses, and maps of the first into the second.
+///
+/// Calls that need the operating system take it as a closure: it runs after the checks, and the books change only if it succeeds.
+#[derive(Debug)]
+pub(crate) struct Space {
+    page: u64,
+    capacity: u64,
+    used: u64,
+    next_chunk: u64,
+    /// Physical offsets only grow, so an extent is never reused.
+    next_offset: u64,
+    chunks: BTreeMap<ChunkId, Body>,
+    /// Address to length.
+    reservations: BTreeMap<u64, u64>,
+    /// Address to map.
+    maps: BTreeMap<u64, Map>,
+    /// Address of pinned host memory to length.
+    pins: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug)]
+struct Body {
+    extent: Extent,
+    maps: usize,
+    destroyed: bool,
+}
+
+#[derive(Debug)]
+struct Map {
+    bytes: u64,
+    chunk: ChunkId,
+    /// Physical offset of its first byte.
+    offset: u64,
+    accessible: bool,
+}
+
+impl Space {
+    pub(crate) fn new(page: u64, capacity: u64) -> Self {
+        Self {
+            page,
+            capacity,
+            used: 0,
+            next_chunk: 0,
+            next_offset: 0,
+            chunks: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            maps: BTreeMap::new(),
+            pins: BTreeMap::new(),
+        }
+    }
+
+    /// What `create` answers when there is no room.
+    pub(crate) const fn out_of_memory(&self, requested: u64) -> Error {
+        Error::OutOfMemory { requested, capacity: self.capacity, used: self.used }
+    }
+
+    pub(crate) fn create(&mut self, bytes: u64, fill: impl FnOnce(&Extent) -> Result<()>) -> Result<ChunkId> {
+        self.whole_pages("create", Address(0), bytes)?;
+        if bytes > self.capacity - self.used {
+            return Err(self.out_of_memory(bytes));
+        }
+        let Some(end) = self.next_offset.checked_add(bytes).filter(|end| *end <= OFFSETS) else {
+            return Err(self.out_of_memory(bytes));
+        };
+        let extent = self.next_offset..end;
+        fill(&extent)?;
+        let id = ChunkId(self.next_chunk);
+        self.next_chunk += 1;
+        self.next_offset = end;
+        self.used += bytes;
+        self.chunks.insert(id, Body { extent, maps: 0, destroyed: false });
+        Ok(id)
+    }
+
+    /// Destroys a chunk; its extent, to be freed, unless it is still mapped.
+    pub(crate) fn destroy(&mut self, chunk: ChunkId) -> Result<Option<Extent>> {
+        match self.chunks.get_mut(&chunk) {
+            Some(body) if !body.destroyed => body.destroyed = true,
+            _ => return Err(range_error("destroy", Address(0), 0, "no such chunk")),
+        }
+        Ok(self.release(chunk))
+    }
+
+    pub(crate) fn reserve(&mut self, bytes: u64, take: impl FnOnce() -> Result<Address>) -> Result<Address> {
+        self.whole_pages("reserve", Address(0), bytes)?;
+        let address = take()?;
+        self.reservations.insert(address.0, bytes);
+        Ok(address)
+    }
+
+    pub(crate) fn unreserve(
+        &mut self,
+        address: Address,
+        bytes: u64,
+        give: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.reservations.get(&address.0) != Some(&bytes) {
+            return Err(range_error("unreserve", address, bytes, "not a reservation"));
+        }
+        if self.maps.range(address.0..address.0 + bytes).next().is_some() {
+            return Err(range_error("unreserve", address, bytes, "still mapped"));
+        }
+        give()?;
+        self.reservations.remove(&address.0);
+        Ok(())
+    }
+
+    pub(crate) fn map(
+        &mut self,
+        address: Address,
+        chunk: ChunkId,
+        bytes: u64,
+        install: impl FnOnce(&Extent) -> Result<()>,
+    ) -> Result<()> {
+        self.whole_pages("map", address, bytes)?;
+        self.reserved("map", address, bytes)?;
+        let body = self.chunks.get(&chunk).filter(|body| !body.destroyed);
+        let Some(body) = body else {
+            return Err(range_error("map", address, bytes, "no such chunk"));
+        };
+        if body.extent.end - body.extent.start != bytes {
+            return Err(range_error("map", address, bytes, "not the size of the chunk"));
+        }
+        if self.maps_meeting(address, bytes).next().is_some() {
+            return Err(range_error("map", address, bytes, "already mapped"));
+        }
+        install(&body.extent)?;
+        let offset = body.extent.start;
+        self.maps.insert(address.0, Map { bytes, chunk, offset, accessible: false });
+        if let Some(body) = self.chunks.get_mut(&chunk) {
+            body.maps += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_access(
+        &mut self,
+        address: Address,
+        bytes: u64,
+        open: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        self.whole_maps("set_access", address, bytes)?;
+        open()?;
+        for (_, map) in self.maps.range_mut(address.0..address.0 + bytes) {
+            map.accessible = true;
+        }
+        Ok(())
+    }
+
+    /// Unmaps whole maps; the extents of destroyed chunks that were mapped nowhere else, to be freed.
+    pub(crate) fn unmap(
+        &mut self,
+        address: Address,
+        bytes: u64,
+        remove: impl FnOnce() -> Result<()>,
+    ) -> Result<Vec<Extent>> {
+        self.whole_maps("unmap", address, bytes)?;
+        remove()?;
+        let starts: Vec<u64> =
+            self.maps.range(address.0..address.0 + bytes).map(|(start, _)| *start).collect();
+        let mut freed = Vec::new();
+        for start in starts {
+            let Some(map) = self.maps.remove(&start) else { continue };
+            if let Some(body) = self.chunks.get_mut(&map.chunk) {
+                body.maps -= 1;
+            }
+            freed.extend(self.release(map.chunk));
+        }
+        Ok(freed)
+    }
+
+    pub(crate) fn pin(&mut self, bytes: u64, take: impl FnOnce() -> Result<Address>) -> Result<Address> {
+        let address = take()?;
+        self.pins.insert(address.0, bytes);
+        Ok(address)
+    }
+
+    pub(crate) fn unpin(
+        &mut self,
+        address: Address,
+        bytes: u64,
+        give: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.pins.get(&address.0) != Some(&bytes) {
+            return Err(range_error("unpin", address, bytes, "not pinned memory"));
+        }
+        give()?;
+        self.pins.remove(&address.0);
+        Ok(())
+    }
+
+    /// Refuses a range that a copy cannot touch: not wholly mapped, or without access.
+    pub(crate) fn accessible(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
+        let refuse = |reason| Err(range_error(call, address, bytes, reason));
+        let Some(end) = address.0.checked_add(bytes) else {
+            return refuse("past the end of the address space");
+        };
+        let mut next = address.0;
+        for (start, map) in self.maps_meeting(address, bytes) {
+            if start > next {
+                break;
+            }
+            if !map.accessible {
+                return refuse("mapped, but without access");
+            }
+            next = start + map.bytes;
+        }
+        if next < end { refuse("not mapped") } else { Ok(()) }
+    }
+
+    /// The physical bytes behind a mapped range, in the order of the addresses.
+    pub(crate) fn extents(&self, address: Address, bytes: u64) -> Vec<Extent> {
+        let end = address.0.saturating_add(bytes);
+        self.maps_meeting(address, bytes)
+            .map(|(start, map)| {
+                let (from, to) = (start.max(address.0), (start + map.bytes).min(end));
+                map.offset + (from - start)..map.offset + (to - start)
+            })
+            .collect()
+    }
+
+    /// Every reservation, for a backend that goes away.
+    pub(crate) fn reservations(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.reservations.iter().map(|(address, bytes)| (Address(*address), *bytes))
+    }
+
+    /// Every piece of pinned memory, for a backend that goes away.
+    pub(crate) fn pins(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.pins.iter().map(|(address, bytes)| (Address(*address), *bytes))
+    }
+
+    /// What exists now.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.used,
+            chunks: self.chunks.len(),
+            maps: self.maps.len(),
+            reservations: self.reservations.len(),
+            pins: self.pins.len(),
+        }
+    }
+
+    fn release(&mut self, chunk: ChunkId) -> Option<Extent> {
+        let gone = self.chunks.get(&chunk).is_some_and(|body| body.destroyed && body.maps == 0);
+        let body = if gone { self.chunks.remove(&chunk) } else { None }?;
+        self.used -= body.extent.end - body.extent.start;
+        Some(body.extent)
+    }
+
+    fn whole_pages(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
+        if bytes > 0 && bytes.is_multiple_of(self.page) && address.0.is_multiple_of(self.page) {
+            return Ok(());
+        }
+        Err(range_error(call, address, bytes, "not a multiple of the page"))
+    }
+
+    fn reserved(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
+        let inside = self.reservations.range(..=address.0).next_back().is_some_and(|(start, length)| {
+            address.0.checked_add(bytes).is_some_and(|end| end <= start + length)
+        });
+        if inside { Ok(()) } else { Err(range_error(call, address, bytes, "outside of a reservation")) }
+    }
+
+    fn whole_maps(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
+        self.whole_pages(call, address, bytes)?;
+        self.reserved(call, address, bytes)?;
+        let mut next = address.0;
+        for (start, map) in self.maps.range(address.0..address.0 + bytes) {
+            if *start != next {
+                break;
+            }
+            next = start + map.bytes;
+        }
+        if next == address.0 + bytes {
+            return Ok(());
+        }
+        Err(range_error(call, address, bytes, "not a range of whole maps"))
+    }
+
+    /// The maps that share a byte with the range, by address.
+    fn maps_meeting(&self, address: Address, bytes: u64) -> impl Iterator<Item = (u64, &Map)> {
+        let end = address.0.saturating_add(bytes);
+        let before = self.maps.range(..address.0).next_back();
+        let before = before.filter(move |(start, map)| *start + map.bytes > address.0 && bytes > 0);
+        before.into_iter().chain(self.maps.range(address.0..end)).map(|(start, map)| (*start, map))
+    }
+}
+
+/// Physical offsets end here: a file cannot be longer than an `i64` says.
+pub(crate) const OFFSETS: u64 = 1 << 62;
+
+fn range_error(call: &'static str, address: Address, bytes: u64, reason: &'static str) -> Error {
+    Error::Range { call, address, bytes, reason }
+}

@@ -1,0 +1,228 @@
+use half::bf16;
+use lighterage_device::{Backend, View};
+use lighterage_ops::{self as ops, ActivationKind, Queue, Tensor};
+use lighterage_pager::Pager;
+use lighterage_shape::DType;
+
+use crate::error::expect_view;
+use crate::linear::{Call, LinearUnit, Run};
+use crate::loader::{Dims, Loader};
+use crate::names::Side;
+use crate::{Config, Error, Result};
+
+/// Columns of the sinusoids of timestep and guidance.
+const SINUSOID_COLUMNS: usize = 256;
+
+/// What the modulation of all steps depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditioning<'a> {
+    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, which is the scheduler's divided by 1000. A bf16 model rounds
+    /// it, and its product with 1000 again; what a pipeline rounds before that is its own business.
+    pub timesteps: &'a [f32],
+    /// Embedded guidance, for instance 3.5. A model without guidance embedding (schnell) does not look at it.
+    pub guidance: Option<f32>,
+    /// `[1, pooled]` or `[pooled]`: the pooled text vector, of the model's element type.
+    pub pooled: View<'a>,
+}
+
+/// The modulation vectors of every block for every step: row `i` of each tensor belongs to step `i`.
+#[derive(Debug)]
+pub struct Modulations<B: Backend> {
+    steps: usize,
+    /// Text and image of each double block: `[steps, 6 width]`, shift, scale, gate of attention, then of the feed-forward network.
+    pub(crate) doubles: Vec<[Tensor<B>; 2]>,
+    /// `[steps, 3 width]`: shift, scale, gate.
+    pub(crate) singles: Vec<Tensor<B>>,
+    /// `[steps, 2 width]`: shift, scale. A model without a last layer has none.
+    pub(crate) last: Option<Tensor<B>>,
+}
+
+impl<B: Backend> Modulations<B> {
+    /// For how many steps.
+    #[must_use]
+    pub const fn steps(&self) -> usize {
+        self.steps
+    }
+
+    pub(crate) fn check_step(&self, step: usize) -> Result<()> {
+        if step < self.steps {
+            return Ok(());
+        }
+        let needs = format!("below {}, the number of steps", self.steps);
+        Err(Error::Value { name: "step", got: step.to_string(), needs })
+    }
+}
+
+/// Linear, `SiLU`, linear.
+#[derive(Clone, Copy, Debug)]
+struct Embedder([LinearUnit; 2]);
+
+impl Embedder {
+    fn new(loader: &mut Loader<'_>, diffusers: &str, bfl: &str, inner: usize) -> Result<Self> {
+        let width = loader.dims.width;
+        let first = loader.names.whole(
+            &format!("time_text_embed.{diffusers}.linear_1"),
+            &format!("{bfl}.in_layer"),
+            width,
+        );
+        let second = loader.names.whole(
+            &format!("time_text_embed.{diffusers}.linear_2"),
+            &format!("{bfl}.out_layer"),
+            width,
+        );
+        Ok(Self([loader.linear(&first, inner)?, loader.linear(&second, width)?]))
+    }
+
+    /// `[rows, inner]` to `[rows, width]`.
+    fn run<B: Backend>(&self, run: Run<'_, B>, x: View<'_>) -> Result<Tensor<B>> {
+        let shape = [x.shape()[0], self.0[0].columns];
+        let hidden = run.queue.tensor(x.dtype(), &shape, "embedder hidden")?;
+        self.0[0].run(run, Call::activated(x, hidden.view(), ActivationKind::Silu))?;
+        let out = run.queue.tensor(x.dtype(), &shape, "embedder")?;
+        self.0[1].run(run, Call::plain(hidden.view(), out.view()))?;
+        Ok(out)
+    }
+}
+
+/// The embedders of timestep, guidance and pooled text, and the modulation linears of all blocks: the units that only the hoisted
+/// phase reads.
+#[derive(Debug)]
+pub(crate) struct Conditioner {
+    time: Embedder,
+    guidance: Option<Embedder>,
+    pooled: Embedder,
+    /// Text and image.
+    doubles: Vec<[LinearUnit; 2]>,
+    singles: Vec<LinearUnit>,
+    last: Option<LinearUnit>,
+    pooled_columns: usize,
+    dims: Dims,
+}
+
+impl Conditioner {
+    /// `has_last`: whether the model ends in a modulated norm (the transformer) or not (InfuseNet).
+    pub(crate) fn new(config: &Config, loader: &mut Loader<'_>, has_last: bool) -> Result<Self> {
+        let (names, dims) = (loader.names, loader.dims);
+        let time = Embedder::new(loader, "timestep_embedder", "time_in", SINUSOID_COLUMNS)?;
+        let guidance = config
+            .guidance_embeds
+            .then(|| Embedder::new(loader, "guidance_embedder", "guidance_in", SINUSOID_COLUMNS))
+            .transpose()?;
+        let pooled = Embedder::new(loader, "text_embedder", "vector_in", config.pooled_projection_dim)?;
+        let mut modulation = |module| loader.linear(&module, dims.width);
+        let mut doubles = Vec::new();
+        for block in 0..config.num_layers {
+            let text = modulation(names.double_modulation(block, Side::Text, dims.width))?;
+            let image = modulation(names.double_modulation(block, Side::Image, dims.width))?;
+            doubles.push([text, image]);
+        }
+        let mut singles = Vec::new();
+        for block in 0..config.num_single_layers {
+            singles.push(modulation(names.single_modulation(block, dims.width))?);
+        }
+        let last = has_last.then(|| modulation(names.out_modulation(dims.width))).transpose()?;
+        Ok(Self {
+            time,
+            guidance,
+            pooled,
+            doubles,
+            singles,
+            last,
+            pooled_columns: config.pooled_projection_dim,
+            dims,
+        })
+    }
+
+    /// Every modulation vector of every step: each linear runs once, over all steps as its rows.
+    pub(crate) fn condition<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+        conditioning: &Conditioning<'_>,
+    ) -> Result<Modulations<B>> {
+        let run = Run { queue, pager };
+        let vector = self.vector(run, conditioning)?;
+        let modulate = |linear: &LinearUnit| -> Result<Tensor<B>> {
+            let shape = [vector.shape()[0], linear.columns];
+            let out = queue.tensor(self.dims.dtype, &shape, "modulation")?;
+            linear.run(run, Call::plain(vector.view(), out.view()))?;
+            Ok(out)
+        };
+        let mut doubles = Vec::new();
+        for [text, image] in &self.doubles {
+            doubles.push([modulate(text)?, modulate(image)?]);
+        }
+        let singles = self.singles.iter().map(modulate).collect::<Result<_>>()?;
+        let last = self.last.as_ref().map(modulate).transpose()?;
+        Ok(Modulations { steps: conditioning.timesteps.len(), doubles, singles, last })
+    }
+
+    /// `SiLU((time + guidance) + pooled)`, `[steps, width]`, the sums in this order.
+    fn vector<B: Backend>(&self, run: Run<'_, B>, conditioning: &Conditioning<'_>) -> Result<Tensor<B>> {
+        let pooled = self.check(conditioning)?;
+        let sum = self.time.run(run, self.sinusoid(run, conditioning.timesteps)?.view())?;
+        if let Some((embedder, guidance)) = self.guidance.as_ref().zip(conditioning.guidance) {
+            let guidance = embedder.run(run, self.sinusoid(run, &[guidance])?.view())?;
+            add_row(run, &sum, &guidance)?;
+        }
+        add_row(run, &sum, &self.pooled.run(run, pooled)?)?;
+        let x = sum.view();
+        ops::activation(run.queue, &ops::Activation { x, kind: ActivationKind::Silu, out: x })?;
+        Ok(sum)
+    }
+
+    /// The pooled vector as a row.
+    fn check<'a>(&self, conditioning: &Conditioning<'a>) -> Result<View<'a>> {
+        if conditioning.timesteps.is_empty() {
+            return Err(Error::Value {
+                name: "timesteps",
+                got: "empty".into(),
+                needs: "one for each step".into(),
+            });
+        }
+        if self.guidance.is_some() && conditioning.guidance.is_none() {
+            let needs = "a number: the model has a guidance embedding".into();
+            return Err(Error::Value { name: "guidance", got: "not given".into(), needs });
+        }
+        let (pooled, row) = (conditioning.pooled, [1, self.pooled_columns]);
+        let shape = if pooled.shape().len() == 1 { &row[1..] } else { &row };
+        expect_view("pooled", pooled, self.dims.dtype, shape)?;
+        Ok(pooled.reshape(&row)?)
+    }
+
+    fn sinusoid<B: Backend>(&self, run: Run<'_, B>, values: &[f32]) -> Result<Tensor<B>> {
+        let thousandths: Vec<f32> =
+            values.iter().map(|value| thousand_times(*value, self.dims.dtype)).collect();
+        let values = run.queue.upload(&thousandths, &[thousandths.len()], "sinusoid values")?;
+        let out = run.queue.tensor(self.dims.dtype, &[thousandths.len(), SINUSOID_COLUMNS], "sinusoid")?;
+        ops::sinusoid(run.queue, &ops::Sinusoid { values: values.view(), out: out.view() })?;
+        Ok(out)
+    }
+}
+
+/// `1000 value` as the reference computes it: a bf16 model rounds the value and the product, so that 3.5 becomes 3504.
+fn thousand_times(value: f32, dtype: DType) -> f32 {
+    match dtype {
+        DType::Bf16 => bf16::from_f32(bf16::from_f32(value).to_f32() * 1000.0).to_f32(),
+        _ => value * 1000.0,
+    }
+}
+
+/// Adds the one row of `row` to every row of `sum`.
+fn add_row<B: Backend>(run: Run<'_, B>, sum: &Tensor<B>, row: &Tensor<B>) -> Result<()> {
+    Ok(ops::add(run.queue, &ops::Add { a: sum.view(), b: row.view(), scale: 1.0, out: sum.view() })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_guidance_and_timestep() {
+        // Published: 3.5 * 1000 = 3504 and 1.0 * 1000 = 1000 in bf16.
+        assert_eq!(thousand_times(3.5, DType::Bf16), 3504.0);
+        assert_eq!(thousand_times(1.0, DType::Bf16), 1000.0);
+        assert_eq!(thousand_times(0.7, DType::Bf16), 700.0);
+        assert_eq!(thousand_times(3.5, DType::F32), 3500.0);
+    }
+}

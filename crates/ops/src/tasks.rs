@@ -1,0 +1,71 @@
+//! How a host function divides its work: by sizes alone, so that the number of threads changes who computes a value, never the value.
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use lighterage_device::Workers;
+
+use crate::isa::compiled_for;
+use crate::rows::PIECE;
+
+/// Elements of a task: some ten microseconds of work, a hundred times what it costs to hand a task to a thread.
+const TASK_ELEMENTS: usize = 1 << 14;
+
+/// Runs `body` on ranges that together are all of `rows` rows of `columns` elements; small work runs on the calling thread.
+pub(crate) fn for_rows(
+    workers: &Workers,
+    rows: usize,
+    columns: usize,
+    body: impl Fn(Range<usize>) + Send + Sync,
+) {
+    let grain = (TASK_ELEMENTS / columns.max(1)).max(1);
+    workers.for_each(rows.div_ceil(grain), |task| {
+        let range = task * grain..((task + 1) * grain).min(rows);
+        compiled_for(
+            workers.isa(),
+            #[inline(always)]
+            || body(range),
+        );
+    });
+}
+
+/// Runs `body(row, start, length)` on pieces of at most [`PIECE`] elements that together are a `rows` x `columns` matrix.
+pub(crate) fn for_pieces(
+    workers: &Workers,
+    rows: usize,
+    columns: usize,
+    body: impl Fn(usize, usize, usize) + Send + Sync,
+) {
+    let pieces = columns.div_ceil(PIECE);
+    for_rows(
+        workers,
+        rows * pieces,
+        columns.min(PIECE),
+        #[inline(always)]
+        |range| {
+            for index in range {
+                let (row, start) = (index / pieces, index % pieces * PIECE);
+                body(row, start, PIECE.min(columns - start));
+            }
+        },
+    );
+}
+
+/// `[of(0), .., of(count - 1)]`, computed in any order.
+pub(crate) fn map<T: Send + Sync>(
+    workers: &Workers,
+    count: usize,
+    of: impl Fn(usize) -> T + Send + Sync,
+) -> Vec<T> {
+    let slots: Vec<OnceLock<T>> = (0..count).map(|_| OnceLock::new()).collect();
+    workers.for_each(count, |index| {
+        compiled_for(
+            workers.isa(),
+            #[inline(always)]
+            || {
+                let value = of(index);
+                slots[index].get_or_init(|| value);
+            },
+        );
+    });
+    slots.into_iter().filter_map(OnceLock::into_inner).collect()
+}

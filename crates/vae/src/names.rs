@@ -1,0 +1,140 @@
+use lighterage_checkpoint::Checkpoint;
+
+/// Which half of the autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Encoder,
+    Decoder,
+}
+
+/// Who named the tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    Diffusers,
+    /// Black Forest Labs' `ae.safetensors`, after CompVis. Its decoder numbers the levels from full size on, diffusers' from the middle on.
+    Bfl,
+}
+
+/// What one half's parts are called in a checkpoint. Levels count in the order of use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    spelling: Spelling,
+    side: Side,
+    levels: usize,
+}
+
+/// What the parts of the middle attention are called.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AttentionNames {
+    pub(crate) norm: String,
+    pub(crate) qkv: [String; 3],
+    pub(crate) out: String,
+}
+
+impl Names {
+    pub(crate) fn new(checkpoint: &Checkpoint, side: Side, levels: usize) -> Self {
+        let bfl = checkpoint.tensors().any(|tensor| tensor.name().contains(".mid.block_1."));
+        Self { spelling: if bfl { Spelling::Bfl } else { Spelling::Diffusers }, side, levels }
+    }
+
+    pub(crate) fn conv_in(self) -> String {
+        format!("{}.conv_in", self.side())
+    }
+
+    pub(crate) fn conv_out(self) -> String {
+        format!("{}.conv_out", self.side())
+    }
+
+    pub(crate) fn norm_out(self) -> String {
+        format!("{}.{}", self.side(), self.pick("conv_norm_out", "norm_out"))
+    }
+
+    /// `index` is 0 before the attention, 1 after it.
+    pub(crate) fn middle_resnet(self, index: usize) -> String {
+        match self.spelling {
+            Spelling::Diffusers => format!("{}.mid_block.resnets.{index}", self.side()),
+            Spelling::Bfl => format!("{}.mid.block_{}", self.side(), index + 1),
+        }
+    }
+
+    pub(crate) fn attention(self) -> AttentionNames {
+        let base = format!("{}.{}", self.side(), self.pick("mid_block.attentions.0", "mid.attn_1"));
+        let part = |diffusers, bfl| format!("{base}.{}", self.pick(diffusers, bfl));
+        AttentionNames {
+            norm: part("group_norm", "norm"),
+            qkv: [part("to_q", "q"), part("to_k", "k"), part("to_v", "v")],
+            out: part("to_out.0", "proj_out"),
+        }
+    }
+
+    pub(crate) fn resnet(self, level: usize, block: usize) -> String {
+        format!("{}.{}.{block}", self.level(level), self.pick("resnets", "block"))
+    }
+
+    pub(crate) fn resample(self, level: usize) -> String {
+        let name = match self.side {
+            Side::Encoder => self.pick("downsamplers.0.conv", "downsample.conv"),
+            Side::Decoder => self.pick("upsamplers.0.conv", "upsample.conv"),
+        };
+        format!("{}.{name}", self.level(level))
+    }
+
+    /// Within a residual block.
+    pub(crate) const fn shortcut(self) -> &'static str {
+        self.pick("conv_shortcut", "nin_shortcut")
+    }
+
+    fn level(self, level: usize) -> String {
+        match (self.side, self.spelling) {
+            (Side::Encoder, Spelling::Diffusers) => format!("encoder.down_blocks.{level}"),
+            (Side::Encoder, Spelling::Bfl) => format!("encoder.down.{level}"),
+            (Side::Decoder, Spelling::Diffusers) => format!("decoder.up_blocks.{level}"),
+            (Side::Decoder, Spelling::Bfl) => format!("decoder.up.{}", self.levels - 1 - level),
+        }
+    }
+
+    const fn side(self) -> &'static str {
+        match self.side {
+            Side::Encoder => "encoder",
+            Side::Decoder => "decoder",
+        }
+    }
+
+    const fn pick(self, diffusers: &'static str, bfl: &'static str) -> &'static str {
+        match self.spelling {
+            Spelling::Diffusers => diffusers,
+            Spelling::Bfl => bfl,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(spelling: Spelling, side: Side) -> Names {
+        Names { spelling, side, levels: 4 }
+    }
+
+    #[test]
+    fn decoder_levels_of_bfl_count_backwards() {
+        assert_eq!(names(Spelling::Bfl, Side::Decoder).resnet(0, 2), "decoder.up.3.block.2");
+        assert_eq!(names(Spelling::Diffusers, Side::Decoder).resnet(0, 2), "decoder.up_blocks.0.resnets.2");
+        assert_eq!(names(Spelling::Bfl, Side::Decoder).resample(2), "decoder.up.1.upsample.conv");
+    }
+
+    #[test]
+    fn encoder_levels_count_alike() {
+        assert_eq!(names(Spelling::Bfl, Side::Encoder).resnet(1, 0), "encoder.down.1.block.0");
+        assert_eq!(names(Spelling::Diffusers, Side::Encoder).resample(1), "encoder.down_blocks.1.downsamplers.0.conv");
+    }
+
+    #[test]
+    fn middle_is_spelled_both_ways() {
+        assert_eq!(names(Spelling::Bfl, Side::Encoder).middle_resnet(1), "encoder.mid.block_2");
+        assert_eq!(names(Spelling::Bfl, Side::Encoder).attention().out, "encoder.mid.attn_1.proj_out");
+        let attention = names(Spelling::Diffusers, Side::Decoder).attention();
+        assert_eq!(attention.qkv[1], "decoder.mid_block.attentions.0.to_k");
+        assert_eq!(attention.norm, "decoder.mid_block.attentions.0.group_norm");
+    }
+}

@@ -1,0 +1,108 @@
+use half::bf16;
+use lighterage_device::{Backend, View};
+use lighterage_ops::{Queue, Tensor};
+use lighterage_shape::DType;
+
+use crate::run::Run;
+use crate::{Axis, Result, Tiling};
+
+/// What one latent position stands for, on both sides of a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    /// Input positions along one side.
+    pub(crate) input: usize,
+    /// Output positions along one side.
+    pub(crate) output: usize,
+    /// Channels of the output.
+    pub(crate) channels: usize,
+}
+
+/// Runs `pass` on the image, or on each of its tiles, whose results are blended on the host, in a fixed order.
+pub(crate) fn in_tiles<B: Backend>(
+    image: View<'_>,
+    scale: Scale,
+    tiling: Option<Tiling>,
+    run: &Run<'_, B>,
+    pass: impl Fn(View<'_>) -> Result<Tensor<B>>,
+) -> Result<Tensor<B>> {
+    let extents = [image.shape()[0], image.shape()[1]].map(|side| side / scale.input);
+    let axes = extents.map(|extent| tiling.map_or(Axis::whole(extent), |tiling| tiling.axis(extent)));
+    if axes.iter().all(|axis| axis.count() == 1) {
+        return pass(image);
+    }
+    let [rows, columns] = axes;
+    let mut picture = Picture::new(extents.map(|extent| extent * scale.output), scale.channels);
+    for row in 0..rows.count() {
+        for column in 0..columns.count() {
+            let spans = [rows.span(row), columns.span(column)];
+            let tile = cut(image, spans.each_ref().map(|span| span.start * scale.input..span.end * scale.input), run)?;
+            let result = pass(tile.view())?;
+            drop(tile);
+            if let Some(values) = read_f32(run.queue, &result)? {
+                let start = spans.map(|span| span.start * scale.output);
+                let weights = [rows.weights(row, scale.output), columns.weights(column, scale.output)];
+                picture.add(start, &weights, &values);
+            }
+        }
+    }
+    picture.upload(run)
+}
+
+/// A tile of an image, contiguous.
+fn cut<B: Backend>(
+    image: View<'_>,
+    [rows, columns]: [std::ops::Range<usize>; 2],
+    run: &Run<'_, B>,
+) -> Result<Tensor<B>> {
+    let tile = run.image([rows.len(), columns.len(), image.shape()[2]], "vae tile")?;
+    for (index, row) in rows.enumerate() {
+        let source = image.rows(row, 1)?.narrow(1, columns.start, columns.len())?;
+        run.queue.stream().copy(tile.view().rows(index, 1)?, source)?;
+    }
+    Ok(tile)
+}
+
+/// The blended result, on the host.
+struct Picture {
+    size: [usize; 2],
+    channels: usize,
+    values: Vec<f32>,
+}
+
+impl Picture {
+    fn new(size: [usize; 2], channels: usize) -> Self {
+        Self { size, channels, values: vec![0.0; size[0] * size[1] * channels] }
+    }
+
+    /// Adds a tile that starts at `start`, weighted along both sides.
+    fn add(&mut self, start: [usize; 2], [down, across]: &[Vec<f32>; 2], tile: &[f32]) {
+        let tile_rows = tile.chunks_exact(across.len() * self.channels);
+        let rows = self.values.chunks_exact_mut(self.size[1] * self.channels).skip(start[0]);
+        for ((row, tile_row), down) in rows.zip(tile_rows).zip(down) {
+            let pixels = row.chunks_exact_mut(self.channels).skip(start[1]);
+            for ((pixel, tile_pixel), across) in pixels.zip(tile_row.chunks_exact(self.channels)).zip(across) {
+                for (value, tile_value) in pixel.iter_mut().zip(tile_pixel) {
+                    *value += down * across * tile_value;
+                }
+            }
+        }
+    }
+
+    fn upload<B: Backend>(&self, run: &Run<'_, B>) -> Result<Tensor<B>> {
+        let shape = [self.size[0], self.size[1], self.channels];
+        if run.dtype == DType::F32 {
+            return Ok(run.queue.upload(&self.values, &shape, "vae blended")?);
+        }
+        let rounded: Vec<bf16> = self.values.iter().map(|value| bf16::from_f32(*value)).collect();
+        Ok(run.queue.upload(&rounded, &shape, "vae blended")?)
+    }
+}
+
+/// A tensor's values as f32; `None` where memory has no bytes (`Sim`).
+pub(crate) fn read_f32<B: Backend>(queue: &Queue<B>, tensor: &Tensor<B>) -> Result<Option<Vec<f32>>> {
+    if tensor.dtype() == DType::F32 {
+        return Ok(queue.read::<f32>(tensor.view())?);
+    }
+    let values = queue.read::<bf16>(tensor.view())?;
+    Ok(values.map(|values| values.into_iter().map(bf16::to_f32).collect()))
+}
