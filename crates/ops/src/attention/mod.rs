@@ -2,8 +2,6 @@ mod buckets;
 mod host;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod speed;
 
 use half::bf16;
 use lighterage_device::{Backend, Grid, View};

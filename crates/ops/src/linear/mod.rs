@@ -1,8 +1,6 @@
 mod host;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod speed;
 
 use half::bf16;
 use lighterage_device::{Backend, Grid, View};
