@@ -98,7 +98,9 @@ impl<E: HostElement> RowSource<E> for Neighbourhoods<E> {
                     let from = self.x.wrapping_add(pixel * channels + channel);
                     // SAFETY: the pixel is inside of the input (`pixel`), and `count` of its channels from `channel` on exist.
                     let source = unsafe { std::slice::from_raw_parts(from, count) };
-                    target.iter_mut().zip(source).for_each(|(packed, value)| *packed = S::pack(*value));
+                    for (packed, value) in target.iter_mut().zip(source) {
+                        *packed = S::pack(*value);
+                    }
                 }
             }
             done += count;
@@ -121,8 +123,7 @@ impl<E> Neighbourhoods<E> {
 /// `2 pixels out_channels kernel^2 in_channels` FLOPs, padding included; every tensor is read or written once.
 fn cost(params: &Conv2dParams, element_bytes: usize) -> Cost {
     let pixels = f64::from(params.out_height) * f64::from(params.out_width);
-    let weight =
-        f64::from(params.out_channels) * f64::from(params.kernel).powi(2) * f64::from(params.in_channels);
+    let weight = f64::from(params.out_channels) * f64::from(params.kernel).powi(2) * f64::from(params.in_channels);
     let input = f64::from(params.height) * f64::from(params.width) * f64::from(params.in_channels);
     let outputs = if params.residual == 0 { 1.0 } else { 2.0 } * pixels * f64::from(params.out_channels);
     let bias = if params.bias == 0 { 0.0 } else { f64::from(params.out_channels) };

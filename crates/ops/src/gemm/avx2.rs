@@ -37,6 +37,12 @@ impl<E: Float> Simd<E> for Avx2 {
         unsafe { pack::pack_columns::<E, Self>(source, stride, lanes, length, panel) }
     }
 
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        // SAFETY: the caller's promise.
+        unsafe { pack::pack_rows::<E, Self>(source, stride, lanes, length, panel) }
+    }
+
     #[target_feature(enable = "avx2,fma")]
     unsafe fn enter<J: Job<E>>(job: &J, task: usize) {
         job.run::<Self>(task);
@@ -45,11 +51,8 @@ impl<E: Float> Simd<E> for Avx2 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn tile(rows: usize, tile: &Tile) {
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
-            let part = Tile {
-                a: tile.a.wrapping_add(first * ROW_STRIDE),
-                c: tile.c.wrapping_add(first * tile.c_stride),
-                ..*tile
-            };
+            let part =
+                Tile { a: tile.a.wrapping_add(first * ROW_STRIDE), c: tile.c.wrapping_add(first * tile.c_stride), ..*tile };
             match rows - first {
                 // SAFETY: the caller's promise, for some of its rows.
                 1 => unsafe { multiply::<1>(&part) },

@@ -27,6 +27,12 @@ impl<E: Float> Simd<E> for Portable {
         unsafe { pack::pack_columns::<E, Self>(source, stride, lanes, length, panel) }
     }
 
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        // SAFETY: the caller's promise.
+        unsafe { pack::pack_rows::<E, Self>(source, stride, lanes, length, panel) }
+    }
+
     unsafe fn enter<J: Job<E>>(job: &J, task: usize) {
         job.run::<Self>(task);
     }
@@ -34,14 +40,11 @@ impl<E: Float> Simd<E> for Portable {
     unsafe fn tile(rows: usize, tile: &Tile) {
         for row in 0..rows {
             // SAFETY: the caller's promise: `words` words of each row, `words * LANES` of the panel, `LANES` of each row of c.
-            let a = unsafe {
-                std::slice::from_raw_parts(tile.a.wrapping_add(row * ROW_STRIDE).cast(), tile.words)
-            };
+            let a = unsafe { std::slice::from_raw_parts(tile.a.wrapping_add(row * ROW_STRIDE).cast(), tile.words) };
             // SAFETY: as above.
             let b = unsafe { std::slice::from_raw_parts(tile.b.cast(), tile.words * LANES) };
             // SAFETY: as above; c is written by this tile alone.
-            let c =
-                unsafe { std::slice::from_raw_parts_mut(tile.c.wrapping_add(row * tile.c_stride), LANES) };
+            let c = unsafe { std::slice::from_raw_parts_mut(tile.c.wrapping_add(row * tile.c_stride), LANES) };
             multiply_row(a, b, c, tile.accumulate);
         }
     }

@@ -79,8 +79,7 @@ impl<E: HostElement> RowSource<E> for Rows<E> {
     #[inline(always)]
     unsafe fn pack<S: Simd<E>>(&self, row: usize, start: usize, length: usize, packed: &mut [u32]) {
         // SAFETY: the row and its elements exist: the caller's promise.
-        let elements =
-            unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
+        let elements = unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
         pack_row::<E, S>(elements, packed);
     }
 }

@@ -69,8 +69,7 @@ impl<'a> Linear<'a> {
         let x = check.tensor("x", self.x)?.dense_rows()?;
         let dtype = x.float()?;
         let ([rows, inner], [columns, _]) = (x.extents()?, check.tensor("weight", self.weight)?.extents()?);
-        let weight =
-            check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
+        let weight = check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
         out.is(dtype, &[rows, columns])?;
         x.apart(out)?;
         let vector = |name, view: Option<View<'a>>| -> Result<u64> {
@@ -80,11 +79,7 @@ impl<'a> Linear<'a> {
         let (residual, residual_stride) = match self.residual {
             None => (0, 0),
             Some(Residual { x, .. }) => {
-                let x = check
-                    .tensor("residual", x)?
-                    .is(dtype, &[rows, columns])?
-                    .dense_rows()?
-                    .same_or_apart(out)?;
+                let x = check.tensor("residual", x)?.is(dtype, &[rows, columns])?.dense_rows()?.same_or_apart(out)?;
                 (x.address(), x.stride(0))
             }
         };

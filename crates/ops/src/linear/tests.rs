@@ -104,9 +104,7 @@ impl<E: HostElement> Tensors<E> {
         let mut out = Vec::new();
         for row in 0..case.rows {
             for column in 0..case.columns {
-                let pairs = x[row * case.inner..][..case.inner]
-                    .iter()
-                    .zip(&weight[column * case.inner..][..case.inner]);
+                let pairs = x[row * case.inner..][..case.inner].iter().zip(&weight[column * case.inner..][..case.inner]);
                 let mut sum: f64 = pairs.map(|(x, weight)| f64::from(*x) * f64::from(*weight)).sum();
                 if case.bias {
                     sum += f64::from(bias[column]);
@@ -245,9 +243,7 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let bits = |threads| {
-                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
-            };
+            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
@@ -255,8 +251,7 @@ fn threads_do_not_change_a_bit() {
         }
     }
     // Above the work that runs inline.
-    let case =
-        Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
+    let case = Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
     check::<f32>(case);
     check::<bf16>(case);
 }
