@@ -69,6 +69,9 @@ impl Registry<'_> {
 
     fn stacked(&self, names: &[String], suffix: &str, rows: usize, rest: &[usize]) -> Result<TensorSpec> {
         let full: Vec<String> = names.iter().map(|name| format!("{name}{suffix}")).collect();
+        let single: Vec<usize> = std::iter::once(rows).chain(rest.iter().copied()).collect();
+        // A stack only asks for enough rows; here they must be all.
+        full.iter().try_for_each(|name| self.whole(name, &single).map(drop))?;
         let pieces: Vec<_> = full.iter().map(|name| (name.as_str(), 0..rows)).collect();
         let shape: Vec<usize> = std::iter::once(rows * names.len()).chain(rest.iter().copied()).collect();
         Ok(TensorSpec::stacked(self.checkpoint, &pieces, &shape, self.dtype)?)
