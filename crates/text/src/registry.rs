@@ -25,7 +25,13 @@ impl Registry<'_> {
     }
 
     /// As `stack`, with biases.
-    pub(crate) fn biased_stack(&mut self, unit: &str, names: &[String], out: usize, inner: usize) -> Result<UnitId> {
+    pub(crate) fn biased_stack(
+        &mut self,
+        unit: &str,
+        names: &[String],
+        out: usize,
+        inner: usize,
+    ) -> Result<UnitId> {
         let weight = self.stacked(names, ".weight", out, &[inner])?;
         let bias = self.stacked(names, ".bias", out, &[])?;
         Ok(self.add(unit, vec![weight, bias]))

@@ -30,7 +30,8 @@ fn cycle_on<B: Backend>(queue: &Queue<B>) -> Vec<UnitId> {
 }
 
 fn dry() -> Vec<UnitId> {
-    let device = Device::new(Sim::new(SimConfig::default()).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
+    let device =
+        Device::new(Sim::new(SimConfig::default()).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 };
     cycle_on(&Queue::new(Pool::new(&stream, config).unwrap()))

@@ -28,7 +28,11 @@ fn check_t5(ids: &[u32], change: impl Fn(&mut Vec<Plain>), expected: &str) {
 #[test]
 fn id_beyond_the_vocabulary_is_named_with_its_size() {
     check_clip(&[1, 300], "token id 300 at position 1 is not in the vocabulary of 300");
-    check_t5(&[5, 4, u32::MAX], |_| (), "token id 4294967295 at position 2 is not in the vocabulary of 300 (shared.weight)");
+    check_t5(
+        &[5, 4, u32::MAX],
+        |_| (),
+        "token id 4294967295 at position 2 is not in the vocabulary of 300 (shared.weight)",
+    );
 }
 
 #[test]
@@ -61,7 +65,8 @@ fn check_tokenizers(files: &[(&str, &str)], clip: &str, t5: &str) {
     for (name, text) in files {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
-    let found = ClipTokenizer::open(folder.path()).and_then(|tokenizer| tokenizer.encode("a", 77)).unwrap_err();
+    let found =
+        ClipTokenizer::open(folder.path()).and_then(|tokenizer| tokenizer.encode("a", 77)).unwrap_err();
     assert!(found.to_string().contains(clip), "clip: {found}");
     let found = T5Tokenizer::open(folder.path()).and_then(|tokenizer| tokenizer.encode("a", 77)).unwrap_err();
     assert!(found.to_string().contains(t5), "t5: {found}");
@@ -70,7 +75,11 @@ fn check_tokenizers(files: &[(&str, &str)], clip: &str, t5: &str) {
 #[test]
 fn missing_tokenizer_files_are_named() {
     check_tokenizers(&[], "needs tokenizer.json, or vocab.json and merges.txt", "needs tokenizer.json");
-    check_tokenizers(&[("vocab.json", "{}"), ("spiece.model", "")], "vocab.json and merges.txt", "there is a spiece.model");
+    check_tokenizers(
+        &[("vocab.json", "{}"), ("spiece.model", "")],
+        "vocab.json and merges.txt",
+        "there is a spiece.model",
+    );
 }
 
 #[test]
@@ -81,7 +90,11 @@ fn broken_tokenizer_files_are_named() {
     let lacking = r#"{"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0]]}}"#;
     check_tokenizers(&[("tokenizer.json", lacking)], "tokenizer.json: ", "there is no token \"</s>\"");
     let unknown = r#"{"model": {"type": "Unigram", "unk_id": 1, "vocab": [["<unk>", 0.0]]}}"#;
-    check_tokenizers(&[("tokenizer.json", unknown)], "tokenizer.json: ", "unk_id is Some(1), should be one of 1 pieces");
+    check_tokenizers(
+        &[("tokenizer.json", unknown)],
+        "tokenizer.json: ",
+        "unk_id is Some(1), should be one of 1 pieces",
+    );
 }
 
 #[test]

@@ -38,7 +38,11 @@ fn t5_ids_are_those_of_transformers() {
     for row in rows() {
         let text = row["text"].as_str().unwrap();
         assert_eq!(tokenizer.encode(text, 512).unwrap(), expected(&row, "t5", 512, 0), "{text:?}");
-        assert_eq!(tokenizer.encode(text, 16).unwrap(), expected(&row, "t5_of_16", 16, 0), "{text:?}, cut to 16");
+        assert_eq!(
+            tokenizer.encode(text, 16).unwrap(),
+            expected(&row, "t5_of_16", 16, 0),
+            "{text:?}, cut to 16"
+        );
     }
 }
 

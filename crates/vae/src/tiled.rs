@@ -35,7 +35,11 @@ pub(crate) fn in_tiles<B: Backend>(
     for row in 0..rows.count() {
         for column in 0..columns.count() {
             let spans = [rows.span(row), columns.span(column)];
-            let tile = cut(image, spans.each_ref().map(|span| span.start * scale.input..span.end * scale.input), run)?;
+            let tile = cut(
+                image,
+                spans.each_ref().map(|span| span.start * scale.input..span.end * scale.input),
+                run,
+            )?;
             let result = pass(tile.view())?;
             drop(tile);
             if let Some(values) = read_f32(run.queue, &result)? {
@@ -80,7 +84,8 @@ impl Picture {
         let rows = self.values.chunks_exact_mut(self.size[1] * self.channels).skip(start[0]);
         for ((row, tile_row), down) in rows.zip(tile_rows).zip(down) {
             let pixels = row.chunks_exact_mut(self.channels).skip(start[1]);
-            for ((pixel, tile_pixel), across) in pixels.zip(tile_row.chunks_exact(self.channels)).zip(across) {
+            for ((pixel, tile_pixel), across) in pixels.zip(tile_row.chunks_exact(self.channels)).zip(across)
+            {
                 for (value, tile_value) in pixel.iter_mut().zip(tile_pixel) {
                     *value += down * across * tile_value;
                 }
@@ -120,8 +125,11 @@ mod tests {
 
     /// A pass that copies its tile: what comes out must be what went in.
     fn check_copy(height: usize, width: usize, tile: usize) {
-        let device =
-            Device::new(Host::new(HostConfig::default()).unwrap(), Ledger::new(1 << 26), Ledger::new(1 << 26));
+        let device = Device::new(
+            Host::new(HostConfig::default()).unwrap(),
+            Ledger::new(1 << 26),
+            Ledger::new(1 << 26),
+        );
         let stream = device.stream(StreamKind::Compute).unwrap();
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 26 };
         let queue = Queue::new(Pool::new(&stream, config).unwrap());
@@ -144,7 +152,10 @@ mod tests {
         for (at, (got, expected)) in result.iter().zip(&values).enumerate() {
             // Up to 16 weighted terms, each with 4 roundings of 2^-24 (two weights, two products and a sum), of weights that sum to 1.
             let bound = expected.abs() * 64.0 * 2.0_f32.powi(-24);
-            assert!((got - expected).abs() <= bound, "{height} x {width}, tile {tile}, at {at}: {got}, not {expected}");
+            assert!(
+                (got - expected).abs() <= bound,
+                "{height} x {width}, tile {tile}, at {at}: {got}, not {expected}"
+            );
         }
     }
 

@@ -38,7 +38,8 @@ fn run(config: &Config, weights: &Checkpoint, dtype: DType) -> [Vec<f32>; 3] {
 fn check_same(tensors: &[Plain]) {
     let (_folder, other) = written(tensors);
     for dtype in [DType::F32, DType::Bf16] {
-        let [a, b] = [&weights(), &other].map(|weights| run(&config(|_| ()), weights, dtype).map(|values| bits(&values)));
+        let [a, b] = [&weights(), &other]
+            .map(|weights| run(&config(|_| ()), weights, dtype).map(|values| bits(&values)));
         assert!(a == b, "{dtype}: other bits");
     }
 }
@@ -111,8 +112,15 @@ fn shortcuts_as_linears_are_the_same() {
 /// A 1x1 convolution, `factor` times the identity, and a bias of zeros.
 fn scaled_identity(name: &str, channels: usize, factor: f32) -> [Plain; 2] {
     let value = |index: usize| if index % (channels + 1) == 0 { factor } else { 0.0 };
-    let bytes = |count: usize, value: &dyn Fn(usize) -> f32| (0..count).flat_map(|i| value(i).to_le_bytes()).collect();
-    let plain = |part: &str, shape: Vec<usize>, bytes| Plain { name: format!("{name}.{part}"), dtype: DType::F32, shape, bytes };
+    let bytes = |count: usize, value: &dyn Fn(usize) -> f32| {
+        (0..count).flat_map(|i| value(i).to_le_bytes()).collect()
+    };
+    let plain = |part: &str, shape: Vec<usize>, bytes| Plain {
+        name: format!("{name}.{part}"),
+        dtype: DType::F32,
+        shape,
+        bytes,
+    };
     [
         plain("weight", vec![channels, channels, 1, 1], bytes(channels * channels, &value)),
         plain("bias", vec![channels], bytes(channels, &|_| 0.0)),

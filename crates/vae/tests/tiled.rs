@@ -44,7 +44,8 @@ fn one_tile_that_covers_all_gives_the_same_bits() {
             let tiled = How { tiling: tiles(pixels).tiling, ..whole };
             let [a, b] = [whole, tiled].map(|how| bits(&decode(&config, &weights, &latent, [7, 5, 16], how)));
             assert!(a == b, "decoded, {dtype}, tile {pixels}");
-            let [a, b] = [whole, tiled].map(|how| encode(&config, &weights, &picture(56, 40), [56, 40, 3], how));
+            let [a, b] =
+                [whole, tiled].map(|how| encode(&config, &weights, &picture(56, 40), [56, 40, 3], how));
             assert!(a == b, "encoded, {dtype}, tile {pixels}");
         }
     }
@@ -54,7 +55,8 @@ fn one_tile_that_covers_all_gives_the_same_bits() {
 fn check_distance(folder: &Path, [height, width]: [usize; 2], pixels: usize, bounds: [f64; 3]) {
     let (config, weights) = model(folder);
     let (shape, whole, tiled) = ([height, width, 3], How::whole(DType::F32), tiles(pixels));
-    let [moments, other] = [whole, tiled].map(|how| encode(&config, &weights, &picture(height, width), shape, how));
+    let [moments, other] =
+        [whole, tiled].map(|how| encode(&config, &weights, &picture(height, width), shape, how));
     let latent = [height / 8, width / 8, config.latent_channels];
     let [image, tiled] = [whole, tiled].map(|how| decode(&config, &weights, &moments.mean, latent, how));
     let found = [

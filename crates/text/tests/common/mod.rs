@@ -60,7 +60,13 @@ pub fn run_clip(
 }
 
 /// Last hidden state.
-pub fn run_t5(config: t5::Config, checkpoint: &Checkpoint, ids: &[u32], dtype: DType, threads: usize) -> Vec<f32> {
+pub fn run_t5(
+    config: t5::Config,
+    checkpoint: &Checkpoint,
+    ids: &[u32],
+    dtype: DType,
+    threads: usize,
+) -> Vec<f32> {
     let queue = queue(threads);
     let mut units = Units::default();
     let model = t5::T5::new(config, checkpoint, dtype, ids, &mut units).unwrap();
@@ -72,7 +78,9 @@ pub fn run_t5(config: t5::Config, checkpoint: &Checkpoint, ids: &[u32], dtype: D
 /// The values of a tensor, bf16 or f32.
 pub fn values(queue: &Queue<Host>, tensor: &Tensor<Host>) -> Vec<f32> {
     match tensor.dtype() {
-        DType::Bf16 => queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect(),
+        DType::Bf16 => {
+            queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect()
+        }
         _ => queue.read::<f32>(tensor.view()).unwrap().unwrap(),
     }
 }

@@ -43,7 +43,13 @@ impl How {
 }
 
 /// The picture of a channels-last latent, channels-last.
-pub fn decode(config: &Config, weights: &Checkpoint, latent: &[f32], shape: [usize; 3], how: How) -> Vec<f32> {
+pub fn decode(
+    config: &Config,
+    weights: &Checkpoint,
+    latent: &[f32],
+    shape: [usize; 3],
+    how: How,
+) -> Vec<f32> {
     let queue = queue(how.threads);
     let mut units = Units::default();
     let decoder = Decoder::new(config.clone(), weights, how.dtype, &mut units).unwrap();
@@ -74,7 +80,9 @@ pub fn upload(queue: &Queue<Host>, values: &[f32], shape: [usize; 3], dtype: DTy
 /// The values of a tensor, bf16 or f32.
 pub fn values(queue: &Queue<Host>, tensor: &Tensor<Host>) -> Vec<f32> {
     match tensor.dtype() {
-        DType::Bf16 => queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect(),
+        DType::Bf16 => {
+            queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect()
+        }
         _ => queue.read::<f32>(tensor.view()).unwrap().unwrap(),
     }
 }
