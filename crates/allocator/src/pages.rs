@@ -49,6 +49,7 @@ impl<B: Backend> Pages<B> {
             return Ok(());
         }
         let missing: Vec<Range<usize>> = self.runs(&touched, |page| page != Page::Ready);
+        self.ask(&touched)?;
         let outcome = missing.iter().try_for_each(|run| self.fill(run));
         if outcome.is_err() {
             // A page that cannot be unmapped either stays in the books as what it is; the next call meets it again.
@@ -86,6 +87,13 @@ impl<B: Backend> Pages<B> {
 
     pub(crate) fn reset_peak(&mut self) {
         self.reserved_peak_bytes = self.reserved_bytes;
+    }
+
+    /// Asks the ledger for all pages at once, so that a refusal comes before the first one is mapped, and with the whole number.
+    fn ask(&self, touched: &Range<usize>) -> Result<()> {
+        let empty = self.pages[touched.clone()].iter().filter(|page| **page == Page::Empty).count();
+        drop(self.device.ledger().grant(self.purpose, self.offset(empty))?);
+        Ok(())
     }
 
     /// Maps the empty pages of a run one by one, then grants access to the whole run in one call.

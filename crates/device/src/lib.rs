@@ -3,6 +3,7 @@
 
 mod backend;
 mod crew;
+pub mod cuda;
 mod error;
 mod host;
 mod kernel;
@@ -21,6 +22,7 @@ pub use kernel::{Cost, Grid, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
 pub use memory::{Chunk, Device, Pinned, Reservation};
 pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream};
+pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;
 pub use workers::{Isa, Workers};

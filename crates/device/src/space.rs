@@ -8,6 +8,21 @@ use crate::{Address, ChunkId, Error, Result};
 /// Where a chunk lies in physical memory: byte offsets, which aliases share.
 pub(crate) type Extent = Range<u64>;
 
+/// What exists on a device at a moment, for tests of leaks: all zero when everything was given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of physical memory.
+    pub bytes: u64,
+    /// Chunks, destroyed ones that are still mapped included.
+    pub chunks: usize,
+    /// Maps.
+    pub maps: usize,
+    /// Reservations.
+    pub reservations: usize,
+    /// Pieces of pinned host memory.
+    pub pins: usize,
+}
+
 /// What exists: chunks of physical memory, reservations of addresses, and maps of the first into the second.
 ///
 /// Calls that need the operating system take it as a closure: it runs after the checks, and the books change only if it succeeds.
@@ -57,11 +72,6 @@ impl Space {
             maps: BTreeMap::new(),
             pins: BTreeMap::new(),
         }
-    }
-
-    /// Physical bytes that exist now.
-    pub(crate) const fn used(&self) -> u64 {
-        self.used
     }
 
     /// What `create` answers when there is no room.
@@ -244,9 +254,15 @@ impl Space {
         self.pins.iter().map(|(address, bytes)| (Address(*address), *bytes))
     }
 
-    /// What is left: chunks, maps, reservations, pins.
-    pub(crate) fn counts(&self) -> [usize; 4] {
-        [self.chunks.len(), self.maps.len(), self.reservations.len(), self.pins.len()]
+    /// What exists now.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.used,
+            chunks: self.chunks.len(),
+            maps: self.maps.len(),
+            reservations: self.reservations.len(),
+            pins: self.pins.len(),
+        }
     }
 
     fn release(&mut self, chunk: ChunkId) -> Option<Extent> {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytemuck::Pod;
 
@@ -30,6 +30,8 @@ struct Inner<B: Backend> {
     raw: B::Stream,
     id: StreamId,
     kind: StreamKind,
+    /// Whether a call has returned the stream's failure, so that dropping it is no news.
+    reported: AtomicBool,
 }
 
 impl<B: Backend> Clone for Stream<B> {
@@ -42,7 +44,15 @@ impl<B: Backend> Stream<B> {
     pub(crate) fn new(device: &Device<B>, kind: StreamKind) -> Result<Self> {
         let raw = device.backend().stream(kind)?;
         let id = StreamId(NEXT_STREAM.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { inner: Arc::new(Inner { device: device.clone(), raw, id, kind }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                device: device.clone(),
+                raw,
+                id,
+                kind,
+                reported: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// The device.
@@ -72,7 +82,8 @@ impl<B: Backend> Stream<B> {
     /// - As [`Backend::launch`].
     pub unsafe fn launch<K: Kernel>(&self, grid: Grid, params: &K::Params) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.backend().launch::<K>(self.raw(), grid, params) }
+        let outcome = unsafe { self.backend().launch::<K>(self.raw(), grid, params) };
+        self.note(outcome)
     }
 
     /// Copies a slice into a contiguous view. The slice may change as soon as the call returns.
@@ -85,7 +96,10 @@ impl<B: Backend> Stream<B> {
         same_size("upload", bytes, source.len() as u64)?;
         // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); a staged
         // copy has read `source` when it returns.
-        unsafe { self.backend().copy_from_host(self.raw(), target.address(), source.as_ptr(), bytes, true) }
+        let outcome = unsafe {
+            self.backend().copy_from_host(self.raw(), target.address(), source.as_ptr(), bytes, true)
+        };
+        self.note(outcome)
     }
 
     /// Reads a contiguous view, waiting for all earlier work. `None` where memory has no bytes (`Sim`).
@@ -98,8 +112,8 @@ impl<B: Backend> Stream<B> {
         same_size("read", bytes, size_of_val(values.as_slice()) as u64)?;
         let target = bytemuck::cast_slice_mut::<T, u8>(&mut values).as_mut_ptr();
         // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
-        let read = unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) }?;
-        Ok(read.then_some(values))
+        let outcome = unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) };
+        Ok(self.note(outcome)?.then_some(values))
     }
 
     /// Queues a copy between contiguous views of equal size that do not overlap.
@@ -114,7 +128,8 @@ impl<B: Backend> Stream<B> {
             return Err(Error::Range { call: "copy", address: target.address(), bytes, reason });
         }
         // SAFETY: both views are mapped until the work is done and ordered by this stream (checked), and they do not overlap (checked).
-        unsafe { self.backend().copy(self.raw(), target.address(), source.address(), bytes) }
+        let outcome = unsafe { self.backend().copy(self.raw(), target.address(), source.address(), bytes) };
+        self.note(outcome)
     }
 
     /// Queues setting every byte of a contiguous view.
@@ -124,7 +139,8 @@ impl<B: Backend> Stream<B> {
     pub fn fill(&self, target: View<'_>, value: u8) -> Result<()> {
         let bytes = self.plain("fill", target)?;
         // SAFETY: the view's memory is mapped until the work is done and ordered by this stream (checked).
-        unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) }
+        let outcome = unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) };
+        self.note(outcome)
     }
 
     /// Queues a copy from host memory that stays where it is until the copy is done.
@@ -136,7 +152,8 @@ impl<B: Backend> Stream<B> {
     /// - As [`Backend::copy_from_host`] without `staged`.
     pub unsafe fn copy_from_host(&self, target: Address, source: *const u8, bytes: u64) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { self.backend().copy_from_host(self.raw(), target, source, bytes, false) }
+        let outcome = unsafe { self.backend().copy_from_host(self.raw(), target, source, bytes, false) };
+        self.note(outcome)
     }
 
     /// Queues the event: it completes when all work queued before it is done.
@@ -144,7 +161,7 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// What the driver reports.
     pub fn record(&self, event: &Event<B>) -> Result<()> {
-        self.backend().record(self.raw(), &event.raw)
+        self.note(self.backend().record(self.raw(), &event.raw))
     }
 
     /// Makes later work wait for what the event last recorded; the caller goes on.
@@ -152,7 +169,7 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// What the driver reports.
     pub fn wait(&self, event: &Event<B>) -> Result<()> {
-        self.backend().wait(self.raw(), &event.raw)
+        self.note(self.backend().wait(self.raw(), &event.raw))
     }
 
     /// Waits for all work and reports its first error.
@@ -160,7 +177,7 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// [`Error::Stream`] if earlier work failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.backend().synchronize(self.raw())
+        self.note(self.backend().synchronize(self.raw()))
     }
 
     /// Refuses a view that belongs to another stream.
@@ -172,6 +189,13 @@ impl<B: Backend> Stream<B> {
             return Ok(());
         }
         Err(Error::WrongStream { call, owner: view.owner(), used_on: self.id() })
+    }
+
+    fn note<T>(&self, outcome: Result<T>) -> Result<T> {
+        if matches!(outcome, Err(Error::Stream(_))) {
+            self.inner.reported.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 
     fn plain(&self, call: &'static str, view: View<'_>) -> Result<u64> {
@@ -194,7 +218,9 @@ impl<B: Backend> Stream<B> {
 impl<B: Backend> Drop for Inner<B> {
     fn drop(&mut self) {
         let outcome = self.device.backend().synchronize(&self.raw);
-        self.device.defer(outcome);
+        if !self.reported.load(Ordering::Relaxed) {
+            self.device.defer(outcome);
+        }
     }
 }
 

@@ -83,11 +83,11 @@ fn wave(
     dtype: DType,
     rows: usize,
     columns: usize,
-) -> lighterage_ops::Result<Tensor<Host>> {
+) -> lighterage_dit::Result<Tensor<Host>> {
     let values: Vec<f32> = (0..rows * columns).map(|index| (index as f32 * 0.37).sin()).collect();
     let rounded: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
-    match dtype {
-        DType::Bf16 => queue.upload(&rounded, &[rows, columns], "example"),
-        _ => queue.upload(&values, &[rows, columns], "example"),
-    }
+    Ok(match dtype {
+        DType::Bf16 => queue.upload(&rounded, &[rows, columns], "example")?,
+        _ => queue.upload(&values, &[rows, columns], "example")?,
+    })
 }

@@ -1,5 +1,8 @@
 use std::path::PathBuf;
 
+use lighterage_device::View;
+use lighterage_shape::DType;
+
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -53,6 +56,16 @@ pub enum Error {
         /// The shape that it has.
         got: Vec<usize>,
     },
+    /// An input has another element type than the model.
+    #[error("{name} should be {expected}, is {got}")]
+    DType {
+        /// The input.
+        name: String,
+        /// The model's element type.
+        expected: DType,
+        /// That of the input.
+        got: DType,
+    },
     /// A number among the inputs is outside of what the model can use.
     #[error("{name} is {got}, should be {needs}")]
     Value {
@@ -68,19 +81,31 @@ pub enum Error {
     Ops(Box<lighterage_ops::Error>),
     /// Weights could not be had.
     #[error(transparent)]
-    Pager(#[from] lighterage_pager::Error),
+    Pager(Box<lighterage_pager::Error>),
     /// A tensor is missing.
     #[error(transparent)]
-    Checkpoint(#[from] lighterage_checkpoint::Error),
+    Checkpoint(Box<lighterage_checkpoint::Error>),
     /// The device refused.
     #[error(transparent)]
-    Device(#[from] lighterage_device::Error),
+    Device(Box<lighterage_device::Error>),
 }
 
-impl From<lighterage_ops::Error> for Error {
-    fn from(refused: lighterage_ops::Error) -> Self {
-        Self::Ops(Box::new(refused))
-    }
+// Boxed: they are larger than what a successful call returns.
+macro_rules! boxed {
+    ($($variant:ident($source:ty)),+ $(,)?) => {
+        $(impl From<$source> for Error {
+            fn from(source: $source) -> Self {
+                Self::$variant(Box::new(source))
+            }
+        })+
+    };
+}
+
+boxed! {
+    Ops(lighterage_ops::Error),
+    Pager(lighterage_pager::Error),
+    Checkpoint(lighterage_checkpoint::Error),
+    Device(lighterage_device::Error),
 }
 
 pub(crate) fn expect_shape(name: &str, got: &[usize], expected: &[usize]) -> Result<()> {
@@ -88,4 +113,19 @@ pub(crate) fn expect_shape(name: &str, got: &[usize], expected: &[usize]) -> Res
         return Ok(());
     }
     Err(Error::Input { name: name.to_owned(), expected: expected.to_vec(), got: got.to_vec() })
+}
+
+/// Element type and shape of an input.
+pub(crate) fn expect_view(name: &str, view: View<'_>, dtype: DType, shape: &[usize]) -> Result<()> {
+    if view.dtype() != dtype {
+        return Err(Error::DType { name: name.to_owned(), expected: dtype, got: view.dtype() });
+    }
+    expect_shape(name, view.shape(), shape)
+}
+
+/// The rows of an input that should be `[rows, columns]`; any number of rows will do.
+pub(crate) fn expect_rows(name: &str, view: View<'_>, dtype: DType, columns: usize) -> Result<usize> {
+    let rows = view.shape().first().copied().unwrap_or(0);
+    expect_view(name, view, dtype, &[rows, columns])?;
+    Ok(rows)
 }

@@ -4,10 +4,10 @@ use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
 use lighterage_shape::DType;
 
-use crate::error::expect_shape;
+use crate::error::{expect_rows, expect_view};
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::Loader;
-use crate::trunk::{Pass, Place, Trunk, rows_of};
+use crate::trunk::{Pass, Place, Trunk};
 use crate::{Conditioning, Config, Modulations, Result, Rope};
 
 /// InfuseNet, the `ControlNet` of InfiniteYou: a shorter FLUX transformer with one linear behind each block, whose outputs are added to
@@ -119,7 +119,7 @@ impl InfuseNet {
         pager: &Pager<B>,
         control: View<'_>,
     ) -> Result<Tensor<B>> {
-        let rows = rows_of("control latents", control, self.config().in_channels)?;
+        let rows = expect_rows("control latents", control, self.dtype(), self.config().in_channels)?;
         let out = queue.tensor(self.dtype(), &[rows, self.trunk.dims.width], "control embedding")?;
         self.control_in.run(Run { queue, pager }, Call::plain(control, out.view()))?;
         Ok(out)
@@ -136,8 +136,8 @@ impl InfuseNet {
         inputs: &InfuseInputs<'_, B>,
     ) -> Result<InfuseOutputs<B>> {
         let run = Run { queue, pager };
-        let image_rows = rows_of("latents", inputs.latents, self.config().in_channels)?;
-        expect_shape("control", inputs.control.shape(), &[image_rows, self.trunk.dims.width])?;
+        let image_rows = expect_rows("latents", inputs.latents, self.dtype(), self.config().in_channels)?;
+        expect_view("control", inputs.control, self.dtype(), &[image_rows, self.trunk.dims.width])?;
         let x = self.trunk.embed(run, inputs.latents, inputs.text, Some(inputs.control))?;
         let text_rows = inputs.text.shape()[0];
         let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };

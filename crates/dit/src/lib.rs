@@ -40,7 +40,7 @@
 //! # Sources
 //!
 //! Structure, names and order of operations: diffusers 0.42 (`transformer_flux.py`, `controlnet_flux.py`, `embeddings.py`) and
-//! black-forest-labs/flux (`model.py`, `modules/layers.py`, `math.py`). AdaLN: Peebles & Xie 2022. Rotary positions: Su et al. 2021. InfuseNet:
+//! black-forest-labs/flux (`model.py`, `modules/layers.py`, `math.py`). Adaptive norms: Peebles & Xie 2022. Rotary positions: Su et al. 2021. InfuseNet:
 //! Jiang et al. 2025 (InfiniteYou).
 //!
 //! # Example
@@ -56,7 +56,7 @@
 //! use lighterage_shape::DType;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = Device::new(Host::new(&HostConfig::default())?, Ledger::new(64 << 20), Ledger::new(64 << 20));
+//! let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(64 << 20), Ledger::new(64 << 20));
 //! let stream = device.stream(StreamKind::Compute)?;
 //! let queue = Queue::new(Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 32 << 20 })?);
 //!

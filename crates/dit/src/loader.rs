@@ -4,7 +4,7 @@ use lighterage_shape::DType;
 
 use crate::linear::LinearUnit;
 use crate::names::{Module, Names};
-use crate::{Config, Result};
+use crate::{Config, Error, Result};
 
 /// The extents that every block needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,13 @@ impl<'a> Loader<'a> {
         label: &'static str,
     ) -> Result<Self> {
         config.check()?;
+        if !matches!(dtype, DType::Bf16 | DType::F32) {
+            return Err(Error::Value {
+                name: "dtype",
+                got: dtype.to_string(),
+                needs: "BF16 or F32".to_owned(),
+            });
+        }
         let names = Names::detect(checkpoint)?;
         let (width, heads, head) = (config.width(), config.num_attention_heads, config.attention_head_dim);
         let dims = Dims { dtype, width, heads, head, mlp: mlp_columns(checkpoint, names, width) };

@@ -4,7 +4,7 @@ use lighterage_ops::{self as ops, ActivationKind, Queue, Tensor};
 use lighterage_pager::Pager;
 use lighterage_shape::DType;
 
-use crate::error::expect_shape;
+use crate::error::expect_view;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
 use crate::names::Side;
@@ -16,7 +16,8 @@ const SINUSOID_COLUMNS: usize = 256;
 /// What the modulation of all steps depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditioning<'a> {
-    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, the scheduler's divided by 1000.
+    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, which is the scheduler's divided by 1000. A bf16 model rounds
+    /// it, and its product with 1000 again; what a pipeline rounds before that is its own business.
     pub timesteps: &'a [f32],
     /// Embedded guidance, for instance 3.5. A model without guidance embedding (schnell) does not look at it.
     pub guidance: Option<f32>,
@@ -183,11 +184,10 @@ impl Conditioner {
             let needs = "a number: the model has a guidance embedding".into();
             return Err(Error::Value { name: "guidance", got: "not given".into(), needs });
         }
-        let elements: usize = conditioning.pooled.shape().iter().product();
-        if elements != self.pooled_columns {
-            expect_shape("pooled", conditioning.pooled.shape(), &[1, self.pooled_columns])?;
-        }
-        Ok(conditioning.pooled.reshape(&[1, self.pooled_columns])?)
+        let (pooled, row) = (conditioning.pooled, [1, self.pooled_columns]);
+        let shape = if pooled.shape().len() == 1 { &row[1..] } else { &row };
+        expect_view("pooled", pooled, self.dims.dtype, shape)?;
+        Ok(pooled.reshape(&row)?)
     }
 
     fn sinusoid<B: Backend>(&self, run: Run<'_, B>, values: &[f32]) -> Result<Tensor<B>> {

@@ -1,7 +1,8 @@
 use lighterage_device::{Backend, View};
 use lighterage_ops::{self as ops, Queue};
+use lighterage_shape::DType;
 
-use crate::error::expect_shape;
+use crate::error::expect_view;
 use crate::trunk::Place;
 use crate::{Config, Error, Result};
 
@@ -20,7 +21,7 @@ pub struct Residuals<'a> {
 }
 
 impl Residuals<'_> {
-    pub(crate) fn check(&self, config: &Config, image_rows: usize) -> Result<()> {
+    pub(crate) fn check(&self, config: &Config, dtype: DType, image_rows: usize) -> Result<()> {
         for (name, list, blocks) in [
             ("double residuals", self.double, config.num_layers),
             ("single residuals", self.single, config.num_single_layers),
@@ -30,7 +31,7 @@ impl Residuals<'_> {
                 return Err(Error::Value { name, got: list.len().to_string(), needs });
             }
             for (index, view) in list.iter().enumerate() {
-                expect_shape(&format!("{name}.{index}"), view.shape(), &[image_rows, config.width()])?;
+                expect_view(&format!("{name}.{index}"), *view, dtype, &[image_rows, config.width()])?;
             }
         }
         Ok(())

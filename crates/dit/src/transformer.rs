@@ -4,11 +4,11 @@ use lighterage_ops::{Modulation, Queue, Tensor};
 use lighterage_pager::{Pager, Units};
 use lighterage_shape::DType;
 
-use crate::error::expect_shape;
+use crate::error::{expect_rows, expect_shape};
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::Loader;
 use crate::norm::modulated;
-use crate::trunk::{Pass, Trunk, rows_of};
+use crate::trunk::{Pass, Trunk};
 use crate::views::{row_chunks, text_and_image};
 use crate::{Conditioning, Config, Error, Modulations, Residuals, Result, Rope};
 
@@ -133,11 +133,11 @@ impl Transformer {
         x: &Tensor<B>,
     ) -> Result<()> {
         let config = self.config();
-        let text_rows = rows_of("text", inputs.text, config.width())?;
-        let image_rows = rows_of("latents", inputs.latents, config.in_channels)?;
+        let text_rows = expect_rows("text", inputs.text, self.dtype(), config.width())?;
+        let image_rows = expect_rows("latents", inputs.latents, self.dtype(), config.in_channels)?;
         expect_shape("residual stream", x.shape(), &[text_rows + image_rows, config.width()])?;
         if let Some(residuals) = &inputs.residuals {
-            residuals.check(config, image_rows)?;
+            residuals.check(config, self.dtype(), image_rows)?;
         }
         let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };
         self.trunk.blocks(Run { queue, pager }, &pass, x.view(), |place, image| match &inputs.residuals {
@@ -158,7 +158,7 @@ impl Transformer {
         image: View<'_>,
     ) -> Result<Tensor<B>> {
         let run = Run { queue, pager };
-        let rows = rows_of("image stream", image, self.trunk.dims.width)?;
+        let rows = expect_rows("image stream", image, self.dtype(), self.trunk.dims.width)?;
         inputs.modulations.check_step(inputs.step)?;
         let Some(modulation) = &inputs.modulations.last else {
             let needs = "those of a transformer".to_owned();

@@ -2,7 +2,7 @@ use lighterage_device::{Backend, View};
 use lighterage_ops::{Residual, Tensor};
 
 use crate::double_block::DoubleBlock;
-use crate::error::expect_shape;
+use crate::error::{expect_rows, expect_shape, expect_view};
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
 use crate::modulation::Conditioner;
@@ -58,7 +58,7 @@ impl Trunk {
 
     /// `[text, joint]` to `[text, width]`.
     pub(crate) fn embed_text<B: Backend>(&self, run: Run<'_, B>, states: View<'_>) -> Result<Tensor<B>> {
-        let rows = rows_of("text states", states, self.config.joint_attention_dim)?;
+        let rows = expect_rows("text states", states, self.dims.dtype, self.config.joint_attention_dim)?;
         let out = run.queue.tensor(self.dims.dtype, &[rows, self.dims.width], "text embedding")?;
         self.text_in.run(run, Call::plain(states, out.view()))?;
         Ok(out)
@@ -72,8 +72,8 @@ impl Trunk {
         text: View<'_>,
         control: Option<View<'_>>,
     ) -> Result<Tensor<B>> {
-        let image_rows = rows_of("latents", latents, self.config.in_channels)?;
-        let text_rows = rows_of("text", text, self.dims.width)?;
+        let image_rows = expect_rows("latents", latents, self.dims.dtype, self.config.in_channels)?;
+        let text_rows = expect_rows("text", text, self.dims.dtype, self.dims.width)?;
         let x = run.queue.tensor(
             self.dims.dtype,
             &[text_rows + image_rows, self.dims.width],
@@ -112,13 +112,6 @@ impl Trunk {
         let expected = [self.doubles.len(), self.singles.len()];
         let got = [pass.modulations.doubles.len(), pass.modulations.singles.len()];
         expect_shape("modulated double and single blocks", &got, &expected)?;
-        expect_shape("residual stream", x.shape(), &[pass.rope.tokens(), self.dims.width])
+        expect_view("residual stream", x, self.dims.dtype, &[pass.rope.tokens(), self.dims.width])
     }
-}
-
-/// The rows of a view that should be `[rows, columns]`; any number of rows will do.
-pub(crate) fn rows_of(name: &str, view: View<'_>, columns: usize) -> Result<usize> {
-    let rows = view.shape().first().copied().unwrap_or(0);
-    expect_shape(name, view.shape(), &[rows, columns])?;
-    Ok(rows)
 }

@@ -1,4 +1,5 @@
 //! What cannot be run is refused with names and numbers.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -119,6 +120,12 @@ fn other_models_are_not_taken_for_a_transformer() {
 }
 
 #[test]
+fn element_types_without_kernels_are_refused() {
+    let text = refusal(Transformer::new(config(CASE), &weights(CASE), DType::F16, &mut Units::default()));
+    assert_names(&text, &["dtype", "F16", "BF16 or F32"]);
+}
+
+#[test]
 fn a_transformer_is_no_infusenet() {
     let text = refusal(InfuseNet::new(config(CASE), &weights(CASE), DType::F32, &mut Units::default()));
     assert_names(&text, &["controlnet_x_embedder.weight", "missing"]);
@@ -190,6 +197,22 @@ fn misshapen_inputs_are_refused_with_both_shapes() {
     let text = good.text.view().narrow(1, 0, 32).unwrap();
     good.check(&StepInputs { text, ..good.inputs() }, &["text", "[8, 32]", "[8, 64]"]);
     good.check(&StepInputs { step: 1, ..good.inputs() }, &["step", "1", "below 1"]);
+    let rounded = upload(&good.loaded.queue, DType::Bf16, &[0.0; 20 * 64], &[20, 64]);
+    good.check(&StepInputs { latents: rounded.view(), ..good.inputs() }, &["latents", "is BF16", "be F32"]);
+    let elsewhere = common::queue(1);
+    let foreign = upload(&elsewhere, DType::F32, &[0.0; 8 * 64], &[8, 64]);
+    good.check(&StepInputs { text: foreign.view(), ..good.inputs() }, &["copy", "stream"]);
+}
+
+#[test]
+fn modulations_of_another_model_are_refused() {
+    let good = Good::new();
+    let other = Loaded::case("flux-schnell-tiny", DType::F32, 1);
+    let pooled = upload(&other.queue, DType::F32, &[0.0; 48], &[48]);
+    let conditioning = Conditioning { timesteps: &[1.0], guidance: None, pooled: pooled.view() };
+    let modulations = other.model.condition(&other.queue, &other.pager, &conditioning).unwrap();
+    let inputs = StepInputs { modulations: &modulations, ..good.inputs() };
+    good.check(&inputs, &["modulated double and single blocks", "[5, 3]", "[1, 1]"]);
 }
 
 #[test]
@@ -211,7 +234,7 @@ fn bad_conditioning_is_refused() {
     let good = Conditioning { timesteps: &[1.0], guidance: Some(3.5), pooled: whole.view() };
     check(&Conditioning { guidance: None, ..good }, &["guidance", "not given"]);
     check(&Conditioning { timesteps: &[], ..good }, &["timesteps", "empty"]);
-    check(&Conditioning { pooled: pooled.view(), ..good }, &["pooled", "[47]", "[1, 48]"]);
+    check(&Conditioning { pooled: pooled.view(), ..good }, &["pooled", "[47]", "[48]"]);
     let states = upload(&loaded.queue, DType::F32, &[0.0; 95], &[1, 95]);
     let text = refusal(loaded.model.embed_text(&loaded.queue, &loaded.pager, states.view()));
     assert_names(&text, &["text states", "[1, 95]", "[1, 96]"]);

@@ -1,2 +1,67 @@
-//! Placeholder.
-fn main() {}
+//! The thin binary `lighterage`: arguments in, a pipeline assembled, a report out.
+//!
+//! Nothing is computed here. A command is one file in `commands/`: its arguments (what clap shows as `--help`), and a `run` that puts
+//! together what the floors below offer. What commands share lies beside: sizes as people write them, files that appear whole or not
+//! at all, progress, Ctrl-C, the device that the options ask for.
+//!
+//! *Exit codes.* 0: done. 1: failed, with one line `error: what: why: ...` on stderr, the whole chain of causes in it. 2: the arguments
+//! cannot be meant. 130: stopped by Ctrl-C, everything released, nothing written. Results go to stdout, progress and errors to stderr.
+//!
+//! *What is read from outside*: the arguments, the files they name, and where this executable lies (for the bundled model). No
+//! environment variable changes a result.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+mod commands;
+mod device;
+mod failure;
+mod interrupt;
+mod json;
+mod machine;
+mod mapping;
+mod model_path;
+mod number;
+mod output;
+mod picture_file;
+mod progress;
+mod size;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+use crate::failure::Failure;
+
+/// Runs diffusion transformers bigger than the device's memory, inside a byte budget that is never exceeded.
+///
+/// The picture does not depend on the budget: the same seed, model and options give the same bytes with 100 GB and with the smallest
+/// budget that is accepted.
+#[derive(Debug, Parser)]
+#[command(name = "lighterage", version, propagate_version = true, max_term_width = 120)]
+#[command(after_help = "\
+Examples:
+  lighterage generate --prompt \"red heart, noto style, white background\" -o heart.png
+  lighterage generate --prompt \"...\" --vram 2MiB --seed 1,2,3 -o picture.png
+  lighterage inspect assets/demo/base
+  lighterage doctor
+
+Sizes are bytes, or with a unit: 12GiB = 12 x 2^30, 12GB = 12 x 10^9. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        Self::from(failure.code())
+    }
+}

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::{Phase, Shortage};
+
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -35,4 +37,86 @@ pub enum Error {
         /// What would do.
         expected: String,
     },
+    /// A folder is no FLUX pipeline: everything that is missing or of the wrong class.
+    #[error("{}: no FLUX pipeline: {}", path.display(), faults.join("; "))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, one sentence each.
+        faults: Vec<String>,
+    },
+    /// An option is outside of what can be done.
+    #[error("{name} is {got}, should be {needs}")]
+    Option {
+        /// The option.
+        name: &'static str,
+        /// Its value.
+        got: String,
+        /// What would do, with numbers.
+        needs: String,
+    },
+    /// A tensor that was given has another shape or type than the run needs.
+    #[error("{}: tensor {tensor:?} should be {expected}, is {got}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: &'static str,
+        /// The shape or type that it should have.
+        expected: String,
+        /// What it has.
+        got: String,
+    },
+    /// The budget is too small. Nothing was done.
+    #[error("{0}")]
+    Shortage(Box<Shortage>),
+    /// A forecast was made for another kind of run.
+    #[error("the forecast has no {phase} phase: it was made for another run")]
+    Unplanned {
+        /// The phase.
+        phase: Phase,
+    },
+    /// The caller asked to stop. Everything is released.
+    #[error("stopped after step {done} of {steps}")]
+    Cancelled {
+        /// Steps done.
+        done: usize,
+        /// Steps of the whole run.
+        steps: usize,
+    },
+    /// A text encoder or a tokenizer refused.
+    #[error(transparent)]
+    Text(#[from] lighterage_text::Error),
+    /// The transformer refused.
+    #[error(transparent)]
+    Transformer(#[from] lighterage_dit::Error),
+    /// The decoder refused.
+    #[error(transparent)]
+    Vae(#[from] lighterage_vae::Error),
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] lighterage_checkpoint::Error),
+    /// Weights cannot be had.
+    #[error(transparent)]
+    Pager(#[from] lighterage_pager::Error),
+    /// An op refused.
+    #[error(transparent)]
+    Ops(#[from] lighterage_ops::Error),
+    /// There is no memory.
+    #[error(transparent)]
+    Allocator(#[from] lighterage_allocator::Error),
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] lighterage_device::Error),
+}
+
+impl From<Shortage> for Error {
+    fn from(shortage: Shortage) -> Self {
+        Self::Shortage(Box::new(shortage))
+    }
+}
+
+/// Refuses an option.
+pub(crate) fn option<T>(name: &'static str, got: impl ToString, needs: impl Into<String>) -> Result<T> {
+    Err(Error::Option { name, got: got.to_string(), needs: needs.into() })
 }

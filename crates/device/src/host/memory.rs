@@ -1,7 +1,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::pages::{self, Pages};
-use crate::space::{Extent, Space};
+use crate::space::{Extent, Space, Usage};
 use crate::{Address, ChunkId, Error, Result};
 
 /// The memory of a host device: the rules, and the operating system behind them.
@@ -97,10 +97,9 @@ impl Memory {
         self.space().out_of_memory(bytes)
     }
 
-    /// Bytes in use, and the numbers of chunks, maps, reservations and pins.
-    pub(super) fn usage(&self) -> (u64, [usize; 4]) {
-        let space = self.space();
-        (space.used(), space.counts())
+    /// What exists now.
+    pub(super) fn usage(&self) -> Usage {
+        self.space().usage()
     }
 
     fn free(&self, extents: impl IntoIterator<Item = Extent>) -> Result<()> {

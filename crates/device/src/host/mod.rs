@@ -1,17 +1,22 @@
+mod faults;
 mod lane;
 mod link;
 mod memory;
 mod pages;
+mod seeded;
 mod ticket;
 mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use self::faults::Faults;
 use self::lane::Lane;
 use self::link::Link;
 use self::memory::Memory;
-use self::ticket::{Ticket, to_result};
-use self::work::{Copy, Inside, Machine, Source, Work};
+use self::seeded::{POISON, Scheduler};
+use self::ticket::{Outcome, Ticket};
+use self::work::{Inside, Machine, Source, Transfer, Work};
+use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Grid, Info, Isa, Kernel, Result, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
@@ -21,15 +26,15 @@ pub struct HostConfig {
     pub capacity_bytes: u64,
     /// Page: a power of two, at least the system's page.
     pub page_bytes: u64,
-    /// Worker threads; 0: one for each core.
+    /// Threads that share the work of a kernel; 0: one for each core.
     pub threads: usize,
     /// Instructions; none: the fastest that the machine has.
     pub isa: Option<Isa>,
-    /// Bytes per second of copies between host and device; none: as fast as they go.
+    /// Bytes per second of copies between host and device, both ways together; none: as fast as they go.
     pub link_bytes_per_second: Option<f64>,
-    /// Seeded mode: one thread, the interleaving of the streams drawn from this seed, memory in flight poisoned.
+    /// Seeded mode: no threads (`threads` and the link's rate are ignored), the interleaving of the streams drawn from this seed, memory in flight poisoned.
     pub seed: Option<u64>,
-    /// Seeded mode: the n-th driver call (counted from 0) fails.
+    /// The n-th driver call, counted from 0, fails once, with an error of its kind.
     pub fail_call: Option<u64>,
 }
 
@@ -48,17 +53,54 @@ impl Default for HostConfig {
 }
 
 /// A device made of this machine's memory and threads.
+///
+/// Device memory is a sparse file in memory, mapped where chunks are mapped, so aliases are real and the system counts it as shared memory
+/// (`RssShmem`). Each stream is a thread; kernels share the threads of one [`Workers`]. A kernel that panics fails its stream.
+///
+/// With [`HostConfig::seed`] there are no threads: see the crate's essay.
 #[derive(Debug)]
 pub struct Host {
     info: Info,
     memory: Arc<Memory>,
     machine: Arc<Machine>,
+    /// The streams of the seeded mode.
+    scheduler: Option<Arc<Scheduler>>,
+    faults: Faults,
 }
 
-/// A stream of a [`Host`].
+/// A stream of a [`Host`]. Dropping it waits for its work.
 #[derive(Debug)]
-pub struct HostStream {
-    lane: Lane,
+pub struct HostStream(Engine);
+
+#[derive(Debug)]
+enum Engine {
+    Thread(Lane),
+    Seeded { scheduler: Arc<Scheduler>, stream: usize },
+}
+
+impl HostStream {
+    fn push(&self, work: Work) -> Result<()> {
+        match &self.0 {
+            Engine::Thread(lane) => lane.push(work),
+            Engine::Seeded { scheduler, stream } => scheduler.push(*stream, work),
+        }
+    }
+
+    fn synchronize(&self) -> Outcome {
+        match &self.0 {
+            Engine::Thread(lane) => lane.synchronize(),
+            Engine::Seeded { scheduler, stream } => scheduler.synchronize(*stream),
+        }
+    }
+}
+
+impl Drop for HostStream {
+    fn drop(&mut self) {
+        if let Engine::Seeded { scheduler, stream } = &self.0 {
+            // Failures were reported by the calls on the stream; a lane waits in its own drop.
+            let _ = scheduler.synchronize(*stream);
+        }
+    }
 }
 
 /// An event of a [`Host`].
@@ -84,43 +126,64 @@ impl Host {
     /// # Errors
     /// [`Error::NoDevice`] if the configuration makes no sense or the machine lacks what it asks for.
     pub fn new(config: HostConfig) -> Result<Self> {
-        let no_device = |reason: String| Error::NoDevice { backend: "host", reason };
-        let system_page = rustix::param::page_size() as u64;
-        if !config.page_bytes.is_power_of_two() || config.page_bytes < system_page {
-            let page = config.page_bytes;
-            return Err(no_device(format!(
-                "a page of {page} bytes is no power of two of at least {system_page} bytes"
-            )));
-        }
-        if let Some(rate) = config.link_bytes_per_second.filter(|rate| !(rate.is_finite() && *rate >= 1.0)) {
-            return Err(no_device(format!("a link of {rate} bytes per second carries nothing")));
-        }
-        let workers = Workers::new(config.threads, config.isa)?;
-        let info = Info {
-            name: format!("host ({} threads, {})", workers.threads(), workers.isa()),
-            page_bytes: config.page_bytes,
-            capacity_bytes: config.capacity_bytes,
-            has_bytes: true,
+        check(&config)?;
+        let HostConfig { capacity_bytes, page_bytes, threads, isa, link_bytes_per_second, seed, fail_call } =
+            config;
+        let workers = Workers::new(if seed.is_some() { 1 } else { threads }, isa)?;
+        let name = match seed {
+            Some(seed) => format!("host (seed {seed}, {})", workers.isa()),
+            None => format!("host ({} threads, {})", workers.threads(), workers.isa()),
         };
-        let memory = Arc::new(Memory::new(config.page_bytes, config.capacity_bytes, None)?);
-        Ok(Self {
-            info,
-            memory,
-            machine: Arc::new(Machine { workers, link: config.link_bytes_per_second.map(Link::new) }),
-        })
+        let info = Info { name, page_bytes, capacity_bytes, has_bytes: true };
+        let link = link_bytes_per_second.filter(|_| seed.is_none()).map(Link::new);
+        let memory = Arc::new(Memory::new(page_bytes, capacity_bytes, seed.map(|_| POISON))?);
+        let machine = Arc::new(Machine { workers, link });
+        let scheduler =
+            seed.map(|seed| Arc::new(Scheduler::new(seed, Arc::clone(&machine), Arc::clone(&memory))));
+        Ok(Self { info, memory, machine, scheduler, faults: Faults::new(fail_call) })
     }
 
-    fn push(&self, stream: &HostStream, work: Work) -> Result<()> {
-        self.outside_kernels()?;
-        stream.lane.push(work)
+    /// What exists now: zero when everything was given back.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.memory.usage()
     }
 
-    fn outside_kernels(&self) -> Result<()> {
-        if Inside::is_here() {
-            Err(Error::Stream("a kernel called the device that runs it".to_owned()))
-        } else {
-            Ok(())
+    /// How many driver calls there were: what [`HostConfig::fail_call`] counts.
+    #[must_use]
+    pub fn driver_calls(&self) -> u64 {
+        self.faults.calls()
+    }
+
+    /// Counts a call that queues work, and queues it.
+    fn queue(&self, call: &'static str, stream: &HostStream, work: Work) -> Result<()> {
+        let turn = self.faults.enter(call);
+        outside_kernels()?;
+        turn.refuse_to_queue()?;
+        stream.push(work)
+    }
+}
+
+fn check(config: &HostConfig) -> Result<()> {
+    let refuse = |reason| Err(Error::NoDevice { backend: "host", reason });
+    let (page, system_page) = (config.page_bytes, rustix::param::page_size() as u64);
+    if !page.is_power_of_two() || page < system_page {
+        return refuse(format!("a page of {page} bytes is no power of two of at least {system_page} bytes"));
+    }
+    match config.link_bytes_per_second {
+        Some(rate) if !(rate.is_finite() && rate >= 1.0) => {
+            refuse(format!("a link of {rate} bytes per second carries nothing"))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses calls from kernels, as CUDA does: one that waits for its own stream would never end.
+fn outside_kernels() -> Result<()> {
+    if Inside::is_here() {
+        Err(Error::Stream("a kernel called the device that runs it".to_owned()))
+    } else {
+        Ok(())
     }
 }
 
@@ -137,50 +200,66 @@ impl Backend for Host {
     }
 
     fn reserve(&self, bytes: u64) -> Result<Address> {
+        self.faults.enter("reserve").refuse()?;
         self.memory.reserve(bytes)
     }
 
     unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
+        let turn = self.faults.enter("unreserve");
         // SAFETY: the caller's promise.
-        unsafe { self.memory.unreserve(address, bytes) }
+        turn.after_release(unsafe { self.memory.unreserve(address, bytes) })
     }
 
     fn create(&self, bytes: u64) -> Result<ChunkId> {
+        self.faults.enter("create").refuse_with(|| self.memory.out_of_memory(bytes))?;
         self.memory.create(bytes)
     }
 
     unsafe fn destroy(&self, chunk: ChunkId) -> Result<()> {
-        self.memory.destroy(chunk)
+        let turn = self.faults.enter("destroy");
+        turn.after_release(self.memory.destroy(chunk))
     }
 
     unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
+        self.faults.enter("map").refuse()?;
         // SAFETY: the caller's promise.
         unsafe { self.memory.map(address, chunk, bytes) }
     }
 
     unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
+        self.faults.enter("set_access").refuse()?;
         self.memory.set_access(address, bytes)
     }
 
     unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
+        let turn = self.faults.enter("unmap");
         // SAFETY: the caller's promise.
-        unsafe { self.memory.unmap(address, bytes) }
+        turn.after_release(unsafe { self.memory.unmap(address, bytes) })
     }
 
     fn pin(&self, bytes: u64) -> Result<Address> {
+        self.faults.enter("pin").refuse()?;
         self.memory.pin(bytes)
     }
 
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
+        let turn = self.faults.enter("unpin");
         // SAFETY: the caller's promise.
-        unsafe { self.memory.unpin(address, bytes) }
+        turn.after_release(unsafe { self.memory.unpin(address, bytes) })
     }
 
     fn stream(&self, kind: StreamKind) -> Result<HostStream> {
-        Ok(HostStream { lane: Lane::new(kind, Arc::clone(&self.machine), Arc::clone(&self.memory))? })
+        self.faults.enter("stream").refuse()?;
+        Ok(HostStream(match &self.scheduler {
+            None => Engine::Thread(Lane::new(kind, Arc::clone(&self.machine), Arc::clone(&self.memory))?),
+            Some(scheduler) => {
+                Engine::Seeded { scheduler: Arc::clone(scheduler), stream: scheduler.stream() }
+            }
+        }))
     }
 
     fn event(&self) -> Result<HostEvent> {
+        self.faults.enter("event").refuse()?;
         Ok(HostEvent::default())
     }
 
@@ -194,15 +273,17 @@ impl Backend for Host {
     ) -> Result<()> {
         self.memory.accessible("copy_from_host", target, bytes)?;
         let length = to_usize(bytes);
-        let take = staged && bytes <= STAGED_BYTES_MAX;
+        // A seeded device never waits here: that would hide interleavings.
+        let take = staged && (bytes <= STAGED_BYTES_MAX || self.scheduler.is_some());
         let source = if take {
             // SAFETY: valid for `bytes` bytes of reads, by the caller's promise.
             Source::Staged(unsafe { std::slice::from_raw_parts(source, length) }.into())
         } else {
             Source::At(Address(source.expose_provenance() as u64))
         };
-        self.push(stream, Work::Copy(Copy { target, source, bytes: length, over_link: true }))?;
-        if staged && !take { self.synchronize(stream) } else { Ok(()) }
+        let copy = Transfer { target, source, bytes: length, over_link: true };
+        self.queue("copy_from_host", stream, Work::Copy(copy))?;
+        if staged && !take { stream.synchronize().map_err(Error::Stream) } else { Ok(()) }
     }
 
     unsafe fn copy_to_host(
@@ -212,24 +293,25 @@ impl Backend for Host {
         source: Address,
         bytes: u64,
     ) -> Result<bool> {
+        let turn = self.faults.enter("copy_to_host");
+        outside_kernels()?;
         self.memory.accessible("copy_to_host", source, bytes)?;
         let target = Address(target.expose_provenance() as u64);
-        let copy = Copy { target, source: Source::At(source), bytes: to_usize(bytes), over_link: true };
-        self.push(stream, Work::Copy(copy))?;
-        self.synchronize(stream)?;
-        Ok(true)
+        let copy = Transfer { target, source: Source::At(source), bytes: to_usize(bytes), over_link: true };
+        stream.push(Work::Copy(copy))?;
+        turn.after_wait(stream.synchronize()).map(|()| true)
     }
 
     unsafe fn copy(&self, stream: &HostStream, target: Address, source: Address, bytes: u64) -> Result<()> {
         self.memory.accessible("copy", target, bytes)?;
         self.memory.accessible("copy", source, bytes)?;
-        let copy = Copy { target, source: Source::At(source), bytes: to_usize(bytes), over_link: false };
-        self.push(stream, Work::Copy(copy))
+        let copy = Transfer { target, source: Source::At(source), bytes: to_usize(bytes), over_link: false };
+        self.queue("copy", stream, Work::Copy(copy))
     }
 
     unsafe fn fill(&self, stream: &HostStream, target: Address, value: u8, bytes: u64) -> Result<()> {
         self.memory.accessible("fill", target, bytes)?;
-        self.push(stream, Work::Fill { target, value, bytes: to_usize(bytes) })
+        self.queue("fill", stream, Work::Fill { target, value, bytes: to_usize(bytes) })
     }
 
     unsafe fn launch<K: Kernel>(&self, stream: &HostStream, _grid: Grid, params: &K::Params) -> Result<()> {
@@ -238,39 +320,48 @@ impl Backend for Host {
             // SAFETY: the caller's promise, which holds until the kernel is done.
             unsafe { K::host(&params, workers) }
         });
-        self.push(stream, Work::Kernel { name: K::NAME, run })
+        self.queue("launch", stream, Work::Kernel { name: K::NAME, run })
     }
 
     fn record(&self, stream: &HostStream, event: &HostEvent) -> Result<()> {
         let ticket = Arc::new(Ticket::default());
-        self.push(stream, Work::Record(Arc::clone(&ticket)))?;
+        self.queue("record", stream, Work::Record(Arc::clone(&ticket)))?;
         event.set(ticket);
         Ok(())
     }
 
     fn wait(&self, stream: &HostStream, event: &HostEvent) -> Result<()> {
-        match event.last() {
-            Some(ticket) if ticket.poll() != Some(Ok(())) => self.push(stream, Work::Wait(ticket)),
-            _ => Ok(()),
+        // A point that was reached needs no waiting, but a failed one fails this stream too.
+        let pending = event.last().filter(|ticket| ticket.poll() != Some(Ok(())));
+        match pending {
+            Some(ticket) => self.queue("wait", stream, Work::Wait(ticket)),
+            None => self.faults.enter("wait").refuse_to_queue(),
         }
     }
 
     fn query(&self, event: &HostEvent) -> Result<bool> {
-        match event.last().map(|ticket| ticket.poll()) {
-            None => Ok(true),
-            Some(None) => Ok(false),
-            Some(Some(outcome)) => to_result(outcome).map(|()| true),
-        }
+        self.faults.enter("query").refuse_to_queue()?;
+        outside_kernels()?;
+        let Some(ticket) = event.last() else { return Ok(true) };
+        let outcome =
+            self.scheduler.as_ref().map_or_else(|| ticket.poll(), |scheduler| scheduler.query(&ticket));
+        outcome.map_or(Ok(false), |outcome| outcome.map(|()| true).map_err(Error::Stream))
     }
 
     fn synchronize_event(&self, event: &HostEvent) -> Result<()> {
-        self.outside_kernels()?;
-        event.last().map_or(Ok(()), |ticket| to_result(ticket.wait()))
+        let turn = self.faults.enter("synchronize_event");
+        outside_kernels()?;
+        let wait = |ticket: Arc<Ticket>| match &self.scheduler {
+            None => ticket.wait(),
+            Some(scheduler) => scheduler.wait(&ticket),
+        };
+        turn.after_wait(event.last().map_or(Ok(()), wait))
     }
 
     fn synchronize(&self, stream: &HostStream) -> Result<()> {
-        self.outside_kernels()?;
-        to_result(stream.lane.synchronize())
+        let turn = self.faults.enter("synchronize");
+        outside_kernels()?;
+        turn.after_wait(stream.synchronize())
     }
 }
 

@@ -1,7 +1,5 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::{Error, Result};
-
 /// One recorded point of a stream: pending until the stream reaches it, then done or failed for good.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
@@ -10,7 +8,7 @@ pub(super) struct Ticket {
 }
 
 /// How the work before a point ended: with the first failure's message, if any.
-pub(super) type Outcome = std::result::Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
 impl Ticket {
     /// Reports the point as reached and wakes whoever waits.
@@ -39,9 +37,4 @@ impl Ticket {
         // One assignment under the lock: nothing to be left half done by a panic.
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A failed point as the error that callers see.
-pub(super) fn to_result(outcome: Outcome) -> Result<()> {
-    outcome.map_err(Error::Stream)
 }

@@ -12,7 +12,7 @@ use crate::{Address, Workers};
 /// One queued operation of a stream. Addresses are plain numbers: whoever queued it promised that they stay valid until it is done.
 pub(super) enum Work {
     /// Moves bytes, over the link if one side is host memory.
-    Copy(Copy),
+    Copy(Transfer),
     /// Sets every byte of a range.
     Fill { target: Address, value: u8, bytes: usize },
     /// Runs a kernel with the parameters that it holds.
@@ -24,7 +24,7 @@ pub(super) enum Work {
 }
 
 /// A copy between two ranges that do not overlap.
-pub(super) struct Copy {
+pub(super) struct Transfer {
     pub(super) target: Address,
     pub(super) source: Source,
     pub(super) bytes: usize,
@@ -41,9 +41,17 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Where it is, unless the bytes were taken.
+    pub(super) const fn address(&self) -> Option<Address> {
+        match self {
+            Self::At(address) => Some(*address),
+            Self::Staged(_) => None,
+        }
+    }
+
     fn pointer(&self) -> *const u8 {
         match self {
-            Self::At(address) => pointer(*address),
+            Self::At(address) => pointer_mut(*address).cast_const(),
             Self::Staged(bytes) => bytes.as_ptr(),
         }
     }
@@ -97,7 +105,7 @@ impl Machine {
 
     /// # Safety
     /// - Both ranges are valid and do not overlap.
-    unsafe fn copy(&self, copy: &Copy) {
+    unsafe fn copy(&self, copy: &Transfer) {
         let (source, target) = (copy.source.pointer(), pointer_mut(copy.target));
         let piece = |from: usize, length: usize| {
             // SAFETY: `from + length <= copy.bytes`: `transfer` cuts that range into pieces.
@@ -112,10 +120,6 @@ impl Machine {
             _ => piece(0, copy.bytes),
         }
     }
-}
-
-pub(super) fn pointer(address: Address) -> *const u8 {
-    pointer_mut(address).cast_const()
 }
 
 pub(super) fn pointer_mut(address: Address) -> *mut u8 {

@@ -1,6 +1,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::space::Space;
+use crate::space::{Space, Usage};
 use crate::{Address, Backend, ChunkId, Grid, Info, Kernel, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
@@ -86,6 +86,12 @@ impl Sim {
     #[must_use]
     pub fn counters(&self) -> SimCounters {
         self.state().counters
+    }
+
+    /// What exists now: zero when everything was given back.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.state().space.usage()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

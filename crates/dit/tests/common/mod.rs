@@ -1,5 +1,6 @@
 //! A host device, a model and its inputs, for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, reason = "a test is no library")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::sync::Arc;
 use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_checkpoint::{Checkpoint, NewTensor, Unmodified, write};
-use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind, View};
+use lighterage_device::{
+    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, StreamKind, View,
+};
 use lighterage_dit::{Config, InfuseNet, Result, Transformer, forward_infusenet, forward_transformer};
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
@@ -16,10 +19,19 @@ use lighterage_testkit::folder;
 
 /// A queue on a host device of its own.
 pub fn queue(threads: usize) -> Queue<Host> {
-    let host = Host::new(HostConfig { threads, ..HostConfig::default() }).unwrap();
-    let device = Device::new(host, Ledger::new(1 << 30), Ledger::new(1 << 30));
+    queue_on(Host::new(HostConfig { threads, ..HostConfig::default() }).unwrap())
+}
+
+/// A queue on a device that only counts.
+pub fn simulated(page_bytes: u64) -> Queue<Sim> {
+    queue_on(Sim::new(SimConfig { page_bytes, capacity_bytes: 1 << 40 }).unwrap())
+}
+
+fn queue_on<B: Backend>(backend: B) -> Queue<B> {
+    let cap = backend.info().capacity_bytes;
+    let device = Device::new(backend, Ledger::new(cap), Ledger::new(cap));
     let stream = device.stream(StreamKind::Compute).unwrap();
-    let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 28 };
+    let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 32 };
     Queue::new(Pool::new(&stream, config).unwrap())
 }
 
@@ -91,7 +103,7 @@ pub fn values(queue: &Queue<Host>, view: View<'_>) -> Vec<f32> {
 }
 
 /// Puts values on the device, rounded to `dtype`.
-pub fn upload(queue: &Queue<Host>, dtype: DType, values: &[f32], shape: &[usize]) -> Tensor<Host> {
+pub fn upload<B: Backend>(queue: &Queue<B>, dtype: DType, values: &[f32], shape: &[usize]) -> Tensor<B> {
     match dtype {
         DType::Bf16 => {
             let rounded: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();

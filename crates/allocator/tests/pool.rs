@@ -1,0 +1,277 @@
+//! The pool on devices, against a plain model of who holds which bytes.
+
+use lighterage_allocator::{ALIGNMENT_BYTES, Buffer, Config, Error, Pool, Statistics};
+use lighterage_device::{
+    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind, View,
+};
+use lighterage_shape::{DType, Layout};
+use lighterage_testkit::Rng;
+
+const PAGE: u64 = 4096;
+const RESERVE: u64 = 128 * PAGE;
+
+fn host(config: HostConfig) -> Host {
+    Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..config }).unwrap()
+}
+
+fn sim() -> Sim {
+    Sim::new(SimConfig { page_bytes: PAGE, ..SimConfig::default() }).unwrap()
+}
+
+fn pool<B: Backend>(backend: B, cap: u64) -> (Device<B>, Stream<B>, Pool<B>) {
+    let device = Device::new(backend, Ledger::new(cap), Ledger::new(0));
+    let stream = device.stream(StreamKind::Compute).unwrap();
+    let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: RESERVE }).unwrap();
+    (device, stream, pool)
+}
+
+/// What the pool should say: live ranges, and whether each page has memory.
+#[derive(Default)]
+struct Model {
+    live: Vec<(u64, u64)>,
+    pages: Vec<bool>,
+    expected: Statistics,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self { pages: vec![false; usize::try_from(RESERVE / PAGE).unwrap()], ..Self::default() }
+    }
+
+    /// The lowest of the shortest gaps that hold `bytes`.
+    fn place(&self, bytes: u64) -> Option<u64> {
+        let mut live = self.live.clone();
+        live.sort_unstable();
+        let starts = std::iter::once(0).chain(live.iter().map(|(offset, bytes)| offset + bytes));
+        let ends = live.iter().map(|(offset, _)| *offset).chain([RESERVE]);
+        let gaps = starts.zip(ends).filter(|(start, end)| end - start >= bytes);
+        gaps.min_by_key(|(start, end)| (end - start, *start)).map(|(start, _)| start)
+    }
+
+    fn touched(offset: u64, bytes: u64) -> std::ops::Range<usize> {
+        let index = |page| usize::try_from(page).unwrap();
+        index(offset / PAGE)..index((offset + bytes).div_ceil(PAGE))
+    }
+
+    fn allocate(&mut self, offset: u64, bytes: u64) {
+        self.live.push((offset, bytes));
+        self.pages[Self::touched(offset, bytes)].fill(true);
+        self.expected.allocations += 1;
+        self.count();
+    }
+
+    fn free(&mut self, index: usize) {
+        self.live.swap_remove(index);
+        self.count();
+    }
+
+    fn trim(&mut self) {
+        let mut used = vec![false; self.pages.len()];
+        for (offset, bytes) in &self.live {
+            used[Self::touched(*offset, *bytes)].fill(true);
+        }
+        self.pages.iter_mut().zip(used).for_each(|(page, used)| *page &= used);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let expected = &mut self.expected;
+        expected.allocated_bytes = self.live.iter().map(|(_, bytes)| bytes).sum();
+        expected.reserved_bytes = self.pages.iter().filter(|page| **page).count() as u64 * PAGE;
+        expected.allocated_peak_bytes = expected.allocated_peak_bytes.max(expected.allocated_bytes);
+        expected.reserved_peak_bytes = expected.reserved_peak_bytes.max(expected.reserved_bytes);
+    }
+
+    fn reset_peaks(&mut self) {
+        self.expected.allocated_peak_bytes = 0;
+        self.expected.reserved_peak_bytes = 0;
+        self.count();
+    }
+}
+
+/// Sizes as models have them: many small ones, some of several pages.
+fn size(rng: &mut Rng) -> u64 {
+    if rng.below(3) == 0 { 1 + rng.below(12 * PAGE) } else { 1 + rng.below(2000) }
+}
+
+/// A random sequence of calls; every offset and every counter is the model's. Returns the offsets and the last counters.
+fn check_against_model<B: Backend>(backend: B, seed: u64) -> (Vec<u64>, Statistics) {
+    let mut rng = Rng::from_env(seed);
+    let (device, _stream, pool) = pool(backend, RESERVE);
+    let (mut model, mut buffers, mut offsets) = (Model::new(), Vec::<Buffer<B>>::new(), Vec::new());
+    for step in 0..1500 {
+        match rng.below(20) {
+            0 => {
+                let before = model.expected.reserved_bytes;
+                model.trim();
+                assert_eq!(pool.trim().unwrap(), before - model.expected.reserved_bytes, "step {step}");
+            }
+            1 => {
+                pool.reset_peaks();
+                model.reset_peaks();
+            }
+            2..=11 => {
+                let bytes = size(&mut rng);
+                let rounded = bytes.next_multiple_of(ALIGNMENT_BYTES);
+                let expected = model.place(rounded);
+                let got = pool.allocate(bytes, "test").ok();
+                assert_eq!(got.as_ref().map(Buffer::offset), expected, "step {step}: {bytes} bytes");
+                if let Some(buffer) = got {
+                    assert_eq!((buffer.bytes(), buffer.address().0 % ALIGNMENT_BYTES), (bytes, 0));
+                    model.allocate(buffer.offset(), rounded);
+                    offsets.push(buffer.offset());
+                    buffers.push(buffer);
+                }
+            }
+            _ if buffers.is_empty() => (),
+            _ => {
+                let index = usize::try_from(rng.below(buffers.len() as u64)).unwrap();
+                drop(buffers.swap_remove(index));
+                model.free(index);
+            }
+        }
+        assert_eq!(pool.statistics(), model.expected, "step {step}");
+        assert_eq!(device.ledger().granted_for(Purpose::Activations), model.expected.reserved_bytes);
+    }
+    (offsets, pool.statistics())
+}
+
+#[test]
+fn every_call_agrees_with_the_model_and_every_device_with_every_other() {
+    for seed in 0..8 {
+        let on_sim = check_against_model(sim(), seed);
+        assert_eq!(on_sim, check_against_model(host(HostConfig::default()), seed));
+        assert_eq!(on_sim, check_against_model(sim(), seed), "the same seed again");
+    }
+}
+
+fn view<B: Backend>(buffer: &Buffer<B>) -> View<'_> {
+    let layout = Layout::contiguous(DType::U8, &[usize::try_from(buffer.bytes()).unwrap()]);
+    // SAFETY: the buffer has that many bytes, and work on it is ordered by its owner.
+    unsafe { View::new(buffer.address(), layout, buffer.owner()) }
+}
+
+/// Each buffer is filled with a byte of its own, asynchronously, and found unchanged just before it is dropped.
+fn check_contents(config: HostConfig, seed: u64) {
+    let mut rng = Rng::from_env(seed);
+    let (_device, stream, pool) = pool(host(config), RESERVE);
+    let mut live: Vec<(Buffer<Host>, u8)> = Vec::new();
+    for step in 0..400 {
+        match rng.below(8) {
+            0 => drop(pool.trim().unwrap()),
+            1..5 => {
+                let Ok(buffer) = pool.allocate(size(&mut rng), "test") else { continue };
+                let value = u8::try_from(step % 251).unwrap();
+                stream.fill(view(&buffer), value).unwrap();
+                live.push((buffer, value));
+            }
+            _ if live.is_empty() => (),
+            _ => {
+                let (buffer, value) =
+                    live.swap_remove(usize::try_from(rng.below(live.len() as u64)).unwrap());
+                let bytes: Vec<u8> = stream.read(view(&buffer)).unwrap().unwrap();
+                assert!(
+                    bytes.iter().all(|byte| *byte == value),
+                    "step {step}: buffer at {}",
+                    buffer.offset()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn buffers_keep_their_bytes() {
+    check_contents(HostConfig::default(), 21);
+    for seed in 0..5 {
+        check_contents(HostConfig { seed: Some(seed), ..HostConfig::default() }, seed);
+    }
+}
+
+#[test]
+fn memory_of_a_dropped_buffer_is_used_by_later_work_only() {
+    let (_device, stream, pool) = pool(host(HostConfig::default()), RESERVE);
+    let kept = pool.allocate(PAGE, "kept").unwrap();
+    let first = pool.allocate(PAGE, "first").unwrap();
+    stream.fill(view(&first), 1).unwrap();
+    stream.copy(view(&kept), view(&first)).unwrap();
+    let place = first.offset();
+    drop(first);
+    let second = pool.allocate(PAGE, "second").unwrap();
+    assert_eq!(second.offset(), place);
+    stream.fill(view(&second), 2).unwrap();
+    assert_eq!(stream.read::<u8>(view(&kept)).unwrap().unwrap(), vec![1; usize::try_from(PAGE).unwrap()]);
+}
+
+#[test]
+fn refusal_names_the_numbers_and_leaves_the_pool_usable() {
+    let (device, _stream, pool) = pool(sim(), 4 * PAGE);
+    let _hidden = pool.allocate(2 * PAGE, "hidden").unwrap();
+    let query = pool.allocate(PAGE, "query").unwrap();
+    let Err(Error::OutOfMemory(report)) = pool.allocate(2 * PAGE, "key") else { panic!("there are 4 pages") };
+    assert_eq!(
+        (report.requested, report.allocated, report.reserved, report.cap),
+        (2 * PAGE, 3 * PAGE, 3 * PAGE, 4 * PAGE)
+    );
+    assert_eq!(report.tags, [("hidden", 2 * PAGE), ("query", PAGE)]);
+    assert!(matches!(report.cause, Some(lighterage_device::Error::OutOfBudget(_))));
+    assert_eq!(
+        device.ledger().granted_bytes(),
+        3 * PAGE,
+        "the page that was mapped for the request is given back"
+    );
+    drop(query);
+    assert_eq!(pool.allocate(2 * PAGE, "key").unwrap().offset(), 2 * PAGE);
+}
+
+#[test]
+fn pages_that_hold_nothing_make_room_before_a_request_is_refused() {
+    let (_device, _stream, pool) = pool(sim(), 4 * PAGE);
+    let [low, high] = [3 * PAGE, PAGE].map(|bytes| pool.allocate(bytes, "test").unwrap());
+    drop(low);
+    // Four free pages behind `high`, none of them mapped; three mapped ones below it are too few.
+    let refused = pool.allocate(4 * PAGE, "too much");
+    assert!(refused.is_err());
+    assert_eq!(pool.statistics().reserved_bytes, PAGE, "the three were given back for the try");
+    let moved = pool.allocate(3 * PAGE, "fits").unwrap();
+    assert_eq!(moved.offset(), 0);
+    drop((high, moved));
+    assert_eq!(pool.allocate(4 * PAGE, "all").unwrap().offset(), 0);
+}
+
+#[test]
+fn requests_beyond_the_addresses_are_refused() {
+    let (_device, _stream, pool) = pool(sim(), u64::MAX);
+    for bytes in [RESERVE + 1, u64::MAX - 1000, u64::MAX] {
+        let Err(Error::OutOfMemory(report)) = pool.allocate(bytes, "huge") else {
+            panic!("{bytes} bytes allocated")
+        };
+        assert_eq!((report.requested, report.largest_free, report.cause), (bytes, RESERVE, None));
+    }
+    assert!(pool.allocate(RESERVE, "all of it").is_ok());
+    assert_eq!(pool.allocate(0, "nothing").unwrap().bytes(), 0);
+}
+
+#[test]
+fn the_device_may_have_less_than_the_ledger_grants() {
+    let backend = Sim::new(SimConfig { page_bytes: PAGE, capacity_bytes: 2 * PAGE }).unwrap();
+    let (device, _stream, pool) = pool(backend, RESERVE);
+    let Err(Error::OutOfMemory(report)) = pool.allocate(3 * PAGE, "test") else {
+        panic!("there are 2 pages")
+    };
+    assert!(matches!(report.cause, Some(lighterage_device::Error::OutOfMemory { .. })));
+    assert_eq!(device.ledger().granted_bytes(), 0);
+    assert!(pool.allocate(2 * PAGE, "test").is_ok());
+}
+
+#[test]
+fn memory_goes_with_the_last_buffer() {
+    let (device, stream, pool) = pool(host(HostConfig::default()), RESERVE);
+    let buffer = pool.allocate(PAGE, "test").unwrap();
+    drop(pool);
+    stream.fill(view(&buffer), 7).unwrap();
+    assert_eq!(stream.read::<u8>(view(&buffer)).unwrap().unwrap()[0], 7);
+    assert_eq!(device.ledger().granted_bytes(), PAGE);
+    drop(buffer);
+    assert_eq!(device.ledger().granted_bytes(), 0);
+}

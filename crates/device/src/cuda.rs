@@ -1,0 +1,150 @@
+//! What there is of CUDA on this machine. The `Cuda` backend itself comes with the kernels; until then this module only looks.
+
+use std::ffi::c_int;
+use std::fmt;
+use std::panic::catch_unwind;
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+
+/// What [`probe`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CudaStatus {
+    /// libcuda, which comes with NVIDIA's driver, is not on this machine.
+    NoDriver,
+    /// The driver is there and refuses.
+    Failed {
+        /// What it says.
+        reason: String,
+    },
+    /// The driver answers.
+    Ready {
+        /// The newest CUDA version that it can run, major and minor.
+        version: (u32, u32),
+        /// The devices, by ordinal; there may be none.
+        devices: Vec<CudaDevice>,
+    },
+}
+
+/// One device as the driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CudaDevice {
+    /// Its name.
+    pub name: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Its compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Whether it has virtual memory management: reserve, create, map, set access.
+    pub has_virtual_memory: bool,
+}
+
+/// Looks for the driver and its devices. It never panics, and makes no context.
+///
+/// ```
+/// println!("{}", lighterage_device::cuda::probe());
+/// ```
+#[must_use]
+pub fn probe() -> CudaStatus {
+    // cudarc panics where the library, or a function in it, is missing. The first is asked before; the second means a driver older than the
+    // calls below, none of which is younger than CUDA 10.2.
+    // SAFETY: loads libcuda by its usual names and unloads it: as safe as the driver's own start-up code.
+    if !unsafe { sys::is_culib_present() } {
+        return CudaStatus::NoDriver;
+    }
+    let failed = |reason: String| CudaStatus::Failed { reason };
+    match catch_unwind(ask) {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => failed(format!("{:?}", error.0)),
+        Err(_) => failed("the driver lacks a function of CUDA 10.2".to_owned()),
+    }
+}
+
+fn ask() -> Result<CudaStatus, DriverError> {
+    result::init()?;
+    let devices = (0..result::device::get_count()?).map(device).collect::<Result<_, _>>()?;
+    Ok(CudaStatus::Ready { version: version()?, devices })
+}
+
+/// The driver says 1000 * major + 10 * minor.
+fn version() -> Result<(u32, u32), DriverError> {
+    let mut number: c_int = 0;
+    // SAFETY: writes one int through the pointer.
+    unsafe { sys::cuDriverGetVersion(&raw mut number) }.result()?;
+    let number = number.unsigned_abs();
+    Ok((number / 1000, number % 1000 / 10))
+}
+
+fn device(ordinal: c_int) -> Result<CudaDevice, DriverError> {
+    let device = result::device::get(ordinal)?;
+    let attribute = |attribute| {
+        // SAFETY: `device` came from `get` just above.
+        unsafe { result::device::get_attribute(device, attribute) }.map(i32::unsigned_abs)
+    };
+    // SAFETY: as above.
+    let memory_bytes = unsafe { result::device::total_mem(device) }? as u64;
+    let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let virtual_memory = attribute(Attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
+    Ok(CudaDevice {
+        name: result::device::get_name(device)?,
+        memory_bytes,
+        capability: (major, minor),
+        has_virtual_memory: virtual_memory != 0,
+    })
+}
+
+impl fmt::Display for CudaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => f.write_str("no CUDA driver: libcuda was not found"),
+            Self::Failed { reason } => write!(f, "CUDA driver failed: {reason}"),
+            Self::Ready { version: (major, minor), devices } => {
+                write!(f, "CUDA {major}.{minor}, {} devices", devices.len())?;
+                devices
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(ordinal, device)| write!(f, "; {ordinal}: {device}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, memory_bytes, capability: (major, minor), has_virtual_memory } = self;
+        let virtual_memory = if *has_virtual_memory { "with" } else { "without" };
+        write!(
+            f,
+            "{name}, {memory_bytes} bytes, compute {major}.{minor}, {virtual_memory} virtual memory management"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probe_answers_alike_twice() {
+        let status = probe();
+        println!("{status}");
+        assert_eq!(status, probe());
+    }
+
+    #[test]
+    fn status_names_version_and_devices() {
+        let device = CudaDevice {
+            name: "NVIDIA H100".to_owned(),
+            memory_bytes: 80 << 30,
+            capability: (9, 0),
+            has_virtual_memory: true,
+        };
+        assert_eq!(
+            CudaStatus::Ready { version: (13, 0), devices: vec![device] }.to_string(),
+            "CUDA 13.0, 1 devices; 0: NVIDIA H100, 85899345920 bytes, compute 9.0, with virtual memory management"
+        );
+        assert_eq!(CudaStatus::NoDriver.to_string(), "no CUDA driver: libcuda was not found");
+    }
+}

@@ -1,0 +1,180 @@
+mod architecture;
+mod blocks;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use lighterage_checkpoint::{Checkpoint, Tensor};
+use serde::Serialize;
+
+use self::blocks::Block;
+use crate::failure::{Failure, Result};
+use crate::size::Size;
+use crate::table::{self, Align};
+use crate::{json, mapping};
+
+/// Show what a checkpoint is: layout, architecture, tensors, bytes by block, fingerprint.
+///
+/// Reads headers only, so that a file of 24 GB takes milliseconds; with --check-weights all of it, and the first NaN or infinity is an
+/// error. PATH is a safetensors file, an index, a folder with one of them, or the folder of a pipeline (with `model_index.json`), whose
+/// parts are shown one after the other.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage inspect assets/demo/base
+  lighterage inspect assets/demo/base/vae --tensors
+  lighterage inspect flux1-dev.safetensors --check-weights --json")]
+pub(crate) struct Arguments {
+    /// What to look at.
+    path: PathBuf,
+    /// List every tensor: element type, shape, bytes, name.
+    #[arg(long)]
+    tensors: bool,
+    /// Read all weights and look for NaN and infinities.
+    #[arg(long)]
+    check_weights: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut reports = Vec::new();
+    for path in parts(&arguments.path)? {
+        let checkpoint = mapping::open(&path)?;
+        if arguments.check_weights {
+            checkpoint.tensors().try_for_each(Tensor::check_finite)?;
+        }
+        reports.push(Report::of(&path, &checkpoint, arguments.tensors));
+    }
+    if arguments.json {
+        return json::print(&reports);
+    }
+    let mut out = std::io::stdout().lock();
+    for report in &reports {
+        report.print(&mut out)?;
+    }
+    Ok(())
+}
+
+/// The checkpoints of a pipeline's folder, or the path itself.
+fn parts(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.join("model_index.json").is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        let part = entry?.path();
+        if part.is_dir() && has_weights(&part)? {
+            parts.push(part);
+        }
+    }
+    parts.sort();
+    if parts.is_empty() {
+        return Err(Failure::Refused(format!("{}: no part of this pipeline has weights", path.display())));
+    }
+    Ok(parts)
+}
+
+fn has_weights(folder: &Path) -> Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    file_bytes: u64,
+    architecture: String,
+    tensors: usize,
+    parameters: u64,
+    bytes: u64,
+    bytes_by_type: BTreeMap<&'static str, u64>,
+    fingerprint: String,
+    metadata: BTreeMap<String, String>,
+    blocks: Vec<Block>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<Vec<Listed>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    bytes: usize,
+}
+
+impl Report {
+    fn of(path: &Path, checkpoint: &Checkpoint, list: bool) -> Self {
+        let mut bytes_by_type = BTreeMap::new();
+        for tensor in checkpoint.tensors() {
+            *bytes_by_type.entry(tensor.dtype().name()).or_insert(0) += tensor.bytes().len() as u64;
+        }
+        let metadata =
+            checkpoint.metadata().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            path: path.to_owned(),
+            files: checkpoint.files().map(|file| file.path.clone()).collect(),
+            file_bytes: checkpoint.files().map(|file| file.bytes).sum(),
+            architecture: architecture::of(checkpoint, path),
+            tensors: checkpoint.tensors().count(),
+            parameters: checkpoint.tensors().map(|tensor| tensor.layout().elements() as u64).sum(),
+            bytes: bytes_by_type.values().sum(),
+            bytes_by_type,
+            fingerprint: checkpoint.fingerprint(),
+            metadata: metadata.collect(),
+            blocks: blocks::of(checkpoint.tensors()),
+            list: list.then(|| checkpoint.tensors().map(listed).collect()),
+        }
+    }
+
+    fn print(&self, out: &mut impl Write) -> Result<()> {
+        let types: Vec<String> = self.bytes_by_type.keys().map(ToString::to_string).collect();
+        writeln!(out, "{}", self.path.display())?;
+        writeln!(out, "  architecture  {}", self.architecture)?;
+        writeln!(out, "  files         {} ({} bytes)", self.files.len(), self.file_bytes)?;
+        writeln!(
+            out,
+            "  tensors       {}, {} parameters, {}",
+            self.tensors,
+            self.parameters,
+            types.join(" and ")
+        )?;
+        writeln!(out, "  weights       {} ({} bytes)", Size(self.bytes), self.bytes)?;
+        writeln!(out, "  fingerprint   {}", self.fingerprint)?;
+        let rows: Vec<_> = self.blocks.iter().map(Block::row).collect();
+        table::print(out, &[Align::Left, Align::Right, Align::Right, Align::Right], &rows)?;
+        let rows: Vec<_> = self.list.iter().flatten().map(Listed::row).collect();
+        table::print(out, &[Align::Left, Align::Left, Align::Right, Align::Left], &rows)?;
+        Ok(())
+    }
+}
+
+fn listed(tensor: &Tensor) -> Listed {
+    Listed {
+        name: tensor.name().to_owned(),
+        dtype: tensor.dtype().name(),
+        shape: tensor.shape().to_vec(),
+        bytes: tensor.bytes().len(),
+    }
+}
+
+impl Listed {
+    fn row(&self) -> Vec<String> {
+        vec![
+            format!("    {}", self.dtype),
+            format!("{:?}", self.shape),
+            self.bytes.to_string(),
+            self.name.clone(),
+        ]
+    }
+}

@@ -1,0 +1,132 @@
+use lighterage_device::{Backend, Device, Host, HostConfig, Isa, Ledger, Sim, SimConfig};
+use lighterage_shape::DType;
+
+use crate::failure::Result;
+use crate::machine::Machine;
+use crate::size::Size;
+
+/// Where to run, and in how much memory.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub(crate) struct DeviceArguments {
+    /// What to run on: `host` computes on this machine's processor, `sim` computes nothing and shows what a run would need.
+    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    pub(crate) device: DeviceName,
+    /// Cap of the device's memory: weights, activations and workspaces together. Never exceeded.
+    ///
+    /// Without it: what this process may use.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) vram: Option<Size>,
+    /// Cap of page-locked host memory for copies. Without it: no cap.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) host_memory: Option<Size>,
+    /// Worker threads of the host device; 0: one for each core. Does not change any result.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    pub(crate) threads: usize,
+    /// Instructions of the host device. Without it: the fastest that this machine has.
+    ///
+    /// Results are the same bytes on every machine that has them.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) isa: Option<IsaName>,
+}
+
+/// More would only be a slip of the finger.
+const THREADS_MAX: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count <= THREADS_MAX => Ok(count),
+        _ => Err(format!("not a number of threads from 0 to {THREADS_MAX}")),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DeviceName {
+    /// The best that is here: in this version, the host.
+    Auto,
+    /// This machine's processor and memory.
+    Host,
+    /// Addresses only.
+    Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum IsaName {
+    /// What every processor has.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX-512 with bfloat16 dot products.
+    Avx512bf16,
+}
+
+impl From<IsaName> for Isa {
+    fn from(name: IsaName) -> Self {
+        match name {
+            IsaName::Portable => Self::Portable,
+            IsaName::Avx2 => Self::Avx2,
+            IsaName::Avx512 => Self::Avx512,
+            IsaName::Avx512bf16 => Self::Avx512Bf16,
+        }
+    }
+}
+
+/// Element type of weights and activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Precision {
+    /// Half the memory; every operation accumulates in f32 and rounds once.
+    Bf16,
+    /// Weights converted while they are loaded.
+    F32,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Bf16 => Self::Bf16,
+            Precision::F32 => Self::F32,
+        }
+    }
+}
+
+/// Work that is written once for every backend.
+pub(crate) trait Work {
+    /// What it makes.
+    type Output;
+
+    /// Does it on a device whose ledger has the cap that was asked for.
+    fn run<B: Backend>(self, device: &Device<B>) -> Result<Self::Output>;
+}
+
+impl DeviceArguments {
+    /// Makes the device and runs the work on it.
+    pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
+        match self.device {
+            DeviceName::Auto | DeviceName::Host => work.run(&self.on(Host::new(self.host_config())?)),
+            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)),
+        }
+    }
+
+    /// Whether reads give values.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.device != DeviceName::Sim
+    }
+
+    fn host_config(&self) -> HostConfig {
+        HostConfig { threads: self.threads, isa: self.isa.map(Isa::from), ..HostConfig::default() }
+    }
+
+    fn on<B: Backend>(&self, backend: B) -> Device<B> {
+        let capacity = backend.info().capacity_bytes;
+        let host_cap = self.host_memory.map_or(u64::MAX, |size| size.0);
+        Device::new(backend, Ledger::new(self.cap_bytes(capacity)), Ledger::new(host_cap))
+    }
+
+    /// What was asked for, else what this process may use of the machine; `Sim` is not bound by this machine.
+    fn cap_bytes(&self, capacity: u64) -> u64 {
+        let machine = || if self.has_bytes() { Machine::read().memory_limit() } else { None };
+        self.vram.map(|size| size.0).or_else(machine).unwrap_or(capacity)
+    }
+}

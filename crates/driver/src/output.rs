@@ -1,0 +1,107 @@
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be written; what was there before is untouched.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: cannot {call}", path.display())]
+pub(crate) struct OutputError {
+    path: PathBuf,
+    call: &'static str,
+    source: io::Error,
+}
+
+/// Refuses, before any work is done, a path that could not be written afterwards.
+pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        let source =
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display()));
+        return Err(OutputError { path: path.to_owned(), call: "write it", source });
+    }
+    if path.metadata().is_ok_and(|status| !status.is_file()) {
+        let source =
+            io::Error::new(io::ErrorKind::AlreadyExists, "something else than a regular file has that name");
+        return Err(OutputError { path: path.to_owned(), call: "write it", source });
+    }
+    Ok(())
+}
+
+/// Writes a file whole or not at all: beside its place at first, renamed when it is complete. An existing file is replaced then, never
+/// truncated.
+pub(crate) fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), OutputError> {
+    check(path)?;
+    let failed = |call| move |source| OutputError { path: path.to_owned(), call, source };
+    let mut beside = tempfile::Builder::new()
+        .prefix(".lighterage-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder_of(path))
+        .map_err(failed("write beside it"))?;
+    fill_buffered(beside.as_file_mut(), fill).map_err(failed("write beside it"))?;
+    beside.persist(path).map_err(|error| failed("replace it")(error.error))?;
+    Ok(())
+}
+
+fn fill_buffered(file: &mut File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut buffered = io::BufWriter::new(&mut *file);
+    fill(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
+    file.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// One plain line for the person who waits, on stderr.
+pub(crate) fn note(line: &str) {
+    // A closed stderr is no reason to lose the result.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `picture.png` becomes `picture-2.png` for the second of several; a single one keeps its name.
+pub(crate) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return path.to_owned();
+    }
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension =
+        path.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(format!("{stem}-{}{extension}", index + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_outputs_are_numbered() {
+        for (path, index, count, expected) in [
+            ("a/picture.png", 0, 1, "a/picture.png"),
+            ("a/picture.png", 0, 2, "a/picture-1.png"),
+            ("picture", 11, 12, "picture-12"),
+            ("a.b.png", 1, 2, "a.b-2.png"),
+        ] {
+            assert_eq!(numbered(Path::new(path), index, count), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "old").unwrap();
+        write(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("full"))
+        })
+        .unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! Pages three layers of a checkpoint through a loop, in a budget with room for two of them.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::{error::Error, sync::Arc};
+
+use lighterage_checkpoint::{Checkpoint, NewTensor, Unmodified, write};
+use lighterage_device::{Device, Host, HostConfig, Ledger, StreamKind};
+use lighterage_pager::{Pager, Plan, TensorSpec, UnitSpec, Units};
+use lighterage_shape::DType;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.safetensors");
+    let values = vec![0x3f_u8; 512 * 512 * 2];
+    let names = ["blocks.0.weight", "blocks.1.weight", "blocks.2.weight"];
+    write(
+        &path,
+        &names.map(|name| NewTensor { name, dtype: DType::Bf16, shape: &[512, 512], bytes: &values }),
+    )?;
+    // SAFETY: nobody else knows the file.
+    let checkpoint = Checkpoint::open(&path, unsafe { Unmodified::promise() })?;
+
+    let mut units = Units::default();
+    let mut cycle = Vec::new();
+    for name in names {
+        let weight = TensorSpec::whole(&checkpoint, name, &[512, 512], DType::Bf16)?;
+        cycle.push(units.add(UnitSpec { name: name.to_owned(), tensors: vec![weight] }));
+    }
+    let budget = 1 << 20;
+    let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(budget), Ledger::new(0));
+    let stream = device.stream(StreamKind::Compute)?;
+    let plan = Plan::within(&units, &cycle, budget, device.info().page_bytes)?;
+    let pager = Pager::new(&stream, Arc::new(units), cycle.clone(), &plan)?;
+    for _step in 0..4 {
+        for block in &cycle {
+            let lease = pager.lease(*block)?;
+            let first: Option<Vec<u16>> = stream.read(lease.tensor(0).rows(0, 1)?)?; // in a model: launches
+            assert_eq!(first, Some(vec![0x3f3f; 512]));
+        }
+    }
+    println!("{} bytes on the device, {} copied in 4 steps", plan.bytes(), pager.statistics().copied_bytes);
+    Ok(())
+}

@@ -1,0 +1,233 @@
+use std::fmt;
+
+use lighterage_device::{Device, Ledger, Sim, SimConfig};
+use lighterage_pager::{Plan, UnitId};
+
+use crate::stage::{Seen, Stage, Weights};
+use crate::{Phase, Result};
+
+/// What every phase needs at any budget: the outcome of a dry pass, the run's own code on `Sim`.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    phases: Vec<Seen>,
+    page_bytes: u64,
+}
+
+impl Survey {
+    /// Runs `walk` where memory has no bytes and no bound, with pages of the size of the device that it is meant for.
+    pub(crate) fn take<T>(
+        page_bytes: u64,
+        walk: impl FnOnce(&mut Stage<'_, Sim>) -> Result<T>,
+    ) -> Result<Self> {
+        let device = Device::new(
+            Sim::new(SimConfig { page_bytes, ..SimConfig::default() })?,
+            Ledger::new(u64::MAX),
+            Ledger::new(u64::MAX),
+        );
+        let mut nobody = ();
+        let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
+        walk(&mut stage)?;
+        Ok(Self { phases: stage.into_seen(), page_bytes })
+    }
+
+    /// The smallest budget in bytes that will do.
+    #[must_use]
+    pub fn minimum_bytes(&self) -> u64 {
+        self.needs().map(|need| need.bytes()).max().unwrap_or(0)
+    }
+
+    /// The budget in bytes from which on nothing is streamed.
+    #[must_use]
+    pub fn maximum_bytes(&self) -> u64 {
+        let whole = |seen: &Seen| {
+            seen.activations_bytes + Plan::resident(&seen.units, &seen.trace, self.page_bytes).bytes()
+        };
+        self.phases.iter().map(whole).max().unwrap_or(0)
+    }
+
+    /// Plans every phase within `budget_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Shortage`](crate::Error::Shortage) with the phase that lacks most, its largest reason, and the smallest budget that would do.
+    pub fn within(&self, budget_bytes: u64) -> Result<Forecast> {
+        if let Some(need) = self.needs().max_by_key(Need::bytes).filter(|need| need.bytes() > budget_bytes) {
+            return Err(Shortage { budget_bytes, need }.into());
+        }
+        let phases = self.phases.iter().map(|seen| self.plan(seen, budget_bytes)).collect::<Result<_>>()?;
+        Ok(Forecast { budget_bytes, minimum_bytes: self.minimum_bytes(), phases })
+    }
+
+    fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
+        let weights_budget = budget_bytes - seen.activations_bytes;
+        Ok(PhaseForecast {
+            phase: seen.phase,
+            activations_bytes: seen.activations_bytes,
+            plan: Plan::within(&seen.units, &seen.trace, weights_budget, self.page_bytes)?,
+        })
+    }
+
+    fn needs(&self) -> impl Iterator<Item = Need> + '_ {
+        self.phases.iter().map(|seen| {
+            let largest = seen.trace.iter().copied().max_by_key(|unit| seen.units.bytes(*unit));
+            Need {
+                phase: seen.phase,
+                activations_bytes: seen.activations_bytes,
+                weights_bytes: Plan::minimum(&seen.units, &seen.trace, self.page_bytes),
+                largest_unit: largest.map(|unit| seen.units.get(unit).name.clone()).unwrap_or_default(),
+            }
+        })
+    }
+}
+
+/// The least that a phase runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Which phase.
+    pub phase: Phase,
+    /// Physical bytes of its activations at their peak.
+    pub activations_bytes: u64,
+    /// Bytes that its weights need at least: the largest unit, in whole pages.
+    pub weights_bytes: u64,
+    /// The name of that unit.
+    pub largest_unit: String,
+}
+
+impl Need {
+    /// Both together.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.activations_bytes + self.weights_bytes
+    }
+}
+
+/// The budget is below what some phase needs: the phase that needs most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The budget.
+    pub budget_bytes: u64,
+    /// What that phase needs, and so the smallest budget that would do.
+    pub need: Need,
+}
+
+impl Shortage {
+    /// How much more it would take.
+    #[must_use]
+    pub const fn missing_bytes(&self) -> u64 {
+        self.need.bytes().saturating_sub(self.budget_bytes)
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Need { phase, activations_bytes, weights_bytes, largest_unit } = &self.need;
+        let (budget, smallest) = (self.budget_bytes, self.need.bytes());
+        write!(
+            f,
+            "a budget of {budget} bytes is {} bytes too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
+             would do, {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is ",
+            self.missing_bytes()
+        )?;
+        if activations_bytes >= weights_bytes {
+            f.write_str("the activations")
+        } else {
+            write!(f, "unit {largest_unit}")
+        }
+    }
+}
+
+/// What a run will do within its budget, phase by phase.
+///
+/// It prints as a table, one line a phase, in bytes.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// The budget that it was made for.
+    pub budget_bytes: u64,
+    /// The smallest budget that would do.
+    pub minimum_bytes: u64,
+    /// In the order in which they run.
+    pub phases: Vec<PhaseForecast>,
+}
+
+/// What one phase will do.
+#[derive(Clone, Debug)]
+pub struct PhaseForecast {
+    /// Which.
+    pub phase: Phase,
+    /// Physical bytes of activations at their peak.
+    pub activations_bytes: u64,
+    /// What is resident and what is streamed.
+    pub plan: Plan,
+}
+
+impl PhaseForecast {
+    /// The most bytes that the phase holds.
+    #[must_use]
+    pub const fn peak_bytes(&self) -> u64 {
+        self.activations_bytes + self.plan.bytes()
+    }
+
+    /// The units in the order in which every turn of the phase leases them.
+    #[must_use]
+    pub fn cycle(&self) -> &[UnitId] {
+        self.plan.cycle()
+    }
+}
+
+impl Forecast {
+    /// The most bytes that the run will hold.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
+    }
+
+    pub(crate) fn of(&self, phase: Phase) -> Option<&PhaseForecast> {
+        self.phases.iter().find(|planned| planned.phase == phase)
+    }
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = ["phase", "activations", "resident", "ring", "streamed/cycle", "peak"];
+        let [phase, activations, resident, ring, streamed, peak] = columns;
+        writeln!(f, "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}")?;
+        for planned in &self.phases {
+            let PhaseForecast { phase, activations_bytes, plan } = planned;
+            let (resident, ring, streamed) =
+                (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
+            let peak = planned.peak_bytes();
+            writeln!(
+                f,
+                "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}"
+            )?;
+        }
+        write!(
+            f,
+            "peak {} of {} bytes, smallest budget {} bytes",
+            self.peak_bytes(),
+            self.budget_bytes,
+            self.minimum_bytes
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(activations_bytes: u64, weights_bytes: u64, reason: &str) {
+        let largest_unit = "blocks.0.ff".to_owned();
+        let need = Need { phase: Phase::Denoise, activations_bytes, weights_bytes, largest_unit };
+        let text = Shortage { budget_bytes: 1000, need }.to_string();
+        let expected = format!(
+            "a budget of 1000 bytes is 2000 bytes too small: the denoise phase needs 3000 bytes, the smallest budget that would do, \
+             {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is {reason}"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn shortage_names_the_larger_half() {
+        check(2000, 1000, "the activations");
+        check(500, 2500, "unit blocks.0.ff");
+    }
+}

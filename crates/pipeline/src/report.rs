@@ -1,0 +1,76 @@
+use std::fmt;
+
+use lighterage_device::{Backend, Device};
+
+use crate::Phase;
+use crate::stage::Seen;
+
+/// What a run took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The most bytes granted at once, of all that the device's ledger has seen.
+    pub peak_bytes: u64,
+    /// The ledger's cap.
+    pub cap_bytes: u64,
+    /// Steps of the loop.
+    pub steps: usize,
+    /// In the order in which they ran.
+    pub phases: Vec<PhaseReport>,
+}
+
+/// What one phase took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PhaseReport {
+    /// Which.
+    pub phase: Phase,
+    /// From the release of the phase before to the end of its work.
+    pub seconds: f64,
+    /// Physical bytes of activations at their peak.
+    pub activations_bytes: u64,
+    /// Bytes of weights copied to the device.
+    pub copied_bytes: u64,
+}
+
+impl Report {
+    pub(crate) fn new<B: Backend>(device: &Device<B>, steps: usize, seen: &[Seen]) -> Self {
+        let phase = |seen: &Seen| PhaseReport {
+            phase: seen.phase,
+            seconds: seen.seconds,
+            activations_bytes: seen.activations_bytes,
+            copied_bytes: seen.copied_bytes,
+        };
+        Self {
+            peak_bytes: device.ledger().peak_bytes(),
+            cap_bytes: device.ledger().cap_bytes(),
+            steps,
+            phases: seen.iter().map(phase).collect(),
+        }
+    }
+
+    /// Seconds of one step, the first one's loading included.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
+    pub fn seconds_per_step(&self) -> f64 {
+        let denoise = self.phases.iter().find(|report| report.phase == Phase::Denoise);
+        denoise.map_or(0.0, |report| report.seconds / self.steps.max(1) as f64)
+    }
+
+    /// Seconds of all phases.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().map(|report| report.seconds).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = ["phase", "seconds", "activations", "copied"];
+        let [phase, seconds, activations, copied] = columns;
+        writeln!(f, "{phase:<12}{seconds:>10}{activations:>14}{copied:>14}")?;
+        for PhaseReport { phase, seconds, activations_bytes, copied_bytes } in &self.phases {
+            writeln!(f, "{phase:<12}{seconds:>10.3}{activations_bytes:>14}{copied_bytes:>14}")?;
+        }
+        let (total, step) = (self.seconds(), self.seconds_per_step());
+        write!(f, "{total:.3} s, {step:.4} s/step, peak {} of {} bytes", self.peak_bytes, self.cap_bytes)
+    }
+}

@@ -1,0 +1,126 @@
+//! Runs phases one after the other, each with its own weights, on one pool.
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lighterage_allocator::{Config as PoolConfig, Pool};
+use lighterage_device::{Backend, Device, Purpose, StreamKind};
+use lighterage_ops::Queue;
+use lighterage_pager::{Pager, UnitId, Units};
+
+use crate::{Error, Forecast, Observer, Result};
+
+/// Addresses that the pool of activations reserves: far more than any device holds, so that a free range is always found and the placement
+/// of tensors depends on the order of allocations alone.
+const ADDRESS_BYTES: u64 = 1 << 40;
+
+/// A part of a run whose weights are on the device together; the weights of two phases never are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// CLIP and T5.
+    Text,
+    /// The parts of the transformer that depend on timestep, guidance and text alone, for all steps at once.
+    Modulation,
+    /// The loop.
+    Denoise,
+    /// Latents to pixels.
+    Vae,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Text => "text",
+            Self::Modulation => "modulation",
+            Self::Denoise => "denoise",
+            Self::Vae => "vae",
+        })
+    }
+}
+
+/// What a phase was seen to need, in a dry pass or in a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) phase: Phase,
+    pub(crate) units: Arc<Units>,
+    /// The units leased, in order.
+    pub(crate) trace: Vec<UnitId>,
+    /// The most physical bytes that the pool of activations held.
+    pub(crate) activations_bytes: u64,
+    pub(crate) copied_bytes: u64,
+    pub(crate) seconds: f64,
+}
+
+/// Where weights come from: everything at once, to see what is needed, or by a plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weights<'a> {
+    All,
+    Planned(&'a Forecast),
+}
+
+/// One device, one stream, one pool, and what has been seen on them.
+pub(crate) struct Stage<'a, B: Backend> {
+    queue: Queue<B>,
+    weights: Weights<'a>,
+    observer: &'a mut dyn Observer,
+    seen: Vec<Seen>,
+}
+
+impl<'a, B: Backend> Stage<'a, B> {
+    pub(crate) fn new(
+        device: &Device<B>,
+        weights: Weights<'a>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let stream = device.stream(StreamKind::Compute)?;
+        let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: ADDRESS_BYTES };
+        let queue = Queue::new(Pool::new(&stream, config)?);
+        Ok(Self { queue, weights, observer, seen: Vec::new() })
+    }
+
+    /// Whether this is a dry pass, where one turn of a loop says all about the others.
+    pub(crate) const fn is_dry(&self) -> bool {
+        matches!(self.weights, Weights::All)
+    }
+
+    /// Runs one phase: free pages of the phase before are given back first, this phase's weights afterwards.
+    pub(crate) fn phase<T>(
+        &mut self,
+        phase: Phase,
+        units: &Arc<Units>,
+        body: impl FnOnce(&Queue<B>, &Pager<B>, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        self.observer.phase(phase);
+        self.queue.pool().trim()?;
+        self.queue.pool().reset_peaks();
+        let pager = self.pager(phase, units)?;
+        let made = body(&self.queue, &pager, self.observer)?;
+        self.queue.stream().synchronize()?;
+        self.seen.push(Seen {
+            phase,
+            units: Arc::clone(units),
+            trace: if self.is_dry() { pager.trace() } else { Vec::new() },
+            activations_bytes: self.queue.pool().statistics().reserved_peak_bytes,
+            copied_bytes: pager.statistics().copied_bytes,
+            seconds: start.elapsed().as_secs_f64(),
+        });
+        Ok(made)
+    }
+
+    pub(crate) fn into_seen(self) -> Vec<Seen> {
+        self.seen
+    }
+
+    fn pager(&self, phase: Phase, units: &Arc<Units>) -> Result<Pager<B>> {
+        let (stream, units) = (self.queue.stream(), Arc::clone(units));
+        Ok(match self.weights {
+            Weights::All => Pager::resident(stream, units)?,
+            Weights::Planned(forecast) => {
+                // A survey sees every phase that a run has: they are the same code.
+                let planned = forecast.of(phase).ok_or(Error::Unplanned { phase })?;
+                Pager::new(stream, units, planned.cycle().to_vec(), &planned.plan)?
+            }
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! The contract of the budget: refused or kept to, to the byte, and never visible in the picture.
+mod common;
+
+use common::{PAGE_BYTES, between, cases, host, model, run};
+use lighterage_device::{Device, HostConfig, Ledger, Sim, SimConfig};
+use lighterage_pipeline::{Error, Job, Keep, Observer, Options, Phase};
+use lighterage_shape::DType;
+
+/// The first golden case in two steps: what is checked here does not depend on their number.
+fn job(dtype: DType) -> Job {
+    let model = model();
+    let options = Options { steps: 2, ..cases()[0].options(&model, dtype) };
+    Job::new(&model, options).expect("a job")
+}
+
+fn check_same_bytes(dtype: DType) {
+    let job = job(dtype);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
+    let budgets = [least, least + (most - least) / 4, between(&survey), least + 3 * (most - least) / 4, most];
+    let pictures = budgets.map(|budget| run(&job, &survey, HostConfig::default(), budget));
+    for (budget, picture) in budgets.iter().zip(&pictures) {
+        assert_eq!(picture.latents, pictures[0].latents, "latents at {budget} bytes");
+        assert_eq!(picture.rgb, pictures[0].rgb, "pixels at {budget} bytes");
+    }
+    let copied = pictures.map(|picture| picture.report.phases[2].copied_bytes);
+    assert!(copied[0] > copied[4], "the least budget streams: {copied:?}");
+}
+
+#[test]
+fn five_budgets_give_the_same_bytes_in_bf16() {
+    check_same_bytes(DType::Bf16);
+}
+
+#[test]
+fn five_budgets_give_the_same_bytes_in_f32() {
+    check_same_bytes(DType::F32);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    let job = job(DType::Bf16);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let pictures = [1, 2, 3]
+        .map(|threads| run(&job, &survey, HostConfig { threads, ..HostConfig::default() }, between(&survey)));
+    for (index, picture) in pictures.iter().enumerate() {
+        assert_eq!(picture.latents, pictures[0].latents, "{} threads", index + 1);
+        assert_eq!(picture.rgb, pictures[0].rgb, "{} threads", index + 1);
+    }
+}
+
+#[test]
+fn any_interleaving_of_the_streams_gives_the_same_bytes() {
+    let job = job(DType::Bf16);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let least = survey.minimum_bytes();
+    let expected = run(&job, &survey, HostConfig::default(), least);
+    for seed in [1, 2, 3] {
+        let picture = run(&job, &survey, HostConfig { seed: Some(seed), ..HostConfig::default() }, least);
+        assert_eq!(picture.latents, expected.latents, "interleaving {seed}");
+        assert_eq!(picture.rgb, expected.rgb, "interleaving {seed}");
+    }
+}
+
+#[test]
+fn one_byte_below_the_least_is_refused_with_the_numbers() {
+    for page_bytes in [4096, PAGE_BYTES, 2 << 20] {
+        let survey = job(DType::Bf16).survey(page_bytes).unwrap();
+        let least = survey.minimum_bytes();
+        survey.within(least).unwrap();
+        let Err(Error::Shortage(shortage)) = survey.within(least - 1) else { panic!("not refused") };
+        assert_eq!((shortage.missing_bytes(), shortage.need.bytes()), (1, least));
+        let text = shortage.to_string();
+        let numbers = format!("a budget of {} bytes is 1 bytes too small", least - 1);
+        assert!(text.contains(&numbers) && text.contains(&least.to_string()), "{text}");
+        assert!(survey.within(0).is_err());
+    }
+}
+
+#[test]
+fn least_budget_runs_at_other_pages() {
+    let job = job(DType::Bf16);
+    let expected = {
+        let survey = job.survey(PAGE_BYTES).unwrap();
+        run(&job, &survey, HostConfig::default(), survey.minimum_bytes())
+    };
+    for page_bytes in [4096, 1 << 20] {
+        let survey = job.survey(page_bytes).unwrap();
+        let config = HostConfig { page_bytes, ..HostConfig::default() };
+        let picture = run(&job, &survey, config, survey.minimum_bytes());
+        assert_eq!(picture.rgb, expected.rgb, "pages of {page_bytes} bytes");
+    }
+}
+
+#[test]
+fn a_forecast_tells_every_phase_and_keeps_to_its_budget() {
+    let survey = job(DType::Bf16).survey(PAGE_BYTES).unwrap();
+    let budget = between(&survey);
+    let forecast = survey.within(budget).unwrap();
+    let phases: Vec<Phase> = forecast.phases.iter().map(|planned| planned.phase).collect();
+    assert_eq!(phases, [Phase::Text, Phase::Modulation, Phase::Denoise, Phase::Vae]);
+    assert!(
+        forecast.phases.iter().all(|planned| planned.peak_bytes() <= budget && !planned.cycle().is_empty())
+    );
+    let table = forecast.to_string();
+    assert_eq!(table.lines().count(), 6, "{table}");
+    assert!(table.contains(&forecast.minimum_bytes.to_string()), "{table}");
+}
+
+#[test]
+fn sim_runs_everything_but_has_no_pixels() {
+    let job = job(DType::Bf16);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let budget = between(&survey);
+    let sim = Sim::new(SimConfig { page_bytes: PAGE_BYTES, ..SimConfig::default() }).unwrap();
+    let device = Device::new(sim, Ledger::new(budget), Ledger::new(1 << 30));
+    let keep = Keep { latents: true, prompt: true };
+    let picture = job.run(&device, &survey.within(budget).unwrap(), keep, &mut ()).unwrap();
+    assert_eq!((picture.rgb, picture.latents, picture.prompt), (None, None, None));
+    let host = run(&job, &survey, HostConfig::default(), budget);
+    assert_eq!(picture.report.peak_bytes, host.report.peak_bytes);
+    let copied = |report: lighterage_pipeline::Report| {
+        report.phases.into_iter().map(|phase| phase.copied_bytes).collect::<Vec<_>>()
+    };
+    assert_eq!(copied(picture.report), copied(host.report));
+}
+
+/// Stops when so many steps are done.
+struct StopAfter {
+    limit: usize,
+    done: usize,
+    phases: Vec<Phase>,
+}
+
+impl Observer for StopAfter {
+    fn phase(&mut self, phase: Phase) {
+        self.phases.push(phase);
+    }
+
+    fn step(&mut self, done: usize, _steps: usize) {
+        assert_eq!(done, self.done + 1, "every step is reported once");
+        self.done = done;
+    }
+
+    fn cancelled(&self) -> bool {
+        self.done >= self.limit
+    }
+}
+
+#[test]
+fn a_stopped_run_releases_everything() {
+    let mut job = {
+        let model = model();
+        Job::new(&model, cases()[0].options(&model, DType::Bf16)).unwrap()
+    };
+    job.reseed(7);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let device = host(HostConfig::default(), between(&survey));
+    let forecast = survey.within(between(&survey)).unwrap();
+    let mut observer = StopAfter { limit: 3, done: 0, phases: Vec::new() };
+    let stopped = job.run(&device, &forecast, Keep::default(), &mut observer).unwrap_err();
+    let Error::Cancelled { done, steps } = stopped else { panic!("{stopped}") };
+    // Three are done when it is asked to stop; those in flight are finished.
+    assert!((3..=3 + lighterage_pipeline::IN_FLIGHT_MAX).contains(&done), "{done}");
+    assert_eq!((steps, observer.done), (20, done));
+    assert_eq!(observer.phases, [Phase::Text, Phase::Modulation, Phase::Denoise]);
+    assert_eq!(device.ledger().granted_bytes(), 0);
+}
+
+#[test]
+fn the_seed_changes_the_picture_and_nothing_else_does() {
+    let mut job = job(DType::Bf16);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let picture = |job: &Job| run(job, &survey, HostConfig::default(), between(&survey)).rgb;
+    let first = picture(&job);
+    assert_eq!(first, picture(&job));
+    job.reseed(1);
+    assert_ne!(first, picture(&job));
+}
