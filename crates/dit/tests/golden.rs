@@ -1,6 +1,6 @@
 //! Parity with diffusers on the golden cases, on `Host`.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
-#![allow(clippy::print_stdout, reason = "the harness shows the errors found where a test fails")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::print_stdout, reason = "the harness shows the errors found where a test fails")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The BFL layout means the same model, and its configuration can be read off its shapes.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 

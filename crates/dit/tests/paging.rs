@@ -1,5 +1,5 @@
 //! A step on any budget and on a device without bytes: the same order of weights, the same bits.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -45,7 +45,7 @@ impl Models {
 
     /// Runs both phases; latents become `latents - velocity / STEPS` in each step.
     fn denoise<B: Backend>(&self, queue: &Queue<B>, hoist: &Pager<B>, steps: &Pager<B>) -> Tensor<B> {
-        let mut rng = Rng::new(7);
+        let mut rng = Rng::from_env(7);
         let mut noise =
             |rows, columns| upload(queue, self.dtype, &rng.normals(rows * columns, 1.0), &[rows, columns]);
         let (states, identity, pooled) = (noise(TEXT, 96), noise(IDENTITY, 96), noise(1, 48));

@@ -1,5 +1,5 @@
 //! What cannot be run is refused with names and numbers.
-#![allow(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
