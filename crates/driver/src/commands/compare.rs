@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// What it should be.
     expected: PathBuf,
     /// Largest relative Frobenius error that passes; 0: equal values.
-    #[arg(long, value_name = "ERROR", default_value_t = 0.0, value_parser = tolerance)]
+    #[arg(long, value_name = "ERROR", default_value_t = 0.0, allow_negative_numbers = true, value_parser = tolerance)]
     tolerance: f64,
     /// Compare only the tensors that both files have.
     #[arg(long, conflicts_with = "pair")]

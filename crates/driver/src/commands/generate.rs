@@ -12,7 +12,7 @@ use lighterage_shape::DType;
 pub(crate) use self::arguments::Arguments;
 use self::record::{Planned, Record};
 use crate::device::Work;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::size::Size;
 use crate::{interrupt, json, mapping, output, picture_file};
@@ -78,6 +78,7 @@ impl Generate<'_> {
         let mut progress = Progress::new(device.ledger());
         let picture = self.job.run(device, forecast, keep, &mut progress)?;
         drop(progress);
+        stop_if_asked()?;
         let path = output::numbered(&self.arguments.output, index, count);
         if let Some(rgb) = &picture.rgb {
             let sides = [picture.width, picture.height];
@@ -89,6 +90,14 @@ impl Generate<'_> {
         output::note(&report_line(&picture, forecast, seed, &path));
         Ok(Record::new(path, seed, &picture, forecast))
     }
+}
+
+/// The loop looks by itself; this is for a Ctrl-C after its last step.
+fn stop_if_asked() -> Result<()> {
+    if !interrupt::requested() {
+        return Ok(());
+    }
+    Err(Failure::Interrupted("stopped before the picture was written".to_owned()))
 }
 
 /// Packed, `[1, tokens, channels]`, after the last step; f32, exact also of a bf16 run.

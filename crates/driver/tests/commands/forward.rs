@@ -71,7 +71,8 @@ fn failures_write_nothing() {
     let run = |module: &str, dir: &str, options: &[&str]| {
         lighterage(&[&["forward", "--module", module, "--dir", dir, "--out", &out], options].concat())
     };
-    run("t5", &dir, &[]).check_failed(&["input_ids"]);
+    run("t5", &dir, &[]).check_failed(&["flux-dev-tiny/config.json", "d_model"]);
+    run("flux", &golden("t5-tiny"), &[]).check_failed(&["t5-tiny/config.json"]);
     run("flux", &scratch.text("none"), &[]).check_failed(&["none/model.safetensors", "No such file"]);
     run("flux", &dir, &["--vram", "64KiB"]).check_failed(&["65536"]);
     lighterage(&["forward", "--module", "flux", "--dir", &dir, "--out", "/no/such/folder/x"])

@@ -11,7 +11,7 @@ fn generate(options: &[&str]) -> Run {
 
 /// Width, height, pixels and texts of a PNG.
 fn read_png(path: &std::path::Path) -> (u32, u32, Vec<u8>, Vec<(String, String)>) {
-    let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
+    let file = BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
     reader.next_frame(&mut pixels).unwrap();

@@ -25,7 +25,7 @@ fn commands_and_options_that_do_not_exist() {
     check(&["forward", "--module", "unet", "--dir", "x", "--out", "OUT"], &["unet", "flux", "vae-decode"]);
     check(&["denoise", "--out", "OUT"], &["--dir"]);
     check(&["compare", "a"], &["EXPECTED"]);
-    check(&["compare", "a", "b", "--tolerance", "-1"], &["--tolerance"]);
+    check(&["compare", "a", "b", "--tolerance", "-1"], &["--tolerance", "0 or more"]);
     check(&["compare", "a", "b", "--tolerance", "NaN"], &["NaN", "0 or more"]);
     check(&["compare", "a", "b", "--pair", "=x"], &["name is missing"]);
     check(&["inspect"], &["PATH"]);
@@ -46,7 +46,9 @@ fn numbers_out_of_range() {
     generate("--steps", "1001", &["1 to 1000"]);
     generate("--guidance", "inf", &["finite"]);
     generate("--guidance", "NaN", &["finite"]);
-    generate("--seed", "1,x", &[]);
+    generate("--seed", "x", &[]);
+    check(&["generate", "--prompt", "x", "-o", "OUT", "--seed", "1,-2"], &["--seed"]);
+    generate("--guidance", "-1", &["0 or more"]);
     generate("--seed", "18446744073709551616", &[]);
     generate("--threads", "100000", &["0 to 1024"]);
     generate("--vae-tile", "12", &["multiple of 8"]);

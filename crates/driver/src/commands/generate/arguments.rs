@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// Seed of the noise; several make several pictures. Without it one is drawn and shown.
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
+    #[arg(long, value_name = "N[,N...]", allow_negative_numbers = true, value_delimiter = ',')]
     seed: Vec<u64>,
     /// Steps of the loop, 1 to 1000 [default: the model's].
     #[arg(long, value_name = "N", value_parser = steps)]
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PIXELS", value_parser = side)]
     height: Option<usize>,
     /// Guidance that the model is told, 0 or more; models without guidance ignore it [default: the model's].
-    #[arg(long, value_name = "SCALE", value_parser = guidance)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = guidance)]
     guidance: Option<f32>,
     /// How noise levels are spaced.
     #[arg(long, value_enum, default_value_t = ScheduleName::Diffusers)]
