@@ -110,15 +110,20 @@ impl<E: HostElement> Tensors<E> {
         let mut out = vec![0.0; case.queries * width];
         for head in 0..case.heads {
             let row = |values: &[f32], row: usize| -> Vec<f64> {
-                values[row * width + head * head_dim..][..head_dim].iter().map(|value| f64::from(*value)).collect()
+                values[row * width + head * head_dim..][..head_dim]
+                    .iter()
+                    .map(|value| f64::from(*value))
+                    .collect()
             };
             let (k, v): (Vec<_>, Vec<_>) = (0..case.keys).map(|key| (row(&k, key), row(&v, key))).unzip();
             for query in 0..case.queries {
                 let q = row(&q, query);
-                let scores: Vec<f64> = (0..case.keys).map(|key| {
-                    let dot: f64 = q.iter().zip(&k[key]).map(|(q, k)| q * k).sum();
-                    dot * f64::from(scale(case)) + added(case, &table, head, query, key)
-                }).collect();
+                let scores: Vec<f64> = (0..case.keys)
+                    .map(|key| {
+                        let dot: f64 = q.iter().zip(&k[key]).map(|(q, k)| q * k).sum();
+                        dot * f64::from(scale(case)) + added(case, &table, head, query, key)
+                    })
+                    .collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let powers: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
                 let sum: f64 = powers.iter().sum();
@@ -140,7 +145,13 @@ fn scale(case: Case) -> f32 {
 fn added(case: Case, table: &[f32], head: usize, query: usize, key: usize) -> f64 {
     match case.mask {
         TestMask::None => 0.0,
-        TestMask::Causal => if key > query { f64::NEG_INFINITY } else { 0.0 },
+        TestMask::Causal => {
+            if key > query {
+                f64::NEG_INFINITY
+            } else {
+                0.0
+            }
+        }
         TestMask::Buckets { buckets, max_distance } => {
             let bucket = bucket(key as i64 - query as i64, buckets as u32, max_distance as u32);
             f64::from(table[bucket as usize * case.heads + head])
@@ -157,7 +168,8 @@ where
     AttentionKernel<E>: Kernel<Params = AttentionParams>,
 {
     let expected = tensors.expected(case);
-    let (overall, strip) = if size_of::<E>() == 2 { (BF16_OVERALL, BF16_STRIP) } else { (F32_OVERALL, 2.0 * F32_OVERALL) };
+    let (overall, strip) =
+        if size_of::<E>() == 2 { (BF16_OVERALL, BF16_STRIP) } else { (F32_OVERALL, 2.0 * F32_OVERALL) };
     for isa in paths() {
         let got = tensors.run(case, 1, isa);
         let what = format!("{case:?} on {isa}, {}", E::DTYPE);
@@ -165,7 +177,10 @@ where
         for head in 0..case.heads {
             let strip_of = |values: &[f32], first: usize| -> Vec<f32> {
                 let rows = first..(first + 16).min(case.queries);
-                rows.flat_map(|row| values[(row * case.heads + head) * case.head_dim..][..case.head_dim].to_vec()).collect()
+                rows.flat_map(|row| {
+                    values[(row * case.heads + head) * case.head_dim..][..case.head_dim].to_vec()
+                })
+                .collect()
             };
             for first in (0..case.queries).step_by(16) {
                 let part = format!("{what}: head {head}, rows from {first}");
@@ -261,7 +276,9 @@ fn one_hot_rows_return_their_value() {
         let case = Case { scale: 1.0, ..case(tokens, tokens, 1, head_dim) };
         let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(19), 1.0);
         // +-16 by the bits of the index: the score of the own key is 16 * 256, of any other at most 14 * 256.
-        let signs: Vec<f32> = (0..tokens).flat_map(|token| (0..head_dim).map(move |bit| if token >> bit & 1 == 1 { 16.0 } else { -16.0 })).collect();
+        let signs: Vec<f32> = (0..tokens)
+            .flat_map(|token| (0..head_dim).map(move |bit| if token >> bit & 1 == 1 { 16.0 } else { -16.0 }))
+            .collect();
         tensors.q = Guarded::new(&signs, head_dim, head_dim);
         tensors.k = Guarded::new(&signs, head_dim, head_dim);
         for isa in paths() {
@@ -283,7 +300,12 @@ fn constant_values_come_out() {
         let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(23), 1.0);
         tensors.v = Guarded::new(&vec![1.5; 700 * 64], 64, 64);
         for isa in paths() {
-            assert_close(&format!("{} on {isa}", E::DTYPE), &tensors.run(case, 1, isa), &vec![1.5; 50 * 64], bound);
+            assert_close(
+                &format!("{} on {isa}", E::DTYPE),
+                &tensors.run(case, 1, isa),
+                &vec![1.5; 50 * 64],
+                bound,
+            );
         }
     }
     check::<f32>(1e-6);
@@ -301,7 +323,12 @@ fn permuted_keys_change_nothing() {
     turned.k = Guarded::new(&reversed(tensors.k.values()), 32, 32);
     turned.v = Guarded::new(&reversed(tensors.v.values()), 32, 32);
     for isa in paths() {
-        assert_close(&format!("on {isa}"), &turned.run(case, 1, isa), &tensors.run(case, 1, isa), F32_OVERALL);
+        assert_close(
+            &format!("on {isa}"),
+            &turned.run(case, 1, isa),
+            &tensors.run(case, 1, isa),
+            F32_OVERALL,
+        );
     }
 }
 
@@ -313,7 +340,9 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(31), 1.0);
         for isa in paths() {
-            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits = |threads| {
+                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);

@@ -29,8 +29,16 @@ enum Residual {
     InPlace,
 }
 
-const SAME: Case =
-    Case { height: 1, width: 1, inputs: 1, outputs: 1, kernel: 3, stride: 1, padding: [1; 4], residual: Residual::Absent };
+const SAME: Case = Case {
+    height: 1,
+    width: 1,
+    inputs: 1,
+    outputs: 1,
+    kernel: 3,
+    stride: 1,
+    padding: [1; 4],
+    residual: Residual::Absent,
+};
 
 impl Case {
     fn out_height(self) -> usize {
@@ -55,8 +63,16 @@ impl<E: HostElement> Tensors<E> {
         let inner = case.kernel * case.kernel * case.inputs;
         let pixels = case.out_height() * case.out_width();
         Self {
-            x: Guarded::new(&rng.normals(case.height * case.width * case.inputs, 1.0), case.inputs, case.inputs),
-            weight: Guarded::new(&rng.normals(case.outputs * inner, 1.0 / (inner as f32).sqrt()), inner, inner),
+            x: Guarded::new(
+                &rng.normals(case.height * case.width * case.inputs, 1.0),
+                case.inputs,
+                case.inputs,
+            ),
+            weight: Guarded::new(
+                &rng.normals(case.outputs * inner, 1.0 / (inner as f32).sqrt()),
+                inner,
+                inner,
+            ),
             bias: Guarded::new(&rng.normals(case.outputs, 1.0), case.outputs, case.outputs),
             residual: Guarded::new(&rng.normals(pixels * case.outputs, 1.0), case.outputs, case.outputs),
         }
@@ -99,7 +115,8 @@ impl<E: HostElement> Tensors<E> {
 
     /// The formula, in f64, from the rounded inputs.
     fn expected(&self, case: Case) -> Vec<f32> {
-        let [x, weight, bias, residual] = [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
+        let [x, weight, bias, residual] =
+            [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
         let pixel = |y: usize, x_: usize, ky: usize, kx: usize| {
             let y = (y * case.stride + ky).checked_sub(case.padding[0]).filter(|y| *y < case.height)?;
             let x_ = (x_ * case.stride + kx).checked_sub(case.padding[2]).filter(|x| *x < case.width)?;
@@ -111,9 +128,13 @@ impl<E: HostElement> Tensors<E> {
                 for output in 0..case.outputs {
                     let mut sum = f64::from(bias[output]);
                     for tap in 0..case.kernel * case.kernel {
-                        let Some(pixel) = pixel(y, x_, tap / case.kernel, tap % case.kernel) else { continue };
-                        let weight = &weight[(output * case.kernel * case.kernel + tap) * case.inputs..][..case.inputs];
-                        sum += pixel.iter().zip(weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+                        let Some(pixel) = pixel(y, x_, tap / case.kernel, tap % case.kernel) else {
+                            continue;
+                        };
+                        let weight = &weight[(output * case.kernel * case.kernel + tap) * case.inputs..]
+                            [..case.inputs];
+                        sum +=
+                            pixel.iter().zip(weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
                     }
                     if case.residual != Residual::Absent {
                         sum += f64::from(residual[(y * case.out_width() + x_) * case.outputs + output]);
@@ -137,7 +158,12 @@ where
     let tensors = Tensors::<E>::random(case, &mut Rng::from_env(7));
     let expected = tensors.expected(case);
     for isa in paths() {
-        assert_close(&format!("{case:?} on {isa}, {}", E::DTYPE), &tensors.run(case, 1, isa), &expected, bound);
+        assert_close(
+            &format!("{case:?} on {isa}, {}", E::DTYPE),
+            &tensors.run(case, 1, isa),
+            &expected,
+            bound,
+        );
     }
 }
 
@@ -199,7 +225,9 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
         for isa in paths() {
-            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits = |threads| {
+                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);

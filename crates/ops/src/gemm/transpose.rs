@@ -1,10 +1,10 @@
 //! Packing with AVX-512: 16 x 16 words are turned in registers.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_maskz_loadu_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_extracti64x4_epi64,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_epi32, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_store_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, _mm256_maskz_loadu_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
+    _mm512_extracti64x4_epi64, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_epi32, _mm512_or_si512,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_store_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use half::bf16;
@@ -118,15 +118,25 @@ pub(super) unsafe fn pack<W: Words>(
 /// - The machine has AVX-512 F, BW and VL.
 /// - `length` rows of `lanes` elements (at most [`LANES`]), `stride` apart, can be read from `source`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn interleave(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+pub(super) unsafe fn interleave(
+    source: *const bf16,
+    stride: usize,
+    lanes: usize,
+    length: usize,
+    panel: &mut [u32],
+) {
     let words = length.div_ceil(2);
     for (word, line) in panel[..words * LANES].chunks_exact_mut(LANES).enumerate() {
         let first = source.wrapping_add(2 * word * stride);
         // SAFETY: row `2 word` has `lanes` elements: the caller's promise.
         let even = unsafe { Pair::load(first, lanes) };
         // SAFETY: so has the next one, if there is one; otherwise nothing is read.
-        let odd = unsafe { Pair::load(first.wrapping_add(stride), if 2 * word + 1 < length { lanes } else { 0 }) };
-        let left = zip(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)), _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)));
+        let odd =
+            unsafe { Pair::load(first.wrapping_add(stride), if 2 * word + 1 < length { lanes } else { 0 }) };
+        let left = zip(
+            _mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)),
+            _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)),
+        );
         let right = zip(
             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(even)),
             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(odd)),

@@ -3,7 +3,7 @@ use lighterage_device::{Isa, Kernel, Workers};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::{Rng, assert_close};
 
-use super::{LinearKernel, code};
+use super::LinearKernel;
 use crate::ActivationKind;
 use crate::gemm::{Guarded, HostElement, bf16_rounding};
 
@@ -88,7 +88,7 @@ impl<E: HostElement> Tensors<E> {
             rows: case.rows as u32,
             columns: case.columns as u32,
             inner: case.inner as u32,
-            activation: code(case.activation),
+            activation: case.activation.map_or(0, ActivationKind::code),
         };
         let workers = Workers::new(threads, Some(isa)).unwrap();
         // SAFETY: the tensors have the sizes and strides in `params`, and live until here.
@@ -104,7 +104,9 @@ impl<E: HostElement> Tensors<E> {
         let mut out = Vec::new();
         for row in 0..case.rows {
             for column in 0..case.columns {
-                let pairs = x[row * case.inner..][..case.inner].iter().zip(&weight[column * case.inner..][..case.inner]);
+                let pairs = x[row * case.inner..][..case.inner]
+                    .iter()
+                    .zip(&weight[column * case.inner..][..case.inner]);
                 let mut sum: f64 = pairs.map(|(x, weight)| f64::from(*x) * f64::from(*weight)).sum();
                 if case.bias {
                     sum += f64::from(bias[column]);
@@ -243,7 +245,9 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits = |threads| {
+                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
@@ -251,7 +255,8 @@ fn threads_do_not_change_a_bit() {
         }
     }
     // Above the work that runs inline.
-    let case = Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
+    let case =
+        Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
     check::<f32>(case);
     check::<bf16>(case);
 }
