@@ -1,3 +1,8 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "strides are 64 bits in the parameters, as addresses are"
+)]
+
 use std::marker::PhantomData;
 
 use half::bf16;
@@ -12,7 +17,7 @@ use crate::gemm::{
 
 /// `kernels/attention/attention.h` for one element type.
 #[derive(Debug)]
-pub struct AttentionKernel<E>(PhantomData<E>);
+pub(super) struct AttentionKernel<E>(PhantomData<E>);
 
 impl Kernel for AttentionKernel<f32> {
     type Params = AttentionParams;
@@ -341,10 +346,11 @@ impl Flash {
             *score *= scale;
         }
         if !bias.is_empty() {
-            let reach = self.reach() as i64;
-            let from = keys.start as i64 - query as i64;
-            for (distance, score) in (from..).zip(&mut scores[..keys.count]) {
-                *score += bias[(distance.clamp(-reach, reach) + reach) as usize];
+            let reach = self.reach();
+            for (index, score) in scores[..keys.count].iter_mut().enumerate() {
+                // The distance, `key - query`, from `-reach` on.
+                let place = (keys.start + index + reach).saturating_sub(query).min(2 * reach);
+                *score += bias[place];
             }
         }
         let seen = if self.params.causal == 1 {

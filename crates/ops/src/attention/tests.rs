@@ -1,11 +1,19 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the sizes of tests are small, and their f64 references are rounded on purpose"
+)]
+
 use half::bf16;
 use lighterage_device::{Isa, Kernel, Workers};
 use lighterage_kernels::params::AttentionParams;
+use lighterage_shape::DType;
 use lighterage_testkit::{Rng, assert_close};
 
 use super::buckets::bucket;
 use super::host::AttentionKernel;
+use super::{Attention, Mask, attention};
 use crate::gemm::{Guarded, HostElement};
+use crate::testing::{assert_refused, dry};
 
 /// Overall bound for bf16: output rounding 1.66e-3 and the rounding of the probabilities give 2.3e-3 (reference/kernels.md, section 7, is where 3e-3 comes from).
 const BF16_OVERALL: f64 = 3.0e-3;
@@ -365,4 +373,66 @@ fn nan_in_a_key_reaches_every_query() {
     for isa in paths() {
         assert!(tensors.run(case, 1, isa).iter().all(|value| value.is_nan()), "on {isa}");
     }
+}
+
+#[test]
+fn bad_arguments_are_refused_with_numbers() {
+    let (queue, other) = (dry(), dry());
+    let tensor = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "x").unwrap();
+    let (q, k, v, out) = (tensor(&[4, 2, 8]), tensor(&[6, 2, 8]), tensor(&[6, 2, 8]), tensor(&[4, 2, 8]));
+    let (flat, none, table) = (tensor(&[4, 16]), tensor(&[0, 2, 8]), tensor(&[8, 2]));
+    let odd = tensor(&[7, 2]);
+    let single = queue.tensor(DType::F32, &[6, 2, 8], "single").unwrap();
+    let foreign = other.tensor(DType::Bf16, &[6, 2, 8], "foreign").unwrap();
+    let good =
+        Attention { q: q.view(), k: k.view(), v: v.view(), out: out.view(), scale: 1.0, mask: Mask::None };
+    attention(&queue, &good).unwrap();
+    let buckets = |table, max_distance| Mask::RelativeBuckets { table, max_distance };
+    attention(&queue, &Attention { mask: buckets(table.view(), 20), ..good }).unwrap();
+    let (a, b) = (foreign.view().owner(), queue.stream().id());
+    let wrong_stream = format!("attention: memory of {a} used on {b}");
+    let cases = [
+        (Attention { q: flat.view(), ..good }, "attention: q should have 3 dimensions, is BF16[4, 16]"),
+        (Attention { k: out.view(), ..good }, "attention: k overlaps out, which is written"),
+        (Attention { k: q.view(), ..good }, "attention: v should be [4, 2, 8], is BF16[6, 2, 8]"),
+        (Attention { v: single.view(), ..good }, "attention: v should be BF16, is F32"),
+        (
+            Attention { out: k.view(), k: v.view(), ..good },
+            "attention: out should be [4, 2, 8], is BF16[6, 2, 8]",
+        ),
+        (Attention { out: q.view(), ..good }, "attention: q overlaps out, which is written"),
+        (Attention { k: none.view(), v: none.view(), ..good }, "attention: keys is 0, should be at least 1"),
+        (Attention { scale: f32::INFINITY, ..good }, "attention: scale is inf, should be finite"),
+        (
+            Attention { mask: Mask::Causal, ..good },
+            "attention: keys under a causal mask is 6, should be as many as queries",
+        ),
+        (
+            Attention { mask: buckets(flat.view(), 20), ..good },
+            "attention: table should be [4, 2], is BF16[4, 16]",
+        ),
+        (
+            Attention { mask: buckets(odd.view(), 20), ..good },
+            "attention: buckets is 7, should be even and at least 4",
+        ),
+        (
+            Attention { mask: buckets(table.view(), 2), ..good },
+            "attention: max_distance is 2, should be above a quarter of the buckets",
+        ),
+        (Attention { k: foreign.view(), ..good }, wrong_stream.as_str()),
+    ];
+    for (args, message) in cases {
+        assert_refused(attention(&queue, &args), message);
+    }
+}
+
+#[test]
+fn a_launch_costs_two_products_and_each_tensor_once() {
+    let params =
+        AttentionParams { queries: 10, keys: 20, heads: 3, head_dim: 8, ..AttentionParams::default() };
+    let cost = AttentionKernel::<bf16>::cost(&params);
+    assert_eq!((cost.flops, cost.bytes), (4.0 * 10.0 * 20.0 * 24.0, 2.0 * 24.0 * 60.0));
+    // A query sees the keys up to its own: 1 + 2 + ... + 10 of them.
+    let causal = AttentionParams { keys: 10, causal: 1, ..params };
+    assert_eq!(AttentionKernel::<bf16>::cost(&causal).flops, 4.0 * 55.0 * 24.0);
 }

@@ -8,7 +8,7 @@ use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply};
 
 /// `kernels/conv/conv2d.h` for one element type.
 #[derive(Debug)]
-pub struct Conv2dKernel<E>(PhantomData<E>);
+pub(super) struct Conv2dKernel<E>(PhantomData<E>);
 
 impl Kernel for Conv2dKernel<f32> {
     type Params = Conv2dParams;

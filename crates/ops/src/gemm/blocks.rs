@@ -101,8 +101,13 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             for row in 0..block.rows {
                 // SAFETY: the row and the elements are inside of A, and `multiply`'s caller promises that they can be read.
                 unsafe {
-                    self.a.pack::<S>(block.row + row, start, length, &mut packed[row * ROW_STRIDE..][..WORDS])
-                };
+                    self.a.pack::<S>(
+                        block.row + row,
+                        start,
+                        length,
+                        &mut packed[row * ROW_STRIDE..][..WORDS],
+                    );
+                }
             }
             for column in (0..block.columns).step_by(LANES) {
                 let lanes = LANES.min(block.columns - column);

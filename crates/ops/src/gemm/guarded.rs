@@ -25,7 +25,7 @@ pub(crate) struct Guarded<E> {
 impl<E: Float> Guarded<E> {
     /// The given values, rounded to the element type.
     pub(crate) fn new(values: &[f32], columns: usize, stride: usize) -> Self {
-        let rows = if columns == 0 { 0 } else { values.len() / columns };
+        let rows = values.len().checked_div(columns).unwrap_or(0);
         assert!(
             stride >= columns && rows * columns == values.len(),
             "{rows} rows of {columns}, {stride} apart"

@@ -37,7 +37,7 @@ impl Words for Single {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load(source: *const f32, left: usize) -> __m512i {
         // SAFETY: the mask leaves out what the caller does not promise.
-        unsafe { _mm512_maskz_loadu_epi32(mask(left) as u16, source.cast()) }
+        unsafe { _mm512_maskz_loadu_epi32(low(mask(left)), source.cast()) }
     }
 }
 
@@ -52,7 +52,7 @@ impl Words for Widened {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load(source: *const bf16, left: usize) -> __m512i {
         // SAFETY: the mask leaves out what the caller does not promise.
-        let halves = unsafe { _mm256_maskz_loadu_epi16(mask(left) as u16, source.cast()) };
+        let halves = unsafe { _mm256_maskz_loadu_epi16(low(mask(left)), source.cast()) };
         _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))
     }
 }
@@ -76,6 +76,13 @@ impl Words for Pair {
 #[inline(always)]
 const fn mask(count: usize) -> u32 {
     if count >= 32 { u32::MAX } else { (1 << count) - 1 }
+}
+
+/// The lowest 16 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "on purpose")]
+const fn low(bits: u32) -> u16 {
+    bits as u16
 }
 
 /// As [`super::pack::pack_columns`].

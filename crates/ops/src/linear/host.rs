@@ -1,3 +1,8 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "strides are 64 bits in the parameters, as addresses are"
+)]
+
 use std::marker::PhantomData;
 
 use half::bf16;
@@ -8,7 +13,7 @@ use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply, pac
 
 /// `kernels/gemm/linear.h` for one element type.
 #[derive(Debug)]
-pub struct LinearKernel<E>(PhantomData<E>);
+pub(super) struct LinearKernel<E>(PhantomData<E>);
 
 impl Kernel for LinearKernel<f32> {
     type Params = LinearParams;
