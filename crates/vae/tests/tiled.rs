@@ -1,4 +1,6 @@
 //! Tiles: the same bits where one covers all, and stated distances where several do.
+#![expect(clippy::print_stdout, reason = "what a test measured")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 

@@ -199,6 +199,7 @@ fn pre_tokenizer() -> Result<PreTokenizerWrapper> {
     Ok(PreTokenizers::new(vec![words.into(), bytes.into()]).into())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 fn refused(error: tokenizers::Error) -> Error {
     Error::Tokenizer(error.to_string())
 }
