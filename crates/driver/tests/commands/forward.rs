@@ -40,7 +40,7 @@ fn vae_cases() {
     check("vae-decode", "vae-tiny", "1e-5");
 }
 
-/// A bf16 run is off the reference by at most twice what torch's own bf16 run is (tests/golden/make_golden.py).
+/// A bf16 run is off the reference by at most twice what torch's own bf16 run is (`tests/golden/make_golden.py`).
 #[track_caller]
 fn check_bf16(module: &str, case: &str, output: &str, reference: &str) {
     let scratch = Scratch::new();
