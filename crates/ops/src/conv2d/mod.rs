@@ -55,7 +55,8 @@ const OP: &str = "conv2d";
 
 /// Launches a [`Conv2d`]: `out_height = (height + top + bottom - kernel) / stride + 1`, and so the width.
 ///
-/// All tensors have one element type, `f32` or `bf16`; sums are taken in f32 and rounded once.
+/// All tensors have one element type, `f32` or `bf16`; sums are taken in f32, and rounded before the residual is added and
+/// at the end, where the reference's separate ops round.
 ///
 /// # Errors
 /// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if the kernel is

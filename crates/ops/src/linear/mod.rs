@@ -20,7 +20,8 @@ pub struct Residual<'a> {
     pub gate: Option<View<'a>>,
 }
 
-/// `out = residual + gate * activation(x weight^T + bias)`, accumulated in f32, rounded once.
+/// `out = residual + gate * activation(x weight^T + bias)`, accumulated in f32, and rounded to the element type after the
+/// bias, the activation, the gate and the residual, where the reference's separate ops round.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// `[rows, inner]`, dense rows.
