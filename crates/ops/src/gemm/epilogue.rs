@@ -46,7 +46,7 @@ impl<E: Float> Epilogue<E> {
                 *sum += bias.to_f32();
             }
         }
-        if self.activation.is_some() {
+        if self.activation != 0 {
             round::<E>(sums);
             activation::apply(self.activation, sums);
         }
