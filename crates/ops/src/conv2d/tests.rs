@@ -124,8 +124,10 @@ impl<E: HostElement> Tensors<E> {
     /// The formula, in f64, from the rounded inputs.
     fn expected(&self, case: Case) -> Vec<f32> {
         // The kernel rounds before it adds to the residual, and at the end.
-        let round = |value: f64| if size_of::<E>() == 2 { half::bf16::from_f64(value).to_f64() } else { value };
-        let [x, weight, bias, residual] = [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
+        let round =
+            |value: f64| if size_of::<E>() == 2 { half::bf16::from_f64(value).to_f64() } else { value };
+        let [x, weight, bias, residual] =
+            [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
         let pixel = |y: usize, x_: usize, ky: usize, kx: usize| {
             let y = (y * case.stride + ky).checked_sub(case.padding[0]).filter(|y| *y < case.height)?;
             let x_ = (x_ * case.stride + kx).checked_sub(case.padding[2]).filter(|x| *x < case.width)?;
@@ -146,7 +148,8 @@ impl<E: HostElement> Tensors<E> {
                             pixel.iter().zip(weight).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
                     }
                     if case.residual != Residual::Absent {
-                        sum = round(sum) + f64::from(residual[(y * case.out_width() + x_) * case.outputs + output]);
+                        sum = round(sum)
+                            + f64::from(residual[(y * case.out_width() + x_) * case.outputs + output]);
                     }
                     out.push(sum as f32);
                 }
