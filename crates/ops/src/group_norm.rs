@@ -75,7 +75,7 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
 /// Pixels whose sums make one partial sum.
 const BLOCK_PIXELS: usize = 64;
 
-pub(crate) struct GroupNormKernel<E>(PhantomData<E>);
+struct GroupNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for GroupNormKernel<E> {
     type Params = GroupNormParams;
@@ -183,7 +183,8 @@ mod tests {
     use super::*;
     use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
 
-    const EPS: f32 = 1e-6;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     #[derive(Clone, Copy, Debug)]
     struct Case {

@@ -59,7 +59,7 @@ pub fn layer_norm<B: Backend>(queue: &Queue<B>, args: &LayerNorm<'_>) -> Result<
     unsafe { launch::<B, LayerNormKernel<f32>, LayerNormKernel<bf16>>(queue, dtype, grid, &params) }
 }
 
-pub(crate) struct LayerNormKernel<E>(PhantomData<E>);
+struct LayerNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for LayerNormKernel<E> {
     type Params = LayerNormParams;
@@ -110,7 +110,8 @@ mod tests {
         Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
     };
 
-    const EPS: f32 = 1e-5;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     /// Mean and variance in f64.
     fn moments(row: &[f32]) -> (f64, f64) {

@@ -187,7 +187,8 @@ mod tests {
         Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, held, normals, on_hosts, rounding,
     };
 
-    const EPS: f32 = 1e-6;
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
 
     #[derive(Clone, Copy, Debug)]
     struct Case {

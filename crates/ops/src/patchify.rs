@@ -75,8 +75,9 @@ impl<E: Float> Kernel for PatchifyKernel<E> {
         let tokens = unsafe { RowsMut::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
         for_rows(workers, rows as usize, columns as usize, |range| {
             for token in range {
+                let corner = corner(token, p.width as usize);
                 for column in 0..columns as usize {
-                    let value = image.get(pixel(token, column, p.width as usize));
+                    let value = image.get(pixel(corner, column));
                     tokens.set(token, column, E::from_f32(value * p.multiply + p.add));
                 }
             }
@@ -89,10 +90,15 @@ impl<E: Float> Kernel for PatchifyKernel<E> {
     }
 }
 
-/// `[channel, y, x]` of a token's column: tokens are row-major patches, a token's columns are `channel * 4 + (y % 2) * 2 + x % 2`.
-pub(crate) const fn pixel(token: usize, column: usize, width: usize) -> [usize; 3] {
-    let (patch_y, patch_x) = (token / (width / 2), token % (width / 2));
-    [column / 4, 2 * patch_y + column / 2 % 2, 2 * patch_x + column % 2]
+/// The pixel `[y, x]` at the upper left of a token: tokens are row-major patches.
+pub(crate) const fn corner(token: usize, width: usize) -> [usize; 2] {
+    let patches = width / 2;
+    [2 * (token / patches), 2 * (token % patches)]
+}
+
+/// `[channel, y, x]` of a column of the token at `corner`: columns are `channel * 4 + (y % 2) * 2 + x % 2`.
+pub(crate) const fn pixel(corner: [usize; 2], column: usize) -> [usize; 3] {
+    [column / 4, corner[0] + column / 2 % 2, corner[1] + column % 2]
 }
 
 #[cfg(test)]

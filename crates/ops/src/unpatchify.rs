@@ -7,7 +7,7 @@ use lighterage_shape::Float;
 
 use crate::check::Check;
 use crate::launch::{image, launch};
-use crate::patchify::pixel;
+use crate::patchify::{corner, pixel};
 use crate::rows::{Rows, Volume};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -76,9 +76,10 @@ impl<E: Float> Kernel for UnpatchifyKernel<E> {
         let tokens = unsafe { Rows::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
         for_rows(workers, rows as usize, columns as usize, |range| {
             for token in range {
+                let corner = corner(token, p.width as usize);
                 for column in 0..columns as usize {
                     let value = tokens.get(token, column).to_f32();
-                    image.set(pixel(token, column, p.width as usize), value * p.multiply + p.add);
+                    image.set(pixel(corner, column), value * p.multiply + p.add);
                 }
             }
         });

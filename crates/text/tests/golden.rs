@@ -16,7 +16,10 @@ fn check(what: &str, expected: &Golden, f32_values: &[f32], bf16_values: &[f32],
     assert_close(what, f32_values, exact, bound);
     let torch = relative_frobenius(expected.values(&format!("{what}.bf16")), exact);
     let ours = relative_frobenius(bf16_values, exact);
-    println!("{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}", relative_frobenius(f32_values, exact));
+    println!(
+        "{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}",
+        relative_frobenius(f32_values, exact)
+    );
     assert!(ours <= 2.0 * torch, "{what}: bf16 error {ours:.3e} is more than twice torch's {torch:.3e}");
 }
 

@@ -131,7 +131,8 @@ mod tests {
         let pieces = ["a", "b", "c", "c</w>", "b</w>", "ab", "bc</w>", "abab", "ab</w>", "?", "é"];
         let merges = ["a b", "b c</w>", "ab ab", "a b</w>"];
         let vocabulary = pieces.iter().zip(0..).map(|(piece, id)| (Text((*piece).into()), id)).collect();
-        let bpe = Bpe { vocabulary, merges: merges.into_iter().zip(0..).collect(), suffix: "</w>", unknown: 9 };
+        let bpe =
+            Bpe { vocabulary, merges: merges.into_iter().zip(0..).collect(), suffix: "</w>", unknown: 9 };
         let found: Vec<&str> = bpe.split(word).into_iter().map(|id| pieces[id as usize]).collect();
         assert_eq!(found, expected, "{word}");
     }

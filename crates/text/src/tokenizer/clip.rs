@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
 use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, NormalizerWrapper, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -115,12 +115,22 @@ impl ClipTokenizer {
         Ok(ends.around(splitter.ids(text)?, length))
     }
 
-    fn encode_apart(&self, vocabulary: &Source, merges: &Source, text: &str, length: usize) -> Result<Vec<u32>> {
+    fn encode_apart(
+        &self,
+        vocabulary: &Source,
+        merges: &Source,
+        text: &str,
+        length: usize,
+    ) -> Result<Vec<u32>> {
         let table: Vocabulary<'_> = vocabulary.parse()?;
         let ends = self.ends(&table, vocabulary)?;
         let bpe =
             Bpe { vocabulary: table, merges: lines(&merges.text), suffix: SUFFIX, unknown: ends.unknown };
-        let named = [(&self.special.bos_token, START), (&self.special.eos_token, END), (&self.special.pad_token, END)];
+        let named = [
+            (&self.special.bos_token, START),
+            (&self.special.eos_token, END),
+            (&self.special.pad_token, END),
+        ];
         let added = named.map(|(token, default)| AddedToken::from(Token::or(token.as_ref(), default), true));
         let splitter = Splitter::new(bpe, Some(normalizer()?), Some(pre_tokenizer()?), &added);
         Ok(ends.around(splitter.ids(text)?, length))

@@ -51,7 +51,8 @@ impl<S: Subwords> Splitter<S> {
 
     /// The ids of a text.
     pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|error| Error::Tokenizer(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 }

@@ -70,12 +70,16 @@ impl T5Tokenizer {
     fn unigram<'a>(&self, model: Model<'a>) -> Result<Unigram<'a>> {
         if model.kind.as_deref().is_some_and(|kind| kind != "Unigram") || model.byte_fallback {
             let (kind, fallback) = (model.kind.unwrap_or_default(), model.byte_fallback);
-            return Err(self.source.error(format!("model is {kind:?}, byte_fallback {fallback}; should be \"Unigram\", false")));
+            return Err(self.source.error(format!(
+                "model is {kind:?}, byte_fallback {fallback}; should be \"Unigram\", false"
+            )));
         }
         let count = model.vocab.len();
         match model.unk_id {
             Some(unknown) if (unknown as usize) < count => Ok(Unigram::new(model.vocab, unknown)),
-            unknown => Err(self.source.error(format!("unk_id is {unknown:?}, should be one of {count} pieces"))),
+            unknown => {
+                Err(self.source.error(format!("unk_id is {unknown:?}, should be one of {count} pieces")))
+            }
         }
     }
 

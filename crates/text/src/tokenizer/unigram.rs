@@ -45,13 +45,17 @@ impl<'a> Unigram<'a> {
     fn arrivals(&self, word: &str) -> Vec<Option<Arrival>> {
         let mut best: Vec<Option<Arrival>> = vec![None; word.len() + 1];
         for (start, character) in word.char_indices() {
-            let score = if start == 0 { 0.0 } else { best[start].map_or(f64::NEG_INFINITY, |arrival| arrival.score) };
+            let score =
+                if start == 0 { 0.0 } else { best[start].map_or(f64::NEG_INFINITY, |arrival| arrival.score) };
             let single = start + character.len_utf8();
             for (end, (id, piece_score)) in self.prefixes(word, start) {
                 improve(&mut best[end], Arrival { score: piece_score + score, start, id });
             }
             if !self.pieces.contains_key(&word[start..single]) {
-                improve(&mut best[single], Arrival { score: self.unknown_score + score, start, id: self.unknown });
+                improve(
+                    &mut best[single],
+                    Arrival { score: self.unknown_score + score, start, id: self.unknown },
+                );
             }
         }
         best
