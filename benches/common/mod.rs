@@ -10,7 +10,7 @@ use lighterage_testkit::Rng;
 /// Device memory of a bench.
 const BYTES: u64 = 2 << 30;
 
-/// A queue on the host; `--threads N` of the command line, by default one thread for each core.
+/// A queue on the host; `--threads N` beside `--figures` on the command line, by default one thread for each core.
 pub(crate) fn queue() -> Queue<Host> {
     let host =
         Host::new(HostConfig { threads: threads(), ..HostConfig::default() }).expect("the host is there");
