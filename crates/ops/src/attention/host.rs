@@ -47,20 +47,28 @@ impl Kernel for AttentionKernel<bf16> {
     }
 }
 
-/// Queries of a task where there are many tasks: packing a block of keys and values is spread over so many rows.
-const BLOCK_QUERIES: usize = 256;
+/// Queries of a task at most: packing a block of keys and values is spread over so many rows.
+const BLOCK_QUERIES: usize = 512;
 
 /// Queries of a task where heads are few, so that one long head still occupies every thread.
 const BLOCK_QUERIES_FEW: usize = 96;
 
 /// With fewer tasks than this, tasks are made smaller. A constant, not the number of threads.
-const TASKS_WANTED: usize = 32;
+const TASKS_WANTED: usize = 16;
 
 fn run<E: HostElement>(params: &AttentionParams, workers: &Workers) {
     let (heads, queries) = (params.heads as usize, params.queries as usize);
-    let many = heads * queries.div_ceil(BLOCK_QUERIES) >= TASKS_WANTED;
-    let job = Flash { params: *params, block_queries: if many { BLOCK_QUERIES } else { BLOCK_QUERIES_FEW } };
+    let job = Flash { params: *params, block_queries: block_queries(heads, queries) };
     execute::<E>(workers, heads * queries.div_ceil(job.block_queries), flops(params), &job);
+}
+
+/// Queries of a task, of nearly equal size.
+fn block_queries(heads: usize, queries: usize) -> usize {
+    let blocks = queries.div_ceil(BLOCK_QUERIES).max(1);
+    if heads * blocks < TASKS_WANTED {
+        return BLOCK_QUERIES_FEW;
+    }
+    queries.div_ceil(blocks).next_multiple_of(ROWS)
 }
 
 /// Attention in blocks: a task owns some queries of one head, and takes the keys block after block.

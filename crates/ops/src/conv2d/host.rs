@@ -106,6 +106,10 @@ impl<E: HostElement> RowSource<E> for Neighbourhoods<E> {
             done += count;
         }
     }
+
+    fn place(&self, _: usize, _: usize) -> Option<*const E> {
+        None
+    }
 }
 
 impl<E> Neighbourhoods<E> {

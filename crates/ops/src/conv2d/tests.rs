@@ -124,8 +124,7 @@ impl<E: HostElement> Tensors<E> {
     /// The formula, in f64, from the rounded inputs.
     fn expected(&self, case: Case) -> Vec<f32> {
         // The kernel rounds before it adds to the residual, and at the end.
-        let round =
-            |value: f64| if size_of::<E>() == 2 { bf16::from_f64(value).to_f64() } else { value };
+        let round = |value: f64| if size_of::<E>() == 2 { bf16::from_f64(value).to_f64() } else { value };
         let [x, weight, bias, residual] =
             [&self.x, &self.weight, &self.bias, &self.residual].map(|t| t.values());
         let pixel = |y: usize, x_: usize, ky: usize, kx: usize| {

@@ -1,7 +1,10 @@
+use std::ops::Range;
+
 use lighterage_device::Workers;
 
 use super::{
-    Epilogue, HostElement, Job, LANES, ROW_STRIDE, Scratch, Simd, Tile, WORDS, carve, execute, tiles,
+    Epilogue, HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute,
+    prefetch, tiles,
 };
 
 /// Rows of a task at most: their share of A (512 x 576 bytes) and of the sums (512 x 1024 bytes) stay in a second-level cache of 1 MiB.
@@ -19,6 +22,9 @@ pub(crate) trait RowSource<E>: Sync {
     unsafe fn pack<S: Simd<E>>(&self, row: usize, start: usize, length: usize, packed: &mut [u32])
     where
         E: HostElement;
+
+    /// Where element `start` of row `row` is, to be fetched ahead of time; none where a row is gathered. Never read through.
+    fn place(&self, row: usize, start: usize) -> Option<*const E>;
 }
 
 /// `out = epilogue(A weight^T)`.
@@ -60,6 +66,32 @@ struct Block {
     rows: usize,
     column: usize,
     columns: usize,
+}
+
+/// What is fetched into the second-level cache while a panel is multiplied: packing would otherwise wait for memory, since its
+/// rows are too short for the machine to see where they go (a tenth of the time of a large product).
+#[derive(Debug)]
+struct Ahead<E> {
+    /// The next panel's weights.
+    weight: *const E,
+    /// Rows of them.
+    lanes: usize,
+    /// Elements of each.
+    elements: usize,
+    /// Rows of A.
+    rows: Range<usize>,
+    /// Their first element.
+    next: usize,
+    /// Their elements.
+    next_elements: usize,
+}
+
+/// Asks for a row's cache lines.
+#[inline(always)]
+fn fetch_row<E>(start: *const E, elements: usize) {
+    for element in (0..elements).step_by(64 / size_of::<E>()) {
+        prefetch(start.wrapping_add(element));
+    }
 }
 
 impl<E: HostElement, A: RowSource<E>> Job<E> for Product<E, A> {
@@ -111,7 +143,7 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             }
             for column in (0..block.columns).step_by(LANES) {
                 let lanes = LANES.min(block.columns - column);
-                let source = self.weight.wrapping_add((block.column + column) * self.weight_stride + start);
+                let source = self.source(block.column + column, start);
                 // SAFETY: `lanes` rows of the weight from this column on, `length` elements from `start` on: all inside of it.
                 unsafe { S::pack_columns(source, self.weight_stride, lanes, length, panel) };
                 self.panel::<S>(
@@ -121,7 +153,46 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
                     &mut sums[column..],
                     length.div_ceil(S::PER_WORD),
                     start > 0,
+                    &self.ahead(block, column, start, step),
                 );
+            }
+        }
+    }
+
+    /// Where a panel's weights start.
+    #[inline(always)]
+    fn source(&self, column: usize, start: usize) -> *const E {
+        self.weight.wrapping_add(column * self.weight_stride + start)
+    }
+
+    /// What the next panel needs, and this panel's share of what the next step along the inner dimension needs of A.
+    #[inline(always)]
+    fn ahead(&self, block: Block, column: usize, start: usize, step: usize) -> Ahead<E> {
+        let panels = block.columns.div_ceil(LANES);
+        let share = block.rows.div_ceil(panels);
+        let next = start + step;
+        let first = (column / LANES * share).min(block.rows);
+        let rows = if next < self.inner { first..(first + share).min(block.rows) } else { 0..0 };
+        let (column, at) = if column + LANES < block.columns { (column + LANES, start) } else { (0, next) };
+        Ahead {
+            weight: self.source(block.column + column, at),
+            lanes: LANES.min(block.columns - column),
+            elements: step.min(self.inner.saturating_sub(at)),
+            rows: block.row + rows.start..block.row + rows.end,
+            next,
+            next_elements: step.min(self.inner.saturating_sub(next)),
+        }
+    }
+
+    /// Asks for tile `index`'s share of all that, so that it arrives while `count` tiles are multiplied.
+    #[inline(always)]
+    fn fetch(&self, ahead: &Ahead<E>, index: usize, count: usize) {
+        for lane in (index..ahead.lanes).step_by(count) {
+            fetch_row(ahead.weight.wrapping_add(lane * self.weight_stride), ahead.elements);
+        }
+        for row in ahead.rows.clone().skip(index).step_by(count) {
+            if let Some(place) = self.a.place(row, ahead.next) {
+                fetch_row(place, ahead.next_elements);
             }
         }
     }
@@ -136,9 +207,12 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
         sums: &mut [f32],
         words: usize,
         accumulate: bool,
+        ahead: &Ahead<E>,
     ) {
         let c_stride = block.columns.next_multiple_of(LANES);
-        for (first, height) in tiles(block.rows) {
+        let count = block.rows.div_ceil(ROWS);
+        for (index, (first, height)) in tiles(block.rows).enumerate() {
+            self.fetch(ahead, index, count);
             let tile = Tile {
                 a: packed[first * ROW_STRIDE..][..(height - 1) * ROW_STRIDE + words].as_ptr(),
                 b: panel[..words * LANES].as_ptr(),

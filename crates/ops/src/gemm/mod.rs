@@ -122,3 +122,15 @@ pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
         (tile * height + tile.min(taller), height + usize::from(tile < taller))
     })
 }
+
+/// Asks for a cache line; nothing happens where there is no memory.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64, and a prefetch reads nothing: it cannot fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -87,6 +87,11 @@ impl<E: HostElement> RowSource<E> for Rows<E> {
             unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
         pack_row::<E, S>(elements, packed);
     }
+
+    #[inline(always)]
+    fn place(&self, row: usize, start: usize) -> Option<*const E> {
+        Some(self.start.wrapping_add(row * self.stride + start))
+    }
 }
 
 /// `2 rows columns inner` FLOPs; every tensor is read or written once.
