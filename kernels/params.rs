@@ -249,7 +249,7 @@ const _: () = {
     ["Offset of field: AddParams::scale"][::std::mem::offset_of!(AddParams, scale) - 56usize];
     ["Offset of field: AddParams::padding"][::std::mem::offset_of!(AddParams, padding) - 60usize];
 };
-#[doc = " out\\[i\\] = x\\[i\\] in the other element type, rounded to nearest even. Element types are named by their bit widths: 16 is bf16, 32 fp32."]
+#[doc = " out\\[i\\] = x\\[i\\] in out's element type, rounded to nearest even; a copy between equal types. Element types are named by their bit widths: 16 is bf16, 32 fp32."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct CastParams {
@@ -277,7 +277,7 @@ const _: () = {
     ["Offset of field: CastParams::to_bits"][::std::mem::offset_of!(CastParams, to_bits) - 24usize];
     ["Offset of field: CastParams::padding"][::std::mem::offset_of!(CastParams, padding) - 28usize];
 };
-#[doc = " out\\[r, :\\] = table\\[ids\\[r\\], :\\]: a gather of rows. An id beyond the table is refused before the launch, on the host."]
+#[doc = " out\\[r, :\\] = table\\[ids\\[r\\], :\\]: a gather of rows. The row of an id outside of the table becomes NaN; whoever uploads ids has checked them."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct EmbeddingParams {
@@ -360,7 +360,7 @@ const _: () = {
     ["Offset of field: GegluParams::rows"][::std::mem::offset_of!(GegluParams, rows) - 32usize];
     ["Offset of field: GegluParams::columns"][::std::mem::offset_of!(GegluParams, columns) - 36usize];
 };
-#[doc = " out\\[0\\] = mean |a - b|, out\\[1\\] = mean |b|: TeaCache's distance is their quotient (Liu et al. 2024).\n fp32 partial sums over fixed blocks of elements, added in order."]
+#[doc = " out\\[0\\] = mean |a - b|, out\\[1\\] = mean |b|: TeaCache's distance is their quotient (Liu et al. 2024).\n fp32 partial sums over fixed blocks of elements, added by halves."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct MeanAbsDiffParams {
@@ -557,7 +557,7 @@ const _: () = {
     ["Offset of field: LinearParams::inner"][::std::mem::offset_of!(LinearParams, inner) - 88usize];
     ["Offset of field: LinearParams::activation"][::std::mem::offset_of!(LinearParams, activation) - 92usize];
 };
-#[doc = " out\\[p, c\\] = act((x\\[p, c\\] - mean_g) * rsqrt(var_g + eps) * weight\\[c\\] + bias\\[c\\])\n One image, channels last: group g holds channels g * channels / groups and so on, statistics over all its pixels\n (Wu & He 2018), in fp32 partial sums of fixed blocks of rows added in order, so that the result depends on no thread count.\n act is SiLU where `silu` is 1."]
+#[doc = " out\\[p, c\\] = act((x\\[p, c\\] - mean_g) * rsqrt(var_g + eps) * weight\\[c\\] + bias\\[c\\])\n One image, channels last: group g holds channels g * channels / groups and so on, statistics over all its pixels\n (Wu & He 2018), in fp32 partial sums of fixed blocks of pixels, added by halves, so that the result depends on no thread count; two passes.\n act is SiLU where `silu` is 1."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct GroupNormParams {
@@ -640,7 +640,7 @@ const _: () = {
     ["Offset of field: LayerNormParams::eps"][::std::mem::offset_of!(LayerNormParams, eps) - 56usize];
     ["Offset of field: LayerNormParams::padding"][::std::mem::offset_of!(LayerNormParams, padding) - 60usize];
 };
-#[doc = " x\\[r, :\\] = x\\[r, :\\] + gate\\[:\\] * y\\[r, :\\]                        (only where y is given; x is written back)\n out\\[r, :\\] = (x\\[r, :\\] - mean) * rsqrt(var + eps) * (1 + scale\\[:\\]) + shift\\[:\\]\n AdaLN of DiT (Peebles & Xie 2022): LayerNorm without weights, then modulation. Rows before `split` take the first set of\n vectors (text), the others the second (image): one launch for both streams. Statistics in fp32, two passes."]
+#[doc = " x\\[r, :\\] = x\\[r, :\\] + gate\\[:\\] * y\\[r, :\\]                        (only where y is given; x is written back)\n out\\[r, :\\] = (x\\[r, :\\] - mean) * rsqrt(var + eps) * (1 + scale\\[:\\]) + shift\\[:\\]        (of x as it was stored)\n AdaLN of DiT (Peebles & Xie 2022): LayerNorm without weights, then modulation. Rows before `split` take the first set of\n vectors (text), the others the second (image): one launch for both streams. Statistics in fp32, two passes."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct NormModParams {

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 /*
- * out[i] = x[i] in the other element type, rounded to nearest even. Element types are named by their bit widths: 16 is bf16, 32 fp32.
+ * out[i] = x[i] in out's element type, rounded to nearest even; a copy between equal types. Element types are named by their bit widths: 16 is bf16, 32 fp32.
  */
 struct CastParams {
     /* [count] */

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 /*
- * out[r, :] = table[ids[r], :]: a gather of rows. An id beyond the table is refused before the launch, on the host.
+ * out[r, :] = table[ids[r], :]: a gather of rows. The row of an id outside of the table becomes NaN; whoever uploads ids has checked them.
  */
 struct EmbeddingParams {
     /* int32 [rows] */

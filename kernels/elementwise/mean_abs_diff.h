@@ -5,7 +5,7 @@
 
 /*
  * out[0] = mean |a - b|, out[1] = mean |b|: TeaCache's distance is their quotient (Liu et al. 2024).
- * fp32 partial sums over fixed blocks of elements, added in order.
+ * fp32 partial sums over fixed blocks of elements, added by halves.
  */
 struct MeanAbsDiffParams {
     /* [count] */

@@ -6,7 +6,7 @@
 /*
  * out[p, c] = act((x[p, c] - mean_g) * rsqrt(var_g + eps) * weight[c] + bias[c])
  * One image, channels last: group g holds channels g * channels / groups and so on, statistics over all its pixels
- * (Wu & He 2018), in fp32 partial sums of fixed blocks of rows added in order, so that the result depends on no thread count.
+ * (Wu & He 2018), in fp32 partial sums of fixed blocks of pixels, added by halves, so that the result depends on no thread count; two passes.
  * act is SiLU where `silu` is 1.
  */
 struct GroupNormParams {

@@ -5,7 +5,7 @@
 
 /*
  * x[r, :] = x[r, :] + gate[:] * y[r, :]                        (only where y is given; x is written back)
- * out[r, :] = (x[r, :] - mean) * rsqrt(var + eps) * (1 + scale[:]) + shift[:]
+ * out[r, :] = (x[r, :] - mean) * rsqrt(var + eps) * (1 + scale[:]) + shift[:]        (of x as it was stored)
  * AdaLN of DiT (Peebles & Xie 2022): LayerNorm without weights, then modulation. Rows before `split` take the first set of
  * vectors (text), the others the second (image): one launch for both streams. Statistics in fp32, two passes.
  */

@@ -7,7 +7,7 @@ use lighterage_device::{Address, Backend, Device, Purpose, Reservation, Result};
 enum Page {
     /// Nothing.
     Empty,
-    /// A chunk that may not be accessed yet: only a failed call leaves one.
+    /// A chunk that may not be accessed yet: only for a moment.
     Mapped,
     /// A chunk, ready for use.
     Ready,
@@ -52,8 +52,10 @@ impl<B: Backend> Pages<B> {
         self.ask(&touched)?;
         let outcome = missing.iter().try_for_each(|run| self.fill(run));
         if outcome.is_err() {
-            // A page that cannot be unmapped either stays in the books as what it is; the next call meets it again.
-            let _ = missing.iter().try_for_each(|run| self.empty(run));
+            // The first error is the one to report; unmapping counts as done even where it complains.
+            for run in &missing {
+                let _ = self.empty(run);
+            }
         }
         outcome
     }
@@ -110,14 +112,15 @@ impl<B: Backend> Pages<B> {
         Ok(())
     }
 
-    /// Unmaps all pages of a range that have memory.
+    /// Unmaps all pages of a range that have memory, and reports the first error.
     fn empty(&mut self, range: &Range<usize>) -> Result<()> {
+        let mut outcome = Ok(());
         for run in self.runs(range, |page| page != Page::Empty) {
-            self.reservation.unmap(self.offset(run.start), self.offset(run.len()))?;
+            outcome = outcome.and(self.reservation.unmap(self.offset(run.start), self.offset(run.len())));
             self.pages[run.clone()].fill(Page::Empty);
             self.reserved_bytes -= self.offset(run.len());
         }
-        Ok(())
+        outcome
     }
 
     /// The maximal runs of pages for which `wanted` holds.

@@ -1,4 +1,5 @@
 //! The pool on devices, against a plain model of who holds which bytes.
+#![expect(clippy::unwrap_used, reason = "a test fails where it should not")]
 
 use lighterage_allocator::{ALIGNMENT_BYTES, Buffer, Config, Error, Pool, Statistics};
 use lighterage_device::{
@@ -10,8 +11,9 @@ use lighterage_testkit::Rng;
 const PAGE: u64 = 4096;
 const RESERVE: u64 = 128 * PAGE;
 
-fn host(config: HostConfig) -> Host {
-    Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..config }).unwrap()
+fn host(seed: Option<u64>, fail_call: Option<u64>) -> Host {
+    let config = HostConfig { page_bytes: PAGE, threads: 1, seed, fail_call, ..HostConfig::default() };
+    Host::new(config).unwrap()
 }
 
 fn sim() -> Sim {
@@ -140,7 +142,7 @@ fn check_against_model<B: Backend>(backend: B, seed: u64) -> (Vec<u64>, Statisti
 fn every_call_agrees_with_the_model_and_every_device_with_every_other() {
     for seed in 0..8 {
         let on_sim = check_against_model(sim(), seed);
-        assert_eq!(on_sim, check_against_model(host(HostConfig::default()), seed));
+        assert_eq!(on_sim, check_against_model(host(None, None), seed));
         assert_eq!(on_sim, check_against_model(sim(), seed), "the same seed again");
     }
 }
@@ -152,9 +154,9 @@ fn view<B: Backend>(buffer: &Buffer<B>) -> View<'_> {
 }
 
 /// Each buffer is filled with a byte of its own, asynchronously, and found unchanged just before it is dropped.
-fn check_contents(config: HostConfig, seed: u64) {
-    let mut rng = Rng::from_env(seed);
-    let (_device, stream, pool) = pool(host(config), RESERVE);
+fn check_contents(rng_seed: u64, host_seed: Option<u64>) {
+    let mut rng = Rng::from_env(rng_seed);
+    let (_device, stream, pool) = pool(host(host_seed, None), RESERVE);
     let mut live: Vec<(Buffer<Host>, u8)> = Vec::new();
     for step in 0..400 {
         match rng.below(8) {
@@ -182,15 +184,15 @@ fn check_contents(config: HostConfig, seed: u64) {
 
 #[test]
 fn buffers_keep_their_bytes() {
-    check_contents(HostConfig::default(), 21);
+    check_contents(21, None);
     for seed in 0..5 {
-        check_contents(HostConfig { seed: Some(seed), ..HostConfig::default() }, seed);
+        check_contents(seed, Some(seed));
     }
 }
 
 #[test]
 fn memory_of_a_dropped_buffer_is_used_by_later_work_only() {
-    let (_device, stream, pool) = pool(host(HostConfig::default()), RESERVE);
+    let (_device, stream, pool) = pool(host(None, None), RESERVE);
     let kept = pool.allocate(PAGE, "kept").unwrap();
     let first = pool.allocate(PAGE, "first").unwrap();
     stream.fill(view(&first), 1).unwrap();
@@ -266,7 +268,7 @@ fn the_device_may_have_less_than_the_ledger_grants() {
 
 #[test]
 fn memory_goes_with_the_last_buffer() {
-    let (device, stream, pool) = pool(host(HostConfig::default()), RESERVE);
+    let (device, stream, pool) = pool(host(None, None), RESERVE);
     let buffer = pool.allocate(PAGE, "test").unwrap();
     drop(pool);
     stream.fill(view(&buffer), 7).unwrap();
@@ -274,4 +276,76 @@ fn memory_goes_with_the_last_buffer() {
     assert_eq!(device.ledger().granted_bytes(), PAGE);
     drop(buffer);
     assert_eq!(device.ledger().granted_bytes(), 0);
+}
+
+#[test]
+fn threads_share_a_pool() {
+    let (_device, _stream, pool) = pool(sim(), RESERVE);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let pool = pool.clone();
+            scope.spawn(move || {
+                let mut rng = Rng::new(seed);
+                let mut held = std::collections::VecDeque::new();
+                for _ in 0..500 {
+                    held.push_back(pool.allocate(1 + rng.below(2 * PAGE), "test").unwrap());
+                    if held.len() > 10 {
+                        held.pop_front();
+                    }
+                }
+            });
+        }
+    });
+    let Statistics { allocated_bytes, allocations, .. } = pool.statistics();
+    assert_eq!((allocated_bytes, allocations), (0, 2000));
+    assert_eq!(pool.allocate(RESERVE, "all of it").unwrap().offset(), 0, "every range was joined again");
+}
+
+#[test]
+fn every_failing_driver_call_is_survived() {
+    let mut failures = 0;
+    for n in 1.. {
+        let device = Device::new(host(Some(n), Some(n)), Ledger::new(RESERVE), Ledger::new(0));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        failures += u32::from(survives(&stream, n));
+        failures += u32::from(device.take_deferred().is_err());
+        assert_eq!(device.ledger().granted_bytes(), 0, "call {n}");
+        if device.backend().driver_calls() <= n {
+            break;
+        }
+    }
+    assert!(failures > 10, "only {failures} failures were seen");
+}
+
+/// Allocates, trims and allocates again; every call that fails is made once more and works then. Whether one failed.
+fn survives(stream: &Stream<Host>, n: u64) -> bool {
+    let config = Config { purpose: Purpose::Activations, reserve_bytes: RESERVE };
+    let mut failed = false;
+    let pool = twice(&mut failed, n, || Pool::new(stream, config));
+    let books = |pool: &Pool<Host>| {
+        let granted = stream.device().ledger().granted_for(Purpose::Activations);
+        assert_eq!(pool.statistics().reserved_bytes, granted, "call {n}");
+    };
+    let allocate = |pages: u64, failed: &mut bool| {
+        let buffer = twice(failed, n, || pool.allocate(pages * PAGE, "test"));
+        books(&pool);
+        buffer
+    };
+    let first = allocate(3, &mut failed);
+    let second = allocate(2, &mut failed);
+    drop(first);
+    twice(&mut failed, n, || pool.trim());
+    let third = allocate(4, &mut failed);
+    assert_eq!(
+        (second.offset(), third.offset(), pool.statistics().reserved_bytes),
+        (3 * PAGE, 5 * PAGE, 6 * PAGE)
+    );
+    failed
+}
+
+fn twice<T>(failed: &mut bool, n: u64, call: impl Fn() -> lighterage_allocator::Result<T>) -> T {
+    call().unwrap_or_else(|_| {
+        *failed = true;
+        call().unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"))
+    })
 }

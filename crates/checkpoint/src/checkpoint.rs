@@ -26,7 +26,7 @@ impl Checkpoint {
     /// missing, outside of its folder, lack a tensor or share one, a folder with no checkpoint or several in it.
     pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
         let mut checkpoint = Self { path: path.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
-        let status = std::fs::metadata(path).map_err(io(path, "look at it"))?;
+        let status = std::fs::metadata(path).map_err(io(path, "open it"))?;
         let found = if status.is_dir() { candidate(path)? } else { path.to_owned() };
         if is_index(&found) {
             checkpoint.add_shards(&found, promise)?;

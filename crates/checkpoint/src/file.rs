@@ -36,7 +36,7 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     pub(crate) fn open(path: &Path, promise: Unmodified) -> Result<(Arc<Self>, Vec<Entry>)> {
         // Looked at before it is opened: opening a pipe would wait for a writer.
-        let status = std::fs::metadata(path).map_err(io(path, "look at it"))?;
+        let status = std::fs::metadata(path).map_err(io(path, "open it"))?;
         if !status.is_file() {
             return Err(Error::NotAFile { path: path.to_owned() });
         }

@@ -47,7 +47,7 @@ fn is_inside(shard: &str) -> bool {
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {
-    let status = std::fs::metadata(path).map_err(io(path, "look at it"))?;
+    let status = std::fs::metadata(path).map_err(io(path, "open it"))?;
     if !status.is_file() {
         return Err(Error::NotAFile { path: path.to_owned() });
     }

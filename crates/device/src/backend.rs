@@ -53,7 +53,18 @@ pub struct Info {
 /// which own what they make and charge the ledger first.
 ///
 /// Calls on streams are asynchronous: they return before the work is done, and work on one stream happens in order.
-/// Errors of asynchronous work are reported by a later call on the same stream.
+/// Errors of asynchronous work are reported by every later call on the same stream, as [`Error::Stream`], and pass on to streams and callers that
+/// wait for an event recorded behind them.
+///
+/// # What holds after an error
+/// - A call that takes something (`reserve`, `create`, `map`, `set_access`, `pin`, `stream`, `event`) has taken nothing.
+/// - A call that queues something has queued nothing.
+/// - A call that waits has waited: afterwards no work of the stream is pending, done or not.
+/// - A call that gives something back may have done so: asking again is harmless, and answers [`Error::Range`] if it has.
+/// - A kernel may not call the device; such calls answer [`Error::Stream`].
+///
+/// [`Error::Stream`]: crate::Error::Stream
+/// [`Error::Range`]: crate::Error::Range
 pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// An ordered queue of work.
     type Stream: fmt::Debug + Send + Sync;
@@ -64,18 +75,30 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     fn info(&self) -> &Info;
 
     /// Reserves `bytes` of address space, without memory; `bytes` is a multiple of the page.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if `bytes` is no multiple of the page, [`Error::Driver`](crate::Error::Driver) if there are no addresses left.
     fn reserve(&self, bytes: u64) -> Result<Address>;
 
     /// Gives a reservation back.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if this is no reservation or something is mapped in it, else [`Error::Driver`](crate::Error::Driver).
     ///
     /// # Safety
     /// - `address` and `bytes` are those of one [`reserve`](Backend::reserve), nothing in it is mapped, and no work that uses it is pending.
     unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()>;
 
     /// Creates physical memory; `bytes` is a multiple of the page.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) above the capacity, [`Error::Range`](crate::Error::Range) if `bytes` is no multiple of the page.
     fn create(&self, bytes: u64) -> Result<ChunkId>;
 
     /// Destroys physical memory. It may still be mapped: it then lives until the last unmap, as on CUDA.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if there is no such chunk, else [`Error::Driver`](crate::Error::Driver).
     ///
     /// # Safety
     /// - No one destroys `chunk` a second time.
@@ -84,11 +107,17 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// Maps a whole chunk at `address`. The same chunk may be mapped at several places: they alias.
     /// The range cannot be accessed before [`set_access`](Backend::set_access).
     ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the place is not free or not reserved or the size is not the chunk's, [`Error::Driver`](crate::Error::Driver) if the system has no map left.
+    ///
     /// # Safety
     /// - `address` to `address + bytes` lies in one reservation and nothing is mapped there; `bytes` is the chunk's size.
     unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()>;
 
     /// Makes a range of whole maps readable and writable: one call for many maps.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the range does not consist of whole maps, else [`Error::Driver`](crate::Error::Driver).
     ///
     /// # Safety
     /// - The range lies in one reservation and is wholly mapped.
@@ -96,26 +125,44 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Unmaps a range of whole maps.
     ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the range does not consist of whole maps, else [`Error::Driver`](crate::Error::Driver).
+    ///
     /// # Safety
     /// - The range lies in one reservation, consists of whole maps, and no pending work uses it.
     unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()>;
 
     /// Page-locked host memory of exactly `bytes` bytes (on `Sim` an address without bytes), zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver) if there is no memory to pin.
     fn pin(&self, bytes: u64) -> Result<Address>;
 
     /// Gives pinned memory back.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if this is no pinned memory, else [`Error::Driver`](crate::Error::Driver).
     ///
     /// # Safety
     /// - `address` and `bytes` are those of one [`pin`](Backend::pin), and no pending work uses it.
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()>;
 
     /// A new stream.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver) if there is no further stream.
     fn stream(&self, kind: StreamKind) -> Result<Self::Stream>;
 
     /// A new event, not recorded.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver) if there is no further event.
     fn event(&self) -> Result<Self::Event>;
 
     /// Queues a copy from host memory. With `staged` the source may change as soon as the call returns.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the target is not mapped with access; [`Error::Stream`](crate::Error::Stream) if earlier work failed.
     ///
     /// # Safety
     /// - `target` to `target + bytes` is mapped, and stays so until the copy is done.
@@ -132,6 +179,9 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Copies to host memory and waits for it. Returns `false`, and writes nothing, where memory has no bytes (`Sim`).
     ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the source is not mapped with access; [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    ///
     /// # Safety
     /// - `source` to `source + bytes` is mapped; `target` is valid for `bytes` bytes of writes.
     /// - No work that is not ordered before this copy writes the source.
@@ -145,17 +195,26 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Queues a copy on the device. The ranges do not overlap.
     ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if a range is not mapped with access; [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    ///
     /// # Safety
     /// - Both ranges are mapped and stay so until the copy is done, and no unordered work touches them.
     unsafe fn copy(&self, stream: &Self::Stream, target: Address, source: Address, bytes: u64) -> Result<()>;
 
     /// Queues setting every byte of a range.
     ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if the range is not mapped with access; [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    ///
     /// # Safety
     /// - The range is mapped and stays so until the work is done, and no unordered work touches it.
     unsafe fn fill(&self, stream: &Self::Stream, target: Address, value: u8, bytes: u64) -> Result<()>;
 
     /// Queues a kernel.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`](crate::Error::NoImage) if the device has no such kernel; [`Error::Stream`](crate::Error::Stream) if earlier work failed.
     ///
     /// # Safety
     /// - Every address in `params` is mapped as far as the kernel reaches, stays so until it is done, and no unordered
@@ -164,17 +223,32 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, grid: Grid, params: &K::Params) -> Result<()>;
 
     /// Queues the event on the stream: it is complete when all work queued before it is.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed.
     fn record(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()>;
 
     /// Makes later work of the stream wait for what the event last recorded, without stopping the caller.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed.
     fn wait(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()>;
 
     /// Whether what the event last recorded is complete.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if the work before the event failed.
     fn query(&self, event: &Self::Event) -> Result<bool>;
 
     /// Waits on the host for what the event last recorded.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if the work before the event failed.
     fn synchronize_event(&self, event: &Self::Event) -> Result<()>;
 
     /// Waits on the host for all work of the stream, and reports its first error.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 }

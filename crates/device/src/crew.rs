@@ -252,8 +252,12 @@ impl Job {
 fn patiently(come: impl Fn() -> bool) -> bool {
     const LOOKS: usize = 64;
     (0..LOOKS).any(|_| {
-        thread::yield_now();
-        come()
+        // First look, then yield: where others want the core, a yield may last a time slice.
+        let came = come();
+        if !came {
+            thread::yield_now();
+        }
+        came
     })
 }
 
@@ -290,6 +294,16 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
             assert_eq!(panic.downcast_ref::<String>(), Some(&format!("task {bad} fails")));
         }
+        // Both threads are inside before the helper's task panics.
+        let (caller, both) = (thread::current().id(), std::sync::Barrier::new(2));
+        let call = || {
+            crew.for_each(2, &|_| {
+                both.wait();
+                assert!(thread::current().id() == caller, "the helper's task fails");
+            });
+        };
+        let panic = catch_unwind(AssertUnwindSafe(call)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the helper's task fails"));
         let done = AtomicUsize::new(0);
         crew.for_each(100, &|_| {
             done.fetch_add(1, Ordering::Relaxed);

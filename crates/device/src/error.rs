@@ -79,7 +79,7 @@ pub enum Error {
         /// The call that refused.
         call: &'static str,
         /// What it got.
-        layout: lighterage_shape::Layout,
+        layout: Box<lighterage_shape::Layout>,
     },
     /// A view cannot be made as asked.
     #[error(transparent)]

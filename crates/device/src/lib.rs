@@ -1,19 +1,106 @@
 //! Memory, streams, events, launches and the ledger, on `Cuda`, `Host` or `Sim`.
-#![allow(missing_docs, reason = "skeleton")]
+//!
+//! Everything above this crate is written once, generic over [`Backend`], and runs on real memory, on a checked imitation of a GPU, or on
+//! numbers alone.
+//!
+//! # Reading order
+//!
+//! 1. [`Backend`]: the driver calls of one device, raw. Physical memory ([`ChunkId`]) and addresses ([`Address`]) are separate things,
+//!    joined by maps; work is queued on streams and ordered between them by events.
+//! 2. [`Device`], [`Chunk`], [`Reservation`], [`Pinned`], [`Stream`], [`Event`]: shells that own what they make. Each byte is granted by
+//!    a [`Ledger`] before it exists and goes back when the shell is dropped. What a `Drop` cannot return, the device's next call does.
+//! 3. [`View`]: a tensor in device memory as a launch sees it. [`Kernel`]: what can be launched.
+//! 4. [`Host`] and [`Sim`]: two backends.
+//!
+//! # Which backend for what
+//!
+//! | | memory | work | for |
+//! |---|---|---|---|
+//! | [`Host`] | a sparse file in memory, mapped where chunks are mapped | a thread for each stream, [`Workers`] inside kernels | running without a GPU; real asynchrony, sanitizers, `/proc` |
+//! | [`Host`] with a [seed](HostConfig::seed) | the same, with memory in flight poisoned | no threads: whose turn it is, is drawn | finding missing events and unhandled failures, repeatably |
+//! | [`Sim`] | none | none: launches and copies are counted | plans: the same program, its addresses and its peak, in milliseconds |
+//!
+//! The `Cuda` backend comes with the kernels' images; today [`cuda::probe`] says what there is of CUDA on a machine.
+//!
+//! # Why so
+//!
+//! * *Virtual memory.* Reserve, create, map, set access, as CUDA's driver has it (`cuMemAddressReserve`, `cuMemCreate`, `cuMemMap`,
+//!   `cuMemSetAccess`), is the smallest set of calls with which a tensor can stay in one piece while its pages come and go, and with which two
+//!   tensors can share pages that only one of them needs at a time. `mmap` does all of it, so `Host` is no mock: aliases are aliases, and a
+//!   use after unmap is a fault at the address, not a wrong number later.
+//! * *One ledger.* A budget that is checked after the fact is a hope. Here an allocation over the cap is an [`Error::OutOfBudget`] with its
+//!   numbers, and nothing else has happened.
+//! * *The stream is part of the view.* The most frequent fault of such programs is memory used on a stream that does not order it. A
+//!   [`View`] names its stream and another one refuses it ([`Error::WrongStream`]); what crosses streams does so where the code says `wait`.
+//! * *Failures travel with the work.* A kernel that panics fails its stream, and what waits for its event fails too. A result that was never
+//!   computed is not read, nothing hangs, and other streams go on.
+//! * *Threads change no bit.* Kernels cut their work by sizes alone, and a task writes what no other touches ([`Workers::for_each`]).
+//!
+//! # The seeded mode
+//!
+//! On threads a missing event is a race that a test loses once a month. With [`HostConfig::seed`] the queues of all streams are worked off in
+//! an order drawn from the seed, at moments drawn from the seed, by the calls of the program itself. The bytes that a queued copy or fill will
+//! write hold 0xFF, NaN in every float type, from the moment when nothing ordered before it can still read them. Whoever reads without
+//! having waited finds NaN; a correct program finds what it should under every seed. Fresh memory holds 0xFF as well.
+//! [`HostConfig::fail_call`] lets any one driver call fail: with [`Host::driver_calls`] a test can try them all, and [`Host::usage`] says
+//! whether anything was left behind.
+//!
+//! # What not
+//!
+//! No allocator (one map is a system call: see `allocator`), no tensors that own memory (`ops`), no knowledge of shapes beyond a
+//! [`View`]'s layout. No clock in `Sim` yet: it counts and does not say how long.
+//! A process that forks keeps no device: threads do not survive a fork.
+//!
+//! # Unsafe code
+//!
+//! This is one of the few crates that have any. The inventory:
+//!
+//! * `host/pages.rs` calls `mmap` and its kin; `host/memory.rs` calls it only where the books of `space.rs` allow, under their lock.
+//! * `host/work.rs` copies, fills and runs kernels: the promises made to [`Backend`]'s unsafe calls, kept until the work's turn.
+//! * `host/seeded.rs` does the same, and poisons.
+//! * `crew.rs` lends tasks on a caller's stack to helper threads, and does not return before they have let go.
+//! * `cuda.rs` asks the driver for facts.
+//! * The shells call [`Backend`] after the checks that its conditions ask for. Launching a kernel stays unsafe for whoever does it: only
+//!   the op that fills the parameters can know how far it reaches.
+//!
+//! # Example
+//!
+//! ```
+//! use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind, View};
+//! use lighterage_shape::{DType, Layout};
+//!
+//! # fn main() -> lighterage_device::Result<()> {
+//! let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(0));
+//! let bytes = device.round_up(16);
+//! let range = device.reserve(bytes)?;
+//! range.map(0, &device.create(Purpose::Activations, bytes)?)?;
+//! range.set_access(0, bytes)?;
+//!
+//! let stream = device.stream(StreamKind::Compute)?;
+//! // SAFETY: sixteen bytes are mapped there until `range` is dropped, after the last read; this stream alone uses them.
+//! let view = unsafe { View::new(range.address(), Layout::contiguous(DType::F32, &[4]), stream.id()) };
+//! stream.upload(view, &[1_f32, 2.0, 3.0, 4.0])?;
+//! assert_eq!(stream.read::<f32>(view.rows(1, 2)?)?, Some(vec![2.0, 3.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
-mod crew;
-pub mod cuda;
-mod error;
-mod host;
-mod kernel;
 mod ledger;
 mod memory;
-mod sim;
-mod space;
 mod stream;
 mod view;
+
+mod crew;
+mod kernel;
 mod workers;
+
+pub mod cuda;
+mod host;
+mod sim;
+mod space;
+
+mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, StreamKind};
 pub use error::{Error, OutOfBudget, Result};
@@ -21,7 +108,7 @@ pub use host::{Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Grid, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
 pub use memory::{Chunk, Device, Pinned, Reservation};
-pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream};
+pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;

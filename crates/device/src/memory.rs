@@ -55,10 +55,10 @@ impl<B: Backend> Device<B> {
         &self.inner.host_ledger
     }
 
-    /// `bytes` rounded up to whole pages.
+    /// `bytes` rounded up to whole pages, or `u64::MAX`, which no backend grants, where that is no number.
     #[must_use]
     pub fn round_up(&self, bytes: u64) -> u64 {
-        bytes.next_multiple_of(self.info().page_bytes)
+        bytes.checked_next_multiple_of(self.info().page_bytes).unwrap_or(u64::MAX)
     }
 
     /// Physical memory, charged to the ledger before it exists. `bytes` is a multiple of the page.
@@ -204,7 +204,7 @@ impl<B: Backend> Reservation<B> {
             None
         };
         if let Some(reason) = reason {
-            return Err(Error::Range { call: "map", address: self.address.offset(offset), bytes, reason });
+            return Err(self.refused("map", offset, bytes, reason));
         }
         // SAFETY: the range lies in this reservation and is free, both checked above under the lock; `bytes` is the chunk's size.
         unsafe { self.device.backend().map(self.address.offset(offset), chunk.id(), bytes) }?;
@@ -226,14 +226,15 @@ impl<B: Backend> Reservation<B> {
     /// Unmaps a range of whole maps; chunks that nobody else owns are destroyed. No pending work may use the range: see the type.
     ///
     /// # Errors
-    /// [`Error::Range`] if the range does not consist of whole maps; else what the driver says.
+    /// [`Error::Range`] if the range does not consist of whole maps. Else what the driver says: the range counts as unmapped then too, since
+    /// a driver also reports failures of earlier work here.
     pub fn unmap(&self, offset: u64, bytes: u64) -> Result<()> {
         let mut maps = self.maps();
         self.whole_maps(&maps, "unmap", offset, bytes)?;
         // SAFETY: the range consists of whole maps, checked above; no pending work uses it by the promise of whoever launched it.
-        unsafe { self.device.backend().unmap(self.address.offset(offset), bytes) }?;
+        let outcome = unsafe { self.device.backend().unmap(self.address.offset(offset), bytes) };
         maps.retain(|start, _| *start < offset || *start >= offset + bytes);
-        Ok(())
+        outcome
     }
 
     /// Bytes mapped now; a chunk counts as often as it is mapped.
@@ -256,11 +257,14 @@ impl<B: Backend> Reservation<B> {
             }
             next = start + chunk.bytes();
         }
-        if bytes == 0 || next != offset + bytes {
-            let reason = "not a range of whole maps";
-            return Err(Error::Range { call, address: self.address.offset(offset), bytes, reason });
+        if bytes == 0 || offset.checked_add(bytes) != Some(next) {
+            return Err(self.refused(call, offset, bytes, "not a range of whole maps"));
         }
         Ok(())
+    }
+
+    fn refused(&self, call: &'static str, offset: u64, bytes: u64, reason: &'static str) -> Error {
+        Error::Range { call, address: Address(self.address.0.saturating_add(offset)), bytes, reason }
     }
 
     fn maps(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Chunk<B>>>> {

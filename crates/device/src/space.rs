@@ -317,3 +317,68 @@ pub(crate) const OFFSETS: u64 = 1 << 62;
 fn range_error(call: &'static str, address: Address, bytes: u64, reason: &'static str) -> Error {
     Error::Range { call, address, bytes, reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 16;
+
+    fn mapped(chunks: &[u64], at: &[(u64, u64)]) -> Space {
+        let mut space = Space::new(PAGE, 1 << 20);
+        let chunks: Vec<ChunkId> =
+            chunks.iter().map(|bytes| space.create(*bytes, |_| Ok(())).unwrap()).collect();
+        space.reserve(64 * PAGE, || Ok(Address(1024))).unwrap();
+        for (offset, chunk) in at {
+            let id = chunks[usize::try_from(*chunk).unwrap()];
+            let bytes = space.chunks[&id].extent.end - space.chunks[&id].extent.start;
+            space.map(Address(1024 + offset), id, bytes, |_| Ok(())).unwrap();
+        }
+        space
+    }
+
+    #[test]
+    fn extents_follow_the_maps() {
+        // Chunks 0..16, 16..48, 48..64 of physical memory, the second mapped first, the first twice.
+        let space = mapped(&[16, 32, 16], &[(0, 1), (32, 0), (48, 0), (64, 2)]);
+        type Case<'a> = (u64, u64, &'a [(u64, u64)]);
+        let cases: [Case<'_>; 6] = [
+            (0, 32, &[(16, 48)]),
+            (4, 8, &[(20, 28)]),
+            (24, 16, &[(40, 48), (0, 8)]),
+            (40, 16, &[(8, 16), (0, 8)]),
+            (60, 100, &[(12, 16), (48, 64)]),
+            (8, 0, &[]),
+        ];
+        for (offset, bytes, expected) in cases {
+            let extents = space.extents(Address(1024 + offset), bytes);
+            let ends: Vec<(u64, u64)> =
+                extents.into_iter().map(|extent| (extent.start, extent.end)).collect();
+            assert_eq!(ends, expected, "{bytes} bytes at {offset}");
+        }
+        assert!(space.extents(Address(0), 1024).is_empty());
+        assert!(space.extents(Address(u64::MAX), 2).is_empty());
+    }
+
+    #[test]
+    fn failed_system_call_changes_nothing() {
+        let mut space = mapped(&[16, 16], &[(0, 0)]);
+        let (before, at) = (format!("{space:?}"), Address(1024));
+        let refuse = || Err(range_error("test", Address(0), 0, "refused"));
+        space.create(16, |_| refuse()).unwrap_err();
+        space.reserve(16, || refuse().map(|()| at)).unwrap_err();
+        space.map(at.offset(32), ChunkId(1), 16, |_| refuse()).unwrap_err();
+        space.set_access(at, 16, refuse).unwrap_err();
+        space.unmap(at, 16, refuse).unwrap_err();
+        space.pin(16, || refuse().map(|()| at)).unwrap_err();
+        assert_eq!(format!("{space:?}"), before);
+    }
+
+    #[test]
+    fn physical_offsets_run_out_with_an_error() {
+        let mut space = Space::new(PAGE, u64::MAX);
+        let chunk = space.create(OFFSETS, |_| Ok(())).unwrap();
+        assert_eq!(space.destroy(chunk), Ok(Some(0..OFFSETS)));
+        assert!(matches!(space.create(PAGE, |_| Ok(())), Err(Error::OutOfMemory { used: 0, .. })));
+    }
+}

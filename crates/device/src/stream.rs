@@ -201,7 +201,7 @@ impl<B: Backend> Stream<B> {
     fn plain(&self, call: &'static str, view: View<'_>) -> Result<u64> {
         self.check_owner(call, view)?;
         if !view.layout().is_contiguous() {
-            return Err(Error::NotContiguous { call, layout: *view.layout() });
+            return Err(Error::NotContiguous { call, layout: Box::new(*view.layout()) });
         }
         Ok(view.layout().bytes() as u64)
     }

@@ -114,6 +114,12 @@ impl Workers {
     }
 
     /// Runs `task(0)` to `task(count - 1)`, each once, in any order, and waits for them.
+    ///
+    /// The calling thread takes part, so a few short tasks cost about a microsecond; still, a task should be long beside that. A task may
+    /// call `for_each` itself, and threads may call it at the same time: they share the helpers.
+    ///
+    /// # Panics
+    /// As a task does, when all threads have left the call; tasks that had not begun are then left out.
     pub fn for_each(&self, count: usize, task: impl Fn(usize) + Send + Sync) {
         match &self.crew {
             Some(crew) if count > 1 => crew.for_each(count, &task),

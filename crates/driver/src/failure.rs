@@ -2,6 +2,10 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use lighterage_pipeline as pipeline;
+
+use crate::interrupt;
+
 /// What a command returns.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -16,6 +20,8 @@ pub(crate) enum Failure {
     Failed(Box<dyn Error>),
     /// A check said no, and the command has already shown why: exit code 1.
     Refused(String),
+    /// Stopped by Ctrl-C: exit code 130.
+    Interrupted(String),
     /// The reader of stdout went away: not our trouble.
     PipeClosed,
 }
@@ -26,13 +32,14 @@ impl Failure {
             Self::PipeClosed => 0,
             Self::Failed(_) | Self::Refused(_) => 1,
             Self::Usage(_) => 2,
+            Self::Interrupted(_) => interrupt::EXIT_CODE,
         }
     }
 
     /// One line on stderr, and the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let text = match &self {
-            Self::Usage(text) | Self::Refused(text) => Some(text.clone()),
+            Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => Some(text.clone()),
             Self::Failed(error) => Some(chain(&**error)),
             Self::PipeClosed => None,
         };
@@ -47,8 +54,12 @@ impl Failure {
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error: Box<dyn Error> = Box::new(error);
-        match error.downcast_ref::<io::Error>() {
-            Some(io_error) if io_error.kind() == io::ErrorKind::BrokenPipe => Self::PipeClosed,
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return Self::PipeClosed;
+        }
+        match error.downcast_ref::<pipeline::Error>() {
+            Some(stopped @ pipeline::Error::Cancelled { .. }) => Self::Interrupted(stopped.to_string()),
+            Some(option @ pipeline::Error::Option { .. }) => Self::Usage(option.to_string()),
             _ => Self::Failed(error),
         }
     }
@@ -85,7 +96,8 @@ mod tests {
 
     #[test]
     fn the_whole_chain_is_shown_and_nothing_twice() {
-        let error = link("cannot open x: no such file", Some(link("no such file", Some(link("code 2", None)))));
+        let error =
+            link("cannot open x: no such file", Some(link("no such file", Some(link("code 2", None)))));
         assert_eq!(chain(&error), "cannot open x: no such file: code 2");
     }
 

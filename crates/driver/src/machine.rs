@@ -62,13 +62,20 @@ fn cgroup_limit(groups: &str, read: &dyn Fn(&str) -> Option<String>) -> Option<u
 
 /// The soft limit of `Max locked memory` (`proc_pid_limits(5)`).
 fn locked_limit(limits: &str) -> Option<u64> {
-    limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?.split_whitespace().next()?.parse().ok()
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  ..`: the first word that looks like a version.
 fn driver_version(text: &str) -> Option<String> {
     let line = text.lines().next()?;
-    let is_version = |word: &&str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_version =
+        |word: &&str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     line.split_whitespace().find(is_version).map(ToOwned::to_owned)
 }
 
@@ -104,7 +111,8 @@ mod tests {
         let limits = "Limit   Soft Limit   Hard Limit   Units\nMax locked memory         8388608      8388608      bytes\n";
         assert_eq!(locked_limit(limits), Some(8 << 20));
         assert_eq!(locked_limit("Max locked memory unlimited unlimited bytes"), None);
-        let version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23\nGCC version: 12.2.0";
+        let version =
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23\nGCC version: 12.2.0";
         assert_eq!(driver_version(version).as_deref(), Some("580.95.05"));
         assert_eq!(driver_version(""), None);
     }

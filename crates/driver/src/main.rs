@@ -9,17 +9,20 @@
 //!
 //! *What is read from outside*: the arguments, the files they name, and where this executable lies (for the bundled model). No
 //! environment variable changes a result.
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_code)]
 
 mod commands;
 mod device;
 mod failure;
+mod interrupt;
 mod json;
 mod machine;
 mod mapping;
 mod model_path;
 mod number;
 mod output;
+mod picture_file;
+mod progress;
 mod size;
 mod table;
 
@@ -43,7 +46,8 @@ Examples:
   lighterage inspect assets/demo/base
   lighterage doctor
 
-Sizes are bytes, or with a unit: 12GiB = 12 x 2^30, 12GB = 12 x 10^9. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped.")]
+Sizes are bytes, or with a unit: 12GiB = 12 x 2^30, 12GB = 12 x 10^9. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped.
+Model files are mapped, not copied: do not change or truncate them while a command uses them.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -10,7 +10,10 @@ pub(crate) enum Number {
 }
 
 impl Number {
-    #[expect(clippy::cast_precision_loss, reason = "integers beyond 2^53 are rounded only where a real is asked for")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "integers beyond 2^53 are rounded only where a real is asked for"
+    )]
     pub(crate) const fn real(self) -> f64 {
         match self {
             Self::Integer(value) => value as f64,

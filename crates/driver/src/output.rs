@@ -16,11 +16,13 @@ pub(crate) struct OutputError {
 pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
     let folder = folder_of(path);
     if !folder.is_dir() {
-        let source = io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display()));
+        let source =
+            io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display()));
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
     if path.metadata().is_ok_and(|status| !status.is_file()) {
-        let source = io::Error::new(io::ErrorKind::AlreadyExists, "something else than a regular file has that name");
+        let source =
+            io::Error::new(io::ErrorKind::AlreadyExists, "something else than a regular file has that name");
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
     Ok(())
@@ -28,7 +30,10 @@ pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
 
 /// Writes a file whole or not at all: beside its place at first, renamed when it is complete. An existing file is replaced then, never
 /// truncated.
-pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), OutputError> {
+pub(crate) fn write(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), OutputError> {
     check(path)?;
     let failed = |call| move |source| OutputError { path: path.to_owned(), call, source };
     let mut beside = tempfile::Builder::new()
@@ -65,7 +70,8 @@ pub(crate) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
         return path.to_owned();
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
+    let extension =
+        path.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
     path.with_file_name(format!("{stem}-{}{extension}", index + 1))
 }
 

@@ -33,7 +33,9 @@ impl FromStr for Size {
             .into_iter()
             .find_map(|(name, unit)| Some((lower.strip_suffix(name)?.trim_end(), unit)))
             .ok_or("not a size")?;
-        bytes(number, unit).map(Self).ok_or_else(|| format!("{text:?} is not a size: write 12GiB, 1.5GB or bytes"))
+        bytes(number, unit)
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is not a size: write 12GiB, 1.5GB or bytes"))
     }
 }
 
@@ -41,7 +43,11 @@ impl FromStr for Size {
 fn bytes(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 20;
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || (number.contains('.') && fraction.is_empty()) {
+    if whole.is_empty()
+        || !digits(whole)
+        || !digits(fraction)
+        || (number.contains('.') && fraction.is_empty())
+    {
         return None;
     }
     let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
@@ -85,14 +91,28 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "GiB", "-1", "1e9", "1.2.3", ".5GiB", "1.GiB", "12XB", "NaN", "18446744073709551616", "99999999TiB"] {
+        for text in [
+            "",
+            "GiB",
+            "-1",
+            "1e9",
+            "1.2.3",
+            ".5GiB",
+            "1.GiB",
+            "12XB",
+            "NaN",
+            "18446744073709551616",
+            "99999999TiB",
+        ] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes_are_shown_with_the_unit_that_fits() {
-        for (bytes, expected) in [(17, "17 bytes"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 29, "1.50 GiB")] {
+        for (bytes, expected) in
+            [(17, "17 bytes"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 29, "1.50 GiB")]
+        {
             assert_eq!(Size(bytes).to_string(), expected);
         }
     }

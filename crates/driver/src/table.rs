@@ -10,7 +10,9 @@ pub(crate) enum Align {
 /// Prints rows in columns as wide as their widest cell.
 pub(crate) fn print(out: &mut impl Write, columns: &[Align], rows: &[Vec<String>]) -> io::Result<()> {
     let widths: Vec<usize> = (0..columns.len())
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
         .collect();
     for row in rows {
         let cells: Vec<String> = row

@@ -126,3 +126,118 @@ impl<E: Float> Kernel for ActivationKernel<E> {
         Cost { flops: 20.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{
+        Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
+    };
+
+    const KINDS: [ActivationKind; 4] =
+        [ActivationKind::GeluTanh, ActivationKind::Gelu, ActivationKind::QuickGelu, ActivationKind::Silu];
+
+    /// `erf` by Taylor's series (Abramowitz & Stegun 7.1.5), for `|x|` below 4.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..100 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    }
+
+    fn exact(kind: ActivationKind, x: f64) -> f64 {
+        match kind {
+            ActivationKind::GeluTanh => {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+            }
+            ActivationKind::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+            ActivationKind::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+            ActivationKind::Silu => x / (1.0 + (-x).exp()),
+        }
+    }
+
+    fn check([rows, columns]: [usize; 2], gap: bool) {
+        let mut rng = Rng::from_env(4);
+        for (kind, dtype) in KINDS.into_iter().flat_map(|kind| DTYPES.map(|dtype| (kind, dtype))) {
+            let x = normals(&mut rng, dtype, rows * columns, 0.0);
+            let run = |in_place: bool| {
+                on_hosts(|queue| {
+                    let x = Board::new(queue, dtype, [rows, columns], &x, gap)?;
+                    let fresh = Board::poisoned(queue, dtype, [rows, columns], gap)?;
+                    let out = if in_place { &x } else { &fresh };
+                    activation(queue, &Activation { x: x.view(), kind, out: out.view() })?;
+                    out.read(queue)
+                })
+            };
+            let (got, exact) = (run(false), x.iter().map(|x| exact(kind, f64::from(*x))).collect::<Vec<_>>());
+            // `math`'s tests: 8 units and 5 for each unit of the exponent, which is below 2 |x| (1 + x^2 / 20).
+            let units = |x: f64| 8.0 + 10.0 * x.abs() * (1.0 + x * x / 20.0);
+            let bound = |i: usize| 2.0 * rounding(DType::F32) * units(f64::from(x[i])) * exact[i].abs();
+            assert_near(&format!("{kind:?}"), dtype, &got, &exact, bound);
+            assert_eq!(run(true), got, "in place");
+        }
+    }
+
+    #[test]
+    fn ragged_columns() {
+        for columns in COLUMNS {
+            check([2, columns], false);
+        }
+    }
+
+    #[test]
+    fn strided_rows_at_odd_starts() {
+        check([5, 1500], true);
+    }
+
+    #[test]
+    fn rows_enough_for_several_tasks() {
+        check([129, 300], false);
+    }
+
+    #[test]
+    fn no_rows() {
+        check([0, 5], false);
+    }
+
+    #[test]
+    fn any_rank_without_gaps() {
+        let x: Vec<f32> = Rng::new(5).normals(2 * 3 * 4, 1.0);
+        let of = |shape: &[usize]| {
+            on_hosts(|queue| {
+                let x = queue.upload(&x, shape, "x")?;
+                activation(queue, &Activation { x: x.view(), kind: ActivationKind::Silu, out: x.view() })?;
+                Ok(queue.read_f32(x.view())?.unwrap())
+            })
+        };
+        assert_eq!(of(&[2, 3, 4]), of(&[24]));
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (x, half) = (tensor(DType::F32, &[4, 6]), tensor(DType::Bf16, &[4, 6]));
+        let (ids, cube) = (tensor(DType::I32, &[4, 6]), tensor(DType::F32, &[2, 4, 6]));
+        let good = Activation { x: x.view(), kind: ActivationKind::Silu, out: x.view() };
+        activation(&queue, &good).unwrap();
+        let gaps = cube.view().narrow(1, 0, 2).unwrap();
+        let cases = [
+            (Activation { x: ids.view(), ..good }, "activation: x should be BF16, is I32"),
+            (Activation { out: half.view(), ..good }, "activation: out should be F32, is BF16"),
+            (Activation { out: cube.view(), ..good }, "activation: out should be [4, 6], is F32[2, 4, 6]"),
+            (
+                Activation { x: gaps, out: gaps, ..good },
+                "activation: x should be contiguous, is F32[2, 2, 6]/[24, 6, 1]",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(activation(&queue, &args), message);
+        }
+    }
+}

@@ -102,3 +102,98 @@ impl<E: Float> Kernel for AddKernel<E> {
         Cost { flops: 2.0 * elements, bytes: (2.0 * elements + right) * size_of::<E>() as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{
+        Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
+    };
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Target {
+        Fresh,
+        A,
+        B,
+    }
+
+    fn check([rows, columns]: [usize; 2], right_rows: usize, gap: bool) {
+        let mut rng = Rng::from_env(6);
+        for dtype in DTYPES {
+            let a = normals(&mut rng, dtype, rows * columns, 0.0);
+            let b = normals(&mut rng, dtype, right_rows * columns, 0.0);
+            let scale = -1.25;
+            let run = |target: Target| {
+                on_hosts(|queue| {
+                    let a = Board::new(queue, dtype, [rows, columns], &a, gap)?;
+                    let b = Board::new(queue, dtype, [right_rows, columns], &b, gap)?;
+                    let fresh = Board::poisoned(queue, dtype, [rows, columns], gap)?;
+                    let out = match target {
+                        Target::Fresh => &fresh,
+                        Target::A => &a,
+                        Target::B => &b,
+                    };
+                    add(queue, &Add { a: a.view(), b: b.view(), scale, out: out.view() })?;
+                    out.read(queue)
+                })
+            };
+            let got = run(Target::Fresh);
+            let pairs = a.iter().enumerate().map(|(i, a)| (f64::from(*a), f64::from(b[i % b.len()])));
+            let exact: Vec<f64> = pairs.map(|(a, b)| a + f64::from(scale) * b).collect();
+            // One product and one sum.
+            let size = |i: usize| f64::from(a[i].abs()) + 1.25 * f64::from(b[i % b.len()].abs());
+            assert_near("add", dtype, &got, &exact, |i| 2.0 * rounding(DType::F32) * size(i));
+            assert_eq!(run(Target::A), got, "into a");
+            if right_rows == rows {
+                assert_eq!(run(Target::B), got, "into b");
+            }
+        }
+    }
+
+    #[test]
+    fn ragged_columns() {
+        for columns in COLUMNS {
+            check([3, columns], 3, false);
+        }
+    }
+
+    #[test]
+    fn one_row_is_added_to_every_row() {
+        check([5, 17], 1, false);
+        check([5, 1030], 1, true);
+        check([1, 17], 1, false);
+    }
+
+    #[test]
+    fn strided_rows_at_odd_starts() {
+        check([5, 1030], 5, true);
+    }
+
+    #[test]
+    fn rows_enough_for_several_tasks() {
+        check([129, 300], 129, false);
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (a, b, out) =
+            (tensor(DType::F32, &[4, 6]), tensor(DType::F32, &[4, 6]), tensor(DType::F32, &[4, 6]));
+        let (half, two) = (tensor(DType::Bf16, &[4, 6]), tensor(DType::F32, &[2, 6]));
+        let good = Add { a: a.view(), b: b.view(), scale: 1.0, out: out.view() };
+        add(&queue, &good).unwrap();
+        let cases = [
+            (Add { b: two.view(), ..good }, "add: b should be [4, 6], is F32[2, 6]"),
+            (Add { b: half.view(), ..good }, "add: b should be F32, is BF16"),
+            (Add { out: two.view(), ..good }, "add: out should be [4, 6], is F32[2, 6]"),
+            (Add { b: out.view().rows(1, 1).unwrap(), ..good }, "add: b overlaps out, which is written"),
+        ];
+        for (args, message) in cases {
+            assert_refused(add(&queue, &args), message);
+        }
+    }
+}

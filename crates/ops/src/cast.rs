@@ -94,3 +94,80 @@ impl<From: Float, To: Float> Kernel for CastKernel<From, To> {
         Cost { flops: 0.0, bytes: f64::from(p.count) * (size_of::<From>() + size_of::<To>()) as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_refused, dry, held, on_hosts};
+
+    fn check(count: usize) {
+        let mut rng = Rng::from_env(8);
+        for (from, to) in DTYPES.into_iter().flat_map(|from| DTYPES.map(|to| (from, to))) {
+            let mut values = rng.normals(count, 1e3);
+            // A tie to even, the largest bf16, what rounds to infinity, a subnormal, and both zeros.
+            let ends = [
+                1.0 + 1.0 / 256.0,
+                f32::from_bits(0x7f7f_0000),
+                f32::MAX,
+                1e-40,
+                0.0,
+                -0.0,
+                f32::NEG_INFINITY,
+            ];
+            values.iter_mut().zip(ends).for_each(|(value, end)| *value = end);
+            let got = on_hosts(|queue| {
+                let x = Board::new(queue, from, [1, count], &values, false)?;
+                let out = Board::poisoned(queue, to, [1, count], false)?;
+                cast(queue, &Cast { x: x.shaped(&[count]), out: out.shaped(&[count]) })?;
+                out.read(queue)
+            });
+            let expected: Vec<f32> = values.iter().map(|value| held(to, held(from, *value))).collect();
+            assert_eq!(got, expected, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn any_count() {
+        for count in [1, 15, 16, 17, 1023, 1024, 1025, 40_000] {
+            check(count);
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        let got = on_hosts(|queue| {
+            let x = queue.upload(&[f32::from_bits(0x7f80_0001), f32::NAN], &[2], "x")?;
+            let out = queue.tensor(DType::Bf16, &[2], "out")?;
+            cast(queue, &Cast { x: x.view(), out: out.view() })?;
+            Ok(queue
+                .read_f32(out.view())?
+                .unwrap()
+                .iter()
+                .map(|value| f32::from(u8::from(value.is_nan())))
+                .collect())
+        });
+        assert_eq!(got, [1.0, 1.0]);
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (x, out) = (tensor(DType::F32, &[4, 6]), tensor(DType::Bf16, &[4, 6]));
+        let (ids, long) = (tensor(DType::I64, &[4, 6]), tensor(DType::Bf16, &[24]));
+        let good = Cast { x: x.view(), out: out.view() };
+        cast(&queue, &good).unwrap();
+        let gaps = x.view().narrow(1, 0, 5).unwrap();
+        let cases = [
+            (Cast { x: ids.view(), ..good }, "cast: x should be BF16, is I64"),
+            (Cast { out: long.view(), ..good }, "cast: out should be [4, 6], is BF16[24]"),
+            (Cast { x: gaps, ..good }, "cast: x should be contiguous, is F32[4, 5]/[6, 1]"),
+            (Cast { out: x.view(), ..good }, "cast: x overlaps out, which is written"),
+        ];
+        for (args, message) in cases {
+            assert_refused(cast(&queue, &args), message);
+        }
+    }
+}

@@ -63,12 +63,11 @@ impl<'a> Operand<'a> {
 
     /// The extents of a tensor of rank `N`.
     pub(crate) fn extents<const N: usize>(self) -> Result<[usize; N]> {
-        let got = *self.view.layout();
         <[usize; N]>::try_from(self.view.shape()).map_err(|_| Error::Rank {
             op: self.op,
             tensor: self.name,
             expected: N,
-            got,
+            got: Box::new(*self.view.layout()),
         })
     }
 
@@ -99,7 +98,7 @@ impl<'a> Operand<'a> {
             op: self.op,
             tensor: self.name,
             expected: expected.to_vec(),
-            got: *self.view.layout(),
+            got: Box::new(*self.view.layout()),
         })
     }
 
@@ -161,7 +160,7 @@ impl<'a> Operand<'a> {
         if hold {
             return Ok(self);
         }
-        Err(Error::Stride { op: self.op, tensor: self.name, needs, got: *self.view.layout() })
+        Err(Error::Stride { op: self.op, tensor: self.name, needs, got: Box::new(*self.view.layout()) })
     }
 }
 
@@ -201,4 +200,77 @@ fn common_pitch(a: &View<'_>, b: &View<'_>) -> Option<u64> {
 /// Bytes from the first to the last element of one row, its gaps included.
 fn row_bytes(view: &View<'_>) -> Option<u64> {
     view.layout().narrow(0, 0, 1).ok().map(|row| row.span_bytes() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use lighterage_device::{Address, View};
+    use lighterage_shape::Layout;
+
+    use super::*;
+    use crate::testing::{assert_refused, dry};
+
+    /// First row, rows, first column, columns.
+    type Block = [usize; 4];
+
+    /// Whether two blocks of one [4, 12] matrix of bf16 count as apart, as they are and as heads of 2 columns.
+    fn check_apart(a: Block, b: Block, expected: bool) {
+        let queue = dry();
+        let matrix = queue.tensor(DType::Bf16, &[4, 12], "matrix").unwrap();
+        let block = |[row, rows, column, columns]: Block| {
+            let view = matrix.view().rows(row, rows).unwrap().narrow(1, column, columns).unwrap();
+            [view, view.split(1, columns / 2).unwrap()]
+        };
+        for (a, b) in block(a).into_iter().flat_map(|a| block(b).map(|b| (a, b))) {
+            assert_eq!((disjoint(&a, &b), disjoint(&b, &a)), (expected, expected), "{a:?} and {b:?}");
+        }
+    }
+
+    #[test]
+    fn column_ranges_of_one_matrix_are_apart() {
+        check_apart([0, 4, 0, 6], [0, 4, 6, 6], true);
+        check_apart([0, 4, 0, 2], [0, 4, 10, 2], true);
+        check_apart([0, 4, 0, 8], [0, 4, 6, 6], false);
+        check_apart([0, 4, 0, 12], [0, 4, 3, 2], false);
+        check_apart([0, 4, 4, 4], [0, 4, 4, 4], false);
+    }
+
+    #[test]
+    fn column_ranges_of_different_rows_are_apart() {
+        check_apart([0, 3, 0, 6], [1, 3, 6, 6], true);
+        check_apart([1, 3, 0, 6], [0, 3, 6, 6], true);
+        check_apart([0, 3, 2, 6], [1, 3, 6, 6], false);
+    }
+
+    #[test]
+    fn row_ranges_are_apart() {
+        check_apart([0, 2, 0, 12], [2, 2, 0, 12], true);
+        check_apart([0, 3, 0, 12], [2, 2, 0, 12], false);
+    }
+
+    #[test]
+    fn nothing_overlaps_an_empty_view() {
+        check_apart([1, 0, 0, 12], [0, 4, 0, 12], true);
+    }
+
+    #[test]
+    fn addresses_between_elements_are_refused() {
+        let queue = dry();
+        let layout = Layout::contiguous(DType::Bf16, &[2]);
+        // SAFETY: nothing is launched on the view, which is refused.
+        let view = unsafe { View::new(Address((1 << 32) + 3), layout, queue.stream().id()) };
+        let result = Check::new("add", &queue).tensor("a", view).map(|_| ());
+        assert_refused(result, "add: a starts 1 bytes after a multiple of 2");
+    }
+
+    #[test]
+    fn counts_end_at_32_bits() {
+        let queue = dry();
+        let check = Check::new("add", &queue);
+        assert_eq!(check.count("rows", 7).unwrap(), 7);
+        assert_refused(
+            check.count("rows", 1 << 32).map(|_| ()),
+            "add: rows is 4294967296, should be below 2^32",
+        );
+    }
 }

@@ -79,3 +79,74 @@ impl<E: Float> Kernel for EmbeddingKernel<E> {
         Cost { flops: 0.0, bytes: 2.0 * rows * f64::from(p.columns) * size_of::<E>() as f64 + 4.0 * rows }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_refused, dry, normals, on_hosts};
+
+    fn check(rows: usize, [vocabulary, columns]: [usize; 2]) {
+        let mut rng = Rng::from_env(9);
+        for dtype in DTYPES {
+            let table = normals(&mut rng, dtype, vocabulary * columns, 0.0);
+            let places: Vec<usize> = (0..rows).map(|row| row * row * 7 % vocabulary).collect();
+            let ids: Vec<i32> = places.iter().map(|place| i32::try_from(*place).unwrap()).collect();
+            let got = on_hosts(|queue| {
+                let table = Board::new(queue, dtype, [vocabulary, columns], &table, false)?;
+                let ids = queue.upload(&ids, &[rows], "ids")?;
+                let out = Board::poisoned(queue, dtype, [rows, columns], false)?;
+                embedding(queue, &Embedding { ids: ids.view(), table: table.view(), out: out.view() })?;
+                out.read(queue)
+            });
+            let expected: Vec<f32> =
+                places.iter().flat_map(|place| table[place * columns..][..columns].to_vec()).collect();
+            assert_eq!(got, expected, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn any_shape() {
+        check(1, [1, 1]);
+        check(77, [50, 17]);
+        check(0, [50, 16]);
+        check(128, [11, 3072]);
+    }
+
+    #[test]
+    fn an_id_outside_of_the_table_gives_nan() {
+        let got = on_hosts(|queue| {
+            let table = queue.upload(&[1.0_f32, 2.0, 3.0, 4.0], &[2, 2], "table")?;
+            let ids = queue.upload(&[1, 2, -1, i32::MIN], &[4], "ids")?;
+            let out = queue.tensor(DType::F32, &[4, 2], "out")?;
+            embedding(queue, &Embedding { ids: ids.view(), table: table.view(), out: out.view() })?;
+            Ok(queue.read_f32(out.view())?.unwrap())
+        });
+        assert_eq!(got[..2], [3.0, 4.0]);
+        assert!(got[2..].iter().all(|value| value.is_nan()), "{got:?}");
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (ids, table, out) =
+            (tensor(DType::I32, &[4]), tensor(DType::F32, &[9, 6]), tensor(DType::F32, &[4, 6]));
+        let (long_ids, tall) = (tensor(DType::I64, &[4]), tensor(DType::F32, &[5, 6]));
+        let good = Embedding { ids: ids.view(), table: table.view(), out: out.view() };
+        embedding(&queue, &good).unwrap();
+        let cases = [
+            (Embedding { ids: long_ids.view(), ..good }, "embedding: ids should be I32, is I64"),
+            (Embedding { out: tall.view(), ..good }, "embedding: out should be [4, 6], is F32[5, 6]"),
+            (Embedding { table: ids.view(), ..good }, "embedding: table should have 2 dimensions, is I32[4]"),
+            (
+                Embedding { out: table.view().rows(2, 4).unwrap(), ..good },
+                "embedding: table overlaps out, which is written",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(embedding(&queue, &args), message);
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub enum Error {
         /// The shape it should have.
         expected: Vec<usize>,
         /// What it has.
-        got: Layout,
+        got: Box<Layout>,
     },
     /// A tensor has another number of dimensions than the op needs.
     #[error("{op}: {tensor} should have {expected} dimensions, is {got}")]
@@ -29,7 +29,7 @@ pub enum Error {
         /// How many it should have.
         expected: usize,
         /// What it has.
-        got: Layout,
+        got: Box<Layout>,
     },
     /// A tensor has an element type that the op cannot use, or two tensors disagree.
     #[error("{op}: {tensor} should be {expected}, is {got}")]
@@ -53,7 +53,7 @@ pub enum Error {
         /// What the kernel needs, for instance `dense along its last dimension`.
         needs: &'static str,
         /// What it has.
-        got: Layout,
+        got: Box<Layout>,
     },
     /// A tensor does not start at a multiple of its element size.
     #[error("{op}: {tensor} starts {misaligned_by} bytes after a multiple of {bytes}")]

@@ -79,3 +79,58 @@ impl<E: Float> Kernel for EulerStepKernel<E> {
         Cost { flops: 2.0 * count, bytes: 3.0 * count * size_of::<E>() as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
+
+    fn check(count: usize) {
+        let mut rng = Rng::from_env(10);
+        for dtype in DTYPES {
+            let x = normals(&mut rng, dtype, count, 0.0);
+            let velocity = normals(&mut rng, dtype, count, 0.0);
+            let delta = -0.037_f32;
+            let got = on_hosts(|queue| {
+                let x = Board::new(queue, dtype, [1, count], &x, false)?;
+                let velocity = Board::new(queue, dtype, [1, count], &velocity, false)?;
+                euler_step(queue, &EulerStep { x: x.view(), velocity: velocity.view(), delta })?;
+                x.read(queue)
+            });
+            let pairs =
+                x.iter().zip(&velocity).map(|(x, v)| (f64::from(*x), f64::from(*v) * f64::from(delta)));
+            let (exact, sizes): (Vec<f64>, Vec<f64>) = pairs.map(|(x, v)| (x + v, x.abs() + v.abs())).unzip();
+            // One product and one sum.
+            assert_near("euler_step", dtype, &got, &exact, |i| 2.0 * rounding(DType::F32) * sizes[i]);
+        }
+    }
+
+    #[test]
+    fn any_count() {
+        for count in [0, 1, 17, 1024, 1025, 65_536] {
+            check(count);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (x, velocity, half) =
+            (tensor(DType::F32, &[4, 6]), tensor(DType::F32, &[4, 6]), tensor(DType::Bf16, &[4, 6]));
+        let good = EulerStep { x: x.view(), velocity: velocity.view(), delta: -0.1 };
+        euler_step(&queue, &good).unwrap();
+        let three = velocity.view().rows(0, 3).unwrap();
+        let cases = [
+            (EulerStep { velocity: half.view(), ..good }, "euler_step: velocity should be F32, is BF16"),
+            (EulerStep { velocity: three, ..good }, "euler_step: velocity should be [4, 6], is F32[3, 6]"),
+            (EulerStep { velocity: x.view(), ..good }, "euler_step: velocity overlaps x, which is written"),
+        ];
+        for (args, message) in cases {
+            assert_refused(euler_step(&queue, &args), message);
+        }
+    }
+}

@@ -82,3 +82,86 @@ impl<E: Float> Kernel for GegluKernel<E> {
         Cost { flops: 21.0 * elements, bytes: 3.0 * elements * size_of::<E>() as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{
+        Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
+    };
+
+    fn gelu(x: f64) -> f64 {
+        0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+    }
+
+    fn check([rows, columns]: [usize; 2], gap: bool) {
+        let mut rng = Rng::from_env(7);
+        for dtype in DTYPES {
+            let x = normals(&mut rng, dtype, rows * 2 * columns, 0.0);
+            let got = on_hosts(|queue| {
+                let x = Board::new(queue, dtype, [rows, 2 * columns], &x, gap)?;
+                let out = Board::poisoned(queue, dtype, [rows, columns], gap)?;
+                geglu(queue, &Geglu { x: x.view(), out: out.view() })?;
+                x.read(queue)?;
+                out.read(queue)
+            });
+            let halves = x.chunks(2 * columns.max(1)).map(|row| row.split_at(columns));
+            let pairs: Vec<(f64, f64)> = halves
+                .flat_map(|(g, l)| g.iter().zip(l).map(|(g, l)| (f64::from(*g), f64::from(*l))))
+                .collect();
+            let exact: Vec<f64> = pairs.iter().map(|(gated, linear)| gelu(*gated) * linear).collect();
+            // As in activation's test, and a product.
+            let units = |x: f64| 9.0 + 10.0 * x.abs() * (1.0 + x * x / 20.0);
+            let bound = |i: usize| 2.0 * rounding(DType::F32) * units(pairs[i].0) * exact[i].abs();
+            assert_near("geglu", dtype, &got, &exact, bound);
+        }
+    }
+
+    #[test]
+    fn ragged_columns() {
+        for columns in COLUMNS {
+            check([2, columns], false);
+        }
+    }
+
+    #[test]
+    fn strided_rows_at_odd_starts() {
+        check([5, 1030], true);
+    }
+
+    #[test]
+    fn rows_enough_for_several_tasks() {
+        check([129, 300], false);
+    }
+
+    #[test]
+    fn no_rows() {
+        check([0, 3], false);
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
+        let (x, out) = (tensor(&[4, 12]), tensor(&[4, 6]));
+        let good = Geglu { x: x.view(), out: out.view() };
+        geglu(&queue, &good).unwrap();
+        let cases = [
+            (Geglu { x: out.view(), ..good }, "geglu: x should be [4, 12], is F32[4, 6]"),
+            (
+                Geglu { out: x.view().narrow(1, 0, 6).unwrap(), ..good },
+                "geglu: x overlaps out, which is written",
+            ),
+            (
+                Geglu { out: x.view().reshape(&[48]).unwrap(), ..good },
+                "geglu: out should have 2 dimensions, is F32[48]",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(geglu(&queue, &args), message);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::rows::{Rows, RowsMut};
 use crate::tasks::{for_rows, map};
 use crate::{ActivationKind, Queue, Result};
 
-/// Group normalisation of one channels-last image, with SiLU after it if asked.
+/// Group normalisation of one channels-last image, with `SiLU` after it if asked.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupNorm<'a> {
     /// `[pixels, channels]` or `[height, width, channels]`, contiguous.
@@ -26,7 +26,7 @@ pub struct GroupNorm<'a> {
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
-    /// None or SiLU.
+    /// None or `SiLU`.
     pub activation: Option<ActivationKind>,
     /// As `x`; may be `x`.
     pub out: View<'a>,
@@ -75,7 +75,7 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
 /// Pixels whose sums make one partial sum.
 const BLOCK_PIXELS: usize = 64;
 
-pub(crate) struct GroupNormKernel<E>(PhantomData<E>);
+struct GroupNormKernel<E>(PhantomData<E>);
 
 impl<E: Float> Kernel for GroupNormKernel<E> {
     type Params = GroupNormParams;
@@ -173,4 +173,156 @@ fn group_means<E: Float>(
         pairwise(&sums) / count
     };
     (0..groups).flat_map(|group| std::iter::repeat_n(mean(group), width)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
+
+    /// So large that it matters beside a variance of 1.
+    const EPS: f32 = 0.25;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Case {
+        pixels: usize,
+        channels: usize,
+        groups: usize,
+        mean: f32,
+        silu: bool,
+    }
+
+    fn check(case: Case) {
+        let Case { pixels, channels, groups, mean, silu } = case;
+        let (mut rng, width) = (Rng::from_env(11), channels / groups);
+        for dtype in DTYPES {
+            let x = normals(&mut rng, dtype, pixels * channels, mean);
+            let (weight, bias) =
+                (normals(&mut rng, dtype, channels, 1.0), normals(&mut rng, dtype, channels, 0.0));
+            let run = |in_place: bool| {
+                on_hosts(|queue| {
+                    let x = Board::new(queue, dtype, [pixels, channels], &x, false)?;
+                    let weight = queue.upload_as(dtype, &weight, &[channels], "weight")?;
+                    let bias = queue.upload_as(dtype, &bias, &[channels], "bias")?;
+                    let fresh = Board::poisoned(queue, dtype, [pixels, channels], false)?;
+                    let out = if in_place { &x } else { &fresh };
+                    let activation = silu.then_some(ActivationKind::Silu);
+                    let (weight, bias, out_view) = (weight.view(), bias.view(), out.view());
+                    let args =
+                        GroupNorm { x: x.view(), weight, bias, groups, eps: EPS, activation, out: out_view };
+                    group_norm(queue, &args)?;
+                    out.read(queue)
+                })
+            };
+            let got = run(false);
+            let (mut exact, mut bounds) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            for group in 0..groups {
+                let of_group = |index: &usize| index % channels / width == group;
+                let members: Vec<usize> = (0..x.len()).filter(of_group).collect();
+                let count = members.len() as f64;
+                let mean = members.iter().map(|i| f64::from(x[*i])).sum::<f64>() / count;
+                let variance = members.iter().map(|i| (f64::from(x[*i]) - mean).powi(2)).sum::<f64>() / count;
+                let factor = 1.0 / (variance + f64::from(EPS)).sqrt();
+                // A block's sum of 64 values a channel, then halvings over channels and blocks; the rest is as in layer_norm's test.
+                let sum = (BLOCK_PIXELS as f64 + 30.0) * rounding(DType::F32);
+                let moved =
+                    sum * members.iter().map(|i| f64::from(x[*i].abs())).sum::<f64>() / count * factor;
+                for i in members {
+                    let (normal, weight) =
+                        ((f64::from(x[i]) - mean) * factor, f64::from(weight[i % channels]));
+                    let bias = f64::from(bias[i % channels]);
+                    let value = normal * weight + bias;
+                    let scale = (normal * weight).abs();
+                    let error = moved * weight.abs()
+                        + scale * (sum + moved * moved)
+                        + 6.0 * rounding(DType::F32) * (scale + bias.abs());
+                    // SiLU's slope is below 1.1, and it is exact to 8 units.
+                    exact[i] = if silu { value / (1.0 + (-value).exp()) } else { value };
+                    bounds[i] = 1.1 * error + 16.0 * rounding(DType::F32) * exact[i].abs();
+                }
+            }
+            assert_near(&format!("{case:?}"), dtype, &got, &exact, |i| bounds[i]);
+            assert_eq!(run(true), got, "in place");
+        }
+    }
+
+    const PLAIN: Case = Case { pixels: 130, channels: 64, groups: 32, mean: 0.0, silu: true };
+
+    #[test]
+    fn ragged_pixels_and_groups() {
+        for pixels in [1, 15, 63, 64, 65, 129] {
+            check(Case { pixels, ..PLAIN });
+        }
+        for (channels, groups) in [(1, 1), (6, 3), (17, 17), (96, 32), (512, 32)] {
+            check(Case { channels, groups, ..PLAIN });
+        }
+    }
+
+    #[test]
+    fn without_silu() {
+        check(Case { silu: false, ..PLAIN });
+    }
+
+    #[test]
+    fn large_means() {
+        check(Case { mean: 40.0, pixels: 1000, ..PLAIN });
+        check(Case { mean: 400.0, pixels: 1000, ..PLAIN });
+    }
+
+    #[test]
+    fn an_image_is_its_pixels() {
+        let x: Vec<f32> = Rng::new(12).normals(4 * 5 * 8, 1.0);
+        let of = |shape: &[usize]| {
+            on_hosts(|queue| {
+                let (x, one) = (queue.upload(&x, shape, "x")?, queue.upload(&[1.0_f32; 8], &[8], "one")?);
+                let (weight, bias) = (one.view(), one.view());
+                let args = GroupNorm {
+                    x: x.view(),
+                    weight,
+                    bias,
+                    groups: 2,
+                    eps: EPS,
+                    activation: None,
+                    out: x.view(),
+                };
+                group_norm(queue, &args)?;
+                Ok(queue.read_f32(x.view())?.unwrap())
+            })
+        };
+        assert_eq!(of(&[4, 5, 8]), of(&[20, 8]));
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
+        let (x, weight, bias, short) = (tensor(&[4, 6]), tensor(&[6]), tensor(&[6]), tensor(&[5]));
+        let (weight, bias, x) = (weight.view(), bias.view(), x.view());
+        let good = GroupNorm { x, weight, bias, groups: 3, eps: EPS, activation: None, out: x };
+        group_norm(&queue, &good).unwrap();
+        let cases = [
+            (GroupNorm { groups: 4, ..good }, "group_norm: groups is 4, should be a divisor of the channels"),
+            (GroupNorm { groups: 0, ..good }, "group_norm: groups is 0, should be a divisor of the channels"),
+            (
+                GroupNorm { activation: Some(ActivationKind::Gelu), ..good },
+                "group_norm: activation is 2, should be none or 4, SiLU",
+            ),
+            (GroupNorm { weight: short.view(), ..good }, "group_norm: weight should be [6], is F32[5]"),
+            (GroupNorm { bias: short.view(), ..good }, "group_norm: bias should be [6], is F32[5]"),
+            (
+                GroupNorm { x: x.narrow(1, 0, 5).unwrap(), ..good },
+                "group_norm: x should be contiguous, is F32[4, 5]/[6, 1]",
+            ),
+            (
+                GroupNorm { weight: x.rows(0, 1).unwrap().reshape(&[6]).unwrap(), ..good },
+                "group_norm: weight overlaps out, which is written",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(group_norm(&queue, &args), message);
+        }
+    }
 }

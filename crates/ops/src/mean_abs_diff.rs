@@ -96,3 +96,68 @@ impl<E: Float> Kernel for MeanAbsDiffKernel<E> {
         Cost { flops: 5.0 * count, bytes: 2.0 * count * size_of::<E>() as f64 + 8.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_refused, dry, normals, on_hosts, rounding};
+
+    fn check(count: usize, mean: f32) {
+        let mut rng = Rng::from_env(13);
+        for dtype in DTYPES {
+            let a = normals(&mut rng, dtype, count, mean);
+            let b = normals(&mut rng, dtype, count, mean);
+            let got = on_hosts(|queue| {
+                let a = Board::new(queue, dtype, [1, count], &a, false)?;
+                let b = Board::new(queue, dtype, [1, count], &b, false)?;
+                let out = Board::poisoned(queue, DType::F32, [1, 2], false)?;
+                mean_abs_diff(queue, &MeanAbsDiff { a: a.view(), b: b.view(), out: out.shaped(&[2]) })?;
+                out.read(queue)
+            });
+            let mean = |of: &dyn Fn(f64, f64) -> f64| {
+                a.iter().zip(&b).map(|(a, b)| of(f64::from(*a), f64::from(*b))).sum::<f64>() / count as f64
+            };
+            // Every term is positive: a difference, 64 values a lane, and at most 6 + 20 halvings, each one rounding of the whole.
+            let bound = 92.0 * rounding(DType::F32);
+            for (got, exact) in got.iter().zip([mean(&|a, b| (a - b).abs()), mean(&|_, b| b.abs())]) {
+                let error = (f64::from(*got) - exact).abs();
+                assert!(error <= bound * exact, "{count} values of {dtype}: {got}, exactly {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_count() {
+        for count in [1, 17, 4095, 4096, 4097, 100_000] {
+            check(count, 0.0);
+        }
+    }
+
+    #[test]
+    fn large_means() {
+        check(100_000, 400.0);
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (a, b, out) =
+            (tensor(DType::Bf16, &[4, 6]), tensor(DType::Bf16, &[4, 6]), tensor(DType::F32, &[2]));
+        let (single, half) = (tensor(DType::F32, &[1]), tensor(DType::Bf16, &[2]));
+        let good = MeanAbsDiff { a: a.view(), b: b.view(), out: out.view() };
+        mean_abs_diff(&queue, &good).unwrap();
+        let none = a.view().rows(0, 0).unwrap();
+        let cases = [
+            (MeanAbsDiff { out: single.view(), ..good }, "mean_abs_diff: out should be [2], is F32[1]"),
+            (MeanAbsDiff { out: half.view(), ..good }, "mean_abs_diff: out should be F32, is BF16"),
+            (MeanAbsDiff { b: half.view(), ..good }, "mean_abs_diff: b should be [4, 6], is BF16[2]"),
+            (MeanAbsDiff { a: none, b: none, ..good }, "mean_abs_diff: elements is 0, should be at least 1"),
+        ];
+        for (args, message) in cases {
+            assert_refused(mean_abs_diff(&queue, &args), message);
+        }
+    }
+}

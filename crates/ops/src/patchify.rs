@@ -75,8 +75,9 @@ impl<E: Float> Kernel for PatchifyKernel<E> {
         let tokens = unsafe { RowsMut::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
         for_rows(workers, rows as usize, columns as usize, |range| {
             for token in range {
+                let corner = corner(token, p.width as usize);
                 for column in 0..columns as usize {
-                    let value = image.get(pixel(token, column, p.width as usize));
+                    let value = image.get(pixel(corner, column));
                     tokens.set(token, column, E::from_f32(value * p.multiply + p.add));
                 }
             }
@@ -89,8 +90,94 @@ impl<E: Float> Kernel for PatchifyKernel<E> {
     }
 }
 
-/// `[channel, y, x]` of a token's column: tokens are row-major patches, a token's columns are `channel * 4 + (y % 2) * 2 + x % 2`.
-pub(crate) const fn pixel(token: usize, column: usize, width: usize) -> [usize; 3] {
-    let (patch_y, patch_x) = (token / (width / 2), token % (width / 2));
-    [column / 4, 2 * patch_y + column / 2 % 2, 2 * patch_x + column % 2]
+/// The pixel `[y, x]` at the upper left of a token: tokens are row-major patches.
+pub(crate) const fn corner(token: usize, width: usize) -> [usize; 2] {
+    let patches = width / 2;
+    [2 * (token / patches), 2 * (token % patches)]
+}
+
+/// `[channel, y, x]` of a column of the token at `corner`: columns are `channel * 4 + (y % 2) * 2 + x % 2`.
+pub(crate) const fn pixel(corner: [usize; 2], column: usize) -> [usize; 3] {
+    [column / 4, corner[0] + column / 2 % 2, corner[1] + column % 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
+
+    /// The formula, word for word: `tokens[(y / 2) * (width / 2) + x / 2, c * 4 + (y % 2) * 2 + x % 2]` is the pixel `[c, y, x]`.
+    fn place([channels, _, width]: [usize; 3], [c, y, x]: [usize; 3]) -> usize {
+        ((y / 2) * (width / 2) + x / 2) * 4 * channels + c * 4 + (y % 2) * 2 + x % 2
+    }
+
+    fn check(shape: [usize; 3], channels_last: bool) {
+        let ([channels, height, width], mut rng) = (shape, Rng::from_env(14));
+        for dtype in DTYPES {
+            let image = normals(&mut rng, dtype, channels * height * width, 0.0);
+            let (multiply, add) = (0.3611_f32, -0.1159_f32);
+            let got = on_hosts(|queue| {
+                let image = Board::new(queue, dtype, [1, image.len()], &image, false)?;
+                let tokens = Board::poisoned(queue, dtype, [height / 2 * (width / 2), 4 * channels], false)?;
+                let image = if channels_last {
+                    image.shaped(&[height, width, channels]).transpose(0, 2)?.transpose(1, 2)?
+                } else {
+                    image.shaped(&shape)
+                };
+                patchify(queue, &Patchify { image, multiply, add, tokens: tokens.view() })?;
+                tokens.read(queue)
+            });
+            let mut exact = vec![f64::NAN; image.len()];
+            for (index, value) in image.iter().enumerate() {
+                let [c, y, x] = if channels_last {
+                    [index % channels, index / channels / width, index / channels % width]
+                } else {
+                    [index / width / height, index / width % height, index % width]
+                };
+                exact[place(shape, [c, y, x])] = f64::from(*value) * f64::from(multiply) + f64::from(add);
+            }
+            // One product and one sum of numbers below 4 * 0.4 and 0.12.
+            assert_near("patchify", dtype, &got, &exact, |_| 2.0 * rounding(DType::F32) * 2.2);
+        }
+    }
+
+    #[test]
+    fn any_shape_in_either_order() {
+        for shape in [[1, 2, 2], [16, 8, 12], [3, 2, 6], [16, 64, 66], [4, 0, 2]] {
+            check(shape, false);
+            check(shape, true);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
+        let (image, tokens, odd, flat) =
+            (tensor(&[3, 4, 6]), tensor(&[6, 12]), tensor(&[3, 5, 6]), tensor(&[12, 6]));
+        let good = Patchify { image: image.view(), multiply: 1.0, add: 0.0, tokens: tokens.view() };
+        patchify(&queue, &good).unwrap();
+        let cases = [
+            (Patchify { image: odd.view(), ..good }, "patchify: height is 5, should be even"),
+            (
+                Patchify { image: odd.view().transpose(1, 2).unwrap(), ..good },
+                "patchify: width is 5, should be even",
+            ),
+            (Patchify { tokens: flat.view(), ..good }, "patchify: tokens should be [6, 12], is F32[12, 6]"),
+            (
+                Patchify { image: flat.view(), ..good },
+                "patchify: image should have 3 dimensions, is F32[12, 6]",
+            ),
+            (
+                Patchify { tokens: image.view().reshape(&[6, 12]).unwrap(), ..good },
+                "patchify: image overlaps tokens, which is written",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(patchify(&queue, &args), message);
+        }
+    }
 }

@@ -163,3 +163,44 @@ impl<B: Backend> Tensor<B> {
         self.layout.shape()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_refused, dry, on_hosts};
+
+    #[test]
+    fn zeros_are_zero() {
+        let got = on_hosts(|queue| {
+            drop(queue.upload(&[f32::NAN; 64], &[64], "leaves its memory behind")?);
+            Ok(queue.read_f32(queue.zeros(DType::F32, &[4, 16], "zeros")?.view())?.unwrap())
+        });
+        assert_eq!(got, [0.0; 64]);
+    }
+
+    #[test]
+    fn bf16_is_rounded_on_the_way_in_and_exact_on_the_way_out() {
+        let got = on_hosts(|queue| {
+            let tensor = queue.upload_as(DType::Bf16, &[1.0, 1.001, -3.0], &[3], "values")?;
+            Ok(queue.read_f32(tensor.view())?.unwrap())
+        });
+        assert_eq!(got, [1.0, 1.0, -3.0]);
+    }
+
+    #[test]
+    fn other_element_types_are_refused() {
+        let queue = dry();
+        let ids = queue.upload(&[1_i32, 2], &[2], "ids").unwrap();
+        assert_refused(queue.read_f32(ids.view()).map(|_| ()), "read_f32: view should be F32, is I32");
+        assert_refused(queue.read::<u32>(ids.view()).map(|_| ()), "read: view should be U32, is I32");
+        let refused = queue.upload_as(DType::I32, &[1.0], &[1], "ids").map(|_| ());
+        assert_refused(refused, "upload_as: ids should be BF16, is I32");
+    }
+
+    #[test]
+    fn a_device_without_bytes_has_no_values() {
+        let queue = dry();
+        let tensor = queue.upload(&[1.0_f32, 2.0], &[2], "values").unwrap();
+        assert_eq!(queue.read_f32(tensor.view()).unwrap(), None);
+    }
+}

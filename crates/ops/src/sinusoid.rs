@@ -80,3 +80,63 @@ fn frequencies(half: u32) -> Vec<f32> {
     const EXPONENT: f32 = -9.210_340_5;
     (0..half).map(|index| ((EXPONENT * index as f32) / half as f32).exp()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_refused, dry, held, on_hosts};
+
+    /// The formula in f32, one operation after the other.
+    fn expected(value: f32, index: usize, half: usize) -> f32 {
+        // torch rounds the factor, a number of Python, to f32.
+        #[expect(clippy::cast_possible_truncation, reason = "as torch does")]
+        let exponent = -(10_000.0_f64.ln() as f32) * (index % half) as f32;
+        let angle = value * (exponent / half as f32).exp();
+        if index < half { angle.cos() } else { angle.sin() }
+    }
+
+    fn check(values: &[f32], columns: usize) {
+        for dtype in DTYPES {
+            let shape = [values.len(), columns];
+            let got = on_hosts(|queue| {
+                let input = queue.upload(values, &[values.len()], "values")?;
+                let out = Board::poisoned(queue, dtype, shape, false)?;
+                sinusoid(queue, &Sinusoid { values: input.view(), out: out.view() })?;
+                out.read(queue)
+            });
+            let of = |value: &f32| {
+                (0..columns).map(|i| held(dtype, expected(*value, i, columns / 2))).collect::<Vec<_>>()
+            };
+            assert_eq!(got, values.iter().flat_map(of).collect::<Vec<_>>(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn operations_in_the_order_of_the_reference() {
+        check(&[1000.0, 3500.0, 0.0, 12.5], 256);
+        check(&[988.27], 2);
+        check(&[988.27], 34);
+        check(&[], 16);
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |dtype, shape: &[usize]| queue.tensor(dtype, shape, "x").unwrap();
+        let (values, out) = (tensor(DType::F32, &[3]), tensor(DType::Bf16, &[3, 8]));
+        let (half, odd) = (tensor(DType::Bf16, &[3]), tensor(DType::Bf16, &[3, 7]));
+        let good = Sinusoid { values: values.view(), out: out.view() };
+        sinusoid(&queue, &good).unwrap();
+        let cases = [
+            (Sinusoid { out: odd.view(), ..good }, "sinusoid: columns is 7, should be even"),
+            (Sinusoid { values: half.view(), ..good }, "sinusoid: values should be F32, is BF16"),
+            (
+                Sinusoid { out: out.view().rows(0, 2).unwrap(), ..good },
+                "sinusoid: values should be [2], is F32[3]",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(sinusoid(&queue, &args), message);
+        }
+    }
+}

@@ -69,3 +69,45 @@ pub(crate) fn map<T: Send + Sync>(
     });
     slots.into_iter().filter_map(OnceLock::into_inner).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Fails unless the pieces are all of the matrix, each once, and none is longer than a piece.
+    fn check(threads: usize, rows: usize, columns: usize) {
+        let workers = Workers::new(threads, None).unwrap();
+        let seen = Mutex::new(vec![0_u8; rows * columns]);
+        for_pieces(&workers, rows, columns, |row, start, length| {
+            assert!(0 < length && length <= PIECE && start + length <= columns);
+            let mut seen = seen.lock().unwrap();
+            seen[row * columns + start..][..length].iter_mut().for_each(|count| *count += 1);
+        });
+        assert!(
+            seen.into_inner().unwrap().iter().all(|count| *count == 1),
+            "{threads} threads, {rows} x {columns}"
+        );
+    }
+
+    #[test]
+    fn pieces_cover_a_matrix_once() {
+        for threads in [1, 2, 3] {
+            for (rows, columns) in [(0, 5), (5, 0), (1, 1), (3, 1024), (3, 1025), (200, 500), (1, 100_000)] {
+                check(threads, rows, columns);
+            }
+        }
+    }
+
+    #[test]
+    fn mapped_values_keep_their_order() {
+        for threads in [1, 5] {
+            let workers = Workers::new(threads, None).unwrap();
+            assert_eq!(
+                map(&workers, 100, |index| index * index),
+                (0..100).map(|i| i * i).collect::<Vec<_>>()
+            );
+        }
+    }
+}

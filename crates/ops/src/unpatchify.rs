@@ -7,7 +7,7 @@ use lighterage_shape::Float;
 
 use crate::check::Check;
 use crate::launch::{image, launch};
-use crate::patchify::pixel;
+use crate::patchify::{corner, pixel};
 use crate::rows::{Rows, Volume};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -38,7 +38,7 @@ pub fn unpatchify<B: Backend>(queue: &Queue<B>, args: &Unpatchify<'_>) -> Result
     check.value("height", height as f64, "even", height.is_multiple_of(2))?;
     check.value("width", width as f64, "even", width.is_multiple_of(2))?;
     tokens.is(dtype, &[height / 2 * (width / 2), 4 * channels])?;
-    image.apart(tokens)?;
+    tokens.apart(image)?;
     check.count("tokens", height / 2 * (width / 2))?;
     check.count("columns", 4 * channels)?;
     let params = UnpatchifyParams {
@@ -76,9 +76,10 @@ impl<E: Float> Kernel for UnpatchifyKernel<E> {
         let tokens = unsafe { Rows::<E>::new(p.tokens, rows, columns, u64::from(columns)) };
         for_rows(workers, rows as usize, columns as usize, |range| {
             for token in range {
+                let corner = corner(token, p.width as usize);
                 for column in 0..columns as usize {
                     let value = tokens.get(token, column).to_f32();
-                    image.set(pixel(token, column, p.width as usize), value * p.multiply + p.add);
+                    image.set(pixel(corner, column), value * p.multiply + p.add);
                 }
             }
         });
@@ -87,5 +88,83 @@ impl<E: Float> Kernel for UnpatchifyKernel<E> {
     fn cost(p: &UnpatchifyParams) -> Cost {
         let elements = f64::from(p.channels) * f64::from(p.height) * f64::from(p.width);
         Cost { flops: 2.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding};
+
+    /// The formula, word for word: `tokens[(y / 2) * (width / 2) + x / 2, c * 4 + (y % 2) * 2 + x % 2]` is the pixel `[c, y, x]`.
+    fn place([channels, _, width]: [usize; 3], [c, y, x]: [usize; 3]) -> usize {
+        ((y / 2) * (width / 2) + x / 2) * 4 * channels + c * 4 + (y % 2) * 2 + x % 2
+    }
+
+    fn check(shape: [usize; 3], channels_last: bool) {
+        let ([channels, height, width], mut rng) = (shape, Rng::from_env(15));
+        for dtype in DTYPES {
+            let tokens = normals(&mut rng, dtype, channels * height * width, 0.0);
+            let (multiply, add) = (2.7693_f32, 0.1159_f32);
+            let got = on_hosts(|queue| {
+                let tokens =
+                    Board::new(queue, dtype, [height / 2 * (width / 2), 4 * channels], &tokens, false)?;
+                let out = Board::poisoned(queue, dtype, [1, channels * height * width], false)?;
+                let image = if channels_last {
+                    out.shaped(&[height, width, channels]).transpose(0, 2)?.transpose(1, 2)?
+                } else {
+                    out.shaped(&shape)
+                };
+                unpatchify(queue, &Unpatchify { tokens: tokens.view(), multiply, add, image })?;
+                out.read(queue)
+            });
+            let pixel = |index: usize| {
+                let [c, y, x] = if channels_last {
+                    [index % channels, index / channels / width, index / channels % width]
+                } else {
+                    [index / width / height, index / width % height, index % width]
+                };
+                f64::from(tokens[place(shape, [c, y, x])])
+            };
+            let exact: Vec<f64> =
+                (0..tokens.len()).map(|index| pixel(index) * f64::from(multiply) + f64::from(add)).collect();
+            // One product and one sum of numbers below 5 * 2.8 and 0.12.
+            assert_near("unpatchify", dtype, &got, &exact, |_| 2.0 * rounding(DType::F32) * 14.2);
+        }
+    }
+
+    #[test]
+    fn any_shape_in_either_order() {
+        for shape in [[1, 2, 2], [16, 8, 12], [3, 2, 6], [16, 64, 66], [4, 0, 2]] {
+            check(shape, false);
+            check(shape, true);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
+        let (image, tokens, odd, flat) =
+            (tensor(&[3, 4, 6]), tensor(&[6, 12]), tensor(&[3, 5, 6]), tensor(&[12, 6]));
+        let good = Unpatchify { image: image.view(), multiply: 1.0, add: 0.0, tokens: tokens.view() };
+        unpatchify(&queue, &good).unwrap();
+        let cases = [
+            (Unpatchify { image: odd.view(), ..good }, "unpatchify: height is 5, should be even"),
+            (
+                Unpatchify { tokens: flat.view(), ..good },
+                "unpatchify: tokens should be [6, 12], is F32[12, 6]",
+            ),
+            (
+                Unpatchify { tokens: image.view().reshape(&[6, 12]).unwrap(), ..good },
+                "unpatchify: tokens overlaps image, which is written",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(unpatchify(&queue, &args), message);
+        }
     }
 }

@@ -72,3 +72,72 @@ impl<E: Float> Kernel for UpsampleKernel<E> {
         Cost { flops: 0.0, bytes: 5.0 * elements * size_of::<E>() as f64 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lighterage_shape::DType;
+    use lighterage_testkit::Rng;
+
+    use super::*;
+    use crate::testing::{Board, DTYPES, assert_refused, dry, normals, on_hosts};
+
+    fn check([height, width, channels]: [usize; 3]) {
+        let mut rng = Rng::from_env(16);
+        for dtype in DTYPES {
+            let x = normals(&mut rng, dtype, height * width * channels, 0.0);
+            let got = on_hosts(|queue| {
+                let x = Board::new(queue, dtype, [height * width, channels], &x, false)?;
+                let out = Board::poisoned(queue, dtype, [4 * height * width, channels], false)?;
+                let (x, image) = (x.shaped(&[height, width, channels]), [2 * height, 2 * width, channels]);
+                upsample(queue, &Upsample { x, out: out.shaped(&image) })?;
+                out.read(queue)
+            });
+            let source = |index: usize| {
+                let (y, x) = (index / channels / (2 * width), index / channels % (2 * width));
+                ((y / 2) * width + x / 2) * channels + index % channels
+            };
+            let expected: Vec<f32> = (0..got.len()).map(|index| x[source(index)]).collect();
+            assert_eq!(got, expected, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn any_shape() {
+        for shape in [[1, 1, 1], [3, 5, 17], [33, 40, 32], [0, 4, 8]] {
+            check(shape);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_refused_with_numbers() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
+        let (x, out) = (tensor(&[2, 3, 4]), tensor(&[4, 6, 4]));
+        let good = Upsample { x: x.view(), out: out.view() };
+        upsample(&queue, &good).unwrap();
+        let cases = [
+            (Upsample { out: x.view(), ..good }, "upsample: out should be [4, 6, 4], is F32[2, 3, 4]"),
+            (
+                Upsample { x: out.view().reshape(&[24, 4]).unwrap(), ..good },
+                "upsample: x should have 3 dimensions, is F32[24, 4]",
+            ),
+            (
+                Upsample {
+                    x: out
+                        .view()
+                        .reshape(&[96])
+                        .unwrap()
+                        .narrow(0, 0, 24)
+                        .unwrap()
+                        .reshape(&[2, 3, 4])
+                        .unwrap(),
+                    ..good
+                },
+                "upsample: x overlaps out, which is written",
+            ),
+        ];
+        for (args, message) in cases {
+            assert_refused(upsample(&queue, &args), message);
+        }
+    }
+}

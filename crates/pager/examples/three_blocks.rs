@@ -11,20 +11,15 @@ use lighterage_shape::DType;
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.safetensors");
-    let values = vec![0x3f_u8; 512 * 512 * 2];
     let names = ["blocks.0.weight", "blocks.1.weight", "blocks.2.weight"];
-    write(
-        &path,
-        &names.map(|name| NewTensor { name, dtype: DType::Bf16, shape: &[512, 512], bytes: &values }),
-    )?;
+    let (dtype, shape, bytes) = (DType::Bf16, &[512, 512][..], &vec![0x3f; 512 * 512 * 2][..]);
+    write(&path, &names.map(|name| NewTensor { name, dtype, shape, bytes }))?;
     // SAFETY: nobody else knows the file.
     let checkpoint = Checkpoint::open(&path, unsafe { Unmodified::promise() })?;
-
-    let mut units = Units::default();
-    let mut cycle = Vec::new();
+    let (mut units, mut cycle) = (Units::default(), Vec::new());
     for name in names {
-        let weight = TensorSpec::whole(&checkpoint, name, &[512, 512], DType::Bf16)?;
-        cycle.push(units.add(UnitSpec { name: name.to_owned(), tensors: vec![weight] }));
+        let tensors = vec![TensorSpec::whole(&checkpoint, name, shape, dtype)?];
+        cycle.push(units.add(UnitSpec { name: name.to_owned(), tensors }));
     }
     let budget = 1 << 20;
     let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(budget), Ledger::new(0));

@@ -1,7 +1,7 @@
 //! From a file's elements to the device's, in parallel; every element is converted alone, so no result depends on the threads.
 
 use half::{bf16, f16};
-use lighterage_shape::DType;
+use lighterage_shape::{DType, Float};
 use rayon::prelude::*;
 
 use crate::units::{Piece, TensorSpec, Transform};
@@ -69,12 +69,12 @@ fn channels_last(piece: &Piece, wanted: DType, target: &mut [u8]) {
 fn convert_run(from: DType, source: &[u8], wanted: DType, target: &mut [u8]) {
     match (from, wanted) {
         _ if from == wanted => target.copy_from_slice(source),
-        (DType::F32, _) => narrow::<4>(source, target, |bytes| bf16::from_f32(f32::from_le_bytes(bytes))),
+        (DType::F32, _) => narrow::<4>(source, target, |bytes| Float::from_f32(f32::from_le_bytes(bytes))),
         (DType::F16, DType::Bf16) => {
-            narrow::<2>(source, target, |bytes| bf16::from_f32(f16::from_le_bytes(bytes).to_f32()));
+            narrow::<2>(source, target, |bytes| Float::from_f32(f16::from_le_bytes(bytes).to_f32()));
         }
         (DType::F16, _) => widen(source, target, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        _ => widen(source, target, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        _ => widen(source, target, |bytes| Float::to_f32(bf16::from_le_bytes(bytes))),
     }
 }
 

@@ -70,17 +70,21 @@
 mod convert;
 mod error;
 mod finite;
+mod lease;
 mod loader;
 mod memory;
 mod pager;
 mod plan;
 mod ring;
+mod slots;
+mod state;
 #[cfg(test)]
 mod tests;
 mod units;
 
 pub use error::{Error, Result};
 pub use finite::check_finite;
-pub use pager::{Lease, Pager, Statistics};
+pub use lease::Lease;
+pub use pager::{Pager, Statistics};
 pub use plan::Plan;
 pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

@@ -8,7 +8,7 @@ use crate::units::{UnitId, UnitSpec, Units};
 use crate::{Error, Result};
 
 /// How many converted resident units may wait for their copies at once.
-const STAGES: usize = 2;
+pub(crate) const STAGES: usize = 2;
 
 /// How long a unit's converted bytes are needed on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +42,12 @@ struct Stage<B: Backend> {
 impl<B: Backend> Loader<B> {
     /// A loader that copies on `stream`.
     pub(crate) fn new(stream: Stream<B>, units: &Units, plan: &Plan) -> Result<Self> {
-        let (mut staged, mut kept_bytes) = (Vec::new(), 0);
-        let cycle: std::collections::BTreeSet<UnitId> = plan.cycle().iter().copied().collect();
-        for unit in cycle {
-            match converted_bytes(units.get(unit)) {
-                0 => (),
-                bytes if plan.is_resident(unit) => staged.push(bytes),
-                bytes => kept_bytes += bytes,
-            }
-        }
-        let stage_bytes = staged.iter().copied().max().unwrap_or(0);
-        let needed = kept_bytes + stage_bytes * staged.len().min(STAGES) as u64;
+        let needed = plan.pinned_bytes(units);
         let free = stream.device().host_ledger().free_bytes();
         if needed > free {
             return Err(Error::HostBudget { needed, free });
         }
+        let stage_bytes = plan.stage_bytes(units);
         Ok(Self { stream, kept: BTreeMap::new(), stage_bytes, stages: Vec::new(), oldest: 0 })
     }
 
@@ -78,7 +69,7 @@ impl<B: Backend> Loader<B> {
         keep: Keep,
     ) -> Result<()> {
         let stage = match keep {
-            _ if converted_bytes(unit) == 0 => None,
+            _ if unit.converted_bytes() == 0 => None,
             Keep::Always => {
                 self.keep(id, unit)?;
                 None
@@ -140,7 +131,7 @@ impl<B: Backend> Loader<B> {
     /// Converts a unit once and for all.
     fn keep(&mut self, id: UnitId, unit: &UnitSpec) -> Result<()> {
         if !self.kept.contains_key(&id) {
-            let mut memory = self.stream.device().pin(converted_bytes(unit))?;
+            let mut memory = self.stream.device().pin(unit.converted_bytes())?;
             convert_unit(unit, &mut memory, self.has_bytes());
             self.kept.insert(id, memory);
         }
@@ -180,11 +171,6 @@ fn convert_unit<B: Backend>(unit: &UnitSpec, memory: &mut Pinned<B>, has_bytes: 
         convert::tensor(tensor, now);
         rest = later;
     }
-}
-
-/// Bytes of a unit's tensors that must be converted.
-fn converted_bytes(unit: &UnitSpec) -> u64 {
-    unit.tensors.iter().filter(|tensor| convert::is_needed(tensor)).map(|tensor| tensor.bytes()).sum()
 }
 
 /// Pinned memory as the host sees it; only for devices whose memory has bytes.

@@ -1,14 +1,14 @@
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lighterage_device::{Address, Backend, Event, Stream, StreamKind, View};
-use lighterage_shape::Layout;
+use lighterage_device::{Address, Backend, Event, Stream};
 
-use crate::loader::{Keep, Loader};
+use crate::lease::Lease;
+use crate::loader::Keep;
 use crate::memory::Memory;
 use crate::plan::Plan;
 use crate::ring::Ring;
-use crate::units::{UnitId, UnitSpec, Units};
+use crate::state::{Load, State};
+use crate::units::{UnitId, Units};
 use crate::{Error, Result};
 
 /// What a pager has done.
@@ -28,6 +28,7 @@ pub struct Statistics {
 pub struct Pager<B: Backend> {
     compute: Stream<B>,
     units: Arc<Units>,
+    cycle: Vec<UnitId>,
     plan: Plan,
     read_ahead_bytes: u64,
     memory: Memory<B>,
@@ -47,49 +48,6 @@ pub(crate) enum Fault {
     OneUnitEarly,
 }
 
-#[derive(Debug)]
-struct State<B: Backend> {
-    loader: Loader<B>,
-    ring: Ring,
-    residents: BTreeMap<UnitId, Resident<B>>,
-    /// One for each streamed visit of the cycle: recorded when its copy is queued.
-    arrived: Vec<Event<B>>,
-    /// Recorded on the compute stream before copies to space that was released.
-    freed: Event<B>,
-    /// Whether something was released since `freed` was recorded.
-    is_freed_stale: bool,
-    /// Visits leased so far, in all cycles.
-    visits: u64,
-    /// Visits whose copies are queued, in all cycles; and the streamed ones among them.
-    queued: u64,
-    queued_streamed: u64,
-    /// Bytes of residents that are queued but not leased yet.
-    ahead_bytes: u64,
-    trace: Vec<UnitId>,
-    copied_bytes: u64,
-    /// What a lease's drop could not report.
-    deferred: Option<Error>,
-}
-
-#[derive(Debug)]
-struct Resident<B: Backend> {
-    address: Address,
-    bytes: u64,
-    arrived: Event<B>,
-    load: Load,
-}
-
-/// How far a resident unit is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Load {
-    /// Not queued.
-    Absent,
-    /// Queued; the compute stream does not wait for it yet.
-    Queued,
-    /// The compute stream has waited for it.
-    Present,
-}
-
 impl<B: Backend> Pager<B> {
     /// Takes the plan's bytes from the ledger and starts to read ahead; `stream` is where the leased weights are used.
     ///
@@ -98,7 +56,7 @@ impl<B: Backend> Pager<B> {
     /// [`Error::HostBudget`] if converted weights do not fit the host ledger, [`Error::Device`] if memory is refused.
     pub fn new(stream: &Stream<B>, units: Arc<Units>, cycle: Vec<UnitId>, plan: &Plan) -> Result<Self> {
         check_cycle(&units, &cycle, plan)?;
-        Self::build(stream, units, plan.clone(), None)
+        Self::build(stream, units, cycle, plan.clone(), None)
     }
 
     /// A pager that holds every unit and takes leases in any order: for a dry pass, which finds the cycle out, and for modules run alone.
@@ -108,7 +66,7 @@ impl<B: Backend> Pager<B> {
     pub fn resident(stream: &Stream<B>, units: Arc<Units>) -> Result<Self> {
         let cycle: Vec<UnitId> = units.iter().map(|(id, _)| id).collect();
         let plan = Plan::resident(&units, &cycle, stream.device().info().page_bytes);
-        Self::build(stream, units, plan, None)
+        Self::build(stream, units, cycle, plan, None)
     }
 
     /// The unit's weights, for launches on the pager's stream while the lease lives. Where the plan streams, every unit is leased in the order of
@@ -151,44 +109,30 @@ impl<B: Backend> Pager<B> {
         &self.plan
     }
 
+    /// Where the leased weights are used.
+    #[must_use]
+    pub const fn stream(&self) -> &Stream<B> {
+        &self.compute
+    }
+
     pub(crate) fn build(
         stream: &Stream<B>,
         units: Arc<Units>,
+        cycle: Vec<UnitId>,
         plan: Plan,
         fault: Option<Fault>,
     ) -> Result<Self> {
-        let device = stream.device();
-        if !plan.page_bytes().is_multiple_of(device.info().page_bytes) {
-            let (expected, got) = (plan.page_bytes(), device.info().page_bytes);
-            return Err(Error::Plan { what: "bytes of a page", expected, got });
+        let page = stream.device().info().page_bytes;
+        if !plan.page_bytes().is_multiple_of(page) {
+            return Err(Error::Plan { what: "bytes of a page", expected: plan.page_bytes(), got: page });
         }
-        let loader = Loader::new(device.stream(StreamKind::Copy)?, &units, &plan)?;
-        let memory = Memory::new(device, &plan)?;
-        let resident = |(id, offset): (UnitId, u64)| -> Result<_> {
-            let (address, bytes) = (memory.resident(offset), units.bytes(id));
-            Ok((id, Resident { address, bytes, arrived: device.event()?, load: Load::Absent }))
-        };
-        let residents = plan.residents().map(resident).collect::<Result<_>>()?;
-        let arrived = plan.slots().iter().map(|_| device.event()).collect::<Result<_, _>>()?;
-        let largest = plan.cycle().iter().map(|unit| units.bytes(*unit)).max().unwrap_or(0);
-        let state = State {
-            loader,
-            ring: Ring::new(&plan),
-            residents,
-            arrived,
-            freed: device.event()?,
-            is_freed_stale: false,
-            visits: 0,
-            queued: 0,
-            queued_streamed: 0,
-            ahead_bytes: 0,
-            trace: Vec::new(),
-            copied_bytes: 0,
-            deferred: None,
-        };
+        let memory = Memory::new(stream.device(), &plan)?;
+        let state = State::new(stream, &units, &plan, &memory)?;
+        let largest = cycle.iter().map(|unit| units.bytes(*unit)).max().unwrap_or(0);
         let pager = Self {
             compute: stream.clone(),
             units,
+            cycle,
             read_ahead_bytes: plan.ring_bytes().max(2 * largest),
             plan,
             memory,
@@ -202,21 +146,19 @@ impl<B: Backend> Pager<B> {
         Ok(pager)
     }
 
+    /// Refuses a unit that is not next, where the plan streams, or not in the plan, where it does not.
     fn check_order(&self, state: &State<B>, unit: UnitId) -> Result<()> {
-        if self.plan.ring_bytes() == 0 {
-            return if self.plan.is_resident(unit) {
-                Ok(())
-            } else {
-                Err(Error::NotPlanned { unit: unit.0 })
-            };
+        match self.plan.ring_bytes() {
+            0 if self.plan.is_resident(unit) => Ok(()),
+            0 => Err(Error::NotPlanned { unit: unit.0 }),
+            _ if self.visited(state.visits) == unit => Ok(()),
+            _ => Err(Error::Order { expected: self.name(self.visited(state.visits)), got: self.name(unit) }),
         }
-        let expected = self.visited(state.visits);
-        if unit == expected {
-            return Ok(());
-        }
-        let name = |unit: UnitId| self.units.iter().nth(unit.0 as usize).map(|(_, spec)| spec.name.clone());
-        let got = name(unit).unwrap_or_else(|| format!("number {}", unit.0));
-        Err(Error::Order { expected: name(expected).unwrap_or_default(), got })
+    }
+
+    fn name(&self, unit: UnitId) -> String {
+        let spec = self.units.iter().nth(unit.0 as usize);
+        spec.map_or_else(|| format!("number {}", unit.0), |(_, spec)| spec.name.clone())
     }
 
     fn lease_resident(&self, state: &mut State<B>, unit: UnitId) -> Result<Address> {
@@ -239,16 +181,15 @@ impl<B: Backend> Pager<B> {
         while state.queued_streamed <= visit && self.queue_next(state)? {}
         if state.queued_streamed <= visit {
             let (held, held_bytes) = state.ring.held();
-            let UnitSpec { name, .. } = self.units.get(unit);
             let (bytes, ring) = (self.units.bytes(unit), self.plan.ring_bytes());
-            return Err(Error::Room { unit: name.clone(), bytes, ring, held, held_bytes });
+            return Err(Error::Room { unit: self.name(unit), bytes, ring, held, held_bytes });
         }
         self.wait_for_copy(&state.arrived[state.ring.slot(visit)])?;
         state.ring.lease();
         Ok((self.memory.streamed(state.ring.offset(visit)), visit))
     }
 
-    fn release(&self, visit: Option<u64>) {
+    pub(crate) fn release(&self, visit: Option<u64>) {
         let mut state = self.state();
         if let Some(visit) = visit {
             state.ring.release(visit);
@@ -267,7 +208,7 @@ impl<B: Backend> Pager<B> {
 
     /// Queues the copy of the next visit in the cycle; false if there is none, or no room for it yet.
     fn queue_next(&self, state: &mut State<B>) -> Result<bool> {
-        let is_loaded_once = state.queued >= self.plan.cycle().len() as u64;
+        let is_loaded_once = state.queued >= self.cycle.len() as u64;
         if is_loaded_once && self.plan.ring_bytes() == 0 {
             return Ok(false);
         }
@@ -339,8 +280,7 @@ impl<B: Backend> Pager<B> {
     }
 
     fn visited(&self, visit: u64) -> UnitId {
-        let cycle = self.plan.cycle();
-        cycle[usize::try_from(visit % cycle.len() as u64).unwrap_or(usize::MAX)]
+        self.cycle[usize::try_from(visit % self.cycle.len() as u64).unwrap_or(usize::MAX)]
     }
 
     #[cfg(test)]
@@ -355,7 +295,7 @@ impl<B: Backend> Pager<B> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<B>> {
-        // Every field is changed after the calls that can fail, so a panic elsewhere does not spoil it.
+        // The fields agree after every statement that can panic, so a panic elsewhere does not spoil them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -366,43 +306,6 @@ impl<B: Backend> Drop for Pager<B> {
         // reports it to every later call.
         let _ = self.state().loader.stream().synchronize();
         let _ = self.compute.synchronize();
-    }
-}
-
-/// Weights of one unit, on the device. Dropping it lets the ring reuse the space once the work launched so far is done.
-#[derive(Debug)]
-#[must_use = "the weights may be overwritten once the lease is dropped"]
-pub struct Lease<'p, B: Backend> {
-    pager: &'p Pager<B>,
-    unit: &'p UnitSpec,
-    address: Address,
-    /// The number of a streamed visit.
-    visit: Option<u64>,
-}
-
-impl<B: Backend> Lease<'_, B> {
-    /// The unit's `index`-th tensor, in the order of its specification.
-    ///
-    /// # Panics
-    /// If it has no such tensor.
-    #[must_use]
-    pub fn tensor(&self, index: usize) -> View<'_> {
-        let UnitSpec { name, tensors } = self.unit;
-        let (spec, offset) = tensors
-            .iter()
-            .zip(self.unit.offsets())
-            .nth(index)
-            .unwrap_or_else(|| panic!("tensor {index} of unit {name}, which has {}", tensors.len()));
-        let layout = Layout::contiguous(spec.dtype(), spec.shape());
-        // SAFETY: the pager's memory is mapped until its drop has waited for both streams; while the lease lives nothing is copied over it, and
-        // later copies wait for the work launched on the compute stream, the owner, until the lease was dropped.
-        unsafe { View::new(self.address.offset(offset), layout, self.pager.compute.id()) }
-    }
-}
-
-impl<B: Backend> Drop for Lease<'_, B> {
-    fn drop(&mut self) {
-        self.pager.release(self.visit);
     }
 }
 

@@ -1,6 +1,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::loader::STAGES;
+use crate::slots::Slots;
 use crate::units::{ALIGNMENT_BYTES, UnitId, Units};
 use crate::{Error, Result};
 
@@ -15,20 +17,10 @@ pub struct Plan {
     resident: BTreeMap<UnitId, u64>,
     resident_bytes: u64,
     /// The streamed visits, in the order of the cycle.
-    slots: Vec<Slot>,
+    slots: Slots,
     ring_bytes: u64,
-    /// Length of one cycle in the stream of positions: a multiple of the ring, so that every cycle uses the same addresses.
-    cycle_bytes: u64,
     streamed_bytes: u64,
     visited_bytes: u64,
-}
-
-/// Where one streamed visit of the cycle has its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    /// Position in the stream: the ring holds it at this, modulo its size.
-    pub(crate) position: u64,
-    pub(crate) bytes: u64,
 }
 
 /// What the choice needs to know of a unit: plain numbers.
@@ -57,13 +49,14 @@ impl Plan {
     pub fn resident(units: &Units, cycle: &[UnitId], page_bytes: u64) -> Self {
         let weights = weigh(units, cycle);
         let resident = weights.iter().map(|weight| weight.unit).collect();
-        Self::lay_out(&weights, cycle, page_bytes, &Choice { resident, ring_bytes: 0, streamed_bytes: 0 })
+        Self::lay_out(&weights, cycle, 0, page_bytes, &Choice { resident, ring_bytes: 0, streamed_bytes: 0 })
     }
 
     /// The plan within `budget_bytes` for weights that streams the fewest bytes.
     ///
     /// More budget never streams more. The ring has room for two of the largest unit that it carries, so that one is copied while the other is read;
-    /// only where that does not fit the budget it is shorter, and nothing is resident then. The resident units are spread along the cycle.
+    /// only where that does not fit the budget it is shorter, and nothing is resident then. The resident units are spread along the cycle. Pages that are left
+    /// widen the ring where a copy would else wait at the end of the cycle.
     ///
     /// # Errors
     /// [`Error::Budget`] below [`Plan::minimum`].
@@ -80,7 +73,7 @@ impl Plan {
                 largest: largest.map(|weight| units.get(weight.unit).name.clone()).unwrap_or_default(),
             }
         })?;
-        Ok(Self::lay_out(&weights, cycle, page_bytes, &choice))
+        Ok(Self::lay_out(&weights, cycle, budget_bytes, page_bytes, &choice))
     }
 
     /// The smallest budget that [`Plan::within`] accepts: the largest unit of the cycle, in whole pages.
@@ -116,6 +109,19 @@ impl Plan {
         self.streamed_bytes
     }
 
+    /// Pinned host bytes that converted weights take: those of every streamed unit, and two stages for the largest resident one.
+    ///
+    /// # Panics
+    /// If the plan was made for other units.
+    #[must_use]
+    pub fn pinned_bytes(&self, units: &Units) -> u64 {
+        let visited: BTreeSet<UnitId> = self.cycle.iter().copied().collect();
+        let converted = |unit: &UnitId| units.get(*unit).converted_bytes();
+        let kept: u64 = visited.iter().filter(|unit| !self.is_resident(**unit)).map(converted).sum();
+        let staged = self.resident.keys().filter(|unit| converted(unit) > 0).count();
+        kept + staged.min(STAGES) as u64 * self.stage_bytes(units)
+    }
+
     /// The order of visits that the plan was made for.
     #[must_use]
     pub fn cycle(&self) -> &[UnitId] {
@@ -139,12 +145,13 @@ impl Plan {
         self.resident.iter().map(|(unit, offset)| (*unit, *offset))
     }
 
-    pub(crate) fn slots(&self) -> &[Slot] {
+    pub(crate) const fn slots(&self) -> &Slots {
         &self.slots
     }
 
-    pub(crate) const fn cycle_bytes(&self) -> u64 {
-        self.cycle_bytes
+    /// Bytes of the largest resident unit's converted tensors.
+    pub(crate) fn stage_bytes(&self, units: &Units) -> u64 {
+        self.resident.keys().map(|unit| units.get(*unit).converted_bytes()).max().unwrap_or(0)
     }
 
     /// Bytes of the units of all visits of a cycle.
@@ -152,7 +159,13 @@ impl Plan {
         self.visited_bytes
     }
 
-    fn lay_out(weights: &[Weight], cycle: &[UnitId], page_bytes: u64, choice: &Choice) -> Self {
+    fn lay_out(
+        weights: &[Weight],
+        cycle: &[UnitId],
+        budget_bytes: u64,
+        page_bytes: u64,
+        choice: &Choice,
+    ) -> Self {
         assert!(
             page_bytes.is_multiple_of(ALIGNMENT_BYTES) && page_bytes > 0,
             "page {page_bytes} is not a multiple of {ALIGNMENT_BYTES}"
@@ -166,14 +179,17 @@ impl Plan {
         let bytes: BTreeMap<UnitId, u64> = weights.iter().map(|weight| (weight.unit, weight.bytes)).collect();
         let streamed: Vec<u64> =
             cycle.iter().filter(|unit| !resident.contains_key(unit)).map(|unit| bytes[unit]).collect();
+        let resident_bytes = next.next_multiple_of(page_bytes);
+        let spare_bytes =
+            budget_bytes.saturating_sub(resident_bytes + choice.ring_bytes) / page_bytes * page_bytes;
+        let ring_bytes = widen(&streamed, choice.ring_bytes, spare_bytes, page_bytes);
         Self {
             page_bytes,
             cycle: cycle.to_vec(),
             resident,
-            resident_bytes: next.next_multiple_of(page_bytes),
-            slots: lay_out_slots(&streamed, choice.ring_bytes),
-            ring_bytes: choice.ring_bytes,
-            cycle_bytes: round_up(streamed.iter().sum(), choice.ring_bytes),
+            resident_bytes,
+            slots: Slots::new(&streamed, ring_bytes),
+            ring_bytes,
             streamed_bytes: choice.streamed_bytes,
             visited_bytes: weights.iter().map(|weight| weight.bytes * weight.visits).sum(),
         }
@@ -243,6 +259,19 @@ fn stream_everything(weights: &[Weight], budget_bytes: u64, page_bytes: u64) -> 
     fits.then_some(Choice { resident: BTreeSet::new(), ring_bytes: budget_bytes, streamed_bytes })
 }
 
+/// How many lengths of the ring are tried.
+const TRIES_MAX: u64 = 256;
+
+/// The shortest ring, from `ring_bytes` to `spare_bytes` more, in which the fewest bytes of the cycle have to wait at its end.
+fn widen(streamed: &[u64], ring_bytes: u64, spare_bytes: u64, page_bytes: u64) -> u64 {
+    if streamed.is_empty() {
+        return ring_bytes;
+    }
+    let step = spare_bytes.div_ceil(TRIES_MAX).next_multiple_of(page_bytes).max(page_bytes);
+    let lengths = (0..=spare_bytes / step).map(|tries| ring_bytes + tries * step);
+    lengths.min_by_key(|length| Slots::new(streamed, *length).excess_bytes).unwrap_or(ring_bytes)
+}
+
 /// In which order units become resident as the budget grows: the most visited first, and among equals so that every beginning of the list is spread
 /// evenly along the cycle's bytes.
 ///
@@ -273,26 +302,6 @@ fn spread(mut left: BTreeSet<(u64, usize)>) -> Vec<usize> {
     (0..count).filter_map(pick).collect()
 }
 
-/// Positions of the streamed visits in the stream. A cycle is a whole number of turns of the ring; what the visits leave of it is dealt out
-/// evenly between them.
-fn lay_out_slots(streamed: &[u64], ring_bytes: u64) -> Vec<Slot> {
-    let total: u64 = streamed.iter().sum();
-    let gaps = round_up(total, ring_bytes) - total;
-    let mut before = 0;
-    let slot = |(index, bytes): (usize, &u64)| {
-        let gap = gaps * index as u64 / streamed.len() as u64;
-        let position = before + gap / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
-        before += bytes;
-        Slot { position, bytes: *bytes }
-    };
-    streamed.iter().enumerate().map(slot).collect()
-}
-
-/// Zero steps count as none at all.
-fn round_up(bytes: u64, step: u64) -> u64 {
-    if step == 0 { bytes } else { bytes.next_multiple_of(step) }
-}
-
 #[cfg(test)]
 mod tests {
     use lighterage_testkit::Rng;
@@ -320,7 +329,7 @@ mod tests {
 
     fn plan(weights: &[Weight], budget_bytes: u64) -> Option<Plan> {
         let choice = choose(weights, budget_bytes, PAGE)?;
-        Some(Plan::lay_out(weights, &cycle(weights), PAGE, &choice))
+        Some(Plan::lay_out(weights, &cycle(weights), budget_bytes, PAGE, &choice))
     }
 
     fn total(weights: &[Weight]) -> u64 {
@@ -371,17 +380,13 @@ mod tests {
         assert!(residents.windows(2).all(|pair| pair[0].1 <= pair[1].0), "residents overlap: {residents:?}");
         assert!(residents.iter().all(|(_, end)| *end <= plan.resident_bytes()));
         let streamed: Vec<u64> = plan.cycle().iter().filter(|u| !plan.is_resident(**u)).map(bytes).collect();
-        assert_eq!(plan.slots().iter().map(|slot| slot.bytes).collect::<Vec<_>>(), streamed);
+        assert_eq!(plan.slots().list.iter().map(|slot| slot.bytes).collect::<Vec<_>>(), streamed);
         assert_eq!(streamed.iter().sum::<u64>(), plan.streamed_bytes());
         assert!(streamed.iter().all(|bytes| *bytes <= plan.ring_bytes()));
-        let ends = plan.slots().iter().map(|slot| slot.position + slot.bytes);
-        let next = plan.slots().iter().skip(1).map(|slot| slot.position).chain([plan.cycle_bytes()]);
-        assert!(ends.zip(next).all(|(end, next)| end <= next), "slots overlap: {:?}", plan.slots());
-        assert!(plan.slots().iter().all(|slot| slot.position % ALIGNMENT_BYTES == 0));
         if plan.streamed_bytes() > 0 {
-            assert!(plan.cycle_bytes().is_multiple_of(plan.ring_bytes()));
+            assert!(plan.slots().cycle_bytes.is_multiple_of(plan.ring_bytes()));
             assert!(
-                plan.cycle_bytes() >= 2 * plan.ring_bytes(),
+                plan.slots().cycle_bytes >= 2 * plan.ring_bytes(),
                 "what fits the ring at once should be resident"
             );
             let largest = streamed.iter().max().copied().unwrap_or(0);
@@ -440,6 +445,16 @@ mod tests {
             let plan = plan(&weights, pages * PAGE + 1).unwrap();
             assert_eq!((plan.ring_bytes(), plan.resident_bytes()), (pages * PAGE, 0));
         }
+    }
+
+    #[test]
+    fn spare_bytes_widen_the_ring_so_that_no_copy_waits() {
+        // Seven units of ten pages leave half a turn of a ring of twenty; three more pages make slack enough for it.
+        let weights: Vec<Weight> =
+            (0..7).map(|unit| Weight { unit: UnitId(unit), bytes: 10 * PAGE, visits: 1 }).collect();
+        let rings = [20, 22, 24, 29].map(|pages| plan(&weights, pages * PAGE).unwrap());
+        assert_eq!(rings.each_ref().map(|plan| plan.ring_bytes() / PAGE), [20, 22, 24, 24]);
+        assert_eq!(rings.each_ref().map(|plan| plan.slots().excess_bytes / PAGE), [10, 4, 0, 0]);
     }
 
     #[test]

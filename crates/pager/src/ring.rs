@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
-use crate::plan::{Plan, Slot};
+use crate::plan::Plan;
+use crate::slots::{Slot, Slots};
 
 /// Which part of the ring is in use: pure arithmetic on positions in the endless stream of streamed visits.
 ///
@@ -19,10 +20,11 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new(plan: &Plan) -> Self {
+        let Slots { list, cycle_bytes, .. } = plan.slots();
         Self {
-            slots: plan.slots().to_vec(),
+            slots: list.clone(),
             ring_bytes: plan.ring_bytes(),
-            cycle_bytes: plan.cycle_bytes(),
+            cycle_bytes: *cycle_bytes,
             leased: 0,
             held: BTreeSet::new(),
         }
@@ -75,5 +77,56 @@ impl Ring {
     fn position(&self, visit: u64) -> u64 {
         let cycle = visit / self.slots.len() as u64;
         cycle * self.cycle_bytes + self.slots[self.slot(visit)].position
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three visits of 3, 2 and 4 blocks in a ring of 6, with gaps that make two turns of a cycle.
+    fn ring() -> Ring {
+        let slot = |position, bytes| Slot { position, bytes };
+        let slots = vec![slot(0, 3), slot(4, 2), slot(7, 4)];
+        Ring { slots, ring_bytes: 6, cycle_bytes: 12, leased: 0, held: BTreeSet::new() }
+    }
+
+    fn has_room(ring: &Ring, visit: u64) -> bool {
+        ring.has_room_above(visit, ring.oldest())
+    }
+
+    #[test]
+    fn visits_have_the_same_place_in_every_cycle() {
+        let ring = ring();
+        let offsets: Vec<u64> = (0..6).map(|visit| ring.offset(visit)).collect();
+        assert_eq!(offsets, [0, 4, 1, 0, 4, 1]);
+    }
+
+    #[test]
+    fn room_comes_with_the_release_of_what_was_there() {
+        let mut ring = ring();
+        assert_eq!([0, 1, 2, 3].map(|visit| has_room(&ring, visit)), [true, true, false, false]);
+        let first = ring.lease();
+        assert!(!has_room(&ring, 2), "the first is held where the third goes");
+        ring.release(first);
+        assert!(
+            !has_room(&ring, 2),
+            "position 10, the last of the third, lies on position 4, the first of the second"
+        );
+        let second = ring.lease();
+        ring.release(second);
+        assert!(has_room(&ring, 2));
+        assert!(!has_room(&ring, 3), "12 to 15 lies on 7 to 9");
+    }
+
+    #[test]
+    fn a_visit_released_early_waits_for_those_before_it() {
+        let mut ring = ring();
+        let (first, second) = (ring.lease(), ring.lease());
+        assert_eq!(ring.held(), (2, 7));
+        ring.release(second);
+        assert_eq!((ring.oldest(), has_room(&ring, 2)), (first, false));
+        ring.release(first);
+        assert_eq!((ring.oldest(), has_room(&ring, 2)), (2, true));
     }
 }

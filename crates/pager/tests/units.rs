@@ -1,4 +1,5 @@
 //! What units accept from a checkpoint, what of it reaches the device, and what they say about the rest.
+#![expect(clippy::unwrap_used, reason = "a test fails where it should not")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -90,7 +90,11 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     ) -> Result<Self> {
         let shape = [grid.tokens(), transformer.config().in_channels];
         if noise.len() != shape[0] * shape[1] {
-            return crate::error::option("noise", noise.len(), format!("{} values: {shape:?}", shape[0] * shape[1]));
+            return crate::error::option(
+                "noise",
+                noise.len(),
+                format!("{} values: {shape:?}", shape[0] * shape[1]),
+            );
         }
         let latents = tensor::upload(queue, transformer.dtype(), noise, &shape, "latents")?;
         let text_tokens = conditions.text.shape()[0];

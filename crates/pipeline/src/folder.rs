@@ -32,11 +32,7 @@ const PARTS: [Part; 7] = [
         classes: &["CLIPTokenizer", "CLIPTokenizerFast"],
         files: &[&["tokenizer.json", "vocab.json"], &["tokenizer.json", "merges.txt"]],
     },
-    Part {
-        name: "tokenizer_2",
-        classes: &["T5Tokenizer", "T5TokenizerFast"],
-        files: &[&["tokenizer.json"]],
-    },
+    Part { name: "tokenizer_2", classes: &["T5Tokenizer", "T5TokenizerFast"], files: &[&["tokenizer.json"]] },
     Part { name: "transformer", classes: &["FluxTransformer2DModel"], files: &[CONFIG, DIFFUSERS_WEIGHTS] },
     Part { name: "vae", classes: &["AutoencoderKL"], files: &[CONFIG, DIFFUSERS_WEIGHTS] },
 ];
@@ -58,7 +54,8 @@ pub(crate) fn check(path: &Path) -> Result<()> {
     let index: Index = file::json(&path.join("model_index.json"))?;
     let mut faults = Vec::new();
     if index.class != "FluxPipeline" {
-        faults.push(format!("model_index.json: _class_name is {:?}, should be \"FluxPipeline\"", index.class));
+        faults
+            .push(format!("model_index.json: _class_name is {:?}, should be \"FluxPipeline\"", index.class));
     }
     for part in &PARTS {
         faults.extend(wrong_class(part, &index));
@@ -69,10 +66,13 @@ pub(crate) fn check(path: &Path) -> Result<()> {
 
 fn wrong_class(part: &Part, index: &Index) -> Option<String> {
     let name = part.name;
-    let Some(entry) = index.parts.get(name) else { return Some(format!("model_index.json: {name} is missing")) };
+    let Some(entry) = index.parts.get(name) else {
+        return Some(format!("model_index.json: {name} is missing"));
+    };
     let class = entry.get(1).and_then(|class| class.as_str()).unwrap_or("null");
     let wanted = part.classes[0];
-    (!part.classes.contains(&class)).then(|| format!("model_index.json: {name} is a {class}, should be a {wanted}"))
+    (!part.classes.contains(&class))
+        .then(|| format!("model_index.json: {name} is a {class}, should be a {wanted}"))
 }
 
 fn missing_files(part: &Part, path: &Path) -> Vec<String> {

@@ -15,8 +15,15 @@ pub struct Survey {
 
 impl Survey {
     /// Runs `walk` where memory has no bytes and no bound, with pages of the size of the device that it is meant for.
-    pub(crate) fn take<T>(page_bytes: u64, walk: impl FnOnce(&mut Stage<'_, Sim>) -> Result<T>) -> Result<Self> {
-        let device = Device::new(Sim::new(SimConfig { page_bytes, ..SimConfig::default() })?, Ledger::new(u64::MAX), Ledger::new(u64::MAX));
+    pub(crate) fn take<T>(
+        page_bytes: u64,
+        walk: impl FnOnce(&mut Stage<'_, Sim>) -> Result<T>,
+    ) -> Result<Self> {
+        let device = Device::new(
+            Sim::new(SimConfig { page_bytes, ..SimConfig::default() })?,
+            Ledger::new(u64::MAX),
+            Ledger::new(u64::MAX),
+        );
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
@@ -32,7 +39,9 @@ impl Survey {
     /// The budget in bytes from which on nothing is streamed.
     #[must_use]
     pub fn maximum_bytes(&self) -> u64 {
-        let whole = |seen: &Seen| seen.activations_bytes + Plan::resident(&seen.units, &seen.trace, self.page_bytes).bytes();
+        let whole = |seen: &Seen| {
+            seen.activations_bytes + Plan::resident(&seen.units, &seen.trace, self.page_bytes).bytes()
+        };
         self.phases.iter().map(whole).max().unwrap_or(0)
     }
 
@@ -183,11 +192,21 @@ impl fmt::Display for Forecast {
         writeln!(f, "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}")?;
         for planned in &self.phases {
             let PhaseForecast { phase, activations_bytes, plan } = planned;
-            let (resident, ring, streamed) = (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
+            let (resident, ring, streamed) =
+                (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
             let peak = planned.peak_bytes();
-            writeln!(f, "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}")?;
+            writeln!(
+                f,
+                "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}"
+            )?;
         }
-        write!(f, "peak {} of {} bytes, smallest budget {} bytes", self.peak_bytes(), self.budget_bytes, self.minimum_bytes)
+        write!(
+            f,
+            "peak {} of {} bytes, smallest budget {} bytes",
+            self.peak_bytes(),
+            self.budget_bytes,
+            self.minimum_bytes
+        )
     }
 }
 

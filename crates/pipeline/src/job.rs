@@ -13,8 +13,8 @@ use crate::options::FACTOR;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
-    Conditions, Denoiser, Forecast, Keep, Model, Observer, Options, Phase, Picture, PromptValues, Prompted, Report,
-    Result, Schedule, Survey, tensor,
+    Conditions, Denoiser, Forecast, Keep, Model, Observer, Options, Phase, Picture, PromptValues, Prompted,
+    Report, Result, Schedule, Survey, tensor,
 };
 
 /// One picture to be made: the prompt as ids, the models that they need, and which weights those read. No weight is touched yet.
@@ -168,7 +168,12 @@ impl Job {
     }
 
     /// `[height, width, 3]`, -1 to 1.
-    fn decode<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>, latents: Tensor<B>) -> Result<Tensor<B>> {
+    fn decode<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+        latents: Tensor<B>,
+    ) -> Result<Tensor<B>> {
         let Options { width, height, dtype, vae_tile, .. } = self.options;
         let (config, channels) = (self.decoder.config(), self.channels());
         let latent = queue.tensor(dtype, &[height / FACTOR, width / FACTOR, channels], "latent")?;
@@ -209,7 +214,8 @@ fn encoders(model: &Model, options: &Options, units: &mut Units) -> Result<(Clip
     let clip_tokens = model.clip.config.max_position_embeddings;
     let ids = ClipTokenizer::open(&model.path().join("tokenizer"))?.encode(&options.prompt, clip_tokens)?;
     let clip = Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &ids, units)?;
-    let ids = T5Tokenizer::open(&model.path().join("tokenizer_2"))?.encode(&options.prompt, options.max_sequence_length)?;
+    let ids = T5Tokenizer::open(&model.path().join("tokenizer_2"))?
+        .encode(&options.prompt, options.max_sequence_length)?;
     let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &ids, units)?;
     Ok((clip, t5))
 }

@@ -1,4 +1,61 @@
 //! Noise, schedules, the denoising loop, and the whole way from prompt to pixels.
+//!
+//! # The life of one image
+//!
+//! 1. [`Model::open`] looks whether a folder has all that a FLUX pipeline consists of, reads the configurations, and maps the weights.
+//!    Nothing is assumed about sizes, and no weight is touched.
+//! 2. [`Job::new`] checks the [`Options`], splits the prompt into ids, and registers every weight that this one picture will read. The text encoders
+//!    are made *for* these ids, since they copy only those rows of their tables.
+//! 3. [`Job::survey`] makes the picture on `Sim`, where memory has no bytes: the same code, with the pages of the device that is meant. It
+//!    yields, for every phase, the peak of the activations (exact, since the placement of tensors depends on the order of allocations alone) and
+//!    the order in which weights are leased. It takes milliseconds: one step stands for all.
+//! 4. [`Survey::within`] plans each phase in what the budget leaves beside its activations, or refuses with the numbers: how many bytes are missing,
+//!    in which phase, for what, and the smallest budget that would do. The resulting [`Forecast`] is what `--dry-run` prints.
+//! 5. [`Job::run`] does it. Four phases follow one another on one stream and one pool: **text**, **modulation** (all that depends on timestep,
+//!    guidance and text alone, once for all steps), **denoise**, **vae**. A phase's weights are gone, and its free pages given back, before
+//!    the next phase's weights come, so the phases share the budget instead of adding up. What survives a phase is a few tensors.
+//! 6. In the loop nobody waits: steps are queued, the pager streams weights ahead, and progress is reported from events, a step or two behind
+//!    ([`IN_FLIGHT_MAX`]). Latents stay in the working type between steps, as diffusers keeps them.
+//! 7. A [`Picture`] comes back: pixels, the latents if wanted, and a [`Report`] of what it took.
+//!
+//! # Why so
+//!
+//! *The plan is the run.* A separate model of memory would have to be kept true; a dry pass of the very code cannot be wrong. Tests hold it: the
+//! ledger's peak equals the forecast's to the byte, the smallest budget runs, and one byte less is refused.
+//!
+//! *The budget is invisible in the result.* It decides where weights wait, never which kernel reads them or in which order.
+//!
+//! *Noise and levels are torch's and diffusers'*, bit for bit and operation for operation ([`Noise`], [`Schedule`]), so that a seed means the same
+//! picture here and there.
+//!
+//! *Pieces first.* [`Denoiser`] knows nothing of prompts or phases; `examples/assemble.rs` builds a pipeline of its own from it.
+//!
+//! # What not
+//!
+//! No kernels, no memory management, no model: those are the floors below. No files but a model's: pictures are written by the driver.
+//! No batches; InfuseNet's residuals enter through [`Denoiser::step`], and a skipped step would be the caller not calling it.
+//!
+//! # Example
+//!
+//! ```
+//! use lighterage_checkpoint::Unmodified;
+//! use lighterage_device::{Device, Host, HostConfig, Ledger};
+//! use lighterage_pipeline::{Job, Keep, Model, Options};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let base = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/base");
+//! // SAFETY: nobody changes the bundled model while this runs.
+//! let model = Model::open(&base, unsafe { Unmodified::promise() })?;
+//! let job = Job::new(&model, Options { steps: 2, ..model.options("cat face, noto style, white background") })?;
+//!
+//! let host = Host::new(HostConfig::default())?;
+//! let device = Device::new(host, Ledger::new(6 << 20), Ledger::new(64 << 20));
+//! let forecast = job.survey(device.info().page_bytes)?.within(device.ledger().free_bytes())?;
+//! println!("{forecast}");
+//! let picture = job.run(&device, &forecast, Keep::default(), &mut ())?;
+//! assert_eq!(picture.rgb.map(|rgb| rgb.len()), Some(64 * 64 * 3));
+//! # Ok(()) }
+//! ```
 #![forbid(unsafe_code)]
 
 mod noise;
@@ -32,7 +89,7 @@ pub use model::Model;
 pub use noise::{Multiprocessors, Noise};
 pub use observer::Observer;
 pub use options::{Grid, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
-pub use picture::{Keep, Picture, PromptValues};
+pub use picture::{Keep, Picture, PromptValues, pack, pixel};
 pub use report::{PhaseReport, Report};
 pub use schedule::{Schedule, SchedulerConfig, Spacing};
 pub use stage::Phase;

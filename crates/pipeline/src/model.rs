@@ -47,8 +47,7 @@ impl Model {
     /// [`Error::Folder`] names everything that is missing or of the wrong class, [`Error::Config`] where two parts do not fit together; else what reading a part says.
     pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
         folder::check(path)?;
-        let transformer =
-            Part::open(&path.join("transformer"), promise, lighterage_dit::Config::read)?;
+        let transformer = Part::open(&path.join("transformer"), promise, lighterage_dit::Config::read)?;
         let model = Self {
             path: path.to_owned(),
             scheduler: SchedulerConfig::open(&path.join("scheduler/scheduler_config.json"))?,

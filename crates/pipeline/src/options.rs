@@ -140,7 +140,9 @@ mod tests {
     #[test]
     fn what_can_be_done_is_accepted() {
         options().check().unwrap();
-        Options { width: 16, height: SIDE_MAX, guidance: 0.0, dtype: DType::F32, ..options() }.check().unwrap();
+        Options { width: 16, height: SIDE_MAX, guidance: 0.0, dtype: DType::F32, ..options() }
+            .check()
+            .unwrap();
     }
 
     #[test]
@@ -148,7 +150,10 @@ mod tests {
         check(|options| options.width = 1080, "width is 1080, should be a multiple of 16: 1072 or 1088");
         check(|options| options.height = 17, "height is 17, should be a multiple of 16: 16 or 32");
         check(|options| options.height = 0, "height is 0, should be a multiple of 16 from 16 to 16384");
-        check(|options| options.width = 16_400, "width is 16400, should be a multiple of 16 from 16 to 16384");
+        check(
+            |options| options.width = 16_400,
+            "width is 16400, should be a multiple of 16 from 16 to 16384",
+        );
     }
 
     #[test]
@@ -158,7 +163,10 @@ mod tests {
         check(|options| options.max_sequence_length = 513, "max_sequence_length is 513, should be 1 to 512");
         check(|options| options.guidance = f32::NAN, "guidance is NaN, should be a finite number, 0 or more");
         check(|options| options.guidance = -1.0, "guidance is -1, should be a finite number, 0 or more");
-        check(|options| options.vae_tile = Some(12), "a tile of 12 pixels; it should be a multiple of 8, at least 32");
+        check(
+            |options| options.vae_tile = Some(12),
+            "a tile of 12 pixels; it should be a multiple of 8, at least 32",
+        );
         check(|options| options.dtype = DType::F16, "dtype is F16, should be BF16 or F32");
     }
 }

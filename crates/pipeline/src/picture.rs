@@ -37,13 +37,18 @@ pub struct Keep {
 }
 
 /// A decoded value, -1 to 1, as a pixel: diffusers' `VaeImageProcessor`, which rounds half to even.
+#[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255, NaN becomes 0")]
-pub(crate) fn pixel(value: f32) -> u8 {
+pub fn pixel(value: f32) -> u8 {
     ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
 
 /// FLUX's packing of 2 x 2 patches: `[channels, 2 rows, 2 columns]` becomes `[rows columns, 4 channels]`, channel-major inside a token.
-pub(crate) fn pack(values: &[f32], channels: usize, grid: Grid) -> Vec<f32> {
+///
+/// # Panics
+/// If there are fewer values.
+#[must_use]
+pub fn pack(values: &[f32], channels: usize, grid: Grid) -> Vec<f32> {
     let (height, width) = (2 * grid.rows, 2 * grid.columns);
     let mut tokens = Vec::with_capacity(values.len());
     for row in 0..grid.rows {
@@ -76,7 +81,8 @@ mod tests {
         // Two channels of 2 x 4: channel c, row y, column x holds 100 c + 10 y + x.
         let grid = Grid { rows: 1, columns: 2 };
         let values: Vec<f32> = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0].into_iter().collect();
-        let values: Vec<f32> = values.iter().copied().chain(values.iter().map(|value| value + 100.0)).collect();
+        let values: Vec<f32> =
+            values.iter().copied().chain(values.iter().map(|value| value + 100.0)).collect();
         let first = [0.0, 1.0, 10.0, 11.0, 100.0, 101.0, 110.0, 111.0];
         let second = [2.0, 3.0, 12.0, 13.0, 102.0, 103.0, 112.0, 113.0];
         assert_eq!(pack(&values, 2, grid), [first, second].concat());

@@ -67,7 +67,11 @@ pub(crate) struct Stage<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Stage<'a, B> {
-    pub(crate) fn new(device: &Device<B>, weights: Weights<'a>, observer: &'a mut dyn Observer) -> Result<Self> {
+    pub(crate) fn new(
+        device: &Device<B>,
+        weights: Weights<'a>,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self> {
         let stream = device.stream(StreamKind::Compute)?;
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: ADDRESS_BYTES };
         let queue = Queue::new(Pool::new(&stream, config)?);

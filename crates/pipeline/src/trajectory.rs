@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use crate::stage::{Stage, Weights};
 use crate::{
-    Conditions, Denoiser, Error, Forecast, Grid, Observer, Phase, Prompted, Report, Result, Schedule, SchedulerConfig,
-    Spacing, Survey, file, tensor,
+    Conditions, Denoiser, Error, Forecast, Grid, Observer, Phase, Prompted, Report, Result, Schedule,
+    SchedulerConfig, Spacing, Survey, file, tensor,
 };
 
 /// The bare loop over given tensors: what a prompt and a seed would have made of them is in a file.
@@ -78,7 +78,8 @@ impl Trajectory {
         let inputs = Inputs::open(&path.join("inputs.safetensors"), promise, &config, grid)?;
         let mut units = Units::default();
         let transformer = Transformer::new(config, &Checkpoint::open(&folder, promise)?, dtype, &mut units)?;
-        let schedule = Schedule::new(Spacing::Diffusers, &SchedulerConfig::flux_dev(), run.steps, grid.tokens());
+        let schedule =
+            Schedule::new(Spacing::Diffusers, &SchedulerConfig::flux_dev(), run.steps, grid.tokens());
         Ok(Self { transformer, units: Arc::new(units), schedule, grid, guidance: run.guidance, inputs })
     }
 
@@ -111,14 +112,27 @@ impl Trajectory {
         let steps = if stage.is_dry() { 1 } else { self.schedule.steps() };
         let conditions = stage.phase(Phase::Modulation, &self.units, |queue, pager, _| {
             let dtype = self.transformer.dtype();
-            let states = tensor::upload(queue, dtype, &self.inputs.states.values, &self.inputs.states.shape, "states")?;
-            let pooled = tensor::upload(queue, dtype, &self.inputs.pooled.values, &self.inputs.pooled.shape, "pooled")?;
+            let states = tensor::upload(
+                queue,
+                dtype,
+                &self.inputs.states.values,
+                &self.inputs.states.shape,
+                "states",
+            )?;
+            let pooled = tensor::upload(
+                queue,
+                dtype,
+                &self.inputs.pooled.values,
+                &self.inputs.pooled.shape,
+                "pooled",
+            )?;
             let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance: self.guidance };
             Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
         })?;
         stage.phase(Phase::Denoise, &self.units, |queue, pager, observer| {
             let noise = &self.inputs.latents;
-            let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid, noise)?;
+            let denoiser =
+                Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid, noise)?;
             let mut kept = Vec::with_capacity(steps);
             for step in 0..steps {
                 if observer.cancelled() {
@@ -141,7 +155,11 @@ impl Run {
             Err(Error::Config { path: path.clone(), field, got, expected: expected.to_owned() })
         };
         if let Some(threshold) = run.teacache_threshold {
-            return refuse("teacache_threshold", threshold.to_string(), "null: there is no TeaCache here yet");
+            return refuse(
+                "teacache_threshold",
+                threshold.to_string(),
+                "null: there is no TeaCache here yet",
+            );
         }
         if folder.join("infusenet").exists() {
             return refuse("infusenet", "there".to_owned(), "absent: there is no InfuseNet here yet");
@@ -179,20 +197,34 @@ impl File {
     /// A tensor of `[1, rows, columns]` or `[rows, columns]`, f32 or bf16.
     fn matrix(&self, name: &'static str, rows: Option<usize>, columns: usize) -> Result<Matrix> {
         let tensor = self.tensors.tensor(name)?;
-        let refuse = |expected: String, got: String| Error::Input { path: self.path.clone(), tensor: name, expected, got };
+        let refuse = |expected: String, got: String| Error::Input {
+            path: self.path.clone(),
+            tensor: name,
+            expected,
+            got,
+        };
         let found = match *tensor.shape() {
             [found_rows, found_columns] | [1, found_rows, found_columns] => [found_rows, found_columns],
             _ => [0, 0],
         };
         let wanted = [rows.unwrap_or(found[0]).max(1), columns];
         if found != wanted {
-            return Err(refuse(format!("{wanted:?}, with or without a batch of 1"), format!("{:?}", tensor.shape())));
+            return Err(refuse(
+                format!("{wanted:?}, with or without a batch of 1"),
+                format!("{:?}", tensor.shape()),
+            ));
         }
         let values = match tensor.dtype() {
-            DType::F32 => tensor.bytes().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            DType::Bf16 => {
-                tensor.bytes().as_chunks::<2>().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
+            DType::F32 => {
+                tensor.bytes().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
             }
+            DType::Bf16 => tensor
+                .bytes()
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
+                .collect(),
             other => return Err(refuse("F32 or BF16".to_owned(), other.to_string())),
         };
         Ok(Matrix { values, shape: found })

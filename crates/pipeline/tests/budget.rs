@@ -99,7 +99,9 @@ fn a_forecast_tells_every_phase_and_keeps_to_its_budget() {
     let forecast = survey.within(budget).unwrap();
     let phases: Vec<Phase> = forecast.phases.iter().map(|planned| planned.phase).collect();
     assert_eq!(phases, [Phase::Text, Phase::Modulation, Phase::Denoise, Phase::Vae]);
-    assert!(forecast.phases.iter().all(|planned| planned.peak_bytes() <= budget && !planned.cycle().is_empty()));
+    assert!(
+        forecast.phases.iter().all(|planned| planned.peak_bytes() <= budget && !planned.cycle().is_empty())
+    );
     let table = forecast.to_string();
     assert_eq!(table.lines().count(), 6, "{table}");
     assert!(table.contains(&forecast.minimum_bytes.to_string()), "{table}");
@@ -117,7 +119,9 @@ fn sim_runs_everything_but_has_no_pixels() {
     assert_eq!((picture.rgb, picture.latents, picture.prompt), (None, None, None));
     let host = run(&job, &survey, HostConfig::default(), budget);
     assert_eq!(picture.report.peak_bytes, host.report.peak_bytes);
-    let copied = |report: lighterage_pipeline::Report| report.phases.into_iter().map(|phase| phase.copied_bytes).collect::<Vec<_>>();
+    let copied = |report: lighterage_pipeline::Report| {
+        report.phases.into_iter().map(|phase| phase.copied_bytes).collect::<Vec<_>>()
+    };
     assert_eq!(copied(picture.report), copied(host.report));
 }
 

@@ -72,11 +72,19 @@ fn wrong_classes_are_named() {
 #[test]
 fn parts_that_do_not_fit_together_are_named() {
     check(
-        |folder| replace(&folder.join("transformer/config.json"), "\"joint_attention_dim\": 64", "\"joint_attention_dim\": 96"),
+        |folder| {
+            replace(
+                &folder.join("transformer/config.json"),
+                "\"joint_attention_dim\": 64",
+                "\"joint_attention_dim\": 96",
+            )
+        },
         &["transformer/config.json", "joint_attention_dim is 96, should be 64"],
     );
     check(
-        |folder| replace(&folder.join("vae/config.json"), "\"latent_channels\": 16", "\"latent_channels\": 4"),
+        |folder| {
+            replace(&folder.join("vae/config.json"), "\"latent_channels\": 16", "\"latent_channels\": 4")
+        },
         &["in_channels is 64, should be 16"],
     );
 }
@@ -103,10 +111,7 @@ fn options_outside_are_refused_before_anything_is_read() {
     let model = model();
     let refused = |options| Job::new(&model, options).expect_err("refused").to_string();
     let good = || cases()[0].options(&model, DType::Bf16);
-    assert_eq!(
-        refused(Options { width: 70, ..good() }),
-        "width is 70, should be a multiple of 16: 64 or 80"
-    );
+    assert_eq!(refused(Options { width: 70, ..good() }), "width is 70, should be a multiple of 16: 64 or 80");
     assert_eq!(refused(Options { steps: 0, ..good() }), "steps is 0, should be 1 to 1000");
 }
 
@@ -128,6 +133,7 @@ fn a_weight_that_is_no_number_is_found_on_request() {
     fs::write(&path, bytes).unwrap();
     let model = Model::open(folder.path(), promise()).unwrap();
     Job::new(&model, model.options("")).unwrap();
-    let error = Job::new(&model, Options { check_weights: true, ..model.options("") }).unwrap_err().to_string();
+    let error =
+        Job::new(&model, Options { check_weights: true, ..model.options("") }).unwrap_err().to_string();
     assert!(error.contains("NaN") && error.contains("diffusion_pytorch_model.safetensors"), "{error}");
 }

@@ -23,7 +23,12 @@ fn check_f32(number: usize, picture: &Picture, golden: &Golden) {
     let prompt = picture.prompt.as_ref().expect("kept");
     // Of one T5: 3e-5 (its unscaled attention is ill-conditioned); of CLIP: 1e-5. golden/make_golden.py has the reasons.
     assert_close(&format!("states of case {number}"), &prompt.states, golden.values("prompt_embeds"), 3e-5);
-    assert_close(&format!("pooled of case {number}"), &prompt.pooled, golden.values("pooled_prompt_embeds"), 1e-5);
+    assert_close(
+        &format!("pooled of case {number}"),
+        &prompt.pooled,
+        golden.values("pooled_prompt_embeds"),
+        1e-5,
+    );
     check_pixels(number, picture);
 }
 
@@ -34,7 +39,12 @@ fn check_pixels(number: usize, picture: &Picture) {
     assert_eq!(got.len(), expected.len());
     let differ = got.iter().zip(&expected).filter(|(got, expected)| got != expected).count();
     let far = got.iter().zip(&expected).filter(|(got, expected)| got.abs_diff(**expected) > 1).count();
-    assert_eq!(far, 0, "case {number}: {differ} of {} values differ, {far} by more than one level", got.len());
+    assert_eq!(
+        far,
+        0,
+        "case {number}: {differ} of {} values differ, {far} by more than one level",
+        got.len()
+    );
     assert!(differ * 100 <= got.len(), "case {number}: {differ} of {} values differ", got.len());
 }
 

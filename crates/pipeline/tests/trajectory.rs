@@ -17,7 +17,11 @@ fn host(budget_bytes: u64) -> Device<Host> {
     Device::new(Host::new(config).expect("a host"), Ledger::new(budget_bytes), Ledger::new(1 << 30))
 }
 
-fn latents<B: Backend>(trajectory: &Trajectory, survey: &Survey, device: &Device<B>) -> Option<Vec<Vec<f32>>> {
+fn latents<B: Backend>(
+    trajectory: &Trajectory,
+    survey: &Survey,
+    device: &Device<B>,
+) -> Option<Vec<Vec<f32>>> {
     let forecast = survey.within(device.ledger().cap_bytes()).expect("a feasible budget");
     let made = trajectory.run(device, &forecast, &mut ()).expect("a run");
     assert!(device.ledger().peak_bytes() <= forecast.peak_bytes());

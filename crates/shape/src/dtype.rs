@@ -146,12 +146,12 @@ impl Float for f32 {
 impl Float for bf16 {
     #[inline]
     fn from_f32(value: f32) -> Self {
-        // Without a branch, so that loops over it become vector code: adding just under half a unit, or half where the last bit kept is odd, carries where the value
-        // is to be rounded up. A NaN stays one by its quiet bit.
+        // Without a branch, so that loops over it become vector code: adding just under half a unit, or half where the last bit
+        // kept is odd, carries where the value is to be rounded up. A NaN stays one by its quiet bit.
         let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-        let quiet = (bits >> 16) | 0x40;
-        Self::from_bits((if value.is_nan() { quiet } else { rounded }) as u16)
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let kept = if value.is_nan() { bits | 0x40_0000 } else { rounded };
+        Self::from_bits((kept >> 16) as u16)
     }
 
     #[inline]

@@ -25,7 +25,13 @@ impl Registry<'_> {
     }
 
     /// As `stack`, with biases.
-    pub(crate) fn biased_stack(&mut self, unit: &str, names: &[String], out: usize, inner: usize) -> Result<UnitId> {
+    pub(crate) fn biased_stack(
+        &mut self,
+        unit: &str,
+        names: &[String],
+        out: usize,
+        inner: usize,
+    ) -> Result<UnitId> {
         let weight = self.stacked(names, ".weight", out, &[inner])?;
         let bias = self.stacked(names, ".bias", out, &[])?;
         Ok(self.add(unit, vec![weight, bias]))
@@ -69,6 +75,9 @@ impl Registry<'_> {
 
     fn stacked(&self, names: &[String], suffix: &str, rows: usize, rest: &[usize]) -> Result<TensorSpec> {
         let full: Vec<String> = names.iter().map(|name| format!("{name}{suffix}")).collect();
+        let single: Vec<usize> = std::iter::once(rows).chain(rest.iter().copied()).collect();
+        // A stack only asks for enough rows; here they must be all.
+        full.iter().try_for_each(|name| self.whole(name, &single).map(drop))?;
         let pieces: Vec<_> = full.iter().map(|name| (name.as_str(), 0..rows)).collect();
         let shape: Vec<usize> = std::iter::once(rows * names.len()).chain(rest.iter().copied()).collect();
         Ok(TensorSpec::stacked(self.checkpoint, &pieces, &shape, self.dtype)?)

@@ -16,16 +16,19 @@ fn check(what: &str, expected: &Golden, f32_values: &[f32], bf16_values: &[f32],
     assert_close(what, f32_values, exact, bound);
     let torch = relative_frobenius(expected.values(&format!("{what}.bf16")), exact);
     let ours = relative_frobenius(bf16_values, exact);
-    println!("{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}", relative_frobenius(f32_values, exact));
+    println!(
+        "{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}",
+        relative_frobenius(f32_values, exact)
+    );
     assert!(ours <= 2.0 * torch, "{what}: bf16 error {ours:.3e} is more than twice torch's {torch:.3e}");
 }
 
 fn clip(case: &str, dtype: DType, threads: usize) -> (Vec<f32>, Vec<f32>) {
-    run_clip(clip_config(case), &open(&folder(case)), &ids(case), dtype, threads)
+    run_clip(clip_config(case), &open(&folder(case).join("model.safetensors")), &ids(case), dtype, threads)
 }
 
 fn t5(case: &str, dtype: DType, threads: usize) -> Vec<f32> {
-    run_t5(t5_config(case), &open(&folder(case)), &ids(case), dtype, threads)
+    run_t5(t5_config(case), &open(&folder(case).join("model.safetensors")), &ids(case), dtype, threads)
 }
 
 fn check_clip(case: &str) {

@@ -123,7 +123,9 @@ impl Config {
             ("in, out and latent channels", !channels.contains(&0), format!("{channels:?}"), "1 or more"),
             (
                 "block_out_channels",
-                (1..=16).contains(&self.levels()) && groups > 0 && self.block_out_channels.iter().all(divisible),
+                (1..=16).contains(&self.levels())
+                    && groups > 0
+                    && self.block_out_channels.iter().all(divisible),
                 format!("{:?}", self.block_out_channels),
                 "1 to 16 multiples of norm_num_groups",
             ),

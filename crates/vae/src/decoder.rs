@@ -88,7 +88,9 @@ impl Decoder {
 
     fn check(&self, latent: View<'_>) -> Result<()> {
         match *latent.shape() {
-            [height, width, channels] if height * width > 0 && channels == self.config.latent_channels => Ok(()),
+            [height, width, channels] if height * width > 0 && channels == self.config.latent_channels => {
+                Ok(())
+            }
             _ => Err(Error::Image {
                 what: "the latent",
                 expected: format!("[height, width, {}]", self.config.latent_channels),

@@ -92,7 +92,11 @@ impl Encoder {
         let factor = self.config.factor();
         let fits = |side: usize| side >= factor && (tiling.is_none() || side.is_multiple_of(factor));
         match *picture.shape() {
-            [height, width, channels] if channels == self.config.in_channels && fits(height) && fits(width) => Ok(()),
+            [height, width, channels]
+                if channels == self.config.in_channels && fits(height) && fits(width) =>
+            {
+                Ok(())
+            }
             _ => Err(Error::Image {
                 what: "the picture",
                 expected: format!(
@@ -159,7 +163,9 @@ impl<B: Backend> Moments<B> {
         let rows = || values.chunks_exact(2 * channels);
         Ok(Some(Values {
             mean: rows().flat_map(|row| row[..channels].iter().copied()).collect(),
-            log_variance: rows().flat_map(|row| row[channels..].iter().map(|value| value.clamp(low, high))).collect(),
+            log_variance: rows()
+                .flat_map(|row| row[channels..].iter().map(|value| value.clamp(low, high)))
+                .collect(),
         }))
     }
 }

@@ -126,7 +126,10 @@ mod tests {
     #[test]
     fn encoder_levels_count_alike() {
         assert_eq!(names(Spelling::Bfl, Side::Encoder).resnet(1, 0), "encoder.down.1.block.0");
-        assert_eq!(names(Spelling::Diffusers, Side::Encoder).resample(1), "encoder.down_blocks.1.downsamplers.0.conv");
+        assert_eq!(
+            names(Spelling::Diffusers, Side::Encoder).resample(1),
+            "encoder.down_blocks.1.downsamplers.0.conv"
+        );
     }
 
     #[test]

@@ -49,7 +49,13 @@ impl<B: Backend> Run<'_, B> {
     }
 
     /// Group norm; `out` may be `x`.
-    pub(crate) fn norm(&self, unit: UnitId, x: View<'_>, then: Option<ActivationKind>, out: View<'_>) -> Result<()> {
+    pub(crate) fn norm(
+        &self,
+        unit: UnitId,
+        x: View<'_>,
+        then: Option<ActivationKind>,
+        out: View<'_>,
+    ) -> Result<()> {
         let lease = self.pager.lease(unit)?;
         let (weight, bias) = (lease.tensor(0), lease.tensor(1));
         let args = GroupNorm { x, weight, bias, groups: self.groups, eps: NORM_EPS, activation: then, out };

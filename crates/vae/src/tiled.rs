@@ -35,7 +35,11 @@ pub(crate) fn in_tiles<B: Backend>(
     for row in 0..rows.count() {
         for column in 0..columns.count() {
             let spans = [rows.span(row), columns.span(column)];
-            let tile = cut(image, spans.each_ref().map(|span| span.start * scale.input..span.end * scale.input), run)?;
+            let tile = cut(
+                image,
+                spans.each_ref().map(|span| span.start * scale.input..span.end * scale.input),
+                run,
+            )?;
             let result = pass(tile.view())?;
             drop(tile);
             if let Some(values) = read_f32(run.queue, &result)? {
@@ -80,7 +84,8 @@ impl Picture {
         let rows = self.values.chunks_exact_mut(self.size[1] * self.channels).skip(start[0]);
         for ((row, tile_row), down) in rows.zip(tile_rows).zip(down) {
             let pixels = row.chunks_exact_mut(self.channels).skip(start[1]);
-            for ((pixel, tile_pixel), across) in pixels.zip(tile_row.chunks_exact(self.channels)).zip(across) {
+            for ((pixel, tile_pixel), across) in pixels.zip(tile_row.chunks_exact(self.channels)).zip(across)
+            {
                 for (value, tile_value) in pixel.iter_mut().zip(tile_pixel) {
                     *value += down * across * tile_value;
                 }
@@ -105,4 +110,59 @@ pub(crate) fn read_f32<B: Backend>(queue: &Queue<B>, tensor: &Tensor<B>) -> Resu
     }
     let values = queue.read::<bf16>(tensor.view())?;
     Ok(values.map(|values| values.into_iter().map(bf16::to_f32).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lighterage_allocator::{Config as PoolConfig, Pool};
+    use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+    use lighterage_pager::{Pager, Units};
+    use lighterage_testkit::Rng;
+
+    use super::*;
+
+    /// A pass that copies its tile: what comes out must be what went in.
+    fn check_copy(height: usize, width: usize, tile: usize) {
+        let device = Device::new(
+            Host::new(HostConfig::default()).unwrap(),
+            Ledger::new(1 << 26),
+            Ledger::new(1 << 26),
+        );
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 26 };
+        let queue = Queue::new(Pool::new(&stream, config).unwrap());
+        let pager = Pager::resident(&stream, Arc::new(Units::default())).unwrap();
+        let run = Run { queue: &queue, pager: &pager, dtype: DType::F32, groups: 1 };
+
+        let shape = [height, width, 3];
+        let values = Rng::new(5).normals(shape.iter().product(), 1.0);
+        let image = queue.upload(&values, &shape, "test input").unwrap();
+        let copy = |tile: View<'_>| {
+            let out = queue.tensor(DType::F32, tile.shape(), "test output")?;
+            queue.stream().copy(out.view(), tile)?;
+            Ok(out)
+        };
+        let scale = Scale { input: 1, output: 1, channels: 3 };
+        let tiling = Some(Tiling::new(tile, 1).unwrap());
+        let result = in_tiles(image.view(), scale, tiling, &run, copy).unwrap();
+        assert_eq!(result.shape(), shape);
+        let result = read_f32(&queue, &result).unwrap().unwrap();
+        for (at, (got, expected)) in result.iter().zip(&values).enumerate() {
+            // Up to 16 weighted terms, each with 4 roundings of 2^-24 (two weights, two products and a sum), of weights that sum to 1.
+            let bound = expected.abs() * 64.0 * 2.0_f32.powi(-24);
+            assert!(
+                (got - expected).abs() <= bound,
+                "{height} x {width}, tile {tile}, at {at}: {got}, not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn tiles_that_change_nothing_blend_to_the_image() {
+        for (height, width, tile) in [(8, 8, 4), (9, 31, 8), (5, 64, 16), (33, 7, 5), (16, 17, 16)] {
+            check_copy(height, width, tile);
+        }
+    }
 }

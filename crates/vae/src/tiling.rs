@@ -39,14 +39,19 @@ impl Tiling {
         match asked {
             Some(pixels) => Self::new(pixels, factor).map(Some),
             None if height.saturating_mul(width) <= WHOLE_PIXELS_MAX => Ok(None),
-            None => Self::new(TILE_PIXELS.next_multiple_of(factor).max(TILE_LEAST * factor), factor).map(Some),
+            None => {
+                Self::new(TILE_PIXELS.next_multiple_of(factor).max(TILE_LEAST * factor), factor).map(Some)
+            }
         }
     }
 
     /// The tiles along one side of `extent` latent positions.
     #[must_use]
     pub fn axis(self, extent: usize) -> Axis {
-        Axis { extent, tile: self.tile.min(extent), overlap: self.tile / 4 }
+        if extent <= self.tile {
+            return Axis::whole(extent);
+        }
+        Axis { extent, tile: self.tile, overlap: self.tile / 4 }
     }
 }
 
@@ -88,7 +93,9 @@ impl Axis {
         let span = self.span(index);
         let total = |at: usize| -> f64 { (0..self.count()).map(|tile| self.ramp(tile, at, scale)).sum() };
         #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
-        (span.start * scale..span.end * scale).map(|at| (self.ramp(index, at, scale) / total(at)) as f32).collect()
+        (span.start * scale..span.end * scale)
+            .map(|at| (self.ramp(index, at, scale) / total(at)) as f32)
+            .collect()
     }
 
     /// The weight before the division: 1 inside, at the n-th position from an edge that has a neighbour (n + 1/2) / overlap.
@@ -128,7 +135,10 @@ mod tests {
         }
         // At most four tiles overlap (three by stride and the clamped one), each rounded once to f32: 4 * 2^-25.
         let worst = sums.iter().map(|sum| (sum - 1.0).abs()).fold(0.0, f64::max);
-        assert!(worst <= 1.2e-7, "extent {extent}, tile {tile}, scale {scale}: the weights miss 1 by {worst:e}");
+        assert!(
+            worst <= 1.2e-7,
+            "extent {extent}, tile {tile}, scale {scale}: the weights miss 1 by {worst:e}"
+        );
     }
 
     #[test]
@@ -149,7 +159,8 @@ mod tests {
 
     #[test]
     fn an_image_in_one_tile_has_weight_one() {
-        for axis in [Tiling::new(64, 8).unwrap().axis(8), Tiling::new(64, 8).unwrap().axis(3), Axis::whole(5)] {
+        for axis in [Tiling::new(64, 8).unwrap().axis(8), Tiling::new(64, 8).unwrap().axis(3), Axis::whole(5)]
+        {
             assert_eq!(axis.count(), 1);
             assert!(axis.weights(0, 8).iter().all(|weight| *weight == 1.0));
         }
@@ -172,7 +183,10 @@ mod tests {
     fn impossible_tiles_are_refused_with_their_numbers() {
         for pixels in [0, 24, 36] {
             let error = Tiling::choose(64, 64, 8, Some(pixels)).unwrap_err().to_string();
-            assert!(error.contains(&format!("a tile of {pixels} pixels")) && error.contains("least 32"), "{error}");
+            assert!(
+                error.contains(&format!("a tile of {pixels} pixels")) && error.contains("least 32"),
+                "{error}"
+            );
         }
     }
 }

@@ -18,7 +18,7 @@ fn golden(file: &str) -> Golden {
 }
 
 fn model() -> (Config, Checkpoint) {
-    (Config::open(&folder(CASE).join("config.json")).unwrap(), open(&folder(CASE)))
+    (Config::open(&folder(CASE).join("config.json")).unwrap(), open(&folder(CASE).join("model.safetensors")))
 }
 
 /// The goldens' rules: within the bound in f32; in bf16 no further from the f32 result than twice what torch's own bf16 run is.
@@ -28,7 +28,10 @@ fn check(what: &str, f32_values: &[f32], bf16_values: &[f32]) {
     assert_close(what, f32_values, exact, F32_BOUND);
     let torch = relative_frobenius(expected.values(&format!("{what}.bf16")), exact);
     let ours = relative_frobenius(bf16_values, exact);
-    println!("{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}", relative_frobenius(f32_values, exact));
+    println!(
+        "{what}: f32 {:.3e}, bf16 {ours:.3e}, torch's {torch:.3e}",
+        relative_frobenius(f32_values, exact)
+    );
     assert!(ours <= 2.0 * torch, "{what}: bf16 error {ours:.3e} is more than twice torch's {torch:.3e}");
 }
 

@@ -4,11 +4,8 @@ use std::thread::{self, JoinHandle};
 
 use super::memory::Memory;
 use super::ticket::{Outcome, Ticket};
-use super::work::{Machine, Work};
+use super::work::{Machine, QUEUE_MAX, Work};
 use crate::{Error, Result, StreamKind};
-
-/// Queued operations of a stream before a call blocks for room; CUDA's queues have about this depth too.
-const QUEUE_MAX: usize = 1024;
 
 /// A stream with a thread of its own, which does what is queued, in order. Dropping it waits for that.
 #[derive(Debug)]

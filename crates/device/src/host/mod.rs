@@ -20,7 +20,7 @@ use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Grid, Info, Isa, Kernel, Result, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct HostConfig {
     /// Physical bytes that it has.
     pub capacity_bytes: u64,
@@ -55,7 +55,8 @@ impl Default for HostConfig {
 /// A device made of this machine's memory and threads.
 ///
 /// Device memory is a sparse file in memory, mapped where chunks are mapped, so aliases are real and the system counts it as shared memory
-/// (`RssShmem`). Each stream is a thread; kernels share the threads of one [`Workers`]. A kernel that panics fails its stream.
+/// (`RssShmem`). A page exists from its first touch until its chunk is gone; the capacity is a number and not held against the machine's memory.
+/// Each stream is a thread; kernels share the threads of one [`Workers`]. A kernel that panics fails its stream.
 ///
 /// With [`HostConfig::seed`] there are no threads: see the crate's essay.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::Memory;
 use super::ticket::{Outcome, Ticket};
-use super::work::{Machine, Work, pointer_mut};
+use super::work::{Machine, QUEUE_MAX, Work, pointer_mut};
 use crate::space::Extent;
 use crate::{Error, Result};
 
@@ -82,6 +82,9 @@ impl Scheduler {
     pub(super) fn push(&self, stream: usize, work: Work) -> Result<()> {
         let item = self.item(work);
         let mut state = self.lock();
+        while state.streams[stream].items.len() >= QUEUE_MAX {
+            self.must_step(&mut state).map_err(Error::Stream)?;
+        }
         if let Some(message) = &state.streams[stream].failed {
             return Err(Error::Stream(message.clone()));
         }
@@ -286,8 +289,33 @@ impl Draws {
     }
 
     /// A number below `bound`, at least 1.
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of the product is below `bound`")]
     fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Workers;
+
+    #[test]
+    fn waiting_for_what_never_comes_is_an_error() {
+        for seed in 0..20 {
+            let machine = Arc::new(Machine { workers: Workers::new(1, None).unwrap(), link: None });
+            let memory = Arc::new(Memory::new(1 << 16, 1 << 20, Some(POISON)).unwrap());
+            let scheduler = Scheduler::new(seed, machine, memory);
+            let (stuck, behind, free) = (scheduler.stream(), scheduler.stream(), scheduler.stream());
+            let (nobodys, theirs) = (Arc::new(Ticket::default()), Arc::new(Ticket::default()));
+            let deadlock = Err(DEADLOCK.to_owned());
+            assert_eq!(scheduler.wait(&nobodys), deadlock);
+            scheduler.push(stuck, Work::Wait(Arc::clone(&nobodys))).unwrap();
+            scheduler.push(stuck, Work::Record(Arc::clone(&theirs))).unwrap();
+            scheduler.push(behind, Work::Wait(Arc::clone(&theirs))).unwrap();
+            assert_eq!(scheduler.synchronize(free), Ok(()));
+            assert_eq!(scheduler.synchronize(behind), deadlock);
+            assert_eq!(scheduler.wait(&theirs), deadlock);
+            assert_eq!(scheduler.push(stuck, Work::Record(theirs)), Err(Error::Stream(DEADLOCK.to_owned())));
+        }
     }
 }

@@ -9,6 +9,9 @@ use super::link::Link;
 use super::ticket::{Outcome, Ticket};
 use crate::{Address, Workers};
 
+/// Queued operations of a stream before a call waits for room; CUDA's queues have about this depth too.
+pub(super) const QUEUE_MAX: usize = 1024;
+
 /// One queued operation of a stream. Addresses are plain numbers: whoever queued it promised that they stay valid until it is done.
 pub(super) enum Work {
     /// Moves bytes, over the link if one side is host memory.

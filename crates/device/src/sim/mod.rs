@@ -1,10 +1,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Grid, Info, Kernel, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Grid, Info, Kernel, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
     /// Page: a power of two.
     pub page_bytes: u64,
@@ -28,15 +30,34 @@ pub struct SimCounters {
     pub flops: f64,
     /// The bytes that they read and write.
     pub bytes: f64,
-    /// Copies from host to device, and their bytes.
-    pub to_device: (u64, u64),
-    /// Copies from device to host, and their bytes.
-    pub to_host: (u64, u64),
-    /// Copies and fills on the device, and their bytes.
-    pub on_device: (u64, u64),
+    /// Copies from host to device.
+    pub to_device: Traffic,
+    /// Copies from device to host.
+    pub to_host: Traffic,
+    /// Copies and fills on the device.
+    pub on_device: Traffic,
 }
 
-/// A device without bytes.
+/// Copies of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub copies: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    const fn count(&mut self, bytes: u64) {
+        self.copies += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// A device without bytes: addresses are arithmetic, under the same rules and with the same errors as on [`Host`](crate::Host), and work is done as
+/// soon as it is queued, by counting it.
+///
+/// The same calls give the same addresses, whatever the machine. Reads answer that there is nothing to read.
 #[derive(Debug)]
 pub struct Sim {
     info: Info,
@@ -66,11 +87,11 @@ impl Sim {
     /// A device as configured.
     ///
     /// # Errors
-    /// [`Error::NoDevice`](crate::Error::NoDevice) if the page is no power of two.
+    /// [`Error::NoDevice`] if the page is no power of two.
     pub fn new(config: SimConfig) -> Result<Self> {
         if !config.page_bytes.is_power_of_two() {
             let reason = format!("a page of {} bytes is no power of two", config.page_bytes);
-            return Err(crate::Error::NoDevice { backend: "sim", reason });
+            return Err(Error::NoDevice { backend: "sim", reason });
         }
         let SimConfig { page_bytes, capacity_bytes } = config;
         let info = Info { name: "sim".to_owned(), page_bytes, capacity_bytes, has_bytes: false };
@@ -99,26 +120,16 @@ impl Sim {
     }
 }
 
-impl State {
-    /// Addresses that nobody had before.
-    fn take(next: &mut u64, page: u64, bytes: u64) -> Result<Address> {
-        let address = *next;
-        let end = address.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(page));
-        let Some(end) = end else {
-            return Err(crate::Error::Driver {
-                call: "reserve",
-                code: 12,
-                message: format!("no {bytes} bytes of addresses left"),
-            });
-        };
-        *next = end;
-        Ok(Address(address))
-    }
-}
-
-fn count(counter: &mut (u64, u64), bytes: u64) {
-    counter.0 += 1;
-    counter.1 += bytes;
+/// Addresses that nobody had before.
+fn take(next: &mut u64, call: &'static str, page: u64, bytes: u64) -> Result<Address> {
+    let address = *next;
+    let end = address.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(page));
+    let Some(end) = end else {
+        let (code, message) = (Errno::NOMEM.raw_os_error(), format!("no {bytes} bytes of addresses left"));
+        return Err(Error::Driver { call, code, message });
+    };
+    *next = end;
+    Ok(Address(address))
 }
 
 impl Backend for Sim {
@@ -131,7 +142,7 @@ impl Backend for Sim {
 
     fn reserve(&self, bytes: u64) -> Result<Address> {
         let State { space, next, .. } = &mut *self.state();
-        space.reserve(bytes, || State::take(next, self.info.page_bytes, bytes))
+        space.reserve(bytes, || take(next, "reserve", self.info.page_bytes, bytes))
     }
 
     unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
@@ -160,7 +171,7 @@ impl Backend for Sim {
 
     fn pin(&self, bytes: u64) -> Result<Address> {
         let State { space, next, .. } = &mut *self.state();
-        space.pin(bytes, || State::take(next, self.info.page_bytes, bytes.max(1)))
+        space.pin(bytes, || take(next, "pin", self.info.page_bytes, bytes.max(1)))
     }
 
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
@@ -185,7 +196,7 @@ impl Backend for Sim {
     ) -> Result<()> {
         let mut state = self.state();
         state.space.accessible("copy_from_host", target, bytes)?;
-        count(&mut state.counters.to_device, bytes);
+        state.counters.to_device.count(bytes);
         Ok(())
     }
 
@@ -198,7 +209,7 @@ impl Backend for Sim {
     ) -> Result<bool> {
         let mut state = self.state();
         state.space.accessible("copy_to_host", source, bytes)?;
-        count(&mut state.counters.to_host, bytes);
+        state.counters.to_host.count(bytes);
         Ok(false)
     }
 
@@ -206,14 +217,14 @@ impl Backend for Sim {
         let mut state = self.state();
         state.space.accessible("copy", target, bytes)?;
         state.space.accessible("copy", source, bytes)?;
-        count(&mut state.counters.on_device, bytes);
+        state.counters.on_device.count(bytes);
         Ok(())
     }
 
     unsafe fn fill(&self, _stream: &SimStream, target: Address, _value: u8, bytes: u64) -> Result<()> {
         let mut state = self.state();
         state.space.accessible("fill", target, bytes)?;
-        count(&mut state.counters.on_device, bytes);
+        state.counters.on_device.count(bytes);
         Ok(())
     }
 

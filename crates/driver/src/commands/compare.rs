@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// What it should be.
     expected: PathBuf,
     /// Largest relative Frobenius error that passes; 0: equal values.
-    #[arg(long, value_name = "ERROR", default_value_t = 0.0, value_parser = tolerance)]
+    #[arg(long, value_name = "ERROR", default_value_t = 0.0, allow_negative_numbers = true, value_parser = tolerance)]
     tolerance: f64,
     /// Compare only the tensors that both files have.
     #[arg(long, conflicts_with = "pair")]
@@ -64,7 +64,8 @@ fn tolerance(text: &str) -> Result<f64, String> {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let got = mapping::open(&arguments.got)?;
     let expected = mapping::open(&arguments.expected)?;
-    let rows: Vec<Row> = pairs(arguments, &got, &expected)?.iter().map(|pair| row(pair, &got, &expected)).collect();
+    let rows: Vec<Row> =
+        pairs(arguments, &got, &expected)?.iter().map(|pair| row(pair, &got, &expected)).collect();
     if arguments.json {
         json::print(&rows)?;
     } else {
@@ -113,9 +114,16 @@ enum Outcome {
     Compared(Difference),
     OnlyGot,
     OnlyExpected,
-    Shape { got: Vec<usize>, expected: Vec<usize> },
+    Shape {
+        got: Vec<usize>,
+        expected: Vec<usize>,
+    },
     /// NaN or infinities are in different places; the first one.
-    NotFinite { element: usize, got: f64, expected: f64 },
+    NotFinite {
+        element: usize,
+        got: f64,
+        expected: f64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -140,7 +148,8 @@ fn row(pair: &Pair, got: &Checkpoint, expected: &Checkpoint) -> Row {
         (Some(_), None) => Outcome::OnlyGot,
         _ => Outcome::OnlyExpected,
     };
-    let tensor = if pair.got == pair.expected { pair.got.clone() } else { format!("{}={}", pair.got, pair.expected) };
+    let tensor =
+        if pair.got == pair.expected { pair.got.clone() } else { format!("{}={}", pair.got, pair.expected) };
     Row { tensor, outcome }
 }
 
@@ -234,7 +243,9 @@ mod tests {
 
     #[test]
     fn tiny_differences_are_not_lost() {
-        let Outcome::Compared(found) = difference(std::iter::once((Number::Real(1e-200), Number::Real(2e-200)))) else {
+        let Outcome::Compared(found) =
+            difference(std::iter::once((Number::Real(1e-200), Number::Real(2e-200))))
+        else {
             panic!("finite")
         };
         assert!(found.relative_frobenius > 0.0);
@@ -246,9 +257,13 @@ mod tests {
         const INF: f64 = f64::INFINITY;
         check(&[NAN, INF, 1.0], &[NAN, INF, 1.0], &compared(0.0, 0.0, 0, 2));
         for (got, expected) in [(NAN, 1.0), (1.0, NAN), (INF, -INF), (INF, 1.0), (NAN, INF)] {
-            let values = [(Number::Real(0.0), Number::Real(0.0)), (Number::Real(got), Number::Real(expected))];
+            let values =
+                [(Number::Real(0.0), Number::Real(0.0)), (Number::Real(got), Number::Real(expected))];
             let outcome = difference(values.into_iter());
-            assert!(matches!(outcome, Outcome::NotFinite { element: 1, .. }), "{got} {expected}: {outcome:?}");
+            assert!(
+                matches!(outcome, Outcome::NotFinite { element: 1, .. }),
+                "{got} {expected}: {outcome:?}"
+            );
         }
     }
 }

@@ -89,7 +89,9 @@ fn memory(machine: &Machine) -> Finding {
 
 fn cgroup(machine: &Machine) -> Finding {
     match machine.cgroup_limit {
-        Some(limit) => Finding::new("cgroup", Verdict::Note, format!("this process may use {} in all", Size(limit))),
+        Some(limit) => {
+            Finding::new("cgroup", Verdict::Note, format!("this process may use {} in all", Size(limit)))
+        }
         None => Finding::new("cgroup", Verdict::Ok, "no memory limit".to_owned()),
     }
 }
@@ -97,7 +99,8 @@ fn cgroup(machine: &Machine) -> Finding {
 fn pinning(machine: &Machine) -> Finding {
     match machine.locked_limit {
         Some(limit) if limit < 64 << 20 => {
-            let text = format!("{} may be locked; for a GPU's copies raise it: ulimit -l unlimited", Size(limit));
+            let text =
+                format!("{} may be locked; for a GPU's copies raise it: ulimit -l unlimited", Size(limit));
             Finding::new("pinned memory", Verdict::Note, text)
         }
         Some(limit) => Finding::new("pinned memory", Verdict::Ok, format!("{} may be locked", Size(limit))),
@@ -108,7 +111,9 @@ fn pinning(machine: &Machine) -> Finding {
 /// This version has no Cuda backend: a driver that is there is reported, not used.
 fn cuda(machine: &Machine) -> Finding {
     let text = match &machine.nvidia_driver {
-        Some(driver) => format!("this version runs on the host; the NVIDIA driver {driver} that is here is not used"),
+        Some(driver) => {
+            format!("this version runs on the host; the NVIDIA driver {driver} that is here is not used")
+        }
         None => "this version runs on the host; no NVIDIA driver is here either".to_owned(),
     };
     Finding::new("cuda", Verdict::Note, text)
@@ -119,7 +124,9 @@ fn bundled_model() -> Finding {
     match mapping::open(&path.join("transformer")) {
         Ok(_) => Finding::new("demo model", Verdict::Ok, path.display().to_string()),
         Err(error) => {
-            let text = format!("{error}; give --model, or put the model's folder assets/demo/base beside the executable");
+            let text = format!(
+                "{error}; give --model, or put the model's folder assets/demo/base beside the executable"
+            );
             Finding::new("demo model", Verdict::Problem, text)
         }
     }

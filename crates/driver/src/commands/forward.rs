@@ -75,7 +75,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let tensors: Vec<_> = outputs
         .iter()
         .zip(&bytes)
-        .map(|(output, bytes)| NewTensor { name: &output.name, dtype: DType::F32, shape: &output.shape, bytes })
+        .map(|(output, bytes)| NewTensor {
+            name: &output.name,
+            dtype: DType::F32,
+            shape: &output.shape,
+            bytes,
+        })
         .collect();
     write(&arguments.out, &tensors)?;
     Ok(())

@@ -119,7 +119,8 @@ impl Report {
         for tensor in checkpoint.tensors() {
             *bytes_by_type.entry(tensor.dtype().name()).or_insert(0) += tensor.bytes().len() as u64;
         }
-        let metadata = checkpoint.metadata().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata =
+            checkpoint.metadata().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
         Self {
             path: path.to_owned(),
             files: checkpoint.files().map(|file| file.path.clone()).collect(),
@@ -141,7 +142,13 @@ impl Report {
         writeln!(out, "{}", self.path.display())?;
         writeln!(out, "  architecture  {}", self.architecture)?;
         writeln!(out, "  files         {} ({} bytes)", self.files.len(), self.file_bytes)?;
-        writeln!(out, "  tensors       {}, {} parameters, {}", self.tensors, self.parameters, types.join(" and "))?;
+        writeln!(
+            out,
+            "  tensors       {}, {} parameters, {}",
+            self.tensors,
+            self.parameters,
+            types.join(" and ")
+        )?;
         writeln!(out, "  weights       {} ({} bytes)", Size(self.bytes), self.bytes)?;
         writeln!(out, "  fingerprint   {}", self.fingerprint)?;
         let rows: Vec<_> = self.blocks.iter().map(Block::row).collect();
@@ -163,6 +170,11 @@ fn listed(tensor: &Tensor) -> Listed {
 
 impl Listed {
     fn row(&self) -> Vec<String> {
-        vec![format!("    {}", self.dtype), format!("{:?}", self.shape), self.bytes.to_string(), self.name.clone()]
+        vec![
+            format!("    {}", self.dtype),
+            format!("{:?}", self.shape),
+            self.bytes.to_string(),
+            self.name.clone(),
+        ]
     }
 }

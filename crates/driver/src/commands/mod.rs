@@ -1,6 +1,8 @@
 mod compare;
+mod denoise;
 mod doctor;
 mod forward;
+mod generate;
 mod inspect;
 
 use crate::failure::Result;
@@ -8,7 +10,9 @@ use crate::failure::Result;
 /// What can be done.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Generate(Box<generate::Arguments>),
     Forward(forward::Arguments),
+    Denoise(denoise::Arguments),
     Compare(compare::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
@@ -17,7 +21,9 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<()> {
         match self {
+            Self::Generate(arguments) => generate::run(&arguments),
             Self::Forward(arguments) => forward::run(&arguments),
+            Self::Denoise(arguments) => denoise::run(&arguments),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

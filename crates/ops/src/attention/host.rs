@@ -6,8 +6,8 @@ use lighterage_kernels::params::AttentionParams;
 
 use super::buckets::bucket;
 use crate::gemm::{
-    HostElement, Job, LANES, ROW_STRIDE, ROWS, Simd, Tile, WORDS, carve, execute, exp, for_tiles, pack_row, pack_rows,
-    store_rounded, with_scratch,
+    HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute, exp, pack_row, store_rounded,
+    tiles,
 };
 
 /// `kernels/attention/attention.h` for one element type.
@@ -78,7 +78,7 @@ struct Block {
 
 /// A thread's memory for one task.
 #[derive(Debug)]
-struct Scratch<'a> {
+struct Buffers<'a> {
     /// `[chunks][queries][ROW_STRIDE]`.
     q: &'a mut [u32],
     /// `[key panels][chunks][WORDS][LANES]`.
@@ -111,24 +111,23 @@ impl<E: HostElement> Job<E> for Flash {
     fn run<S: Simd<E>>(&self, task: usize) {
         let block = self.block(task);
         let sizes = Sizes::of::<E, S>(self, block);
-        with_scratch(sizes.words(), |rest| {
-            let mut scratch = sizes.carve(rest);
-            self.pack_queries::<E, S>(block, scratch.q);
-            self.fill_bias::<E>(block.head, scratch.bias);
-            scratch.max.fill(f32::NEG_INFINITY);
-            scratch.sum.fill(0.0);
-            for start in (0..self.keys_seen(block)).step_by(sizes.block_keys) {
-                let keys = Keys { start, count: sizes.block_keys.min(self.params.keys as usize - start) };
-                self.pack_keys::<E, S>(block.head, keys, scratch.k);
-                self.pack_values::<E, S>(block.head, keys, scratch.v);
-                for_tiles(block.queries, |first, height| {
-                    self.score::<E, S>(block, keys, first, height, &mut scratch);
-                    self.soften::<E, S>(block, keys, first, height, &mut scratch);
-                    self.weigh::<E, S>(keys, first, height, &mut scratch);
-                });
+        let mut scratch = Scratch::take(sizes.words());
+        let mut buffers = sizes.carve(scratch.words());
+        self.pack_queries::<E, S>(block, buffers.q);
+        self.fill_bias::<E>(block.head, buffers.bias);
+        buffers.max.fill(f32::NEG_INFINITY);
+        buffers.sum.fill(0.0);
+        for start in (0..self.keys_seen(block)).step_by(sizes.block_keys) {
+            let keys = Keys { start, count: sizes.block_keys.min(self.params.keys as usize - start) };
+            self.pack_keys::<E, S>(block.head, keys, buffers.k);
+            self.pack_values::<E, S>(block.head, keys, buffers.v);
+            for (first, height) in tiles(block.queries) {
+                self.score::<E, S>(block, keys, first, height, &mut buffers);
+                self.soften::<E, S>(block, keys, first, height, &mut buffers);
+                self.weigh::<E, S>(keys, first, height, &mut buffers);
             }
-            self.store::<E>(block, &scratch);
-        });
+        }
+        self.store::<E>(block, &buffers);
     }
 }
 
@@ -173,10 +172,10 @@ impl Sizes {
         self.lengths().iter().map(|words| words.next_multiple_of(16)).sum()
     }
 
-    fn carve<'a>(&self, mut rest: &'a mut [u32]) -> Scratch<'a> {
+    fn carve<'a>(&self, mut rest: &'a mut [u32]) -> Buffers<'a> {
         let [q, k, v, scores, probabilities, out, max, sum, bias] =
             self.lengths().map(|words| &mut carve(&mut rest, words)[..words]);
-        Scratch {
+        Buffers {
             q,
             k,
             v,
@@ -263,7 +262,7 @@ impl Flash {
             let lanes = LANES.min(head_dim - panel * LANES);
             let source = base.wrapping_add(keys.start * stride + panel * LANES);
             // SAFETY: values of this block, `lanes` of their elements: `Kernel::host`'s caller promises that they can be read.
-            unsafe { pack_rows::<E, S>(source, stride, lanes, keys.count, packed) };
+            unsafe { S::pack_rows(source, stride, lanes, keys.count, packed) };
         }
     }
 
@@ -275,16 +274,16 @@ impl Flash {
         keys: Keys,
         first: usize,
         height: usize,
-        scratch: &mut Scratch<'_>,
+        buffers: &mut Buffers<'_>,
     ) {
         let (head_dim, step) = (self.params.head_dim as usize, WORDS * S::PER_WORD);
         let chunks = head_dim.div_ceil(step);
         for panel in 0..keys.count.div_ceil(LANES) {
             for chunk in 0..chunks {
                 let words = (head_dim - chunk * step).min(step).div_ceil(S::PER_WORD);
-                let q = &scratch.q[(chunk * block.queries + first) * ROW_STRIDE..][..height * ROW_STRIDE];
-                let k = &scratch.k[(panel * chunks + chunk) * WORDS * LANES..][..words * LANES];
-                let scores = &mut scratch.scores[panel * LANES..][..(height - 1) * step + LANES];
+                let q = &buffers.q[(chunk * block.queries + first) * ROW_STRIDE..][..height * ROW_STRIDE];
+                let k = &buffers.k[(panel * chunks + chunk) * WORDS * LANES..][..words * LANES];
+                let scores = &mut buffers.scores[panel * LANES..][..(height - 1) * step + LANES];
                 let tile = Tile {
                     a: q.as_ptr(),
                     b: k.as_ptr(),
@@ -307,23 +306,25 @@ impl Flash {
         keys: Keys,
         first: usize,
         height: usize,
-        scratch: &mut Scratch<'_>,
+        buffers: &mut Buffers<'_>,
     ) {
         let out_stride = (self.params.head_dim as usize).next_multiple_of(LANES);
         let padded = keys.count.next_multiple_of(LANES);
         for row in 0..height {
             let query = block.query + first + row;
-            let scores = &mut scratch.scores[row * WORDS * S::PER_WORD..][..padded];
-            self.mask::<E, S>(query, keys, scratch.bias, scores);
-            let max = maximum(scratch.max[first + row], scores);
-            let shrink = if S::FMA { exp::<true>(scratch.max[first + row] - max) } else { exp::<false>(scratch.max[first + row] - max) };
-            let packed = &mut scratch.probabilities[row * ROW_STRIDE..][..padded / S::PER_WORD];
+            let scores = &mut buffers.scores[row * WORDS * S::PER_WORD..][..padded];
+            self.mask::<E, S>(query, keys, buffers.bias, scores);
+            let max = maximum(buffers.max[first + row], scores);
+            let shrink = if S::FMA { exp::<true>(buffers.max[first + row] - max) } else { exp::<false>(buffers.max[first + row] - max) };
+            let packed = &mut buffers.probabilities[row * ROW_STRIDE..][..padded / S::PER_WORD];
             let sum = exponentials::<E, S>(max, scores, packed);
-            scratch.max[first + row] = max;
-            scratch.sum[first + row] = scratch.sum[first + row] * shrink + sum;
+            buffers.max[first + row] = max;
+            buffers.sum[first + row] = buffers.sum[first + row] * shrink + sum;
             if keys.start > 0 && shrink < 1.0 {
-                let out = &mut scratch.out[(first + row) * out_stride..][..out_stride];
-                out.iter_mut().for_each(|out| *out *= shrink);
+                let out = &mut buffers.out[(first + row) * out_stride..][..out_stride];
+                for out in out {
+                    *out *= shrink;
+                }
             }
         }
     }
@@ -332,7 +333,9 @@ impl Flash {
     #[inline(always)]
     fn mask<E: HostElement, S: Simd<E>>(&self, query: usize, keys: Keys, bias: &[f32], scores: &mut [f32]) {
         let scale = self.params.scale;
-        scores.iter_mut().for_each(|score| *score *= scale);
+        for score in &mut *scores {
+            *score *= scale;
+        }
         if !bias.is_empty() {
             let reach = self.reach() as i64;
             let from = keys.start as i64 - query as i64;
@@ -346,14 +349,14 @@ impl Flash {
 
     /// `out += probabilities v` for one tile.
     #[inline(always)]
-    fn weigh<E: HostElement, S: Simd<E>>(&self, keys: Keys, first: usize, height: usize, scratch: &mut Scratch<'_>) {
+    fn weigh<E: HostElement, S: Simd<E>>(&self, keys: Keys, first: usize, height: usize, buffers: &mut Buffers<'_>) {
         let out_stride = (self.params.head_dim as usize).next_multiple_of(LANES);
         let words = keys.count.div_ceil(S::PER_WORD);
         for panel in 0..out_stride / LANES {
-            let out = &mut scratch.out[first * out_stride + panel * LANES..][..(height - 1) * out_stride + LANES];
+            let out = &mut buffers.out[first * out_stride + panel * LANES..][..(height - 1) * out_stride + LANES];
             let tile = Tile {
-                a: scratch.probabilities.as_ptr(),
-                b: scratch.v[panel * WORDS * LANES..][..words * LANES].as_ptr(),
+                a: buffers.probabilities.as_ptr(),
+                b: buffers.v[panel * WORDS * LANES..][..words * LANES].as_ptr(),
                 words,
                 c: out.as_mut_ptr(),
                 c_stride: out_stride,
@@ -366,15 +369,15 @@ impl Flash {
     }
 
     #[inline(always)]
-    fn store<E: HostElement>(&self, block: Block, scratch: &Scratch<'_>) {
+    fn store<E: HostElement>(&self, block: Block, buffers: &Buffers<'_>) {
         let head_dim = self.params.head_dim as usize;
         let base = self.params.out as *mut E;
-        for (row, values) in scratch.out.chunks(head_dim.next_multiple_of(LANES)).enumerate() {
+        for (row, values) in buffers.out.chunks(head_dim.next_multiple_of(LANES)).enumerate() {
             let offset = (block.query + row) * self.params.out_row_stride as usize
                 + block.head * self.params.out_head_stride as usize;
             // SAFETY: a row of the output that this task alone writes: `Kernel::host`'s caller promises that it is valid.
             let out = unsafe { std::slice::from_raw_parts_mut(base.wrapping_add(offset), head_dim) };
-            divide(&values[..head_dim], scratch.sum[row], out);
+            divide(&values[..head_dim], buffers.sum[row], out);
         }
     }
 }
@@ -383,22 +386,32 @@ impl Flash {
 fn divide<E: HostElement>(values: &[f32], sum: f32, out: &mut [E]) {
     let mut quotients = [0.0; LANES];
     for (values, out) in values.chunks(LANES).zip(out.chunks_mut(LANES)) {
-        quotients.iter_mut().zip(values).for_each(|(quotient, value)| *quotient = value / sum);
+        for (quotient, value) in quotients.iter_mut().zip(values) {
+            *quotient = value / sum;
+        }
         store_rounded(&quotients[..values.len()], out);
     }
+}
+
+#[inline(always)]
+const fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// The larger of `start` and all values, whose number is a multiple of [`LANES`]; NaN is passed over.
 #[inline(always)]
 fn maximum(start: f32, values: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [start; LANES];
     for values in values.as_chunks::<LANES>().0 {
         for (lane, value) in lanes.iter_mut().zip(values) {
             *lane = larger(*lane, *value);
         }
     }
-    lanes.into_iter().fold(start, larger)
+    let mut max = start;
+    for lane in lanes {
+        max = larger(max, lane);
+    }
+    max
 }
 
 /// Packs `e^(score - max)` and returns the sum of the exponentials, taken in [`LANES`] partial sums.
@@ -413,7 +426,11 @@ fn exponentials<E: HostElement, S: Simd<E>>(max: f32, scores: &[f32], packed: &m
             packed[lane] = S::pack_f32(power);
         }
     }
-    sums.into_iter().sum()
+    let mut sum = 0.0;
+    for lane in sums {
+        sum += lane;
+    }
+    sum
 }
 
 /// `2 x 2 queries keys heads head_dim`, half of it under a causal mask; exponentials are not counted.

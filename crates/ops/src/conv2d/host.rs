@@ -98,7 +98,9 @@ impl<E: HostElement> RowSource<E> for Neighbourhoods<E> {
                     let from = self.x.wrapping_add(pixel * channels + channel);
                     // SAFETY: the pixel is inside of the input (`pixel`), and `count` of its channels from `channel` on exist.
                     let source = unsafe { std::slice::from_raw_parts(from, count) };
-                    target.iter_mut().zip(source).for_each(|(packed, value)| *packed = S::pack(*value));
+                    for (packed, value) in target.iter_mut().zip(source) {
+                        *packed = S::pack(*value);
+                    }
                 }
             }
             done += count;

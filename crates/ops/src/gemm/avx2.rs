@@ -37,6 +37,12 @@ impl<E: Float> Simd<E> for Avx2 {
         unsafe { pack::pack_columns::<E, Self>(source, stride, lanes, length, panel) }
     }
 
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        // SAFETY: the caller's promise.
+        unsafe { pack::pack_rows::<E, Self>(source, stride, lanes, length, panel) }
+    }
+
     #[target_feature(enable = "avx2,fma")]
     unsafe fn enter<J: Job<E>>(job: &J, task: usize) {
         job.run::<Self>(task);

@@ -4,8 +4,9 @@ use std::arch::x86_64::{
 };
 
 use half::bf16;
-use lighterage_shape::Float;
+use lighterage_shape::{DType, Float};
 
+use super::transpose::{self, Pair, Single, Widened};
 use super::{Job, LANES, ROW_STRIDE, ROWS, Simd, Tile, pack};
 
 /// AVX-512 F, BW, DQ and VL; `bf16` is widened.
@@ -33,8 +34,19 @@ impl<E: Float> Simd<E> for Avx512 {
 
     #[inline(always)]
     unsafe fn pack_columns(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        if E::DTYPE == DType::Bf16 {
+            // SAFETY: the caller's promise; `E` is `bf16`.
+            unsafe { transpose::pack::<Widened>(source.cast(), stride, lanes, length, panel) }
+        } else {
+            // SAFETY: the caller's promise; the only other `Float` is `f32`.
+            unsafe { transpose::pack::<Single>(source.cast(), stride, lanes, length, panel) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
         // SAFETY: the caller's promise.
-        unsafe { pack::pack_columns::<E, Self>(source, stride, lanes, length, panel) }
+        unsafe { pack::pack_rows::<E, Self>(source, stride, lanes, length, panel) }
     }
 
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
@@ -67,7 +79,13 @@ impl Simd<bf16> for Avx512Bf16 {
     #[inline(always)]
     unsafe fn pack_columns(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
         // SAFETY: the caller's promise.
-        unsafe { pack::pack_columns::<bf16, Self>(source, stride, lanes, length, panel) }
+        unsafe { transpose::pack::<Pair>(source, stride, lanes, length, panel) }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_rows(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose::interleave(source, stride, lanes, length, panel) }
     }
 
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
@@ -148,20 +166,22 @@ unsafe fn multiply_with<const R: usize>(tile: &Tile, step: impl Fn(__m512i, __m5
             }
         }
     }
-    for word in 0..tile.words {
-        let panel = tile.b.wrapping_add(word * LANES);
+    let (mut a, mut b) = (tile.a, tile.b);
+    for _ in 0..tile.words {
         // SAFETY: `words * LANES` words of the panel, on a cache line: the caller's promise.
-        let left = unsafe { _mm512_load_si512(panel.cast()) };
+        let left = unsafe { _mm512_load_si512(b.cast()) };
         // SAFETY: as above.
-        let right = unsafe { _mm512_load_si512(panel.wrapping_add(16).cast()) };
+        let right = unsafe { _mm512_load_si512(b.wrapping_add(16).cast()) };
         for (row, sums) in sum.iter_mut().enumerate() {
             // SAFETY: `words` words of each row of a, the caller's promise.
-            let word = unsafe { *tile.a.wrapping_add(row * ROW_STRIDE + word) };
+            let word = unsafe { *a.wrapping_add(row * ROW_STRIDE) };
             // SAFETY: whoever calls this has AVX-512 F.
-            let a = unsafe { _mm512_set1_epi32(word.cast_signed()) };
-            sums[0] = step(a, left, sums[0]);
-            sums[1] = step(a, right, sums[1]);
+            let word = unsafe { _mm512_set1_epi32(word.cast_signed()) };
+            sums[0] = step(word, left, sums[0]);
+            sums[1] = step(word, right, sums[1]);
         }
+        a = a.wrapping_add(1);
+        b = b.wrapping_add(LANES);
     }
     for (row, sums) in sum.iter().enumerate() {
         for (half, sum) in sums.iter().enumerate() {

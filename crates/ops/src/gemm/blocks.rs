@@ -1,14 +1,14 @@
 use lighterage_device::Workers;
 
 use super::{
-    Epilogue, HostElement, Job, LANES, ROW_STRIDE, Simd, Tile, WORDS, carve, execute, for_tiles, with_scratch,
+    Epilogue, HostElement, Job, LANES, ROW_STRIDE, Scratch, Simd, Tile, WORDS, carve, execute, tiles,
 };
 
-/// Rows of a task at most: their share of A (512 x 832 bytes) and of the sums (512 x 512 bytes) stay in a second-level cache of 1 MiB.
+/// Rows of a task at most: their share of A (512 x 576 bytes) and of the sums (512 x 1024 bytes) stay in a second-level cache of 1 MiB.
 const BLOCK_ROWS: usize = 512;
 
-/// Columns of a task at most: every packed row of A is used by four panels.
-const BLOCK_COLUMNS: usize = 128;
+/// Columns of a task at most: every packed row of A is used by eight panels.
+const BLOCK_COLUMNS: usize = 256;
 
 /// Where the rows of A come from.
 pub(crate) trait RowSource<E>: Sync {
@@ -67,13 +67,13 @@ impl<E: HostElement, A: RowSource<E>> Job<E> for Product<E, A> {
     fn run<S: Simd<E>>(&self, task: usize) {
         let block = self.block(task);
         let stride = block.columns.next_multiple_of(LANES);
-        with_scratch(block.rows * (stride + ROW_STRIDE) + WORDS * LANES, |mut rest| {
-            let panel = carve(&mut rest, WORDS * LANES);
-            let sums = bytemuck::cast_slice_mut(carve(&mut rest, block.rows * stride));
-            let packed = carve(&mut rest, block.rows * ROW_STRIDE);
-            self.sum::<S>(block, packed, panel, sums);
-            self.store::<S>(block, sums);
-        });
+        let mut scratch = Scratch::take(block.rows * (stride + ROW_STRIDE) + WORDS * LANES);
+        let mut rest = scratch.words();
+        let panel = carve(&mut rest, WORDS * LANES);
+        let sums = bytemuck::cast_slice_mut(carve(&mut rest, block.rows * stride));
+        let packed = carve(&mut rest, block.rows * ROW_STRIDE);
+        self.sum::<S>(block, packed, panel, sums);
+        self.store::<S>(block, sums);
     }
 }
 
@@ -124,7 +124,7 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
         accumulate: bool,
     ) {
         let c_stride = block.columns.next_multiple_of(LANES);
-        for_tiles(block.rows, |first, height| {
+        for (first, height) in tiles(block.rows) {
             let tile = Tile {
                 a: packed[first * ROW_STRIDE..][..(height - 1) * ROW_STRIDE + words].as_ptr(),
                 b: panel[..words * LANES].as_ptr(),
@@ -135,7 +135,7 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             };
             // SAFETY: the slices above hold what the tile reads and writes; the path was entered, so its instructions exist.
             unsafe { S::tile(height, &tile) };
-        });
+        }
     }
 
     #[inline(always)]

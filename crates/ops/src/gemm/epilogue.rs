@@ -39,19 +39,25 @@ impl<E: Float> Epilogue<E> {
         if !self.bias.is_null() {
             // SAFETY: as above.
             let bias = unsafe { std::slice::from_raw_parts(self.bias.wrapping_add(column), count) };
-            sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias.to_f32());
+            for (sum, bias) in sums.iter_mut().zip(bias) {
+                *sum += bias.to_f32();
+            }
         }
         activate::<FMA>(self.activation, sums);
         if !self.gate.is_null() {
             // SAFETY: as above.
             let gate = unsafe { std::slice::from_raw_parts(self.gate.wrapping_add(column), count) };
-            sums.iter_mut().zip(gate).for_each(|(sum, gate)| *sum *= gate.to_f32());
+            for (sum, gate) in sums.iter_mut().zip(gate) {
+                *sum *= gate.to_f32();
+            }
         }
         if !self.residual.is_null() {
             let start = self.residual.wrapping_add(row * self.residual_stride + column);
             // SAFETY: as above.
             let residual = unsafe { std::slice::from_raw_parts(start, count) };
-            sums.iter_mut().zip(residual).for_each(|(sum, residual)| *sum += residual.to_f32());
+            for (sum, residual) in sums.iter_mut().zip(residual) {
+                *sum += residual.to_f32();
+            }
         }
         // SAFETY: as above.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.wrapping_add(row * self.out_stride + column), count) };
@@ -72,9 +78,25 @@ pub(crate) fn store_rounded<E: Float>(values: &[f32], out: &mut [E]) {
 fn activate<const FMA: bool>(activation: Option<ActivationKind>, values: &mut [f32]) {
     match activation {
         None => (),
-        Some(ActivationKind::GeluTanh) => values.iter_mut().for_each(|value| *value = gelu_tanh::<FMA>(*value)),
-        Some(ActivationKind::Gelu) => values.iter_mut().for_each(|value| *value = gelu_erf::<FMA>(*value)),
-        Some(ActivationKind::QuickGelu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(1.702 * *value)),
-        Some(ActivationKind::Silu) => values.iter_mut().for_each(|value| *value *= sigmoid::<FMA>(*value)),
+        Some(ActivationKind::GeluTanh) => {
+            for value in values {
+                *value = gelu_tanh::<FMA>(*value);
+            }
+        }
+        Some(ActivationKind::Gelu) => {
+            for value in values {
+                *value = gelu_erf::<FMA>(*value);
+            }
+        }
+        Some(ActivationKind::QuickGelu) => {
+            for value in values {
+                *value *= sigmoid::<FMA>(1.702 * *value);
+            }
+        }
+        Some(ActivationKind::Silu) => {
+            for value in values {
+                *value *= sigmoid::<FMA>(*value);
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! over at most [`WORDS`] steps of the summed dimension. A word is what one step consumes of a row: an `f32`, or two
 //! neighbouring `bf16` where the machine multiplies them in pairs ([`Simd::Packed`]). Rows of A lie [`ROW_STRIDE`] words
 //! apart, a constant, so that the inner loop addresses all of them from one register; a panel is `[words][LANES]`.
-//! A panel of 192 words is 24 KiB: it stays in the first-level cache while all rows of a block pass by.
+//! A panel of 128 words is 16 KiB: it stays in the first-level cache while all rows of a block pass by.
 //!
 //! The sum over the inner dimension runs in one order, block of `WORDS` after block, whatever the number of rows in a tile or
 //! of threads: an element depends on the sizes and on the instruction set alone.
@@ -23,6 +23,8 @@ mod scratch;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 
 pub(crate) use blocks::{Product, RowSource, multiply};
 pub(crate) use dispatch::{HostElement, Job, execute};
@@ -30,8 +32,8 @@ pub(crate) use elementary::exp;
 #[cfg(test)]
 pub(crate) use guarded::{Guarded, bf16_rounding};
 pub(crate) use epilogue::{Epilogue, store_rounded};
-pub(crate) use pack::{pack_row, pack_rows};
-pub(crate) use scratch::{carve, with_scratch};
+pub(crate) use pack::pack_row;
+pub(crate) use scratch::{Scratch, carve};
 
 use bytemuck::Pod;
 use lighterage_shape::Float;
@@ -42,10 +44,11 @@ pub(crate) const LANES: usize = 32;
 /// Rows of a tile at most: 12 x 2 accumulators, 2 registers of the panel and a broadcast fit into 32 registers.
 pub(crate) const ROWS: usize = 12;
 
-/// Steps of the inner dimension in one panel at most: 192 x 32 x 4 bytes are three quarters of a 32 KiB first-level cache.
-pub(crate) const WORDS: usize = 192;
+/// Steps of the inner dimension in one panel at most: 128 x 32 x 4 bytes are half of a 32 KiB first-level cache, and a tile's rows
+/// of A a fifth.
+pub(crate) const WORDS: usize = 128;
 
-/// Words from one row of A to the next: 13 cache lines, an odd number, so that the rows of a tile fall into different sets.
+/// Words from one row of A to the next: 9 cache lines, an odd number, so that the rows of a tile fall into different sets.
 pub(crate) const ROW_STRIDE: usize = WORDS + 16;
 
 /// One call of the micro-kernel: `c[r][l] (+)= sum_w a[r][w] . b[w][l]`.
@@ -82,12 +85,19 @@ pub(crate) trait Simd<E: Float>: Sized {
     /// A computed value as it lies in a row; rounds to nearest where that is `bf16`.
     fn pack_f32(value: f32) -> Self::Packed;
 
-    /// Packs 32 rows of weights: see [`pack_columns`].
+    /// Packs the rows of a weight as columns: see [`pack::pack_columns`].
     ///
     /// # Safety
     /// - The machine has the instructions of the path.
     /// - `lanes` rows of `length` elements, `stride` apart, can be read from `source`.
     unsafe fn pack_columns(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]);
+
+    /// Packs rows as they are: see [`pack::pack_rows`].
+    ///
+    /// # Safety
+    /// - The machine has the instructions of the path.
+    /// - `length` rows of `lanes` elements, `stride` apart, can be read from `source`.
+    unsafe fn pack_rows(source: *const E, stride: usize, lanes: usize, length: usize, panel: &mut [u32]);
 
     /// Runs a job with the path's instructions enabled.
     ///
@@ -103,14 +113,12 @@ pub(crate) trait Simd<E: Float>: Sized {
     unsafe fn tile(rows: usize, tile: &Tile);
 }
 
-/// Splits `rows` into tiles of nearly equal height, calls `each(first, height)` for every one.
+/// First row and height of every tile of `rows` rows: as few tiles as do, of nearly equal height.
 #[inline(always)]
-pub(crate) fn for_tiles(rows: usize, mut each: impl FnMut(usize, usize)) {
+pub(crate) fn tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = rows.div_ceil(ROWS);
-    let mut first = 0;
-    for tile in 0..tiles {
-        let height = rows / tiles + usize::from(tile < rows % tiles);
-        each(first, height);
-        first += height;
-    }
+    (0..tiles).map(move |tile| {
+        let (height, taller) = (rows / tiles, rows % tiles);
+        (tile * height + tile.min(taller), height + usize::from(tile < taller))
+    })
 }

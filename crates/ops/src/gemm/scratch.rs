@@ -11,19 +11,35 @@ thread_local! {
     static LINES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends the thread's scratch memory, at least `words` words, on a cache line; contents undefined.
+/// The thread's scratch memory, lent to one task.
 ///
 /// It grows to the largest request and stays, so that a launch allocates nothing. What the jobs ask for is bounded by their
 /// block sizes, well below 1 MiB but for attention with heads wider than 512.
-#[inline(always)]
-pub(crate) fn with_scratch<R>(words: usize, use_it: impl FnOnce(&mut [u32]) -> R) -> R {
-    let mut lines = LINES.take();
-    if lines.len() < words.div_ceil(16) {
-        lines.resize(words.div_ceil(16), Line::zeroed());
+///
+/// A guard and not a function that takes a closure: closures are compiled without the instructions of the path around them.
+#[derive(Debug)]
+pub(crate) struct Scratch(Vec<Line>);
+
+impl Scratch {
+    /// At least `words` words; contents undefined.
+    pub(crate) fn take(words: usize) -> Self {
+        let mut lines = LINES.take();
+        if lines.len() < words.div_ceil(16) {
+            lines.resize(words.div_ceil(16), Line::zeroed());
+        }
+        Self(lines)
     }
-    let result = use_it(bytemuck::cast_slice_mut(&mut lines));
-    LINES.set(lines);
-    result
+
+    /// The memory, on a cache line.
+    pub(crate) fn words(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        LINES.set(std::mem::take(&mut self.0));
+    }
 }
 
 /// Cuts the first `words` words, rounded up to whole lines, off the front of `rest`.

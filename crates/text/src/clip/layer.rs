@@ -1,6 +1,7 @@
 use lighterage_device::{Backend, View};
 use lighterage_ops::{
-    ActivationKind, Attention, LayerNorm, Linear, Mask, Queue, Residual, Tensor, attention, layer_norm, linear,
+    ActivationKind, Attention, LayerNorm, Linear, Mask, Queue, Residual, Tensor, attention, layer_norm,
+    linear,
 };
 use lighterage_pager::{Pager, UnitId};
 
@@ -51,7 +52,8 @@ impl Layer {
         run.linear(self.out, normal.view(), None, Some(hidden.view()), hidden.view())?;
 
         run.norm(self.norm2, hidden.view(), normal.view())?;
-        let inner = queue.tensor(hidden.dtype(), &[hidden.shape()[0], config.intermediate_size], "clip mlp")?;
+        let inner =
+            queue.tensor(hidden.dtype(), &[hidden.shape()[0], config.intermediate_size], "clip mlp")?;
         run.linear(self.fc1, normal.view(), Some(config.activation()), None, inner.view())?;
         run.linear(self.fc2, inner.view(), None, Some(hidden.view()), hidden.view())
     }

@@ -42,7 +42,13 @@ impl Clip {
     /// # Errors
     /// [`Error::Length`] for no ids or more than there are positions, [`Error::Id`] for one that is not in the table,
     /// [`Error::Pager`] or [`Error::Checkpoint`] for a missing or misshapen tensor.
-    pub fn new(config: Config, checkpoint: &Checkpoint, dtype: DType, ids: &[u32], units: &mut Units) -> Result<Self> {
+    pub fn new(
+        config: Config,
+        checkpoint: &Checkpoint,
+        dtype: DType,
+        ids: &[u32],
+        units: &mut Units,
+    ) -> Result<Self> {
         let longest = config.max_position_embeddings;
         if ids.is_empty() || ids.len() > longest {
             return Err(Error::Length { got: ids.len(), longest });

@@ -79,7 +79,12 @@ impl Config {
             ("d_ff", self.d_ff, 1, "1 or more"),
             ("num_heads", self.num_heads, 1, "1 or more"),
             ("relative_attention_num_buckets", self.relative_attention_num_buckets, 4, "4 or more"),
-            ("relative_attention_max_distance", self.relative_attention_max_distance, exact + 1, "above num_buckets / 4"),
+            (
+                "relative_attention_max_distance",
+                self.relative_attention_max_distance,
+                exact + 1,
+                "above num_buckets / 4",
+            ),
         ];
         match sizes.into_iter().find(|(_, got, least, _)| got < least) {
             Some((name, got, _, needs)) => Err(Error::Config { name, got: got.to_string(), needs }),
@@ -125,8 +130,14 @@ mod tests {
     fn impossible_sizes_are_refused_by_name() {
         let gated = r#""feed_forward_proj": "gated-gelu""#;
         check_refused(&format!(r#""num_heads": 0, {gated}"#), "num_heads is 0");
-        check_refused(&format!(r#""num_heads": 1, "relative_attention_num_buckets": 3, {gated}"#), "num_buckets is 3");
-        check_refused(&format!(r#""num_heads": 1, "relative_attention_max_distance": 8, {gated}"#), "max_distance is 8");
+        check_refused(
+            &format!(r#""num_heads": 1, "relative_attention_num_buckets": 3, {gated}"#),
+            "num_buckets is 3",
+        );
+        check_refused(
+            &format!(r#""num_heads": 1, "relative_attention_max_distance": 8, {gated}"#),
+            "max_distance is 8",
+        );
     }
 
     #[test]

@@ -34,7 +34,13 @@ impl T5 {
     /// # Errors
     /// [`Error::Length`] for no ids, [`Error::Id`] for one that is not in the table, [`Error::Pager`] or [`Error::Checkpoint`] for
     /// a missing or misshapen tensor.
-    pub fn new(config: Config, checkpoint: &Checkpoint, dtype: DType, ids: &[u32], units: &mut Units) -> Result<Self> {
+    pub fn new(
+        config: Config,
+        checkpoint: &Checkpoint,
+        dtype: DType,
+        ids: &[u32],
+        units: &mut Units,
+    ) -> Result<Self> {
         if ids.is_empty() {
             return Err(Error::Length { got: 0, longest: usize::MAX });
         }
@@ -46,8 +52,9 @@ impl T5 {
             "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
             &[config.relative_attention_num_buckets, config.num_heads],
         )?;
-        let blocks =
-            (0..config.num_layers).map(|index| Block::new(&config, index, &mut registry)).collect::<Result<_>>()?;
+        let blocks = (0..config.num_layers)
+            .map(|index| Block::new(&config, index, &mut registry))
+            .collect::<Result<_>>()?;
         let final_norm = registry.single("encoder.final_layer_norm.weight", &[config.d_model])?;
         Ok(Self { config, dtype, tokens: ids.len(), embedding, bias, blocks, final_norm })
     }
@@ -57,7 +64,8 @@ impl T5 {
     /// # Errors
     /// [`Error::Pager`] or [`Error::Ops`]: no memory, or a device that fails.
     pub fn forward<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>) -> Result<Tensor<B>> {
-        let hidden = self.fetch(self.embedding, &[self.tokens, self.config.d_model], "t5 hidden", queue, pager)?;
+        let hidden =
+            self.fetch(self.embedding, &[self.tokens, self.config.d_model], "t5 hidden", queue, pager)?;
         // Every block's attention reads the table: a few kilobytes, kept, so that the weights' cycle stays one straight run.
         let buckets = [self.config.relative_attention_num_buckets, self.config.num_heads];
         let bias = self.fetch(self.bias, &buckets, "t5 position bias", queue, pager)?;

@@ -1,32 +1,44 @@
-use std::path::Path;
+//! Text to ids.
+//!
+//! Normalizers, pre-tokenizers and the search for special tokens are those of the `tokenizers` crate. Its two *models* are not used: they
+//! make an owned string and several map entries of every piece (T5: 71 ms and 31 MB for the 32100 pieces of the bundled
+//! model, CLIP: 68 ms and 15 MB), which is most of what a process that draws one small picture would do. [`Bpe`] and
+//! [`Unigram`] do the same work on tables that borrow the file's text and live for one call. `tests/tokens.rs` holds the ids against those of transformers.
 
-use crate::{Error, Result};
+mod bpe;
+mod clip;
+mod file;
+mod split;
+mod t5;
+mod unigram;
 
-/// CLIP's tokenizer (skeleton).
-#[derive(Debug)]
-pub struct ClipTokenizer;
-/// T5's tokenizer (skeleton).
-#[derive(Debug)]
-pub struct T5Tokenizer;
+pub use clip::ClipTokenizer;
+pub use t5::T5Tokenizer;
 
-impl ClipTokenizer {
-    /// From a folder.
-    pub fn open(_folder: &Path) -> Result<Self> {
-        Err(Error::Tokenizer("not yet".to_owned()))
-    }
-    /// Ids, as many as the tokenizer's `model_max_length` (77): BOS, text, EOS, padding.
-    pub fn encode(&self, _text: &str, _length: usize) -> Result<Vec<u32>> {
-        Err(Error::Tokenizer("not yet".to_owned()))
-    }
+use bpe::Bpe;
+use split::{Splitter, Subwords};
+use unigram::Unigram;
+
+/// `ids` of a text, cut or padded to `length` ids, the last of which, before the padding, is `end`.
+fn fit(mut ids: Vec<u32>, length: usize, end: u32, padding: u32) -> Vec<u32> {
+    ids.truncate(length.saturating_sub(1));
+    ids.push(end);
+    ids.resize(length, padding);
+    ids
 }
 
-impl T5Tokenizer {
-    /// From a folder.
-    pub fn open(_folder: &Path) -> Result<Self> {
-        Err(Error::Tokenizer("not yet".to_owned()))
+#[cfg(test)]
+mod tests {
+    use super::fit;
+
+    #[test]
+    fn text_is_ended_and_padded() {
+        assert_eq!(fit(vec![5, 6], 5, 1, 0), [5, 6, 1, 0, 0]);
     }
-    /// `length` ids: text, EOS, padding.
-    pub fn encode(&self, _text: &str, _length: usize) -> Result<Vec<u32>> {
-        Err(Error::Tokenizer("not yet".to_owned()))
+
+    #[test]
+    fn long_text_keeps_its_end() {
+        assert_eq!(fit(vec![5, 6, 7, 8], 3, 1, 0), [5, 6, 1]);
+        assert_eq!(fit(vec![5, 6], 3, 1, 0), [5, 6, 1]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
-use lighterage_checkpoint::{Checkpoint, Unmodified};
+use lighterage_checkpoint::{Checkpoint, NewTensor, Unmodified, write};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
@@ -15,7 +15,7 @@ use lighterage_vae::{Config, Decoder, Encoder, Tiling, Values};
 
 /// A queue on a host device of its own.
 pub fn queue(threads: usize) -> Queue<Host> {
-    let host = Host::new(&HostConfig { threads, ..HostConfig::default() }).unwrap();
+    let host = Host::new(HostConfig { threads, ..HostConfig::default() }).unwrap();
     let device = Device::new(host, Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 29 };
@@ -43,7 +43,13 @@ impl How {
 }
 
 /// The picture of a channels-last latent, channels-last.
-pub fn decode(config: &Config, weights: &Checkpoint, latent: &[f32], shape: [usize; 3], how: How) -> Vec<f32> {
+pub fn decode(
+    config: &Config,
+    weights: &Checkpoint,
+    latent: &[f32],
+    shape: [usize; 3],
+    how: How,
+) -> Vec<f32> {
     let queue = queue(how.threads);
     let mut units = Units::default();
     let decoder = Decoder::new(config.clone(), weights, how.dtype, &mut units).unwrap();
@@ -74,11 +80,45 @@ pub fn upload(queue: &Queue<Host>, values: &[f32], shape: [usize; 3], dtype: DTy
 /// The values of a tensor, bf16 or f32.
 pub fn values(queue: &Queue<Host>, tensor: &Tensor<Host>) -> Vec<f32> {
     match tensor.dtype() {
-        DType::Bf16 => queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect(),
+        DType::Bf16 => {
+            queue.read::<bf16>(tensor.view()).unwrap().unwrap().into_iter().map(bf16::to_f32).collect()
+        }
         _ => queue.read::<f32>(tensor.view()).unwrap().unwrap(),
     }
 }
 
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// The bytes of a tensor to write.
+pub struct Plain {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// Every tensor of a checkpoint.
+pub fn plain(source: &Checkpoint) -> Vec<Plain> {
+    let one = |tensor: &lighterage_checkpoint::Tensor| Plain {
+        name: tensor.name().to_owned(),
+        dtype: tensor.dtype(),
+        shape: tensor.shape().to_vec(),
+        bytes: tensor.bytes().to_vec(),
+    };
+    source.tensors().map(one).collect()
+}
+
+/// A checkpoint of these tensors; the folder must outlive its use.
+pub fn written(tensors: &[Plain]) -> (tempfile::TempDir, Checkpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let new = |plain| {
+        let Plain { name, dtype, shape, bytes }: &Plain = plain;
+        NewTensor { name, dtype: *dtype, shape, bytes }
+    };
+    write(&path, &tensors.iter().map(new).collect::<Vec<_>>()).unwrap();
+    let checkpoint = open(&path);
+    (folder, checkpoint)
 }

@@ -84,7 +84,10 @@ fn id(stored: &Stored, index: usize, number: Number) -> Result<u32> {
     };
     value.ok_or_else(|| {
         let (file, name) = (stored.path().display(), stored.name());
-        Failure::Refused(format!("{file}: tensor {name:?} has {} at element {index}, which is no token id", number.real()))
+        Failure::Refused(format!(
+            "{file}: tensor {name:?} has {} at element {index}, which is no token id",
+            number.real()
+        ))
     })
 }
 

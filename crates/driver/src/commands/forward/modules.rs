@@ -43,7 +43,12 @@ impl Output {
     }
 }
 
-pub(super) fn run<B: Backend>(module: Module, dir: &Path, dtype: DType, queue: &Queue<B>) -> Result<Vec<Output>> {
+pub(super) fn run<B: Backend>(
+    module: Module,
+    dir: &Path,
+    dtype: DType,
+    queue: &Queue<B>,
+) -> Result<Vec<Output>> {
     let run = Run { folder: Folder::open(dir)?, dtype, queue };
     match module {
         Module::Flux => run.flux(),
@@ -89,9 +94,14 @@ impl<B: Backend> Run<'_, B> {
     fn clip(&self) -> Result<Vec<Output>> {
         let mut units = Units::default();
         let config = clip::Config::open(&self.folder.config)?;
-        let model = clip::Clip::new(config, &self.folder.weights, self.dtype, &self.folder.ids()?, &mut units)?;
+        let model =
+            clip::Clip::new(config, &self.folder.weights, self.dtype, &self.folder.ids()?, &mut units)?;
         let output = model.forward(self.queue, &self.pager(units)?)?;
-        let pooled = Output { name: "pooler_output".to_owned(), shape: output.pooled.shape().to_vec(), values: read(&output.pooled, self.queue)? };
+        let pooled = Output {
+            name: "pooler_output".to_owned(),
+            shape: output.pooled.shape().to_vec(),
+            values: read(&output.pooled, self.queue)?,
+        };
         Ok(vec![Output::read("last_hidden_state", &output.last_hidden_state, self.queue)?, pooled])
     }
 
@@ -104,7 +114,8 @@ impl<B: Backend> Run<'_, B> {
         let tiling = vae::Tiling::choose(height, width, factor, None)?;
         let moments = model.encode(self.queue, &self.pager(units)?, picture.view(), tiling)?;
         let values = moments.read(self.queue)?;
-        let (mean, log_variance) = values.map(|values| (values.mean, values.log_variance)).unwrap_or_default();
+        let (mean, log_variance) =
+            values.map(|values| (values.mean, values.log_variance)).unwrap_or_default();
         let shape = moments.shape();
         Ok(vec![
             Output::picture("moments.mean", &mean, shape),

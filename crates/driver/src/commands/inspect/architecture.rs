@@ -39,7 +39,9 @@ pub(super) fn of(checkpoint: &Checkpoint, path: &Path) -> String {
 
 fn marked(checkpoint: &Checkpoint) -> Option<&'static str> {
     let has = |mark: &str| {
-        checkpoint.tensors().any(|tensor| tensor.name() == mark || (mark.len() > 8 && tensor.name().contains(mark)))
+        checkpoint
+            .tensors()
+            .any(|tensor| tensor.name() == mark || (mark.len() > 8 && tensor.name().contains(mark)))
     };
     MARKS.iter().find(|(mark, _)| has(mark)).map(|(_, what)| *what)
 }

@@ -26,8 +26,17 @@ impl Block {
             Some((first, last)) if first == last => (format!("{}.{first}", self.name), 1),
             Some((first, last)) => (format!("{}.{first}-{last}", self.name), last - first + 1),
         };
-        let times = if count > 1 { format!("{count} x {} bytes", self.bytes) } else { format!("{} bytes", self.bytes) };
-        vec![format!("    {name}"), format!("{} tensors", self.tensors), times, Size(self.bytes * count).to_string()]
+        let times = if count > 1 {
+            format!("{count} x {} bytes", self.bytes)
+        } else {
+            format!("{} bytes", self.bytes)
+        };
+        vec![
+            format!("    {name}"),
+            format!("{} tensors", self.tensors),
+            times,
+            Size(self.bytes * count).to_string(),
+        ]
     }
 }
 
@@ -66,7 +75,9 @@ fn block_of(name: &str) -> (&str, Option<u64>) {
 fn join(mut list: Vec<Block>, block: Block) -> Vec<Block> {
     match (list.last_mut(), block.numbers) {
         (Some(Block { name, numbers: Some((_, last)), tensors, bytes }), Some((number, _)))
-            if *name == block.name && *last + 1 == number && (*tensors, *bytes) == (block.tensors, block.bytes) =>
+            if *name == block.name
+                && *last + 1 == number
+                && (*tensors, *bytes) == (block.tensors, block.bytes) =>
         {
             *last = number;
         }
@@ -95,7 +106,8 @@ mod tests {
 
     #[test]
     fn equal_neighbours_are_counted_together() {
-        let block = |number, bytes| Block { name: "b".into(), numbers: Some((number, number)), tensors: 2, bytes };
+        let block =
+            |number, bytes| Block { name: "b".into(), numbers: Some((number, number)), tensors: 2, bytes };
         let joined = [block(0, 8), block(1, 8), block(2, 9), block(4, 9)].into_iter().fold(Vec::new(), join);
         let numbers: Vec<_> = joined.iter().map(|block| block.numbers).collect();
         assert_eq!(numbers, [Some((0, 1)), Some((2, 2)), Some((4, 4))]);

@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+
+use lighterage_checkpoint::{NewTensor, write};
+use lighterage_device::{Backend, Device};
+use lighterage_pipeline::{Latents, Trajectory};
+use lighterage_shape::DType;
+
+use crate::device::{DeviceArguments, Precision, Work};
+use crate::failure::Result;
+use crate::progress::Progress;
+use crate::size::Size;
+use crate::{interrupt, mapping, output};
+
+/// Run the bare denoising loop on given tensors.
+///
+/// Writes `latents.0`, `latents.1` and so on, f32 [1, tokens, channels]: the latents after each step. The budget (--vram) may be smaller
+/// than the weights; the values do not depend on it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+DIR holds transformer/ (config.json and weights), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds) and run.json (steps,
+latent_height and latent_width in tokens, guidance).
+
+Example:
+  lighterage denoise --dir tests/golden/loop-tiny --out latents.safetensors
+  lighterage compare latents.safetensors tests/golden/loop-tiny/expected.safetensors --tolerance 1e-4")]
+pub(crate) struct Arguments {
+    /// The folder with the model, inputs and settings.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Element type of weights and activations.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    dtype: Precision,
+    /// The safetensors file to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    output::check(&arguments.out)?;
+    interrupt::install()?;
+    let trajectory = Trajectory::open(&arguments.dir, mapping::promise(), DType::from(arguments.dtype))?;
+    let latents = arguments.device.run(Denoise(&trajectory))?;
+    let Some(steps) = &latents.steps else { return Ok(()) };
+    let named: Vec<(String, Vec<u8>)> =
+        steps.iter().enumerate().map(|(step, values)| named(step, values)).collect();
+    let tensors: Vec<_> = named
+        .iter()
+        .map(|(name, bytes)| NewTensor { name, dtype: DType::F32, shape: &latents.shape, bytes })
+        .collect();
+    write(&arguments.out, &tensors)?;
+    Ok(())
+}
+
+fn named(step: usize, values: &[f32]) -> (String, Vec<u8>) {
+    (format!("latents.{step}"), values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+struct Denoise<'a>(&'a Trajectory);
+
+impl Work for Denoise<'_> {
+    type Output = Latents;
+
+    fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
+        let forecast = self.0.survey(device.info().page_bytes)?.within(device.ledger().cap_bytes())?;
+        let mut progress = Progress::new(device.ledger());
+        let latents = self.0.run(device, &forecast, &mut progress)?;
+        drop(progress);
+        let report = &latents.report;
+        let (peak, cap) = (Size(report.peak_bytes), Size(report.cap_bytes));
+        output::note(&format!("peak {peak} of {cap}, {:.4} s/step", report.seconds_per_step()));
+        Ok(latents)
+    }
+}

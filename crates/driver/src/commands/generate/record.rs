@@ -1,0 +1,107 @@
+use std::path::PathBuf;
+
+use lighterage_pager::Plan;
+use lighterage_pipeline::{Forecast, Phase, PhaseForecast, PhaseReport, Picture};
+use serde::Serialize;
+
+/// The plan of a run, as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct Planned {
+    budget_bytes: u64,
+    /// The smallest budget that would do.
+    minimum_bytes: u64,
+    /// The budget from which on nothing is streamed.
+    maximum_bytes: u64,
+    peak_bytes: u64,
+    phases: Vec<PlannedPhase>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedPhase {
+    phase: String,
+    activations_bytes: u64,
+    resident_bytes: u64,
+    ring_bytes: u64,
+    streamed_bytes_per_cycle: u64,
+    peak_bytes: u64,
+}
+
+impl Planned {
+    pub(super) fn new(forecast: &Forecast, maximum_bytes: u64) -> Self {
+        Self {
+            budget_bytes: forecast.budget_bytes,
+            minimum_bytes: forecast.minimum_bytes,
+            maximum_bytes,
+            peak_bytes: forecast.peak_bytes(),
+            phases: forecast.phases.iter().map(PlannedPhase::new).collect(),
+        }
+    }
+}
+
+impl PlannedPhase {
+    fn new(planned: &PhaseForecast) -> Self {
+        Self {
+            phase: planned.phase.to_string(),
+            activations_bytes: planned.activations_bytes,
+            resident_bytes: planned.plan.resident_bytes(),
+            ring_bytes: planned.plan.ring_bytes(),
+            streamed_bytes_per_cycle: planned.plan.streamed_bytes(),
+            peak_bytes: planned.peak_bytes(),
+        }
+    }
+}
+
+/// What a picture took, as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct Record {
+    output: PathBuf,
+    seed: u64,
+    width: usize,
+    height: usize,
+    steps: usize,
+    cap_bytes: u64,
+    peak_bytes: u64,
+    planned_peak_bytes: u64,
+    seconds: f64,
+    seconds_per_step: f64,
+    phases: Vec<RanPhase>,
+}
+
+#[derive(Debug, Serialize)]
+struct RanPhase {
+    phase: String,
+    seconds: f64,
+    activations_bytes: u64,
+    copied_bytes: u64,
+}
+
+impl Record {
+    pub(super) fn new(output: PathBuf, seed: u64, picture: &Picture, forecast: &Forecast) -> Self {
+        let report = &picture.report;
+        Self {
+            output,
+            seed,
+            width: picture.width,
+            height: picture.height,
+            steps: report.steps,
+            cap_bytes: report.cap_bytes,
+            peak_bytes: report.peak_bytes,
+            planned_peak_bytes: forecast.peak_bytes(),
+            seconds: report.seconds(),
+            seconds_per_step: report.seconds_per_step(),
+            phases: report.phases.iter().map(RanPhase::new).collect(),
+        }
+    }
+}
+
+impl RanPhase {
+    fn new(report: &PhaseReport) -> Self {
+        let PhaseReport { phase, seconds, activations_bytes, copied_bytes } = *report;
+        Self { phase: phase.to_string(), seconds, activations_bytes, copied_bytes }
+    }
+}
+
+/// The plan of the loop.
+pub(super) fn denoise(forecast: &Forecast) -> Option<&Plan> {
+    forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise).map(|planned| &planned.plan)
+}

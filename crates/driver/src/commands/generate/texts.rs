@@ -1,0 +1,62 @@
+use std::path::Path;
+
+use lighterage_pipeline::{Noise, Options, Spacing};
+
+use crate::model_path;
+use crate::picture_file::Text;
+
+const SOFTWARE: &str = concat!("lighterage ", env!("CARGO_PKG_VERSION"));
+
+/// The text chunks of a picture: all that is needed to make it again, and nothing that does not change it.
+///
+/// `parameters` is the one line that the tools of the ecosystem write and read (AUTOMATIC1111's web UI; "Distilled CFG Scale" is Forge's
+/// name for the guidance that a FLUX model is told). The others are ours; they begin with capitals, as the PNG specification's own do,
+/// since a lower-case `prompt` is taken for a workflow in JSON by other tools.
+pub(super) fn of(options: &Options, model: &Path) -> Vec<Text> {
+    let size = format!("{}x{}", options.width, options.height);
+    let model = model_name(model);
+    let (schedule, noise) = (schedule(options.spacing), noise(options.noise));
+    let Options { prompt, seed, steps, guidance, dtype, .. } = options;
+    let parameters = format!(
+        "{prompt}\nSteps: {steps}, Sampler: Euler, Schedule type: {schedule}, CFG scale: 1, Distilled CFG Scale: {guidance}, \
+         Seed: {seed}, Size: {size}, Model: {model}, RNG: {noise}, Version: {SOFTWARE}"
+    );
+    let mut texts = vec![
+        ("parameters", parameters),
+        ("Prompt", prompt.clone()),
+        ("Seed", seed.to_string()),
+        ("Steps", steps.to_string()),
+        ("Guidance", guidance.to_string()),
+        ("Size", size),
+        ("Model", model),
+        ("Schedule", schedule.to_owned()),
+        ("Noise", noise.to_owned()),
+        ("Dtype", dtype.name().to_ascii_lowercase()),
+        ("Software", SOFTWARE.to_owned()),
+    ];
+    texts.extend(options.vae_tile.map(|pixels| ("Tile", pixels.to_string())));
+    texts
+}
+
+/// The folder's name; of the bundled one, which is called `base`, a bit more.
+fn model_name(path: &Path) -> String {
+    if path == model_path::bundled() {
+        return "lighterage demo".to_owned();
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+const fn schedule(spacing: Spacing) -> &'static str {
+    match spacing {
+        Spacing::Diffusers => "diffusers",
+        Spacing::DiffSynth => "diffsynth",
+    }
+}
+
+const fn noise(noise: Noise) -> &'static str {
+    match noise {
+        Noise::Cpu => "cpu",
+        Noise::Cuda(_) => "cuda",
+    }
+}

@@ -1,0 +1,81 @@
+use crate::{Scratch, golden, lighterage};
+
+/// The outputs of a reference case, within its tolerance in f32.
+#[track_caller]
+fn check(module: &str, case: &str, tolerance: &str) {
+    let scratch = Scratch::new();
+    let out = scratch.text("out.safetensors");
+    lighterage(&["forward", "--module", module, "--dir", &golden(case), "--out", &out]).check(0, &["peak"]);
+    let expected = golden(&format!("{case}/expected.safetensors"));
+    lighterage(&["compare", &out, &expected, "--common", "--tolerance", tolerance]).check(0, &["ok  "]);
+    assert_eq!(scratch.names(), ["out.safetensors"]);
+}
+
+// Tolerances of the reference cases, tests/golden/make_golden.py.
+
+#[test]
+fn flux_cases() {
+    for case in ["flux-dev-tiny", "flux-schnell-tiny", "flux-controlled-tiny"] {
+        check("flux", case, "1e-5");
+    }
+}
+
+#[test]
+fn infusenet_cases() {
+    for case in ["infusenet-tiny", "controlnet-single-tiny"] {
+        check("infusenet", case, "1e-5");
+    }
+}
+
+#[test]
+fn text_cases() {
+    check("clip", "clip-tiny", "1e-5");
+    check("clip", "clip-legacy-eos-tiny", "1e-5");
+    check("t5", "t5-tiny", "3e-5");
+}
+
+#[test]
+fn vae_cases() {
+    check("vae-encode", "vae-tiny", "1e-5");
+    check("vae-decode", "vae-tiny", "1e-5");
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let scratch = Scratch::new();
+    let run = |name: &str, threads: &str| {
+        let out = scratch.text(name);
+        let dir = golden("flux-dev-tiny");
+        let options = ["--dtype", "bf16", "--threads", threads];
+        lighterage(&[&["forward", "--module", "flux", "--dir", &dir, "--out", &out], &options[..]].concat())
+            .check(0, &[]);
+        std::fs::read(out).unwrap()
+    };
+    assert_eq!(run("one", "1"), run("three", "3"));
+}
+
+#[test]
+fn sim_shows_the_peak_and_writes_nothing() {
+    let scratch = Scratch::new();
+    let (dir, out) = (golden("flux-dev-tiny"), scratch.text("out"));
+    lighterage(&["forward", "--module", "flux", "--dir", &dir, "--out", &out, "--device", "sim"])
+        .check(0, &["peak"]);
+    assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn failures_write_nothing() {
+    let scratch = Scratch::new();
+    let out = scratch.text("out");
+    let dir = golden("flux-dev-tiny");
+    let run = |module: &str, dir: &str, options: &[&str]| {
+        lighterage(&[&["forward", "--module", module, "--dir", dir, "--out", &out], options].concat())
+    };
+    run("t5", &dir, &[]).check_failed(&["flux-dev-tiny/config.json", "d_model"]);
+    run("flux", &golden("t5-tiny"), &[]).check_failed(&["t5-tiny/config.json"]);
+    run("flux", &scratch.text("none"), &[]).check_failed(&["none/model.safetensors", "No such file"]);
+    run("flux", &dir, &["--vram", "64KiB"]).check_failed(&["65536"]);
+    lighterage(&["forward", "--module", "flux", "--dir", &dir, "--out", "/no/such/folder/x"])
+        .check_failed(&["/no/such/folder"]);
+    assert!(scratch.names().is_empty());
+}

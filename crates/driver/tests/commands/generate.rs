@@ -1,0 +1,164 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::{Run, Scratch, golden, lighterage};
+
+const PROMPT: &str = "red heart, noto style, white background";
+
+fn generate(options: &[&str]) -> Run {
+    lighterage(&[&["generate", "--prompt", PROMPT, "--seed", "0"], options].concat())
+}
+
+/// Width, height, pixels and texts of a PNG.
+fn read_png(path: &std::path::Path) -> (u32, u32, Vec<u8>, Vec<(String, String)>) {
+    let file = BufReader::new(std::fs::File::open(path).unwrap());
+    let mut reader = png::Decoder::new(file).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    let info = reader.info();
+    let plain = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let utf8 = info.utf8_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().unwrap()));
+    (info.width, info.height, pixels, plain.chain(utf8).collect())
+}
+
+#[test]
+fn the_demo_picture_is_the_references() {
+    let scratch = Scratch::new();
+    let (out, latents) = (scratch.text("heart.png"), scratch.text("latents.safetensors"));
+    generate(&["-o", &out, "--dtype", "f32", "--save-latents", &latents])
+        .check(0, &["step 20/20", "s/step", "peak"]);
+    let expected = golden("demo/0.safetensors");
+    // The bound that the project sets itself for whole pictures in f32: 20 steps, each within 1e-4 of the reference's.
+    lighterage(&["compare", &latents, &expected, "--pair", "latents=latents.f32", "--tolerance", "1e-3"])
+        .check(0, &[]);
+    let (width, height, pixels, texts) = read_png(&scratch.path("heart.png"));
+    assert_eq!((width, height, pixels.len()), (64, 64, 64 * 64 * 3));
+    let text = |key: &str| texts.iter().find(|(found, _)| found == key).map(|(_, text)| text.as_str());
+    assert_eq!(text("Prompt"), Some(PROMPT));
+    assert_eq!((text("Seed"), text("Steps"), text("Guidance")), (Some("0"), Some("20"), Some("2.5")));
+    assert_eq!(
+        (text("Size"), text("Dtype"), text("Model")),
+        (Some("64x64"), Some("f32"), Some("lighterage demo"))
+    );
+    assert_eq!((text("Schedule"), text("Noise")), (Some("diffusers"), Some("cpu")));
+    let parameters = text("parameters").unwrap();
+    assert!(parameters.starts_with(&format!("{PROMPT}\nSteps: 20, Sampler: Euler")), "{parameters}");
+}
+
+#[test]
+fn the_same_bytes_at_every_budget_and_thread_count() {
+    let scratch = Scratch::new();
+    let run = |name: &str, options: &[&str]| {
+        let out = scratch.text(name);
+        generate(&[&["-o", &out, "--steps", "3"], options].concat()).check(0, &[]);
+        std::fs::read(out).unwrap()
+    };
+    let whole = run("whole.png", &[]);
+    let planned = generate(&["--dry-run", "--json"]).check(0, &[]).stdout;
+    let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
+    let (minimum, maximum) =
+        (planned["minimum_bytes"].as_u64().unwrap(), planned["maximum_bytes"].as_u64().unwrap());
+    assert!(minimum < maximum, "{minimum} {maximum}");
+    for (budget, threads) in [(minimum, "1"), (minimum.midpoint(maximum), "3"), (maximum, "2")] {
+        let options = ["--vram", &budget.to_string(), "--threads", threads];
+        assert!(run("budget.png", &options) == whole, "budget {budget}, {threads} threads");
+    }
+}
+
+#[test]
+fn a_budget_below_the_minimum_is_refused_with_the_numbers() {
+    let scratch = Scratch::new();
+    let out = scratch.text("out.png");
+    let planned = generate(&["--dry-run", "--json"]).check(0, &[]).stdout;
+    let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
+    let minimum = planned["minimum_bytes"].as_u64().unwrap();
+    let words =
+        [format!("a budget of {} bytes is 1 bytes too small", minimum - 1), format!("needs {minimum} bytes")];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    generate(&["-o", &out, "--vram", &(minimum - 1).to_string()]).check_failed(&words);
+    generate(&["-o", &out, "--vram", "0"]).check_failed(&["a budget of 0 bytes", "largest reason"]);
+    assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn several_seeds_make_numbered_pictures() {
+    let scratch = Scratch::new();
+    let out = scratch.text("p.png");
+    let json =
+        lighterage(&["generate", "--prompt", "", "--seed", "3,4", "--steps", "1", "-o", &out, "--json"])
+            .check(0, &[]);
+    assert_eq!(scratch.names(), ["p-1.png", "p-2.png"]);
+    assert_ne!(
+        std::fs::read(scratch.path("p-1.png")).unwrap(),
+        std::fs::read(scratch.path("p-2.png")).unwrap()
+    );
+    let records: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&records[0]["seed"], &records[1]["seed"]), (&3.into(), &4.into()));
+    assert!(records[1]["peak_bytes"].as_u64() <= records[1]["cap_bytes"].as_u64());
+}
+
+#[test]
+fn a_drawn_seed_is_shown_and_makes_the_picture_again() {
+    let scratch = Scratch::new();
+    let (first, second) = (scratch.text("first.png"), scratch.text("second.png"));
+    let shown =
+        lighterage(&["generate", "--prompt", "x", "--steps", "1", "-o", &first]).check(0, &["seed "]).stderr;
+    let seed = shown.lines().find_map(|line| line.strip_prefix("seed ")).unwrap();
+    lighterage(&["generate", "--prompt", "x", "--steps", "1", "-o", &second, "--seed", seed]).check(0, &[]);
+    assert_eq!(std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
+}
+
+#[test]
+fn prompts_of_any_language_are_kept() {
+    let scratch = Scratch::new();
+    let out = scratch.text("p.png");
+    let prompt = "赤い猫 😀 – \"quoted\"";
+    lighterage(&["generate", "--prompt", prompt, "--seed", "1", "--steps", "1", "-o", &out]).check(0, &[]);
+    let texts = read_png(&scratch.path("p.png")).3;
+    assert!(texts.contains(&("Prompt".to_owned(), prompt.to_owned())), "{texts:?}");
+}
+
+#[test]
+fn dry_runs_and_sim_write_nothing() {
+    let scratch = Scratch::new();
+    let out = scratch.text("p.png");
+    for options in [&["--dry-run"][..], &["--device", "sim"]] {
+        generate(&[&["-o", &out], options].concat())
+            .check(0, &["denoise", "smallest budget", "everything resident from"]);
+    }
+    assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn failures_leave_the_old_file() {
+    let scratch = Scratch::new();
+    let out = scratch.text("p.png");
+    std::fs::write(&out, "old").unwrap();
+    generate(&["-o", &out, "--vram", "1KiB"]).check_failed(&["too small"]);
+    generate(&["-o", &out, "--model", &scratch.text("none")]).check_failed(&["none/model_index.json"]);
+    generate(&["-o", &out, "--save-latents", "/no/such/folder/l"]).check_failed(&["/no/such/folder"]);
+    generate(&["-o", "/dev/null"]).check_failed(&["/dev/null", "regular file"]);
+    assert_eq!(std::fs::read(&out).unwrap(), b"old");
+    assert_eq!(scratch.names(), ["p.png"]);
+}
+
+#[test]
+fn interrupts_end_after_the_step_and_write_nothing() {
+    let scratch = Scratch::new();
+    let out = scratch.text("p.png");
+    // Far more work than the test waits for.
+    let arguments =
+        ["generate", "--prompt", "x", "--steps", "1000", "--width", "512", "--height", "512", "-o", &out];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lighterage"))
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("step 1/1000")));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert!(lines.any(|line| line.starts_with("error: stopped after step")));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(scratch.names().is_empty());
+}

@@ -1,0 +1,90 @@
+use crate::{Scratch, lighterage};
+
+/// Wrong arguments: exit code 2, these words, and nothing written.
+#[track_caller]
+fn check(arguments: &[&str], words: &[&str]) {
+    let scratch = Scratch::new();
+    let out = scratch.text("out");
+    let arguments: Vec<&str> =
+        arguments.iter().map(|argument| if *argument == "OUT" { &*out } else { argument }).collect();
+    lighterage(&arguments).check(2, words);
+    assert!(scratch.names().is_empty());
+}
+
+fn generate(option: &str, value: &str, words: &[&str]) {
+    check(&["generate", "--prompt", "x", "-o", "OUT", option, value], &[&[value, option], words].concat());
+}
+
+#[test]
+fn commands_and_options_that_do_not_exist() {
+    check(&[], &["Usage", "generate"]);
+    check(&["paint"], &["unrecognized subcommand 'paint'"]);
+    check(&["generate", "--prompt", "x", "--nonsense"], &["unexpected argument '--nonsense'"]);
+    check(&["generate", "-o", "OUT"], &["--prompt"]);
+    check(&["forward", "--module", "flux", "--out", "OUT"], &["--dir"]);
+    check(&["forward", "--module", "unet", "--dir", "x", "--out", "OUT"], &["unet", "flux", "vae-decode"]);
+    check(&["denoise", "--out", "OUT"], &["--dir"]);
+    check(&["compare", "a"], &["EXPECTED"]);
+    check(&["compare", "a", "b", "--tolerance", "-1"], &["--tolerance", "0 or more"]);
+    check(&["compare", "a", "b", "--tolerance", "NaN"], &["NaN", "0 or more"]);
+    check(&["compare", "a", "b", "--pair", "=x"], &["name is missing"]);
+    check(&["inspect"], &["PATH"]);
+}
+
+#[test]
+fn sizes_of_pictures_name_the_two_nearest() {
+    generate("--width", "1080", &["1072 and 1088"]);
+    generate("--height", "17", &["16 and 32"]);
+    generate("--height", "0", &["from 16 to 16384"]);
+    generate("--width", "99999999999999999999", &["from 16 to 16384"]);
+    generate("--width", "wide", &["multiple of 16"]);
+}
+
+#[test]
+fn numbers_out_of_range() {
+    generate("--steps", "0", &["1 to 1000"]);
+    generate("--steps", "1001", &["1 to 1000"]);
+    generate("--guidance", "inf", &["finite"]);
+    generate("--guidance", "NaN", &["finite"]);
+    generate("--seed", "x", &[]);
+    check(&["generate", "--prompt", "x", "-o", "OUT", "--seed", "1,-2"], &["--seed"]);
+    generate("--guidance", "-1", &["0 or more"]);
+    generate("--seed", "18446744073709551616", &[]);
+    generate("--threads", "100000", &["0 to 1024"]);
+    generate("--vae-tile", "12", &["multiple of 8"]);
+}
+
+#[test]
+fn sizes_of_memory() {
+    generate("--vram", "12XB", &["12GiB"]);
+    generate("--vram", "1e9", &["12GiB"]);
+    generate("--host-memory", "lots", &["12GiB"]);
+}
+
+#[test]
+fn names_that_are_not_known_show_those_that_are() {
+    generate("--device", "gpu", &["auto", "host", "sim"]);
+    generate("--isa", "sse9", &["portable", "avx2", "avx512bf16"]);
+    generate("--dtype", "f16", &["bf16", "f32"]);
+    generate("--schedule", "karras", &["diffusers", "diffsynth"]);
+    generate("--noise", "pink", &["cpu", "cuda"]);
+}
+
+#[test]
+fn help_teaches_every_command_with_an_example() {
+    let help = lighterage(&["--help"]).check(0, &["Examples:", "Exit codes", "12GiB"]).stdout;
+    for command in ["generate", "forward", "denoise", "compare", "inspect"] {
+        assert!(help.contains(command), "{help}");
+        lighterage(&[command, "--help"]).check(0, &["Example", &format!("lighterage {command}")]);
+    }
+    lighterage(&["--version"]).check(0, &["lighterage 0.1.0"]);
+}
+
+#[test]
+fn doctor_finds_the_bundled_model() {
+    let run = lighterage(&["doctor"]).check(0, &["host device", "memory", "demo model", "assets/demo/base"]);
+    assert!(!run.stdout.contains("PROBLEM"), "{}", run.stdout);
+    let json = lighterage(&["doctor", "--json"]).check(0, &[]).stdout;
+    let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(findings.as_array().unwrap().iter().all(|finding| finding["subject"].is_string()));
+}
