@@ -27,7 +27,13 @@ struct alignas(64) TensorMap {
 
 #else
 
+#include "../emu/barrier.hpp"
+#include "../emu/bulk.hpp"
+#include "../emu/copy_async.hpp"
 #include "../emu/device.hpp"
+#include "../emu/group.hpp"
+#include "../emu/matrix.hpp"
+#include "../emu/mbarrier.hpp"
 
 using emu::TensorMap;
 

@@ -1,6 +1,7 @@
 // The state of one running launch. One per operating system thread; kernels' threads are its fibres.
 #pragma once
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "clocks.hpp"
@@ -36,11 +37,28 @@ struct CopyAsync {
     Place place;
 };
 
+struct GroupProduct;
+
 /// Registers that an asynchronous product owns until it is waited for.
 struct BusyRegisters {
     const void* begin;
     const void* end;
-    u64 product;
+    const GroupProduct* product;
+    bool is_only_read;
+};
+
+struct BulkLoad {
+    TensorMap map;
+    u32 destination, slot, thread;
+    int32_t coordinates[5];
+    Place place;
+};
+
+struct BulkStore {
+    TensorMap map;
+    u32 source, thread, clock;
+    int32_t coordinates[5];
+    Place place;
 };
 
 struct Thread {
@@ -55,6 +73,8 @@ struct Thread {
     std::vector<CopyAsync> copies;
     std::vector<std::vector<CopyAsync>> copy_groups;
     std::vector<BusyRegisters> busy;
+    std::vector<BulkStore> stores;
+    std::vector<std::vector<BulkStore>> store_groups;
 };
 
 enum class Op : u32 { None, Syncwarp, Shuffle, Vote, MatrixLoad, MatrixStore, Product, Barrier, Group, Registers };
@@ -86,52 +106,35 @@ struct Barrier {
 };
 
 struct Mbarrier {
-    u32 offset;
-    u32 count;
-    u32 pending;
+    u32 address;
+    u32 count, pending;
     int64_t bytes_expected;
     u32 phase;
     bool is_fenced;
     Stamp initialised;
+    u32 initialiser;
+    Place place;
+    /// What those know who arrive in this phase, and who arrived in phases before.
     std::vector<u32> arriving, published;
-};
-
-struct BulkLoad {
-    TensorMap map;
-    u32 destination, mbarrier, thread;
-    int32_t coordinates[5];
-    Place place;
-};
-
-struct BulkStore {
-    TensorMap map;
-    u32 source, thread, clock;
-    int32_t coordinates[5];
-    Place place;
-    bool is_read;
 };
 
 /// One wgmma: 64 x n += 64 x 16 times 16 x n.
 struct GroupProduct {
     u64 a, b;
-    u32 n;
+    u32 n, clock;
     bool a_in_registers, a_transposed, b_transposed, accumulates;
-    float* accumulators[group_warps * warp_lanes];
-    const u32* a_registers[group_warps * warp_lanes];
-    u32 a_values[group_warps * warp_lanes][4];
-    u64 number;
-    u32 clock;
     Place place;
+    float* accumulators[group_warps * warp_lanes];
+    u32 a_values[group_warps * warp_lanes][4];
 };
 
+/// A warpgroup: the warps that have come to its next instruction, and its products under way.
 struct Group {
-    Op op = Op::None;
-    u32 kind = 0;
-    u32 warps_arrived = 0;
-    const void* operands[group_warps * warp_lanes];
-    u32 warps[group_warps];
-    std::vector<GroupProduct*> open;
-    std::deque<std::vector<GroupProduct*>> committed;
+    u32 warps_arrived = 0, first_thread = 0;
+    bool is_fenced = false;
+    const void* operands[group_warps * warp_lanes] = {};
+    std::vector<std::unique_ptr<GroupProduct>> open;
+    std::vector<std::vector<std::unique_ptr<GroupProduct>>> committed;
     std::vector<u32> known;
 };
 
@@ -171,9 +174,6 @@ struct Block {
     std::vector<Mbarrier> mbarriers;
     std::vector<Group> groups;
     std::deque<BulkLoad> loads;
-    std::vector<std::vector<BulkStore>> open_stores;
-    std::vector<std::deque<std::vector<BulkStore>>> store_groups;
-    u64 products = 0;
 
     bool checks() const { return launch.config.checks != 0; }
     bool is_late() const { return launch.config.mode == static_cast<u32>(Mode::Late); }
@@ -205,6 +205,6 @@ void do_bulk_load(size_t index);
 /// All threads have left: nothing asynchronous may be under way.
 void check_finished_block();
 /// Reports an access that falls into registers of a product in flight.
-void check_registers(const void* address, u32 bytes, Place place);
+void check_registers(const void* address, u32 bytes, bool is_write, Place place);
 
 }  // namespace emu

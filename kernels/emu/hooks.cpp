@@ -25,7 +25,7 @@ __attribute__((noinline)) void check(const void* address, u32 bytes, bool is_wri
     let_others_run(thread, place);
     const bool is_shared = b.shared.contains(address);
     if (!is_shared && b.stacks.contains(address)) {
-        if (!thread.busy.empty()) check_registers(address, bytes, place);
+        if (!thread.busy.empty()) check_registers(address, bytes, is_write, place);
         return;
     }
     if (is_aligned && reinterpret_cast<uintptr_t>(address) % bytes != 0) {

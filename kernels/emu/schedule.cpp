@@ -123,6 +123,8 @@ void reset(Thread& thread, u32 index) {
     thread.copies.clear();
     thread.copy_groups.clear();
     thread.busy.clear();
+    thread.stores.clear();
+    thread.store_groups.clear();
     thread.index = {index % size[0], index / size[0] % size[1], index / (size[0] * size[1])};
     thread.fibre = block->stacks.start(index, entry);
 }
@@ -135,7 +137,6 @@ void begin_block() {
     for (Barrier& barrier : b.barriers) barrier = Barrier{};
     b.mbarriers.clear();
     b.loads.clear();
-    b.products = 0;
     b.live = b.threads_count;
     b.running = 0;
     for (u32 t = 0; t < b.threads_count; t++) reset(b.threads[t], t);
@@ -145,9 +146,8 @@ void begin_block() {
         b.warps[w].meetings.clear();
         b.warps[w].registers = 0;
     }
-    b.groups.assign((b.warps.size() + group_warps - 1) / group_warps, Group{});
-    b.open_stores.assign(b.threads_count, {});
-    b.store_groups.assign(b.threads_count, {});
+    b.groups.clear();
+    b.groups.resize((b.warps.size() + group_warps - 1) / group_warps);
 }
 
 /// Runs one block to its end. False if it failed.

@@ -1,0 +1,6 @@
+//! The emulator and the kernels on it: results against the host reference, planted bugs that have to be found, clean kernels that
+//! must not be accused.
+
+mod buffer;
+mod rms_norm;
+mod runs;
