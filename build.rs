@@ -32,14 +32,21 @@ mod emulator {
     fn runtime() -> cc::Build {
         let mut build = cc::Build::new();
         // Line tables always: a failure names source lines. No contraction: the same bits on every machine.
-        build.cpp(true).std("c++20").opt_level(2).debug(true).flag("-ffp-contract=off").flag("-Wno-unknown-pragmas");
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(2)
+            .debug(true)
+            .flag("-ffp-contract=off")
+            .flag("-Wno-unknown-pragmas");
         build
     }
 
     fn kernels() -> cc::Build {
         let mut build = runtime();
-        // `-fsanitize=thread` calls a hook before every load and store; its own library is not linked, the runtime has the hooks.
-        build.flag("-fsanitize=thread").flag("-xc++");
+        // Each calls a hook, before every load and store or for a misaligned pointer; their own libraries are not linked, the runtime
+        // has the hooks.
+        build.flag("-fsanitize=thread").flag("-fsanitize=alignment").flag("-xc++");
         // One access in the source is one access here; a vector load made by the compiler would hide a misaligned one.
         build.flag("-fno-tree-vectorize").flag("-fno-strict-aliasing");
         build.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");

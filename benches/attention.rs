@@ -27,7 +27,9 @@ impl Case {
         let shape = [tokens, heads, head_dim];
         let count = tokens * heads * head_dim;
         let tensor = |seed| {
-            queue.upload_as(DType::Bf16, &common::values(seed, count, 1.0), &shape, "bench").expect("device memory")
+            queue
+                .upload_as(DType::Bf16, &common::values(seed, count, 1.0), &shape, "bench")
+                .expect("device memory")
         };
         Self {
             name: format!("attention_bf16/{heads}x{tokens}x{head_dim}"),
@@ -59,9 +61,13 @@ impl Case {
         let &[tokens, heads, head_dim] = self.out.shape() else { unreachable!("three dimensions") };
         for sample in 0..5 {
             let (query, head) = (sample * 7919 % tokens, sample % heads);
-            let row = |values: &[f64], token: usize| values[(token * heads + head) * head_dim..][..head_dim].to_vec();
+            let row = |values: &[f64], token: usize| {
+                values[(token * heads + head) * head_dim..][..head_dim].to_vec()
+            };
             let wanted = row(&q, query);
-            let score = |key| wanted.iter().zip(row(&k, key)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale());
+            let score = |key| {
+                wanted.iter().zip(row(&k, key)).map(|(q, k)| q * k).sum::<f64>() * f64::from(self.scale())
+            };
             let powers: Vec<f64> = (0..tokens).map(|key| score(key).exp()).collect();
             let sum: f64 = powers.iter().sum();
             let (mut error, mut norm) = (0.0, 0.0);
@@ -71,7 +77,12 @@ impl Case {
                 norm += expected * expected;
             }
             // The bound of the tests for few rows.
-            assert!((error / norm).sqrt() < 6e-3, "{}: row {query} of head {head} is off by {:e}", self.name, (error / norm).sqrt());
+            assert!(
+                (error / norm).sqrt() < 6e-3,
+                "{}: row {query} of head {head} is off by {:e}",
+                self.name,
+                (error / norm).sqrt()
+            );
         }
     }
 }
@@ -90,7 +101,9 @@ fn main() {
         let (group, size) = case.name.split_once('/').expect("two parts");
         let mut group = criterion.benchmark_group(group);
         group.throughput(Throughput::Elements(case.cost.flops as u64));
-        group.bench_function(BenchmarkId::from_parameter(size), |bencher| bencher.iter(|| case.launch(&queue)));
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            bencher.iter(|| case.launch(&queue))
+        });
     }
     criterion.final_summary();
 }

@@ -67,14 +67,21 @@ impl Case {
             }
         };
         let [x, weight, bias, out] = [&self.x, &self.weight, &self.bias, &self.out].map(read);
-        let (&[rows, inner], &[columns, _]) = (self.x.shape(), self.weight.shape()) else { unreachable!("matrices") };
+        let (&[rows, inner], &[columns, _]) = (self.x.shape(), self.weight.shape()) else {
+            unreachable!("matrices")
+        };
         for sample in 0..50 {
             let (row, column) = (sample * 7919 % rows, sample * 104_729 % columns);
             let pairs = x[row * inner..][..inner].iter().zip(&weight[column * inner..][..inner]);
-            let expected = f64::from(bias[column]) + pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
+            let expected =
+                f64::from(bias[column]) + pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>();
             let got = f64::from(out[row * columns + column]);
             // One rounding to bf16 is 2^-8 of the value; the f32 sum of 12288 terms of order 0.01 adds less than 1e-4.
-            assert!((got - expected).abs() <= expected.abs() / 250.0 + 1e-4, "{}: {got} at {row}, {column}, expected {expected}", self.name);
+            assert!(
+                (got - expected).abs() <= expected.abs() / 250.0 + 1e-4,
+                "{}: {got} at {row}, {column}, expected {expected}",
+                self.name
+            );
         }
     }
 }
@@ -94,7 +101,9 @@ fn main() {
             let (group, size) = case.name.split_once('/').expect("two parts");
             let mut group = criterion.benchmark_group(group);
             group.throughput(Throughput::Elements(case.cost.flops as u64));
-            group.bench_function(BenchmarkId::from_parameter(size), |bencher| bencher.iter(|| case.launch(&queue)));
+            group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+                bencher.iter(|| case.launch(&queue))
+            });
         }
     }
     criterion.final_summary();

@@ -12,7 +12,8 @@ const BYTES: u64 = 2 << 30;
 
 /// A queue on the host; `--threads N` of the command line, by default one thread for each core.
 pub fn queue() -> Queue<Host> {
-    let host = Host::new(HostConfig { threads: threads(), ..HostConfig::default() }).expect("the host is there");
+    let host =
+        Host::new(HostConfig { threads: threads(), ..HostConfig::default() }).expect("the host is there");
     let device = Device::new(host, Ledger::new(BYTES), Ledger::new(BYTES));
     let stream = device.stream(StreamKind::Compute).expect("a stream");
     let config = Config { purpose: Purpose::Activations, reserve_bytes: BYTES };

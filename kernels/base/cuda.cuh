@@ -18,7 +18,7 @@ using bf16 = __nv_bfloat16;
 
 /// Makes a kernel known by its name; the image needs nothing for that.
 #define KERNEL(name)
-#define KERNEL_AS(name, function)
+#define KERNEL_AS(name, ...)
 
 /// A tensor map as the driver encodes it: 128 opaque bytes.
 struct alignas(64) TensorMap {

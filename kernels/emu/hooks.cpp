@@ -1,13 +1,13 @@
-// Plain loads and stores. Kernels are compiled with -fsanitize=thread, which calls these before each access; they are linked in
-// place of the sanitizer's own runtime.
+// Plain loads and stores. Kernels are compiled with -fsanitize=thread, which calls these before each access, and with
+// -fsanitize=alignment, which calls one where a pointer is less aligned than its type; they are linked in place of the sanitizers' own runtimes.
 #include "block.hpp"
 
 namespace emu {
 namespace {
 
 /// A thread that makes so many accesses without meeting anybody lets others run; `spins_max` times in a row, it is stuck.
-constexpr u32 accesses_in_a_row_max = 1u << 22;
-constexpr u32 spins_max = 256;
+constexpr u32 accesses_in_a_row_max = 1u << 14;
+constexpr u32 spins_max = 64;
 
 void let_others_run(Thread& thread, Place place) {
     if ((++thread.accesses & (accesses_in_a_row_max - 1)) != 0) return;
@@ -40,6 +40,14 @@ __attribute__((noinline)) void check(const void* address, u32 bytes, bool is_wri
         b.global.access(address, bytes, actor, manner, place);
 }
 
+/// The alignment that the type has; the compiler splits a vector's load into its members', so the accesses do not show it.
+void fail_alignment(u8 alignment_log2, const void* address, Place place) {
+    if (block == nullptr) return;
+    const size_t alignment = size_t{1} << alignment_log2;
+    fail({Kind::Misaligned, block->running, place}, "a pointer to a type of alignment %zu is %zu bytes past a multiple of that", alignment,
+         reinterpret_cast<uintptr_t>(address) % alignment);
+}
+
 inline void hook(const void* address, u32 bytes, bool is_write, bool is_aligned, Place place) {
     if (block != nullptr && block->checks()) check(address, bytes, is_write, is_aligned, place);
 }
@@ -65,6 +73,18 @@ void __tsan_read_range(void* address, unsigned long bytes) {
 void __tsan_write_range(void* address, unsigned long bytes) {
     emu::hook(address, static_cast<emu::u32>(bytes), true, false, __builtin_return_address(0));
 }
+
+/// What the compiler tells: where, which type, its alignment as a power of two, and how it is used.
+struct TypeMismatch {
+    const char* file;
+    emu::u32 line, column;
+    const void* type;
+    emu::u8 alignment_log2, use;
+};
+void __ubsan_handle_type_mismatch_v1(const TypeMismatch* mismatch, uintptr_t address) {
+    emu::fail_alignment(mismatch->alignment_log2, reinterpret_cast<const void*>(address), __builtin_return_address(0));
+}
+
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

@@ -201,7 +201,9 @@ impl fmt::Display for Failure {
         let Some(place) = self.place else { return write!(f, "{kernel} cannot be launched: {}", self.text) };
         write!(f, "{kind:?} in {kernel}, block ({x}, {y}, {z}), thread {thread}, at {place}: {}", self.text)?;
         match self.other {
-            Some(Other { thread: Some(thread), place }) => write!(f, "; the other is thread {thread} at {place}"),
+            Some(Other { thread: Some(thread), place }) => {
+                write!(f, "; the other is thread {thread} at {place}")
+            }
             Some(Other { thread: None, place }) => write!(f, "; the other is at {place}"),
             None => Ok(()),
         }
@@ -341,7 +343,11 @@ impl RawFailure {
 }
 
 unsafe extern "C" {
-    fn lighterage_emu_launch(launch: *const RawLaunch, report: *mut Report, failure: *mut RawFailure) -> c_int;
+    fn lighterage_emu_launch(
+        launch: *const RawLaunch,
+        report: *mut Report,
+        failure: *mut RawFailure,
+    ) -> c_int;
     fn lighterage_emu_kernel(index: u32) -> *const c_char;
     fn lighterage_emu_describe(place: u64, text: *mut c_char, bytes: usize) -> usize;
 }

@@ -80,7 +80,7 @@ const char* waited_for(Wait wait) {
         const bool has_number = thread.wait == Wait::Barrier || thread.wait == Wait::Mbarrier;
         length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%sthread %u waits %s", kinds > 1 ? "; " : "", t,
                                                     waited_for(thread.wait)));
-        if (has_number) length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, " %u", thread.waits_for));
+        if (has_number) length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%s%u", thread.wait == Wait::Barrier ? " " : "", thread.waits_for));
     }
     const u32 other = kinds > 1 ? firsts[1] : nobody;
     fail({Kind::Deadlock, firsts[0], b.threads[firsts[0]].place, other, other == nobody ? nullptr : b.threads[other].place}, "no thread can go on: %s",

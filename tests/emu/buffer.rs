@@ -11,17 +11,17 @@ struct Line([bf16; 128]);
 const GUARD_LINES: usize = 1;
 
 /// `count` bf16 numbers, a NaN each until written, between guards that nobody may touch.
-pub struct Buffer {
+pub(crate) struct Buffer {
     lines: Vec<Line>,
     count: usize,
 }
 
 impl Buffer {
-    pub fn poisoned(count: usize) -> Self {
+    pub(crate) fn poisoned(count: usize) -> Self {
         Self { lines: vec![Line([bf16::NAN; 128]); count.div_ceil(128) + 2 * GUARD_LINES], count }
     }
 
-    pub fn of(values: &[f32]) -> Self {
+    pub(crate) fn of(values: &[f32]) -> Self {
         let mut buffer = Self::poisoned(values.len());
         for (index, value) in values.iter().enumerate() {
             *buffer.at(index) = bf16::from_f32(*value);
@@ -34,20 +34,23 @@ impl Buffer {
     }
 
     /// The address of element 0, for a kernel to write through.
-    pub fn address(&mut self) -> u64 {
+    pub(crate) fn address(&mut self) -> u64 {
         self.lines[GUARD_LINES..].as_mut_ptr().expose_provenance() as u64
     }
 
-    pub fn region(&mut self) -> Region {
+    pub(crate) fn region(&mut self) -> Region {
         Region { address: self.address(), bytes: self.count as u64 * 2 }
     }
 
     /// All elements; fails where a guard was touched.
-    pub fn values(&self) -> Vec<f32> {
+    pub(crate) fn values(&self) -> Vec<f32> {
         let all = || self.lines.iter().flat_map(|line| line.0);
         let first = GUARD_LINES * 128;
         let guards = all().take(first).chain(all().skip(first + self.count));
-        assert!(guards.clone().all(|guard| guard.to_bits() == bf16::NAN.to_bits()), "a guard was overwritten");
+        assert!(
+            guards.clone().all(|guard| guard.to_bits() == bf16::NAN.to_bits()),
+            "a guard was overwritten"
+        );
         all().skip(first).take(self.count).map(bf16::to_f32).collect()
     }
 }

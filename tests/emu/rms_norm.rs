@@ -44,7 +44,10 @@ fn check(rows: usize, columns: usize) {
         for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
             // The sums differ by their order only, 1e-6 relative: a bf16 rounding may fall the other way, before and after the weight.
             let bound = 2.0 * expected.abs() / 256.0;
-            assert!((got - expected).abs() <= bound, "{config:?}: element {index} is {got}, expected {expected}");
+            assert!(
+                (got - expected).abs() <= bound,
+                "{config:?}: element {index} is {got}, expected {expected}"
+            );
         }
     }
 }
@@ -71,7 +74,11 @@ fn on_emulator(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: e
     // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
     let report = unsafe { emu::launch("rms_norm_bf16", grid, bytes_of(&params), &[], &regions, config) }
         .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
-    assert_eq!(report.global_bytes_written, (rows * columns * 2) as u64, "each output element is written once");
+    assert_eq!(
+        report.global_bytes_written,
+        (rows * columns * 2) as u64,
+        "each output element is written once"
+    );
     out.values()
 }
 
@@ -79,11 +86,13 @@ fn on_host(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
     let host = Host::new(HostConfig::default()).expect("a host");
     let device = Device::new(host, Ledger::new(1 << 26), Ledger::new(0));
     let stream = device.stream(StreamKind::Compute).expect("a stream");
-    let pool = Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 26 }).expect("a pool");
+    let pool = Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 26 })
+        .expect("a pool");
     let queue = Queue::new(pool);
     let x = queue.upload_as(DType::Bf16, x, &[rows, columns], "x").expect("room");
     let weight = queue.upload_as(DType::Bf16, weight, &[columns], "weight").expect("room");
     let out = queue.tensor(DType::Bf16, &[rows, columns], "out").expect("room");
-    rms_norm(&queue, &RmsNorm { x: x.view(), weight: weight.view(), eps: EPS, out: out.view() }).expect("launched");
+    rms_norm(&queue, &RmsNorm { x: x.view(), weight: weight.view(), eps: EPS, out: out.view() })
+        .expect("launched");
     queue.read_f32(out.view()).expect("read").expect("the host has bytes")
 }

@@ -2,10 +2,10 @@
 
 use lighterage_kernels::emu::{Config, Mode};
 
-pub const SEEDS: [u64; 5] = [0, 1, 2, 3, 4];
+pub(crate) const SEEDS: [u64; 5] = [0, 1, 2, 3, 4];
 
 /// Both modes, each with every seed.
-pub fn all() -> impl Iterator<Item = Config> {
+pub(crate) fn all() -> impl Iterator<Item = Config> {
     [Mode::Eager, Mode::Late]
         .into_iter()
         .flat_map(|mode| SEEDS.map(|seed| Config { mode, seed, ..Config::default() }))

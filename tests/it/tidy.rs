@@ -118,7 +118,11 @@ fn paths_in_the_documents_exist() {
         for word in read(document).split(|c: char| c.is_whitespace() || "`()[],;:|".contains(c)) {
             let path = word.trim_end_matches(['.', '/']);
             let ours = ["crates/", "kernels/", "docs/", "tests/", "benches/", "assets/", ".ci/"];
-            if ours.iter().any(|prefix| path.starts_with(prefix)) && !path.contains(['*', '<', '$', '{', '%']) && path == path.trim_matches('"') && !path.chars().any(char::is_uppercase) {
+            if ours.iter().any(|prefix| path.starts_with(prefix))
+                && !path.contains(['*', '<', '$', '{', '%'])
+                && path == path.trim_matches('"')
+                && !path.chars().any(char::is_uppercase)
+            {
                 assert!(root().join(path).exists(), "{document} names {path}, which does not exist");
             }
         }
@@ -130,7 +134,11 @@ fn some_packages_are_known_to_one_crate_only() {
     for package in packages() {
         for (dependency, owner) in ONLY {
             let known = package.dependencies.iter().any(|name| name == dependency);
-            assert!(!known || package.name == owner, "{} knows {dependency}, which only {owner} may", package.name);
+            assert!(
+                !known || package.name == owner,
+                "{} knows {dependency}, which only {owner} may",
+                package.name
+            );
         }
         let tests_only = package.dependencies.iter().find(|name| floor_of(name) == Some(TESTS_ONLY));
         assert_eq!(tests_only, None, "{} uses a crate for tests outside of its tests", package.name);
@@ -146,10 +154,17 @@ fn every_kernel_has_op_test_documents_and_parameters() {
     assert!(headers.len() >= 19, "only {} headers found", headers.len());
     for header in headers {
         let stem = header.file_stem().and_then(|stem| stem.to_str()).expect("a header has a name").to_owned();
-        let family = header.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        let family =
+            header.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         let structure = format!("{}Params", camel(&stem));
-        assert!(list.contains(&format!("\"{family}/{stem}.h\"")), "{family}/{stem}.h is not in kernels/params.h");
-        assert!(parameters.contains(&format!("pub struct {structure} ")), "no {structure} in kernels/params.rs");
+        assert!(
+            list.contains(&format!("\"{family}/{stem}.h\"")),
+            "{family}/{stem}.h is not in kernels/params.h"
+        );
+        assert!(
+            parameters.contains(&format!("pub struct {structure} ")),
+            "no {structure} in kernels/params.rs"
+        );
         assert!(exports(&ops, &stem), "kernel {stem} has no op: crates/ops/src/lib.rs exports no `{stem}`");
         assert!(root().join(format!("docs/kernels/{stem}.md")).exists(), "no docs/kernels/{stem}.md");
         let sources = sources_of_op(&stem);
@@ -169,7 +184,8 @@ fn committed_parameters_match_the_headers() {
     // The structs are regenerated with the feature `bindgen` (it needs libclang): CI runs this test with it.
     #[cfg(feature = "bindgen")]
     {
-        let generated = fs::read_to_string(concat!(env!("OUT_DIR"), "/params.rs")).expect("build.rs wrote params.rs");
+        let generated =
+            fs::read_to_string(concat!(env!("OUT_DIR"), "/params.rs")).expect("build.rs wrote params.rs");
         assert!(
             generated == read("kernels/params.rs"),
             "kernels/params.rs differs from the headers: copy {}/params.rs there",
@@ -213,7 +229,13 @@ fn no_library_or_binary_is_benched_by_libtest() {
 #[test]
 fn sources_hold_no_leftovers() {
     // Written in two halves, so that this file does not find itself.
-    let leftovers = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    let leftovers = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+    ];
     for path in sources() {
         let text = fs::read_to_string(&path).expect("readable");
         let name = relative(&path).display().to_string();
@@ -221,7 +243,9 @@ fn sources_hold_no_leftovers() {
             assert!(!text.contains(word), "{name} holds {word}");
         }
         let reads = text.contains("env::var");
-        let may = READS_ENVIRONMENT.iter().any(|place| name.starts_with(place)) || name.contains("tests/") || name.contains("benches/");
+        let may = READS_ENVIRONMENT.iter().any(|place| name.starts_with(place))
+            || name.contains("tests/")
+            || name.contains("benches/");
         assert!(!reads || may, "{name} reads the environment");
     }
 }
@@ -244,7 +268,8 @@ fn sources_of_op(name: &str) -> String {
 
 fn rust_fields(structure: &str) -> Vec<String> {
     let text = read("kernels/params.rs");
-    let body = text.split_once(&format!("pub struct {structure} {{")).map(|(_, rest)| rest).unwrap_or_default();
+    let body =
+        text.split_once(&format!("pub struct {structure} {{")).map(|(_, rest)| rest).unwrap_or_default();
     let body = body.split_once('}').map(|(body, _)| body).unwrap_or_default();
     body.lines()
         .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'))
@@ -257,7 +282,10 @@ fn camel(name: &str) -> String {
 }
 
 fn headers() -> Vec<PathBuf> {
-    files(&root().join("kernels"), "h").into_iter().filter(|path| !path.ends_with("kernels/params.h")).collect()
+    files(&root().join("kernels"), "h")
+        .into_iter()
+        .filter(|path| !path.ends_with("kernels/params.h"))
+        .collect()
 }
 
 fn sources() -> Vec<PathBuf> {
@@ -304,13 +332,18 @@ fn package(value: &Value) -> Package {
             .collect()
     };
     let targets = array(&value["targets"]);
-    let kind = |target: &Value, kinds: &[&str]| array(&target["kind"]).iter().any(|k| kinds.iter().any(|kind| k == kind));
+    let kind = |target: &Value, kinds: &[&str]| {
+        array(&target["kind"]).iter().any(|k| kinds.iter().any(|kind| k == kind))
+    };
     let main = targets.iter().find(|target| kind(target, &["lib", "bin"])).expect("a library or a binary");
     let manifest = fs::read_to_string(text(&value["manifest_path"])).expect("readable");
     let benched = if manifest.contains("bench = false") { vec![] } else { vec![text(&main["name"])] };
     Package {
         name: text(&value["name"]),
-        folder: Path::new(&text(&value["manifest_path"])).parent().expect("a manifest lies in a folder").to_owned(),
+        folder: Path::new(&text(&value["manifest_path"]))
+            .parent()
+            .expect("a manifest lies in a folder")
+            .to_owned(),
         root: PathBuf::from(text(&main["src_path"])),
         dependencies: named(false),
         dev_dependencies: named(true),
