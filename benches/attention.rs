@@ -89,7 +89,9 @@ impl Case {
 
 fn main() {
     let queue = common::queue();
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let criterion = Criterion::default().sample_size(10);
+    // Criterion refuses arguments that it does not know.
+    let mut criterion = if common::figures_only() { criterion } else { criterion.configure_from_args() };
     for shape in SHAPES {
         let case = Case::new(&queue, shape);
         case.launch(&queue);
@@ -105,5 +107,7 @@ fn main() {
             bencher.iter(|| case.launch(&queue))
         });
     }
-    criterion.final_summary();
+    if !common::figures_only() {
+        criterion.final_summary();
+    }
 }

@@ -88,7 +88,9 @@ impl Case {
 
 fn main() {
     let queue = common::queue();
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let criterion = Criterion::default().sample_size(10);
+    // Criterion refuses arguments that it does not know.
+    let mut criterion = if common::figures_only() { criterion } else { criterion.configure_from_args() };
     for dtype in [DType::Bf16, DType::F32] {
         for shape in SHAPES {
             let case = Case::new(&queue, dtype, shape);
@@ -106,5 +108,7 @@ fn main() {
             });
         }
     }
-    criterion.final_summary();
+    if !common::figures_only() {
+        criterion.final_summary();
+    }
 }

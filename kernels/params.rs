@@ -503,7 +503,7 @@ const _: () = {
     ["Offset of field: UnpatchifyParams::padding"]
         [::std::mem::offset_of!(UnpatchifyParams, padding) - 60usize];
 };
-#[doc = " out\\[r, c\\] = residual\\[r, c\\] + gate\\[c\\] * activation(sum_k x\\[r, k\\] * weight\\[c, k\\] + bias\\[c\\])\n Accumulated in fp32, rounded once. A missing bias, gate or residual is address 0: then it is 0, 1 and 0.\n `out` may be `residual` (in place); it may not overlap anything else."]
+#[doc = " out\\[r, c\\] = residual\\[r, c\\] + gate\\[c\\] * activation(sum_k x\\[r, k\\] * weight\\[c, k\\] + bias\\[c\\])\n Accumulated in fp32; rounded to the element type after the bias, the activation, the gate and the residual. A missing bias, gate or residual is address 0: then it is 0, 1 and 0.\n `out` may be `residual` (in place); it may not overlap anything else."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct LinearParams {

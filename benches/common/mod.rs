@@ -10,8 +10,8 @@ use lighterage_testkit::Rng;
 /// Device memory of a bench.
 const BYTES: u64 = 2 << 30;
 
-/// A queue on the host; `--threads N` of the command line, by default one thread for each core.
-pub fn queue() -> Queue<Host> {
+/// A queue on the host; `--threads N` beside `--figures` on the command line, by default one thread for each core.
+pub(crate) fn queue() -> Queue<Host> {
     let host =
         Host::new(HostConfig { threads: threads(), ..HostConfig::default() }).expect("the host is there");
     let device = Device::new(host, Ledger::new(BYTES), Ledger::new(BYTES));
@@ -26,12 +26,12 @@ fn threads() -> usize {
 }
 
 /// Whether only the figures for `benches/peers` are wanted, without criterion: `--figures`.
-pub fn figures_only() -> bool {
+pub(crate) fn figures_only() -> bool {
     std::env::args().any(|argument| argument == "--figures")
 }
 
 /// Prints what criterion does not: the work of one launch, its median time, and what that makes per second.
-pub fn figure(name: &str, cost: Cost, mut launch: impl FnMut()) {
+pub(crate) fn figure(name: &str, cost: Cost, mut launch: impl FnMut()) {
     launch();
     let mut seconds: Vec<f64> = (0..7)
         .map(|_| {
@@ -52,7 +52,7 @@ pub fn figure(name: &str, cost: Cost, mut launch: impl FnMut()) {
 }
 
 /// Values like those of activations and weights: normal, scaled. Never zeros, which some machines multiply faster.
-pub fn values(seed: u64, count: usize, scale: f32) -> Vec<f32> {
+pub(crate) fn values(seed: u64, count: usize, scale: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed);
     // A sum of four uniform values is close enough to normal, and drawn ten times as fast.
     (0..count).map(|_| (0..4).map(|_| rng.unit() as f32 - 0.5).sum::<f32>() * 1.7 * scale).collect()

@@ -5,7 +5,7 @@
 
 /*
  * out[r, c] = residual[r, c] + gate[c] * activation(sum_k x[r, k] * weight[c, k] + bias[c])
- * Accumulated in fp32, rounded once. A missing bias, gate or residual is address 0: then it is 0, 1 and 0.
+ * Accumulated in fp32; rounded to the element type after the bias, the activation, the gate and the residual. A missing bias, gate or residual is address 0: then it is 0, 1 and 0.
  * `out` may be `residual` (in place); it may not overlap anything else.
  */
 struct LinearParams {

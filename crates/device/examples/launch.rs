@@ -61,7 +61,7 @@ fn axpy<B: Backend>(stream: &Stream<B>, scale: f32, x: View<'_>, y: View<'_>) ->
     for view in [x, y] {
         stream.check_owner("axpy", view)?;
         if !view.layout().is_contiguous() || view.dtype() != DType::F32 {
-            return Err(Error::NotContiguous { call: "axpy", layout: *view.layout() });
+            return Err(Error::NotContiguous { call: "axpy", layout: Box::new(*view.layout()) });
         }
     }
     let (expected, got) = (y.layout().bytes() as u64, x.layout().bytes() as u64);

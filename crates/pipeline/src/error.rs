@@ -86,28 +86,50 @@ pub enum Error {
     },
     /// A text encoder or a tokenizer refused.
     #[error(transparent)]
-    Text(#[from] lighterage_text::Error),
+    Text(Box<lighterage_text::Error>),
     /// The transformer refused.
     #[error(transparent)]
-    Transformer(#[from] lighterage_dit::Error),
+    Transformer(Box<lighterage_dit::Error>),
     /// The decoder refused.
     #[error(transparent)]
-    Vae(#[from] lighterage_vae::Error),
+    Vae(Box<lighterage_vae::Error>),
     /// A checkpoint cannot be read.
     #[error(transparent)]
-    Checkpoint(#[from] lighterage_checkpoint::Error),
+    Checkpoint(Box<lighterage_checkpoint::Error>),
     /// Weights cannot be had.
     #[error(transparent)]
-    Pager(#[from] lighterage_pager::Error),
+    Pager(Box<lighterage_pager::Error>),
     /// An op refused.
     #[error(transparent)]
-    Ops(#[from] lighterage_ops::Error),
+    Ops(Box<lighterage_ops::Error>),
     /// There is no memory.
     #[error(transparent)]
-    Allocator(#[from] lighterage_allocator::Error),
+    Allocator(Box<lighterage_allocator::Error>),
     /// The device refused.
     #[error(transparent)]
-    Device(#[from] lighterage_device::Error),
+    Device(Box<lighterage_device::Error>),
+}
+
+/// The floors' errors carry layouts and paths; behind a box they do not make every `Result` large.
+macro_rules! boxed {
+    ($($variant:ident($error:ty),)+) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })+
+    };
+}
+
+boxed! {
+    Text(lighterage_text::Error),
+    Transformer(lighterage_dit::Error),
+    Vae(lighterage_vae::Error),
+    Checkpoint(lighterage_checkpoint::Error),
+    Pager(lighterage_pager::Error),
+    Ops(lighterage_ops::Error),
+    Allocator(lighterage_allocator::Error),
+    Device(lighterage_device::Error),
 }
 
 impl From<Shortage> for Error {
@@ -117,6 +139,10 @@ impl From<Shortage> for Error {
 }
 
 /// Refuses an option.
-pub(crate) fn option<T>(name: &'static str, got: impl ToString, needs: impl Into<String>) -> Result<T> {
+pub(crate) fn option<T>(
+    name: &'static str,
+    got: impl std::fmt::Display,
+    needs: impl Into<String>,
+) -> Result<T> {
     Err(Error::Option { name, got: got.to_string(), needs: needs.into() })
 }

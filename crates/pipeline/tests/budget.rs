@@ -15,7 +15,7 @@ fn job(dtype: DType) -> Job {
 
 fn check_same_bytes(dtype: DType) {
     let job = job(dtype);
-    let survey = job.survey(PAGE_BYTES).unwrap();
+    let survey = job.survey(PAGE_BYTES).expect("a dry pass");
     let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
     let budgets = [least, least + (most - least) / 4, between(&survey), least + 3 * (most - least) / 4, most];
     let pictures = budgets.map(|budget| run(&job, &survey, HostConfig::default(), budget));

@@ -77,13 +77,13 @@ fn parts_that_do_not_fit_together_are_named() {
                 &folder.join("transformer/config.json"),
                 "\"joint_attention_dim\": 64",
                 "\"joint_attention_dim\": 96",
-            )
+            );
         },
         &["transformer/config.json", "joint_attention_dim is 96, should be 64"],
     );
     check(
         |folder| {
-            replace(&folder.join("vae/config.json"), "\"latent_channels\": 16", "\"latent_channels\": 4")
+            replace(&folder.join("vae/config.json"), "\"latent_channels\": 16", "\"latent_channels\": 4");
         },
         &["in_channels is 64, should be 16"],
     );

@@ -1,7 +1,7 @@
 //! The bare loop against diffusers, step by step, at every budget.
 use lighterage_checkpoint::Unmodified;
-use lighterage_device::{Backend, Device, Host, HostConfig, Ledger, Sim, SimConfig};
-use lighterage_pipeline::{Error, Observer, Survey, Trajectory};
+use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
+use lighterage_pipeline::{Error, Survey, Trajectory};
 use lighterage_shape::DType;
 use lighterage_testkit::{Golden, assert_close, folder};
 
@@ -42,4 +42,36 @@ fn every_step_is_that_of_diffusers_at_every_budget() {
         assert_close(&format!("step {step}"), got, expected.values(&format!("latents.{step}")), 1e-4);
     }
     assert!(runs[1..].iter().all(|run| *run == runs[0]), "other bits at another budget");
+}
+
+/// There is no reference for it: a bf16 run is told other timesteps (968 for 967.8), which random weights answer with other latents.
+#[test]
+fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {
+    let trajectory = open("loop-tiny", DType::Bf16).unwrap();
+    let survey = trajectory.survey(PAGE_BYTES).unwrap();
+    let [least, most] = [survey.minimum_bytes(), survey.maximum_bytes()]
+        .map(|budget| latents(&trajectory, &survey, &host(budget)).expect("bytes"));
+    assert!(least.iter().flatten().all(|value| value.is_finite()));
+    assert_eq!(least, most);
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    for (case, expected) in [
+        ("loop-teacache-tiny", "teacache_threshold is 0.6, should be null"),
+        ("loop-infiniteyou-tiny", "infusenet is there, should be absent"),
+    ] {
+        let message = open(case, DType::F32).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn one_byte_below_the_least_is_refused() {
+    let survey = open("loop-tiny", DType::F32).unwrap().survey(PAGE_BYTES).unwrap();
+    let least = survey.minimum_bytes();
+    assert!(survey.within(least).is_ok());
+    assert!(
+        matches!(survey.within(least - 1), Err(Error::Shortage(shortage)) if shortage.missing_bytes() == 1)
+    );
 }

@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn bf16_rounds_to_nearest_even() {
         // 1 + 2^-8 lies half way between 1 and 1 + 2^-7: the even mantissa wins.
-        assert_eq!(<bf16 as Float>::from_f32(1.003_906_25).to_f32(), 1.0);
-        assert_eq!(<bf16 as Float>::from_f32(1.011_718_75).to_f32(), 1.015_625);
+        let ulps = |count: f32| 1.0 + count / 128.0;
+        assert_eq!(<bf16 as Float>::from_f32(ulps(0.5)).to_f32(), ulps(0.0));
+        assert_eq!(<bf16 as Float>::from_f32(ulps(1.5)).to_f32(), ulps(2.0));
     }
 }

@@ -50,7 +50,9 @@ pub enum ShapeError {
 impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::NoDimension { dimension, rank } => write!(f, "no dimension {dimension} in a layout of rank {rank}"),
+            Self::NoDimension { dimension, rank } => {
+                write!(f, "no dimension {dimension} in a layout of rank {rank}")
+            }
             Self::OutOfRange { dimension, start, length, extent } => write!(
                 f,
                 "range {start}..{} leaves dimension {dimension} of extent {extent}",
@@ -86,8 +88,12 @@ impl Layout {
     #[must_use]
     pub fn contiguous(dtype: DType, shape: &[usize]) -> Self {
         assert!(shape.len() <= RANK_MAX, "rank {} is above {RANK_MAX}", shape.len());
-        let mut layout =
-            Self { dtype, rank: u8::try_from(shape.len()).unwrap_or(0), shape: [1; RANK_MAX], strides: [1; RANK_MAX] };
+        let mut layout = Self {
+            dtype,
+            rank: u8::try_from(shape.len()).unwrap_or(0),
+            shape: [1; RANK_MAX],
+            strides: [1; RANK_MAX],
+        };
         let mut stride = 1;
         for dimension in (0..shape.len()).rev() {
             layout.shape[dimension] = shape[dimension];
@@ -139,7 +145,8 @@ impl Layout {
         if self.elements() == 0 {
             return 0;
         }
-        let last: usize = self.shape().iter().zip(self.strides()).map(|(extent, stride)| (extent - 1) * stride).sum();
+        let last: usize =
+            self.shape().iter().zip(self.strides()).map(|(extent, stride)| (extent - 1) * stride).sum();
         (last + 1) * self.dtype.bytes()
     }
 

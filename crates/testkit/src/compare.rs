@@ -31,7 +31,8 @@ pub fn difference(got: &[f32], expected: &[f32]) -> Difference {
     let (mut error, mut norm) = (0.0_f64, 0.0_f64);
     let mut worst = Difference { relative_frobenius: 0.0, max_abs: 0.0, worst: 0 };
     for (index, (g, e)) in got.iter().zip(expected).enumerate() {
-        let same_place = g.is_nan() == e.is_nan() && (g.is_infinite() || e.is_infinite()) == (g == e && e.is_infinite());
+        let same_place =
+            g.is_nan() == e.is_nan() && (g.is_infinite() || e.is_infinite()) == (g == e && e.is_infinite());
         if !same_place {
             return Difference { relative_frobenius: f64::INFINITY, max_abs: f64::INFINITY, worst: index };
         }
@@ -89,7 +90,9 @@ mod tests {
 
     #[test]
     fn misplaced_nan_is_infinitely_wrong() {
-        for (got, expected) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, 1.0), (1.0, f32::NEG_INFINITY)] {
+        for (got, expected) in
+            [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::INFINITY, 1.0), (1.0, f32::NEG_INFINITY)]
+        {
             assert_eq!(relative_frobenius(&[got], &[expected]), f64::INFINITY);
         }
         assert_eq!(relative_frobenius(&[f32::INFINITY], &[f32::NEG_INFINITY]), f64::INFINITY);

@@ -22,7 +22,8 @@ impl Golden {
     #[expect(clippy::cast_precision_loss, reason = "the integers of golden files are token ids")]
     pub fn open(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file =
+            SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let values = |dtype, data: &[u8]| -> Vec<f32> {
             match dtype {
                 Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -35,7 +36,9 @@ impl Golden {
         };
         Self(
             file.iter()
-                .map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), values(view.dtype(), view.data()))))
+                .map(|(name, view)| {
+                    (name.to_owned(), (view.shape().to_vec(), values(view.dtype(), view.data())))
+                })
                 .collect(),
         )
     }

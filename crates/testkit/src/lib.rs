@@ -1,6 +1,9 @@
 //! Seeds, generators, comparison and golden files for the tests of the other crates. A dev-dependency only.
 //!
 //! It knows plain slices and shapes as `&[usize]`: if it used `shape`, that crate's own unit tests would meet two copies of it.
+//!
+//! A random test takes its numbers from [`Rng::from_env`], which prints its seed: `SEED=n cargo test ...` runs it again. A comparison is
+//! a relative Frobenius error against a bound that the test derives, and NaN and infinities must sit in the same places ([`difference`]).
 #![forbid(unsafe_code)]
 
 mod compare;

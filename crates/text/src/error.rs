@@ -64,16 +64,16 @@ pub enum Error {
     Tokenizer(String),
     /// The pager refused: a tensor is missing or misshapen, or a unit came out of order.
     #[error(transparent)]
-    Pager(#[from] lighterage_pager::Error),
+    Pager(Box<lighterage_pager::Error>),
     /// The checkpoint has no such tensor.
     #[error(transparent)]
-    Checkpoint(#[from] lighterage_checkpoint::Error),
+    Checkpoint(Box<lighterage_checkpoint::Error>),
     /// An op refused its arguments, or there is no memory.
     #[error(transparent)]
-    Ops(#[from] lighterage_ops::Error),
+    Ops(Box<lighterage_ops::Error>),
     /// The device refused.
     #[error(transparent)]
-    Device(#[from] lighterage_device::Error),
+    Device(Box<lighterage_device::Error>),
 }
 
 impl Error {
@@ -81,4 +81,22 @@ impl Error {
     pub(crate) fn within(self, path: &Path) -> Self {
         Self::File { path: path.to_owned(), source: Box::new(self) }
     }
+}
+
+// Boxed: they are larger than what a successful call returns.
+macro_rules! boxed {
+    ($($variant:ident($source:ty)),+ $(,)?) => {
+        $(impl From<$source> for Error {
+            fn from(source: $source) -> Self {
+                Self::$variant(Box::new(source))
+            }
+        })+
+    };
+}
+
+boxed! {
+    Pager(lighterage_pager::Error),
+    Checkpoint(lighterage_checkpoint::Error),
+    Ops(lighterage_ops::Error),
+    Device(lighterage_device::Error),
 }

@@ -1,4 +1,5 @@
 //! Streamed weights give the bits of resident ones, and a dry pass on `Sim` finds the cycle out.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! Parity with transformers on the golden cases, on `Host`.
+#![expect(clippy::print_stdout, reason = "what a test measured")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -50,7 +52,7 @@ fn clip_with_the_legacy_end_token_agrees() {
 #[test]
 fn t5_agrees() {
     let (single, half) = (t5("t5-tiny", DType::F32, 2), t5("t5-tiny", DType::Bf16, 2));
-    // T5's unscaled attention is ill-conditioned: torch itself is 1e-5 from its f64 result (make_golden.py).
+    // T5's unscaled attention is ill-conditioned: the goldens' bound for it is three times the others' (make_golden.py).
     check("last_hidden_state", &expected("t5-tiny"), &single, &half, 3e-5);
 }
 

@@ -1,4 +1,5 @@
 //! Ids against transformers' own tokenizers: `tokens.json`, which `make_tokens.py` wrote.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 use std::path::{Path, PathBuf};
 

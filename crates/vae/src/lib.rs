@@ -24,7 +24,7 @@
 //! weights.
 //!
 //! **What not.** No batches, no sampling of the latent (mean and log-variance are given; noise is the pipeline's), no attention
-//! in the down and up blocks, no activation but SiLU: a configuration that asks for them is refused by name.
+//! in the down and up blocks, no activation but `SiLU`: a configuration that asks for them is refused by name.
 //!
 //! Formulas: Rombach et al. 2022 as diffusers 0.42 computes them; tiles after its cross-fade, with clamped starts.
 #![forbid(unsafe_code)]

@@ -11,7 +11,7 @@ pub(crate) enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spelling {
     Diffusers,
-    /// Black Forest Labs' `ae.safetensors`, after CompVis. Its decoder numbers the levels from full size on, diffusers' from the middle on.
+    /// Black Forest Labs' `ae.safetensors`, after `CompVis`. Its decoder numbers the levels from full size on, diffusers' from the middle on.
     Bfl,
 }
 

@@ -1,4 +1,6 @@
 //! Parity with diffusers on the golden case, on `Host`.
+#![expect(clippy::print_stdout, reason = "what a test measured")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The spellings that the ecosystem writes mean the same model.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -111,7 +112,7 @@ fn shortcuts_as_linears_are_the_same() {
 
 /// A 1x1 convolution, `factor` times the identity, and a bias of zeros.
 fn scaled_identity(name: &str, channels: usize, factor: f32) -> [Plain; 2] {
-    let value = |index: usize| if index % (channels + 1) == 0 { factor } else { 0.0 };
+    let value = |index: usize| if index.is_multiple_of(channels + 1) { factor } else { 0.0 };
     let bytes = |count: usize, value: &dyn Fn(usize) -> f32| {
         (0..count).flat_map(|i| value(i).to_le_bytes()).collect()
     };

@@ -1,4 +1,6 @@
 //! Tiles: the same bits where one covers all, and stated distances where several do.
+#![expect(clippy::print_stdout, reason = "what a test measured")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
 mod common;
 
@@ -72,7 +74,7 @@ fn check_distance(folder: &Path, [height, width]: [usize; 2], pixels: usize, bou
 #[test]
 fn tiled_demo_pictures_stay_near_the_whole_ones() {
     // Group norms and the middle attention see tiles: measured up to 0.058, 0.052 and 0.028. A tile put down one latent position (8 pixels)
-    // off gives some 0.3 where it lies (2 pi 8 / 150, the waves' period).
+    // off should give some 0.3 where it lies (2 pi 8 / 150, the waves' period).
     check_distance(&demo(), [256, 256], 160, [0.08; 3]);
     check_distance(&demo(), [200, 328], 128, [0.08; 3]);
 }

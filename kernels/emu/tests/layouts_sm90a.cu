@@ -9,7 +9,7 @@ namespace {
 constexpr unsigned size = 64, tile_bytes = size * size * 2;
 
 template <unsigned swizzle_bytes>
-constexpr Swizzle swizzle_of() {
+DEVICE constexpr Swizzle swizzle_of() {
     return swizzle_bytes == 128 ? Swizzle::Bytes128 : swizzle_bytes == 64 ? Swizzle::Bytes64 : swizzle_bytes == 32 ? Swizzle::Bytes32 : Swizzle::None;
 }
 

@@ -1,4 +1,4 @@
-use crate::{Scratch, golden, lighterage};
+use crate::{Scratch, error_of, golden, lighterage};
 
 /// The outputs of a reference case, within its tolerance in f32.
 #[track_caller]
@@ -38,6 +38,35 @@ fn text_cases() {
 fn vae_cases() {
     check("vae-encode", "vae-tiny", "1e-5");
     check("vae-decode", "vae-tiny", "1e-5");
+}
+
+/// A bf16 run is off the reference by at most twice what torch's own bf16 run is (`tests/golden/make_golden.py`).
+#[track_caller]
+fn check_bf16(module: &str, case: &str, output: &str, reference: &str) {
+    let scratch = Scratch::new();
+    let out = scratch.text("out.safetensors");
+    let dir = golden(case);
+    lighterage(&["forward", "--module", module, "--dir", &dir, "--dtype", "bf16", "--out", &out])
+        .check(0, &[]);
+    let expected = golden(&format!("{case}/expected.safetensors"));
+    let ours = error_of(&out, &expected, &format!("{output}={reference}"));
+    let torchs = error_of(&expected, &expected, &format!("{output}.bf16={reference}"));
+    assert!(ours <= 2.0 * torchs, "{case} {output}: {ours} against torch's {torchs}");
+}
+
+#[test]
+fn bf16_is_as_near_as_torchs() {
+    for (module, case, output, reference) in [
+        ("flux", "flux-dev-tiny", "sample", "sample.rounded"),
+        ("flux", "flux-schnell-tiny", "sample", "sample.rounded"),
+        ("flux", "flux-controlled-tiny", "sample", "sample.rounded"),
+        ("t5", "t5-tiny", "last_hidden_state", "last_hidden_state"),
+        ("clip", "clip-tiny", "pooler_output", "pooler_output"),
+        ("vae-encode", "vae-tiny", "moments.mean", "moments.mean"),
+        ("vae-decode", "vae-tiny", "decoded", "decoded"),
+    ] {
+        check_bf16(module, case, output, reference);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::{Run, Scratch, golden, lighterage};
+use crate::{Run, Scratch, error_of, golden, lighterage};
 
 const PROMPT: &str = "red heart, noto style, white background";
 
@@ -43,6 +43,18 @@ fn the_demo_picture_is_the_references() {
     assert_eq!((text("Schedule"), text("Noise")), (Some("diffusers"), Some("cpu")));
     let parameters = text("parameters").unwrap();
     assert!(parameters.starts_with(&format!("{PROMPT}\nSteps: 20, Sampler: Euler")), "{parameters}");
+}
+
+/// The project's bound for whole pictures in bf16: at most twice as far from diffusers' f32 latents as diffusers' own bf16 latents are.
+#[test]
+fn the_bf16_picture_is_as_near_as_the_references() {
+    let scratch = Scratch::new();
+    let (out, latents) = (scratch.text("heart.png"), scratch.text("latents.safetensors"));
+    generate(&["-o", &out, "--save-latents", &latents]).check(0, &[]);
+    let expected = golden("demo/0.safetensors");
+    let ours = error_of(&latents, &expected, "latents=latents.f32");
+    let theirs = error_of(&expected, &expected, "latents.bf16=latents.f32");
+    assert!(ours <= 2.0 * theirs, "{ours} against {theirs}");
 }
 
 #[test]

@@ -50,6 +50,14 @@ fn lighterage(arguments: &[&str]) -> Run {
     Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
+/// The relative Frobenius error of one pair of tensors, as `compare` finds it.
+fn error_of(got: &str, expected: &str, pair: &str) -> f64 {
+    let json = lighterage(&["compare", got, expected, "--pair", pair, "--tolerance", "1", "--json"])
+        .check(0, &[])
+        .stdout;
+    serde_json::from_str::<serde_json::Value>(&json).unwrap()[0]["relative_frobenius"].as_f64().unwrap()
+}
+
 /// A folder of the repository.
 fn repository(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);

@@ -5,7 +5,11 @@
 /// logarithmically up to `max_distance`; everything beyond shares the last.
 #[inline]
 #[expect(clippy::cast_precision_loss, reason = "distances and buckets are far below 2^24")]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "truncated as in the reference, and positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "truncated as in the reference, and positive"
+)]
 pub(super) fn bucket(distance: i64, buckets: u32, max_distance: u32) -> u32 {
     let half = buckets / 2;
     let side = if distance > 0 { half } else { 0 };
@@ -29,8 +33,22 @@ mod tests {
     #[test]
     fn edges_of_the_buckets() {
         // After the query 16 buckets more. 8 to 127 are spread over 8 buckets that double every two: 8, 12 (11.3), 16, 23 (22.6), 32, 46 (45.3), 64, 91 (90.5).
-        let edges = [(0, 0), (1, 1), (7, 7), (8, 8), (11, 8), (12, 9), (15, 9), (16, 10), (22, 10), (23, 11), (31, 11), (32, 12)];
-        let far = [(45, 12), (46, 13), (63, 13), (64, 14), (90, 14), (91, 15), (127, 15), (128, 15), (100_000, 15)];
+        let edges = [
+            (0, 0),
+            (1, 1),
+            (7, 7),
+            (8, 8),
+            (11, 8),
+            (12, 9),
+            (15, 9),
+            (16, 10),
+            (22, 10),
+            (23, 11),
+            (31, 11),
+            (32, 12),
+        ];
+        let far =
+            [(45, 12), (46, 13), (63, 13), (64, 14), (90, 14), (91, 15), (127, 15), (128, 15), (100_000, 15)];
         for (distance, expected) in edges.into_iter().chain(far) {
             assert_eq!(bucket(-distance, 32, 128), expected, "distance -{distance}");
             if distance > 0 {

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "strides are 64 bits in the parameters, as addresses are"
+)]
+
 use std::marker::PhantomData;
 
 use half::bf16;
@@ -6,13 +11,13 @@ use lighterage_kernels::params::AttentionParams;
 
 use super::buckets::bucket;
 use crate::gemm::{
-    HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute, exp, pack_row, store_rounded,
-    tiles,
+    HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute, exp, pack_row,
+    store_rounded, tiles,
 };
 
 /// `kernels/attention/attention.h` for one element type.
 #[derive(Debug)]
-pub struct AttentionKernel<E>(PhantomData<E>);
+pub(super) struct AttentionKernel<E>(PhantomData<E>);
 
 impl Kernel for AttentionKernel<f32> {
     type Params = AttentionParams;
@@ -315,7 +320,11 @@ impl Flash {
             let scores = &mut buffers.scores[row * WORDS * S::PER_WORD..][..padded];
             self.mask::<E, S>(query, keys, buffers.bias, scores);
             let max = maximum(buffers.max[first + row], scores);
-            let shrink = if S::FMA { exp::<true>(buffers.max[first + row] - max) } else { exp::<false>(buffers.max[first + row] - max) };
+            let shrink = if S::FMA {
+                exp::<true>(buffers.max[first + row] - max)
+            } else {
+                exp::<false>(buffers.max[first + row] - max)
+            };
             let packed = &mut buffers.probabilities[row * ROW_STRIDE..][..padded / S::PER_WORD];
             let sum = exponentials::<E, S>(max, scores, packed);
             buffers.max[first + row] = max;
@@ -337,23 +346,35 @@ impl Flash {
             *score *= scale;
         }
         if !bias.is_empty() {
-            let reach = self.reach() as i64;
-            let from = keys.start as i64 - query as i64;
-            for (distance, score) in (from..).zip(&mut scores[..keys.count]) {
-                *score += bias[(distance.clamp(-reach, reach) + reach) as usize];
+            let reach = self.reach();
+            for (index, score) in scores[..keys.count].iter_mut().enumerate() {
+                // The distance, `key - query`, from `-reach` on.
+                let place = (keys.start + index + reach).saturating_sub(query).min(2 * reach);
+                *score += bias[place];
             }
         }
-        let seen = if self.params.causal == 1 { keys.count.min((query + 1).saturating_sub(keys.start)) } else { keys.count };
+        let seen = if self.params.causal == 1 {
+            keys.count.min((query + 1).saturating_sub(keys.start))
+        } else {
+            keys.count
+        };
         scores[seen..].fill(f32::NEG_INFINITY);
     }
 
     /// `out += probabilities v` for one tile.
     #[inline(always)]
-    fn weigh<E: HostElement, S: Simd<E>>(&self, keys: Keys, first: usize, height: usize, buffers: &mut Buffers<'_>) {
+    fn weigh<E: HostElement, S: Simd<E>>(
+        &self,
+        keys: Keys,
+        first: usize,
+        height: usize,
+        buffers: &mut Buffers<'_>,
+    ) {
         let out_stride = (self.params.head_dim as usize).next_multiple_of(LANES);
         let words = keys.count.div_ceil(S::PER_WORD);
         for panel in 0..out_stride / LANES {
-            let out = &mut buffers.out[first * out_stride + panel * LANES..][..(height - 1) * out_stride + LANES];
+            let out =
+                &mut buffers.out[first * out_stride + panel * LANES..][..(height - 1) * out_stride + LANES];
             let tile = Tile {
                 a: buffers.probabilities.as_ptr(),
                 b: buffers.v[panel * WORDS * LANES..][..words * LANES].as_ptr(),
@@ -421,7 +442,8 @@ fn exponentials<E: HostElement, S: Simd<E>>(max: f32, scores: &[f32], packed: &m
     let mut sums = [0.0_f32; LANES];
     for (scores, packed) in scores.as_chunks::<LANES>().0.iter().zip(packed.chunks_exact_mut(LANES)) {
         for lane in 0..LANES {
-            let power = if S::FMA { exp::<true>(scores[lane] - max) } else { exp::<false>(scores[lane] - max) };
+            let power =
+                if S::FMA { exp::<true>(scores[lane] - max) } else { exp::<false>(scores[lane] - max) };
             sums[lane] += power;
             packed[lane] = S::pack_f32(power);
         }
@@ -443,7 +465,8 @@ fn flops(params: &AttentionParams) -> f64 {
 /// Every tensor is read or written once.
 fn cost(params: &AttentionParams, element_bytes: usize) -> Cost {
     let rows = 2.0 * f64::from(params.queries) + 2.0 * f64::from(params.keys);
-    let table = if params.bias_table == 0 { 0.0 } else { f64::from(params.buckets) * f64::from(params.heads) };
+    let table =
+        if params.bias_table == 0 { 0.0 } else { f64::from(params.buckets) * f64::from(params.heads) };
     let elements = rows * f64::from(params.heads) * f64::from(params.head_dim) + table;
     Cost { flops: flops(params), bytes: elements * element_bytes as f64 }
 }

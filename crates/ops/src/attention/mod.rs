@@ -132,14 +132,24 @@ impl Attention<'_> {
         match self.mask {
             Mask::None => Ok(MaskParams::default()),
             Mask::Causal => {
-                check.value("keys under a causal mask", keys as f64, "as many as queries", keys == queries)?;
+                check.value(
+                    "keys under a causal mask",
+                    keys as f64,
+                    "as many as queries",
+                    keys == queries,
+                )?;
                 Ok(MaskParams { causal: 1, ..MaskParams::default() })
             }
             Mask::RelativeBuckets { table, max_distance } => {
                 let table = check.tensor("table", table)?.contiguous()?.apart(out)?;
                 let [buckets, _] = table.extents()?;
                 table.is(dtype, &[buckets, heads])?;
-                check.value("buckets", buckets as f64, "even and at least 4", buckets >= 4 && buckets.is_multiple_of(2))?;
+                check.value(
+                    "buckets",
+                    buckets as f64,
+                    "even and at least 4",
+                    buckets >= 4 && buckets.is_multiple_of(2),
+                )?;
                 let apart = max_distance > buckets / 4;
                 check.value("max_distance", max_distance as f64, "above a quarter of the buckets", apart)?;
                 Ok(MaskParams {

@@ -1,11 +1,19 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the sizes of tests are small, and their f64 references are rounded on purpose"
+)]
+
 use half::bf16;
 use lighterage_device::{Isa, Kernel, Workers};
 use lighterage_kernels::params::AttentionParams;
+use lighterage_shape::DType;
 use lighterage_testkit::{Rng, assert_close};
 
 use super::buckets::bucket;
 use super::host::AttentionKernel;
+use super::{Attention, Mask, attention};
 use crate::gemm::{Guarded, HostElement};
+use crate::testing::{assert_refused, dry};
 
 /// Overall bound for bf16: output rounding 1.66e-3 and the rounding of the probabilities give 2.3e-3 (reference/kernels.md, section 7, is where 3e-3 comes from).
 const BF16_OVERALL: f64 = 3.0e-3;
@@ -110,15 +118,20 @@ impl<E: HostElement> Tensors<E> {
         let mut out = vec![0.0; case.queries * width];
         for head in 0..case.heads {
             let row = |values: &[f32], row: usize| -> Vec<f64> {
-                values[row * width + head * head_dim..][..head_dim].iter().map(|value| f64::from(*value)).collect()
+                values[row * width + head * head_dim..][..head_dim]
+                    .iter()
+                    .map(|value| f64::from(*value))
+                    .collect()
             };
             let (k, v): (Vec<_>, Vec<_>) = (0..case.keys).map(|key| (row(&k, key), row(&v, key))).unzip();
             for query in 0..case.queries {
                 let q = row(&q, query);
-                let scores: Vec<f64> = (0..case.keys).map(|key| {
-                    let dot: f64 = q.iter().zip(&k[key]).map(|(q, k)| q * k).sum();
-                    dot * f64::from(scale(case)) + added(case, &table, head, query, key)
-                }).collect();
+                let scores: Vec<f64> = (0..case.keys)
+                    .map(|key| {
+                        let dot: f64 = q.iter().zip(&k[key]).map(|(q, k)| q * k).sum();
+                        dot * f64::from(scale(case)) + added(case, &table, head, query, key)
+                    })
+                    .collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let powers: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
                 let sum: f64 = powers.iter().sum();
@@ -140,7 +153,13 @@ fn scale(case: Case) -> f32 {
 fn added(case: Case, table: &[f32], head: usize, query: usize, key: usize) -> f64 {
     match case.mask {
         TestMask::None => 0.0,
-        TestMask::Causal => if key > query { f64::NEG_INFINITY } else { 0.0 },
+        TestMask::Causal => {
+            if key > query {
+                f64::NEG_INFINITY
+            } else {
+                0.0
+            }
+        }
         TestMask::Buckets { buckets, max_distance } => {
             let bucket = bucket(key as i64 - query as i64, buckets as u32, max_distance as u32);
             f64::from(table[bucket as usize * case.heads + head])
@@ -157,7 +176,8 @@ where
     AttentionKernel<E>: Kernel<Params = AttentionParams>,
 {
     let expected = tensors.expected(case);
-    let (overall, strip) = if size_of::<E>() == 2 { (BF16_OVERALL, BF16_STRIP) } else { (F32_OVERALL, 2.0 * F32_OVERALL) };
+    let (overall, strip) =
+        if size_of::<E>() == 2 { (BF16_OVERALL, BF16_STRIP) } else { (F32_OVERALL, 2.0 * F32_OVERALL) };
     for isa in paths() {
         let got = tensors.run(case, 1, isa);
         let what = format!("{case:?} on {isa}, {}", E::DTYPE);
@@ -165,7 +185,10 @@ where
         for head in 0..case.heads {
             let strip_of = |values: &[f32], first: usize| -> Vec<f32> {
                 let rows = first..(first + 16).min(case.queries);
-                rows.flat_map(|row| values[(row * case.heads + head) * case.head_dim..][..case.head_dim].to_vec()).collect()
+                rows.flat_map(|row| {
+                    values[(row * case.heads + head) * case.head_dim..][..case.head_dim].to_vec()
+                })
+                .collect()
             };
             for first in (0..case.queries).step_by(16) {
                 let part = format!("{what}: head {head}, rows from {first}");
@@ -261,7 +284,9 @@ fn one_hot_rows_return_their_value() {
         let case = Case { scale: 1.0, ..case(tokens, tokens, 1, head_dim) };
         let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(19), 1.0);
         // +-16 by the bits of the index: the score of the own key is 16 * 256, of any other at most 14 * 256.
-        let signs: Vec<f32> = (0..tokens).flat_map(|token| (0..head_dim).map(move |bit| if token >> bit & 1 == 1 { 16.0 } else { -16.0 })).collect();
+        let signs: Vec<f32> = (0..tokens)
+            .flat_map(|token| (0..head_dim).map(move |bit| if token >> bit & 1 == 1 { 16.0 } else { -16.0 }))
+            .collect();
         tensors.q = Guarded::new(&signs, head_dim, head_dim);
         tensors.k = Guarded::new(&signs, head_dim, head_dim);
         for isa in paths() {
@@ -283,7 +308,12 @@ fn constant_values_come_out() {
         let mut tensors = Tensors::<E>::random(case, &mut Rng::from_env(23), 1.0);
         tensors.v = Guarded::new(&vec![1.5; 700 * 64], 64, 64);
         for isa in paths() {
-            assert_close(&format!("{} on {isa}", E::DTYPE), &tensors.run(case, 1, isa), &vec![1.5; 50 * 64], bound);
+            assert_close(
+                &format!("{} on {isa}", E::DTYPE),
+                &tensors.run(case, 1, isa),
+                &vec![1.5; 50 * 64],
+                bound,
+            );
         }
     }
     check::<f32>(1e-6);
@@ -301,7 +331,12 @@ fn permuted_keys_change_nothing() {
     turned.k = Guarded::new(&reversed(tensors.k.values()), 32, 32);
     turned.v = Guarded::new(&reversed(tensors.v.values()), 32, 32);
     for isa in paths() {
-        assert_close(&format!("on {isa}"), &turned.run(case, 1, isa), &tensors.run(case, 1, isa), F32_OVERALL);
+        assert_close(
+            &format!("on {isa}"),
+            &turned.run(case, 1, isa),
+            &tensors.run(case, 1, isa),
+            F32_OVERALL,
+        );
     }
 }
 
@@ -313,7 +348,9 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(31), 1.0);
         for isa in paths() {
-            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits = |threads| {
+                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
@@ -336,4 +373,66 @@ fn nan_in_a_key_reaches_every_query() {
     for isa in paths() {
         assert!(tensors.run(case, 1, isa).iter().all(|value| value.is_nan()), "on {isa}");
     }
+}
+
+#[test]
+fn bad_arguments_are_refused_with_numbers() {
+    let (queue, other) = (dry(), dry());
+    let tensor = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "x").unwrap();
+    let (q, k, v, out) = (tensor(&[4, 2, 8]), tensor(&[6, 2, 8]), tensor(&[6, 2, 8]), tensor(&[4, 2, 8]));
+    let (flat, none, table) = (tensor(&[4, 16]), tensor(&[0, 2, 8]), tensor(&[8, 2]));
+    let odd = tensor(&[7, 2]);
+    let single = queue.tensor(DType::F32, &[6, 2, 8], "single").unwrap();
+    let foreign = other.tensor(DType::Bf16, &[6, 2, 8], "foreign").unwrap();
+    let good =
+        Attention { q: q.view(), k: k.view(), v: v.view(), out: out.view(), scale: 1.0, mask: Mask::None };
+    attention(&queue, &good).unwrap();
+    let buckets = |table, max_distance| Mask::RelativeBuckets { table, max_distance };
+    attention(&queue, &Attention { mask: buckets(table.view(), 20), ..good }).unwrap();
+    let (a, b) = (foreign.view().owner(), queue.stream().id());
+    let wrong_stream = format!("attention: memory of {a} used on {b}");
+    let cases = [
+        (Attention { q: flat.view(), ..good }, "attention: q should have 3 dimensions, is BF16[4, 16]"),
+        (Attention { k: out.view(), ..good }, "attention: k overlaps out, which is written"),
+        (Attention { k: q.view(), ..good }, "attention: v should be [4, 2, 8], is BF16[6, 2, 8]"),
+        (Attention { v: single.view(), ..good }, "attention: v should be BF16, is F32"),
+        (
+            Attention { out: k.view(), k: v.view(), ..good },
+            "attention: out should be [4, 2, 8], is BF16[6, 2, 8]",
+        ),
+        (Attention { out: q.view(), ..good }, "attention: q overlaps out, which is written"),
+        (Attention { k: none.view(), v: none.view(), ..good }, "attention: keys is 0, should be at least 1"),
+        (Attention { scale: f32::INFINITY, ..good }, "attention: scale is inf, should be finite"),
+        (
+            Attention { mask: Mask::Causal, ..good },
+            "attention: keys under a causal mask is 6, should be as many as queries",
+        ),
+        (
+            Attention { mask: buckets(flat.view(), 20), ..good },
+            "attention: table should be [4, 2], is BF16[4, 16]",
+        ),
+        (
+            Attention { mask: buckets(odd.view(), 20), ..good },
+            "attention: buckets is 7, should be even and at least 4",
+        ),
+        (
+            Attention { mask: buckets(table.view(), 2), ..good },
+            "attention: max_distance is 2, should be above a quarter of the buckets",
+        ),
+        (Attention { k: foreign.view(), ..good }, wrong_stream.as_str()),
+    ];
+    for (args, message) in cases {
+        assert_refused(attention(&queue, &args), message);
+    }
+}
+
+#[test]
+fn a_launch_costs_two_products_and_each_tensor_once() {
+    let params =
+        AttentionParams { queries: 10, keys: 20, heads: 3, head_dim: 8, ..AttentionParams::default() };
+    let cost = AttentionKernel::<bf16>::cost(&params);
+    assert_eq!((cost.flops, cost.bytes), (4.0 * 10.0 * 20.0 * 24.0, 2.0 * 24.0 * 60.0));
+    // A query sees the keys up to its own: 1 + 2 + ... + 10 of them.
+    let causal = AttentionParams { keys: 10, causal: 1, ..params };
+    assert_eq!(AttentionKernel::<bf16>::cost(&causal).flops, 4.0 * 55.0 * 24.0);
 }

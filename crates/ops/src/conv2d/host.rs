@@ -8,7 +8,7 @@ use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply};
 
 /// `kernels/conv/conv2d.h` for one element type.
 #[derive(Debug)]
-pub struct Conv2dKernel<E>(PhantomData<E>);
+pub(super) struct Conv2dKernel<E>(PhantomData<E>);
 
 impl Kernel for Conv2dKernel<f32> {
     type Params = Conv2dParams;
@@ -60,7 +60,7 @@ unsafe fn run<E: HostElement>(params: &Conv2dParams, workers: &Workers) {
             gate: std::ptr::null(),
             residual: params.residual as *const E,
             residual_stride: columns,
-            activation: None,
+            activation: 0,
             out: params.out as *mut E,
             out_stride: columns,
         },
@@ -123,7 +123,8 @@ impl<E> Neighbourhoods<E> {
 /// `2 pixels out_channels kernel^2 in_channels` FLOPs, padding included; every tensor is read or written once.
 fn cost(params: &Conv2dParams, element_bytes: usize) -> Cost {
     let pixels = f64::from(params.out_height) * f64::from(params.out_width);
-    let weight = f64::from(params.out_channels) * f64::from(params.kernel).powi(2) * f64::from(params.in_channels);
+    let weight =
+        f64::from(params.out_channels) * f64::from(params.kernel).powi(2) * f64::from(params.in_channels);
     let input = f64::from(params.height) * f64::from(params.width) * f64::from(params.in_channels);
     let outputs = if params.residual == 0 { 1.0 } else { 2.0 } * pixels * f64::from(params.out_channels);
     let bias = if params.bias == 0 { 0.0 } else { f64::from(params.out_channels) };

@@ -55,7 +55,8 @@ const OP: &str = "conv2d";
 
 /// Launches a [`Conv2d`]: `out_height = (height + top + bottom - kernel) / stride + 1`, and so the width.
 ///
-/// All tensors have one element type, `f32` or `bf16`; sums are taken in f32 and rounded once.
+/// All tensors have one element type, `f32` or `bf16`; sums are taken in f32, and rounded before the residual is added and
+/// at the end, where the reference's separate ops round.
 ///
 /// # Errors
 /// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if the kernel is
@@ -92,17 +93,26 @@ impl Conv2d<'_> {
         #[expect(clippy::cast_precision_loss, reason = "for a message")]
         check.value("stride", self.stride as f64, "1 or 2", matches!(self.stride, 1 | 2))?;
         let Padding { top, bottom, left, right } = self.padding;
-        let out_height = self.extent(check, "padded height", height.saturating_add(top).saturating_add(bottom), kernel)?;
-        let out_width = self.extent(check, "padded width", width.saturating_add(left).saturating_add(right), kernel)?;
+        let out_height =
+            self.extent(check, "padded height", height.saturating_add(top).saturating_add(bottom), kernel)?;
+        let out_width =
+            self.extent(check, "padded width", width.saturating_add(left).saturating_add(right), kernel)?;
         let out_shape = [out_height, out_width, out_channels];
         out.is(dtype, &out_shape)?;
         let bias = match self.bias {
             None => 0,
-            Some(bias) => check.tensor("bias", bias)?.is(dtype, &[out_channels])?.contiguous()?.apart(out)?.address(),
+            Some(bias) => {
+                check.tensor("bias", bias)?.is(dtype, &[out_channels])?.contiguous()?.apart(out)?.address()
+            }
         };
         let residual = match self.residual {
             None => 0,
-            Some(x) => check.tensor("residual", x)?.is(dtype, &out_shape)?.contiguous()?.same_or_apart(out)?.address(),
+            Some(x) => check
+                .tensor("residual", x)?
+                .is(dtype, &out_shape)?
+                .contiguous()?
+                .same_or_apart(out)?
+                .address(),
         };
         Ok(Conv2dParams {
             x: x.address(),

@@ -51,8 +51,11 @@ impl<E: Float> Simd<E> for Avx2 {
     #[target_feature(enable = "avx2,fma")]
     unsafe fn tile(rows: usize, tile: &Tile) {
         for first in (0..rows).step_by(ROWS_AT_ONCE) {
-            let part =
-                Tile { a: tile.a.wrapping_add(first * ROW_STRIDE), c: tile.c.wrapping_add(first * tile.c_stride), ..*tile };
+            let part = Tile {
+                a: tile.a.wrapping_add(first * ROW_STRIDE),
+                c: tile.c.wrapping_add(first * tile.c_stride),
+                ..*tile
+            };
             match rows - first {
                 // SAFETY: the caller's promise, for some of its rows.
                 1 => unsafe { multiply::<1>(&part) },

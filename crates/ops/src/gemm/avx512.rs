@@ -1,6 +1,6 @@
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use half::bf16;
@@ -77,7 +77,13 @@ impl Simd<bf16> for Avx512Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn pack_columns(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+    unsafe fn pack_columns(
+        source: *const bf16,
+        stride: usize,
+        lanes: usize,
+        length: usize,
+        panel: &mut [u32],
+    ) {
         // SAFETY: the caller's promise.
         unsafe { transpose::pack::<Pair>(source, stride, lanes, length, panel) }
     }

@@ -73,7 +73,7 @@ impl<E: HostElement, A: RowSource<E>> Job<E> for Product<E, A> {
         let sums = bytemuck::cast_slice_mut(carve(&mut rest, block.rows * stride));
         let packed = carve(&mut rest, block.rows * ROW_STRIDE);
         self.sum::<S>(block, packed, panel, sums);
-        self.store::<S>(block, sums);
+        self.store(block, sums);
     }
 }
 
@@ -100,14 +100,28 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             let length = step.min(self.inner - start);
             for row in 0..block.rows {
                 // SAFETY: the row and the elements are inside of A, and `multiply`'s caller promises that they can be read.
-                unsafe { self.a.pack::<S>(block.row + row, start, length, &mut packed[row * ROW_STRIDE..][..WORDS]) };
+                unsafe {
+                    self.a.pack::<S>(
+                        block.row + row,
+                        start,
+                        length,
+                        &mut packed[row * ROW_STRIDE..][..WORDS],
+                    );
+                }
             }
             for column in (0..block.columns).step_by(LANES) {
                 let lanes = LANES.min(block.columns - column);
                 let source = self.weight.wrapping_add((block.column + column) * self.weight_stride + start);
                 // SAFETY: `lanes` rows of the weight from this column on, `length` elements from `start` on: all inside of it.
                 unsafe { S::pack_columns(source, self.weight_stride, lanes, length, panel) };
-                self.panel::<S>(block, packed, panel, &mut sums[column..], length.div_ceil(S::PER_WORD), start > 0);
+                self.panel::<S>(
+                    block,
+                    packed,
+                    panel,
+                    &mut sums[column..],
+                    length.div_ceil(S::PER_WORD),
+                    start > 0,
+                );
             }
         }
     }
@@ -139,18 +153,12 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
     }
 
     #[inline(always)]
-    fn store<S: Simd<E>>(&self, block: Block, sums: &mut [f32]) {
+    fn store(&self, block: Block, sums: &mut [f32]) {
         let stride = block.columns.next_multiple_of(LANES);
         for (row, sums) in sums.chunks_mut(stride).take(block.rows).enumerate() {
             let sums = &mut sums[..block.columns];
             // SAFETY: the block is inside of the output and belongs to this task alone; the rest is `multiply`'s caller's promise.
-            unsafe {
-                if S::FMA {
-                    self.epilogue.store::<true>(block.row + row, block.column, sums);
-                } else {
-                    self.epilogue.store::<false>(block.row + row, block.column, sums);
-                }
-            }
+            unsafe { self.epilogue.store(block.row + row, block.column, sums) };
         }
     }
 }

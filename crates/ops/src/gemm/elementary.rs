@@ -1,4 +1,6 @@
-//! Elementary functions without branches or tables, so that the compiler turns a loop over them into vector instructions.
+//! The exponential of the softmax and the rounding of what is stored, without branches or tables, so that the compiler turns a loop over
+//! them into vector instructions. (`crate::math` has an exponential too: exact in its subnormal tail and the same on every path, at twice the
+//! operations. Here every row of scores goes through it.)
 //!
 //! `FMA` says whether the path has a fused multiply-add; without the hardware it would be a call into the C library.
 
@@ -19,7 +21,7 @@ pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x < -87.3 { -87.3 } else { x };
     let clamped = if clamped > 88.3 { 88.3 } else { clamped };
@@ -35,53 +37,6 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let result = p * scale;
     let result = if x < -87.3 { 0.0 } else { result };
     if x > 88.3 { f32::INFINITY } else { result }
-}
-
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
-    1.0 / (1.0 + exp::<FMA>(-x))
-}
-
-/// GELU in its tanh form (Hendrycks and Gimpel 2016): `0.5 x (1 + tanh(u)) = x sigmoid(2 u)`, `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
-#[inline(always)]
-pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
-    const TWICE: f32 = 1.595_769_1;
-    let u = TWICE * x * multiply_add::<FMA>(0.044_715 * x, x, 1.0);
-    x * sigmoid::<FMA>(u)
-}
-
-/// GELU in its exact form: `0.5 x (1 + erf(x / sqrt(2)))`.
-#[inline(always)]
-pub(crate) fn gelu_erf<const FMA: bool>(x: f32) -> f32 {
-    let tail = 0.5 * erfc_positive::<FMA>(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
-    x * if x > 0.0 { 1.0 - tail } else { tail }
-}
-
-/// `erfc(x)` for `x >= 0`: `e^(-x^2) t P(2 t - 1)` with `t = 2 / (2 + x)`.
-///
-/// P is a least-squares fit of `erfc(x) e^(x^2) / t` at 400 Chebyshev nodes of t for x in 0 to 13, made for this file; its
-/// relative error is 4.6e-8. Rounding `x^2` before the exponential adds `x^2` half-ulps, where the value is below `e^(-x^2)`.
-#[inline(always)]
-fn erfc_positive<const FMA: bool>(x: f32) -> f32 {
-    const HIGHEST_FIRST: [f32; 9] = [
-        -2.328_085e-4,
-        3.807_298_2e-4,
-        1.489_791_2e-3,
-        -3.221_03e-3,
-        -1.074_135_8e-2,
-        1.821_806_6e-2,
-        1.397_347_3e-1,
-        3.435_804_6e-1,
-        5.107_913_7e-1,
-    ];
-    let t = 2.0 / (2.0 + x);
-    let s = 2.0 * t - 1.0;
-    let mut p = 0.0;
-    for coefficient in HIGHEST_FIRST {
-        p = multiply_add::<FMA>(p, s, coefficient);
-    }
-    p * t * exp::<FMA>(-x * x)
 }
 
 /// Rounds to nearest, ties to even, without a branch; NaN stays NaN.

@@ -25,8 +25,11 @@ pub(crate) struct Guarded<E> {
 impl<E: Float> Guarded<E> {
     /// The given values, rounded to the element type.
     pub(crate) fn new(values: &[f32], columns: usize, stride: usize) -> Self {
-        let rows = if columns == 0 { 0 } else { values.len() / columns };
-        assert!(stride >= columns && rows * columns == values.len(), "{rows} rows of {columns}, {stride} apart");
+        let rows = values.len().checked_div(columns).unwrap_or(0);
+        assert!(
+            stride >= columns && rows * columns == values.len(),
+            "{rows} rows of {columns}, {stride} apart"
+        );
         let mut memory = vec![E::from_f32(f32::NAN); rows * stride + 2 * GUARD];
         for (row, values) in values.chunks(columns.max(1)).enumerate() {
             for (column, value) in values.iter().enumerate() {
@@ -68,9 +71,14 @@ impl<E: Float> Guarded<E> {
     /// Fails if anything but the values was written: every other element is still NaN.
     pub(crate) fn assert_guards(&self) {
         for (index, value) in self.memory.iter().enumerate() {
-            let place = index.checked_sub(GUARD).map(|place| (place / self.stride.max(1), place % self.stride.max(1)));
+            let place = index
+                .checked_sub(GUARD)
+                .map(|place| (place / self.stride.max(1), place % self.stride.max(1)));
             let inside = place.is_some_and(|(row, column)| row < self.rows && column < self.columns);
-            assert!(inside || value.to_f32().is_nan(), "element {index} (row, column {place:?}) outside of the tensor was written");
+            assert!(
+                inside || value.to_f32().is_nan(),
+                "element {index} (row, column {place:?}) outside of the tensor was written"
+            );
         }
     }
 }

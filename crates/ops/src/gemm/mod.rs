@@ -29,9 +29,9 @@ mod transpose;
 pub(crate) use blocks::{Product, RowSource, multiply};
 pub(crate) use dispatch::{HostElement, Job, execute};
 pub(crate) use elementary::exp;
+pub(crate) use epilogue::{Epilogue, store_rounded};
 #[cfg(test)]
 pub(crate) use guarded::{Guarded, bf16_rounding};
-pub(crate) use epilogue::{Epilogue, store_rounded};
 pub(crate) use pack::pack_row;
 pub(crate) use scratch::{Scratch, carve};
 

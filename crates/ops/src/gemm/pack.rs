@@ -55,7 +55,7 @@ pub(crate) unsafe fn pack_rows<E: Float, S: Simd<E>>(
     let panel: &mut [S::Packed] = bytemuck::cast_slice_mut(panel);
     let words = length.div_ceil(S::PER_WORD);
     let panel = &mut panel[..words * LANES * S::PER_WORD];
-    if lanes < LANES || length % S::PER_WORD != 0 {
+    if lanes < LANES || !length.is_multiple_of(S::PER_WORD) {
         panel.fill(bytemuck::Zeroable::zeroed());
     }
     for (word, step) in panel.chunks_exact_mut(LANES * S::PER_WORD).enumerate() {

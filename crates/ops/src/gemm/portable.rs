@@ -40,11 +40,14 @@ impl<E: Float> Simd<E> for Portable {
     unsafe fn tile(rows: usize, tile: &Tile) {
         for row in 0..rows {
             // SAFETY: the caller's promise: `words` words of each row, `words * LANES` of the panel, `LANES` of each row of c.
-            let a = unsafe { std::slice::from_raw_parts(tile.a.wrapping_add(row * ROW_STRIDE).cast(), tile.words) };
+            let a = unsafe {
+                std::slice::from_raw_parts(tile.a.wrapping_add(row * ROW_STRIDE).cast(), tile.words)
+            };
             // SAFETY: as above.
             let b = unsafe { std::slice::from_raw_parts(tile.b.cast(), tile.words * LANES) };
             // SAFETY: as above; c is written by this tile alone.
-            let c = unsafe { std::slice::from_raw_parts_mut(tile.c.wrapping_add(row * tile.c_stride), LANES) };
+            let c =
+                unsafe { std::slice::from_raw_parts_mut(tile.c.wrapping_add(row * tile.c_stride), LANES) };
             multiply_row(a, b, c, tile.accumulate);
         }
     }

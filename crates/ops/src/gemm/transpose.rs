@@ -1,10 +1,10 @@
 //! Packing with AVX-512: 16 x 16 words are turned in registers.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_maskz_loadu_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_extracti64x4_epi64,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_epi32, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_store_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, _mm256_maskz_loadu_epi16, _mm512_castsi512_si256, _mm512_cvtepu16_epi32,
+    _mm512_extracti64x4_epi64, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_epi32, _mm512_or_si512,
+    _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_store_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use half::bf16;
@@ -37,7 +37,7 @@ impl Words for Single {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load(source: *const f32, left: usize) -> __m512i {
         // SAFETY: the mask leaves out what the caller does not promise.
-        unsafe { _mm512_maskz_loadu_epi32(mask(left) as u16, source.cast()) }
+        unsafe { _mm512_maskz_loadu_epi32(low(mask(left)), source.cast()) }
     }
 }
 
@@ -52,7 +52,7 @@ impl Words for Widened {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     unsafe fn load(source: *const bf16, left: usize) -> __m512i {
         // SAFETY: the mask leaves out what the caller does not promise.
-        let halves = unsafe { _mm256_maskz_loadu_epi16(mask(left) as u16, source.cast()) };
+        let halves = unsafe { _mm256_maskz_loadu_epi16(low(mask(left)), source.cast()) };
         _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))
     }
 }
@@ -76,6 +76,13 @@ impl Words for Pair {
 #[inline(always)]
 const fn mask(count: usize) -> u32 {
     if count >= 32 { u32::MAX } else { (1 << count) - 1 }
+}
+
+/// The lowest 16 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "on purpose")]
+const fn low(bits: u32) -> u16 {
+    bits as u16
 }
 
 /// As [`super::pack::pack_columns`].
@@ -118,15 +125,25 @@ pub(super) unsafe fn pack<W: Words>(
 /// - The machine has AVX-512 F, BW and VL.
 /// - `length` rows of `lanes` elements (at most [`LANES`]), `stride` apart, can be read from `source`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn interleave(source: *const bf16, stride: usize, lanes: usize, length: usize, panel: &mut [u32]) {
+pub(super) unsafe fn interleave(
+    source: *const bf16,
+    stride: usize,
+    lanes: usize,
+    length: usize,
+    panel: &mut [u32],
+) {
     let words = length.div_ceil(2);
     for (word, line) in panel[..words * LANES].chunks_exact_mut(LANES).enumerate() {
         let first = source.wrapping_add(2 * word * stride);
         // SAFETY: row `2 word` has `lanes` elements: the caller's promise.
         let even = unsafe { Pair::load(first, lanes) };
         // SAFETY: so has the next one, if there is one; otherwise nothing is read.
-        let odd = unsafe { Pair::load(first.wrapping_add(stride), if 2 * word + 1 < length { lanes } else { 0 }) };
-        let left = zip(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)), _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)));
+        let odd =
+            unsafe { Pair::load(first.wrapping_add(stride), if 2 * word + 1 < length { lanes } else { 0 }) };
+        let left = zip(
+            _mm512_cvtepu16_epi32(_mm512_castsi512_si256(even)),
+            _mm512_cvtepu16_epi32(_mm512_castsi512_si256(odd)),
+        );
         let right = zip(
             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(even)),
             _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(odd)),

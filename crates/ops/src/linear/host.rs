@@ -1,15 +1,19 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "strides are 64 bits in the parameters, as addresses are"
+)]
+
 use std::marker::PhantomData;
 
 use half::bf16;
 use lighterage_device::{Cost, Kernel, Workers};
 use lighterage_kernels::params::LinearParams;
 
-use crate::ActivationKind;
 use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply, pack_row};
 
 /// `kernels/gemm/linear.h` for one element type.
 #[derive(Debug)]
-pub struct LinearKernel<E>(PhantomData<E>);
+pub(super) struct LinearKernel<E>(PhantomData<E>);
 
 impl Kernel for LinearKernel<f32> {
     type Params = LinearParams;
@@ -56,7 +60,7 @@ unsafe fn run<E: HostElement>(params: &LinearParams, workers: &Workers) {
             gate: params.gate as *const E,
             residual: params.residual as *const E,
             residual_stride: params.residual_stride as usize,
-            activation: activation(params.activation),
+            activation: params.activation,
             out: params.out as *mut E,
             out_stride: params.out_stride as usize,
         },
@@ -79,19 +83,9 @@ impl<E: HostElement> RowSource<E> for Rows<E> {
     #[inline(always)]
     unsafe fn pack<S: Simd<E>>(&self, row: usize, start: usize, length: usize, packed: &mut [u32]) {
         // SAFETY: the row and its elements exist: the caller's promise.
-        let elements = unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
+        let elements =
+            unsafe { std::slice::from_raw_parts(self.start.wrapping_add(row * self.stride + start), length) };
         pack_row::<E, S>(elements, packed);
-    }
-}
-
-/// The activation that `kernels/gemm/linear.h` numbers so.
-const fn activation(code: u32) -> Option<ActivationKind> {
-    match code {
-        1 => Some(ActivationKind::GeluTanh),
-        2 => Some(ActivationKind::Gelu),
-        3 => Some(ActivationKind::QuickGelu),
-        4 => Some(ActivationKind::Silu),
-        _ => None,
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Residual<'a> {
     pub gate: Option<View<'a>>,
 }
 
-/// `out = residual + gate * activation(x weight^T + bias)`, accumulated in f32, rounded once.
+/// `out = residual + gate * activation(x weight^T + bias)`, accumulated in f32, and rounded to the element type after the
+/// bias, the activation, the gate and the residual, where the reference's separate ops round.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear<'a> {
     /// `[rows, inner]`, dense rows.
@@ -69,7 +70,8 @@ impl<'a> Linear<'a> {
         let x = check.tensor("x", self.x)?.dense_rows()?;
         let dtype = x.float()?;
         let ([rows, inner], [columns, _]) = (x.extents()?, check.tensor("weight", self.weight)?.extents()?);
-        let weight = check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
+        let weight =
+            check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
         out.is(dtype, &[rows, columns])?;
         x.apart(out)?;
         let vector = |name, view: Option<View<'a>>| -> Result<u64> {
@@ -79,7 +81,11 @@ impl<'a> Linear<'a> {
         let (residual, residual_stride) = match self.residual {
             None => (0, 0),
             Some(Residual { x, .. }) => {
-                let x = check.tensor("residual", x)?.is(dtype, &[rows, columns])?.dense_rows()?.same_or_apart(out)?;
+                let x = check
+                    .tensor("residual", x)?
+                    .is(dtype, &[rows, columns])?
+                    .dense_rows()?
+                    .same_or_apart(out)?;
                 (x.address(), x.stride(0))
             }
         };
@@ -97,18 +103,7 @@ impl<'a> Linear<'a> {
             rows: check.count("rows", rows)?,
             columns: check.count("columns", columns)?,
             inner: check.count("inner", inner)?,
-            activation: code(self.activation),
+            activation: self.activation.map_or(0, ActivationKind::code),
         })
-    }
-}
-
-/// The activation as `kernels/gemm/linear.h` numbers it.
-const fn code(activation: Option<ActivationKind>) -> u32 {
-    match activation {
-        None => 0,
-        Some(ActivationKind::GeluTanh) => 1,
-        Some(ActivationKind::Gelu) => 2,
-        Some(ActivationKind::QuickGelu) => 3,
-        Some(ActivationKind::Silu) => 4,
     }
 }

@@ -1,11 +1,18 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the sizes of tests are small, and their f64 references are rounded on purpose"
+)]
+
 use half::bf16;
 use lighterage_device::{Isa, Kernel, Workers};
 use lighterage_kernels::params::LinearParams;
+use lighterage_shape::DType;
 use lighterage_testkit::{Rng, assert_close};
 
-use super::{LinearKernel, code};
+use super::{Linear, LinearKernel, Residual, linear};
 use crate::ActivationKind;
 use crate::gemm::{Guarded, HostElement, bf16_rounding};
+use crate::testing::{assert_refused, dry};
 
 /// f32 sums of up to 12288 products in one order: the error grows like sqrt(inner) 2^-24 = 6.6e-6 at most, and 2e-7 for what stands around them.
 const F32_SUMS: f64 = 7.0e-6;
@@ -88,7 +95,7 @@ impl<E: HostElement> Tensors<E> {
             rows: case.rows as u32,
             columns: case.columns as u32,
             inner: case.inner as u32,
-            activation: code(case.activation),
+            activation: case.activation.map_or(0, ActivationKind::code),
         };
         let workers = Workers::new(threads, Some(isa)).unwrap();
         // SAFETY: the tensors have the sizes and strides in `params`, and live until here.
@@ -97,24 +104,29 @@ impl<E: HostElement> Tensors<E> {
         out.values()
     }
 
-    /// The same in f64, from the rounded inputs.
+    /// The same in f64, from the rounded inputs, rounded where the kernel rounds, but for the last time.
     fn expected(&self, case: Case) -> Vec<f32> {
+        let round = |value: f64| if size_of::<E>() == 2 { bf16::from_f64(value).to_f64() } else { value };
         let [x, weight, bias, gate, residual] =
             [&self.x, &self.weight, &self.bias, &self.gate, &self.residual].map(|tensor| tensor.values());
         let mut out = Vec::new();
         for row in 0..case.rows {
             for column in 0..case.columns {
-                let pairs = x[row * case.inner..][..case.inner].iter().zip(&weight[column * case.inner..][..case.inner]);
+                let pairs = x[row * case.inner..][..case.inner]
+                    .iter()
+                    .zip(&weight[column * case.inner..][..case.inner]);
                 let mut sum: f64 = pairs.map(|(x, weight)| f64::from(*x) * f64::from(*weight)).sum();
                 if case.bias {
                     sum += f64::from(bias[column]);
                 }
-                sum = activate(case.activation, sum);
+                if case.activation.is_some() {
+                    sum = activate(case.activation, round(sum));
+                }
                 if case.residual == Some(Gate::Present) {
-                    sum *= f64::from(gate[column]);
+                    sum = round(sum) * f64::from(gate[column]);
                 }
                 if case.residual.is_some() {
-                    sum += f64::from(residual[row * case.columns + column]);
+                    sum = round(sum) + f64::from(residual[row * case.columns + column]);
                 }
                 out.push(sum as f32);
             }
@@ -243,7 +255,9 @@ fn threads_do_not_change_a_bit() {
     {
         let tensors = Tensors::<E>::random(case, &mut Rng::from_env(11));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let bits = |threads| tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let bits = |threads| {
+                tensors.run(case, threads, isa).iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
             let one = bits(1);
             for threads in [2, 3, 5] {
                 assert!(one == bits(threads), "{case:?} on {isa}, {}: {threads} threads", E::DTYPE);
@@ -251,7 +265,8 @@ fn threads_do_not_change_a_bit() {
         }
     }
     // Above the work that runs inline.
-    let case = Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
+    let case =
+        Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
     check::<f32>(case);
     check::<bf16>(case);
 }
@@ -290,4 +305,77 @@ fn nan_and_infinity_come_through() {
         assert!(got[..3].iter().all(|value| value.is_nan()), "{got:?} on {isa}");
         assert!(got[3..].iter().all(|value| *value == f32::INFINITY), "{got:?} on {isa}");
     }
+}
+
+#[test]
+fn bad_arguments_are_refused_with_numbers() {
+    let (queue, other) = (dry(), dry());
+    let tensor = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "x").unwrap();
+    let (x, weight, vector, out) = (tensor(&[4, 6]), tensor(&[5, 6]), tensor(&[5]), tensor(&[4, 5]));
+    let (narrow, tall, wide) = (tensor(&[5, 4]), tensor(&[6, 5]), tensor(&[4, 9]));
+    let single = queue.tensor(DType::F32, &[5], "single").unwrap();
+    let foreign = other.tensor(DType::Bf16, &[5, 6], "foreign").unwrap();
+    let good = Linear {
+        x: x.view(),
+        weight: weight.view(),
+        bias: Some(vector.view()),
+        activation: None,
+        residual: Some(Residual { x: out.view(), gate: Some(vector.view()) }),
+        out: out.view(),
+    };
+    linear(&queue, &good).unwrap();
+    let column = |start, length| wide.view().narrow(1, start, length).unwrap();
+    let added = |x, gate| Some(Residual { x, gate });
+    let (a, b) = (foreign.view().owner(), queue.stream().id());
+    let wrong_stream = format!("linear: memory of {a} used on {b}");
+    let cases = [
+        (Linear { x: vector.view(), ..good }, "linear: x should have 2 dimensions, is BF16[5]"),
+        (Linear { weight: narrow.view(), ..good }, "linear: weight should be [5, 6], is BF16[5, 4]"),
+        (
+            Linear { weight: tall.view().transpose(0, 1).unwrap(), ..good },
+            "linear: weight should be dense along its last dimension, is BF16[5, 6]/[1, 5]",
+        ),
+        (Linear { bias: Some(single.view()), ..good }, "linear: bias should be BF16, is F32"),
+        (Linear { bias: Some(x.view()), ..good }, "linear: bias should be [5], is BF16[4, 6]"),
+        (
+            Linear { residual: added(x.view(), None), ..good },
+            "linear: residual should be [4, 5], is BF16[4, 6]",
+        ),
+        (
+            Linear { residual: added(out.view(), Some(single.view())), ..good },
+            "linear: gate should be BF16, is F32",
+        ),
+        (Linear { out: x.view(), ..good }, "linear: out should be [4, 5], is BF16[4, 6]"),
+        (
+            Linear { residual: added(column(0, 5), None), out: column(3, 5), ..good },
+            "linear: residual overlaps out, which is written",
+        ),
+        (
+            Linear {
+                residual: None,
+                bias: Some(out.view().reshape(&[20]).unwrap().narrow(0, 3, 5).unwrap()),
+                ..good
+            },
+            "linear: bias overlaps out, which is written",
+        ),
+        (Linear { weight: foreign.view(), ..good }, wrong_stream.as_str()),
+    ];
+    for (args, message) in cases {
+        assert_refused(linear(&queue, &args), message);
+    }
+}
+
+#[test]
+fn a_launch_costs_its_products_and_each_tensor_once() {
+    let params = LinearParams {
+        bias: 1,
+        gate: 1,
+        residual: 1,
+        rows: 10,
+        columns: 20,
+        inner: 30,
+        ..LinearParams::default()
+    };
+    let cost = LinearKernel::<bf16>::cost(&params);
+    assert_eq!((cost.flops, cost.bytes), (12_000.0, 2.0 * (300.0 + 600.0 + 2.0 * 20.0 + 2.0 * 200.0)));
 }

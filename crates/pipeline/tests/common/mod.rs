@@ -10,42 +10,42 @@ use lighterage_testkit::folder;
 use serde::Deserialize;
 
 /// The page of `Host` by default.
-pub const PAGE_BYTES: u64 = 64 << 10;
+pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 
 /// One entry of `golden/demo/cases.json`.
 #[derive(Deserialize)]
-pub struct Case {
-    pub prompt: String,
-    pub seed: u64,
-    pub steps: usize,
-    pub guidance: f32,
-    pub width: usize,
-    pub height: usize,
+pub(crate) struct Case {
+    pub(crate) prompt: String,
+    pub(crate) seed: u64,
+    pub(crate) steps: usize,
+    pub(crate) guidance: f32,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
 }
 
 /// The cases without a face: 0 to 7.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let text = std::fs::read(folder("demo").join("cases.json")).expect("cases.json");
     let mut cases: Vec<Case> = serde_json::from_slice(&text).expect("cases");
     cases.truncate(8);
     cases
 }
 
-pub fn promise() -> Unmodified {
+pub(crate) fn promise() -> Unmodified {
     // SAFETY: nobody writes to the bundled model or the golden files while tests run.
     unsafe { Unmodified::promise() }
 }
 
-pub fn base() -> PathBuf {
+pub(crate) fn base() -> PathBuf {
     folder("").join("../../assets/demo/base")
 }
 
-pub fn model() -> Model {
+pub(crate) fn model() -> Model {
     Model::open(&base(), promise()).expect("the bundled model")
 }
 
 impl Case {
-    pub fn options(&self, model: &Model, dtype: DType) -> Options {
+    pub(crate) fn options(&self, model: &Model, dtype: DType) -> Options {
         Options {
             seed: self.seed,
             steps: self.steps,
@@ -58,24 +58,24 @@ impl Case {
     }
 }
 
-pub fn host(config: HostConfig, budget_bytes: u64) -> Device<Host> {
+pub(crate) fn host(config: HostConfig, budget_bytes: u64) -> Device<Host> {
     Device::new(Host::new(config).expect("a host"), Ledger::new(budget_bytes), Ledger::new(1 << 30))
 }
 
 /// Runs a job at a budget that is neither the least nor enough for everything.
-pub fn run_between(job: &Job) -> Picture {
+pub(crate) fn run_between(job: &Job) -> Picture {
     let survey = job.survey(PAGE_BYTES).expect("a dry pass");
     run(job, &survey, HostConfig::default(), between(&survey))
 }
 
 /// Half way from the least to everything.
-pub fn between(survey: &Survey) -> u64 {
+pub(crate) fn between(survey: &Survey) -> u64 {
     let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
     least + (most - least) / 2
 }
 
 /// Runs a job and holds it to its budget.
-pub fn run(job: &Job, survey: &Survey, config: HostConfig, budget_bytes: u64) -> Picture {
+pub(crate) fn run(job: &Job, survey: &Survey, config: HostConfig, budget_bytes: u64) -> Picture {
     let device = host(config, budget_bytes);
     let forecast = survey.within(budget_bytes).expect("a feasible budget");
     let keep = Keep { latents: true, prompt: true };

@@ -44,10 +44,10 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// `x sigmoid(1.702 x)`: OpenAI's models.
+    /// `x sigmoid(1.702 x)`: `OpenAI`'s models.
     #[default]
     QuickGelu,
-    /// With the error function: the models of OpenCLIP.
+    /// With the error function: the models of `OpenCLIP`.
     Gelu,
     /// With the hyperbolic tangent.
     #[serde(alias = "gelu_pytorch_tanh")]

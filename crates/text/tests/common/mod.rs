@@ -1,5 +1,6 @@
 //! A host device, the golden cases and the encoders' outputs, for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, reason = "a test is no library")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub fn open(path: &Path) -> Checkpoint {
 }
 
 /// The ids of a case.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ids of a golden case")]
 pub fn ids(case: &str) -> Vec<u32> {
     let inputs = Golden::open(&folder(case).join("inputs.safetensors"));
     inputs.values("input_ids").iter().map(|id| *id as u32).collect()

@@ -1,5 +1,6 @@
 //! A host device and the golden autoencoder, for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(unreachable_pub, reason = "a test is no library")]
 
 use std::path::Path;
 use std::sync::Arc;

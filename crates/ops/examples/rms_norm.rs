@@ -1,6 +1,6 @@
 //! Allocates two tensors on the host device, launches ops on them and reads the result back.
 //!
-//! `cargo run -p lighterage-ops --example launch`
+//! `cargo run -p lighterage-ops --example rms_norm`
 
 use std::error::Error;
 
