@@ -29,7 +29,7 @@ pub struct Config {
     pub seed: u64,
     /// Whether every access is checked. Without, a kernel runs several times faster.
     pub checks: bool,
-    /// Shared memory that a block may have, in bytes: 166912 on sm_80, 101376 on sm_86, sm_89 and sm_120, 232448 on sm_90.
+    /// Shared memory that a block may have, in bytes: 166912 on `sm_80`, 101376 on `sm_86`, `sm_89` and `sm_120`, 232448 on `sm_90`.
     pub shared_bytes_max: u32,
 }
 
