@@ -1,12 +1,57 @@
-//! Build script of the kernels: regenerates the parameter structs on request.
+//! Build script of the kernels: compiles them for the emulator and regenerates the parameter structs, each on request.
 //!
-//! Without features it does nothing, so that a build needs neither libclang nor nvcc. With `bindgen` the headers are turned into
-//! `OUT_DIR/params.rs`; the test `tidy` compares that with the committed `kernels/params.rs`.
+//! Without features it does nothing, so that a build needs no C++ compiler, no libclang and no nvcc. With `emu` every `.cu`
+//! below `kernels/` is compiled as C++ against the emulator in `kernels/emu` and linked in. With `bindgen` the headers are turned
+//! into `OUT_DIR/params.rs`; the test `tidy` compares that with the committed `kernels/params.rs`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "bindgen")]
     params::generate();
+    #[cfg(feature = "emu")]
+    emulator::compile();
+}
+
+#[cfg(feature = "emu")]
+mod emulator {
+    use std::path::Path;
+
+    use super::files;
+
+    /// Two libraries: the runtime, and the kernels, whose loads and stores call the runtime's hooks.
+    pub(super) fn compile() {
+        println!("cargo::rerun-if-changed=kernels");
+        runtime().files(files(Path::new("kernels/emu"), "cpp")).compile("lighterage_emu");
+        // Nothing refers to a kernel but its own registration, so the linker has to be told to keep them all.
+        kernels()
+            .files(files(Path::new("kernels"), "cu"))
+            .link_lib_modifier("+whole-archive")
+            .compile("lighterage_emu_kernels");
+    }
+
+    fn runtime() -> cc::Build {
+        let mut build = cc::Build::new();
+        // Line tables always: a failure names source lines. No contraction: the same bits on every machine.
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(2)
+            .debug(true)
+            .flag("-ffp-contract=off")
+            .flag("-Wno-unknown-pragmas");
+        build
+    }
+
+    fn kernels() -> cc::Build {
+        let mut build = runtime();
+        // Each calls a hook, before every load and store or for a misaligned pointer; their own libraries are not linked, the runtime
+        // has the hooks.
+        build.flag("-fsanitize=thread").flag("-fsanitize=alignment").flag("-xc++");
+        // One access in the source is one access here; a vector load made by the compiler would hide a misaligned one.
+        build.flag("-fno-tree-vectorize").flag("-fno-strict-aliasing");
+        build.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
+        build
+    }
 }
 
 #[cfg(feature = "bindgen")]
@@ -29,7 +74,7 @@ mod params {
     }
 
     pub(super) fn generate() {
-        let headers = headers(Path::new("kernels"));
+        let headers = super::files(Path::new("kernels"), "h");
         for header in &headers {
             println!("cargo::rerun-if-changed={}", header.display());
         }
@@ -49,19 +94,20 @@ mod params {
             .write_to_file(out)
             .expect("OUT_DIR is writable");
     }
+}
 
-    /// All headers below `folder`, sorted, so that nothing depends on the order of the file system.
-    fn headers(folder: &Path) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder).expect("kernels/ is readable") {
-            let path = entry.expect("kernels/ is readable").path();
-            if path.is_dir() {
-                found.extend(headers(&path));
-            } else if path.extension().is_some_and(|extension| extension == "h") {
-                found.push(path);
-            }
+/// All files below `folder` with that extension, sorted, so that nothing depends on the order of the file system.
+#[cfg(any(feature = "bindgen", feature = "emu"))]
+fn files(folder: &std::path::Path, wanted: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("kernels/ is readable") {
+        let path = entry.expect("kernels/ is readable").path();
+        if path.is_dir() {
+            found.extend(files(&path, wanted));
+        } else if path.extension().is_some_and(|extension| extension == wanted) {
+            found.push(path);
         }
-        found.sort();
-        found
     }
+    found.sort();
+    found
 }

@@ -7,7 +7,10 @@
 //! This crate knows nothing of tensors, streams or memory. Checking shapes and filling these structs is `ops`' work,
 //! launching them is `device`'s.
 //!
-//! The only unsafe code is what `bytemuck`'s derive writes, and that derive refuses a struct with implicit padding.
+//! With the feature `emu` the CUDA sources are compiled by the C++ compiler and run on the CPU by `emu`, which checks them
+//! for races, bounds and deadlocks (`docs/EMULATOR.md`).
+//!
+//! Unsafe code is what `bytemuck`'s derive writes (it refuses a struct with implicit padding) and the calls into the emulator.
 
 /// Parameter structs of all kernels, generated from the headers.
 #[allow(
@@ -20,3 +23,6 @@
 )]
 #[rustfmt::skip]
 pub mod params;
+
+#[cfg(feature = "emu")]
+pub mod emu;

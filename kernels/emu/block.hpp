@@ -1,0 +1,210 @@
+// The state of one running launch. One per operating system thread; kernels' threads are its fibres.
+#pragma once
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "clocks.hpp"
+#include "device.hpp"
+#include "fibre.hpp"
+#include "memory.hpp"
+#include "report.hpp"
+#include "tensor_map.hpp"
+#include "types.hpp"
+
+namespace emu {
+
+enum class Mode : u32 {
+    Eager = 0,  // asynchronous work is done where it is issued
+    Late = 1,   // asynchronous work is done at the last moment: when it is waited for, or when nothing else can run
+};
+
+/// How to run (plain C layout).
+struct Config {
+    u64 seed;
+    u32 mode;
+    u32 checks;
+    u32 shared_bytes_max;
+    u32 padding;
+};
+
+enum class Wait : u8 { None, Lanes, Barrier, Mbarrier, Group, Finished };
+
+struct CopyAsync {
+    u32 destination;
+    u32 bytes;
+    const void* source;
+    Place place;
+};
+
+struct GroupProduct;
+
+/// Registers that an asynchronous product owns until it is waited for.
+struct BusyRegisters {
+    const void* begin;
+    const void* end;
+    const GroupProduct* product;
+    bool is_only_read;
+};
+
+struct BulkLoad {
+    TensorMap map;
+    u32 destination, slot, thread;
+    int32_t coordinates[5];
+    Place place;
+};
+
+struct BulkStore {
+    TensorMap map;
+    u32 source, thread, clock;
+    int32_t coordinates[5];
+    Place place;
+};
+
+struct Thread {
+    Fibre fibre;
+    dim3 index;
+    Wait wait = Wait::None;
+    Place place = nullptr;
+    u32 waits_for = 0;
+    u32 parity = 0;
+    u32 fences = 0;
+    u32 accesses = 0;
+    std::vector<CopyAsync> copies;
+    std::vector<std::vector<CopyAsync>> copy_groups;
+    std::vector<BusyRegisters> busy;
+    std::vector<BulkStore> stores;
+    std::vector<std::vector<BulkStore>> store_groups;
+};
+
+enum class Op : u32 { None, Syncwarp, Shuffle, Vote, MatrixLoad, MatrixStore, Product, Barrier, Group, Registers };
+
+/// What the lanes do once they have met: go on, or stay parked for something else.
+enum class Next { GoOn, Stay };
+
+/// Lanes of one warp on their way into one instruction.
+struct Meeting {
+    using Act = Next (*)(u32 warp, Meeting&, Place);
+    Op op;
+    u32 lanes, arrived;
+    Act act;
+    const void* operands[warp_lanes];
+};
+
+struct Warp {
+    u32 ready = 0;
+    u32 alive = 0;
+    u32 registers = 0;
+    std::vector<Meeting> meetings;
+};
+
+struct Barrier {
+    u32 expected = 0, arrived = 0;
+    std::vector<u32> warps_waiting;
+    std::vector<u32> warps_arrived;
+    std::vector<u32> knowledge;
+};
+
+struct Mbarrier {
+    u32 address;
+    u32 count, pending;
+    int64_t bytes_expected;
+    u32 phase;
+    bool is_fenced;
+    Stamp initialised;
+    u32 initialiser;
+    Place place;
+    /// What those know who arrive in this phase, and who arrived in phases before.
+    std::vector<u32> arriving, published;
+};
+
+/// One wgmma: 64 x n += 64 x 16 times 16 x n.
+struct GroupProduct {
+    u64 a, b;
+    u32 n, clock;
+    bool a_in_registers, a_transposed, b_transposed, accumulates;
+    Place place;
+    float* accumulators[group_warps * warp_lanes];
+    u32 a_values[group_warps * warp_lanes][4];
+};
+
+/// A warpgroup: the warps that have come to its next instruction, and its products under way.
+struct Group {
+    u32 warps_arrived = 0, first_thread = 0;
+    bool is_fenced = false;
+    const void* operands[group_warps * warp_lanes] = {};
+    std::vector<std::unique_ptr<GroupProduct>> open;
+    std::vector<std::vector<std::unique_ptr<GroupProduct>>> committed;
+    std::vector<u32> known;
+};
+
+struct Launch {
+    const char* name;
+    u32 grid[3];
+    u32 block[3];
+    u32 shared_bytes;
+    u32 params_bytes;
+    u32 maps_count;
+    u32 regions_count;
+    const void* params;
+    const TensorMap* maps;
+    const Region* regions;
+    Config config;
+};
+
+struct Block {
+    Launch launch{};
+    void (*kernel)(const void* params, const TensorMap* maps) = nullptr;
+    Report report{};
+    Failure failure{};
+    bool has_failed = false;
+
+    Fibre main;
+    Stacks stacks;
+    SharedMemory shared;
+    GlobalMemory global;
+    Clocks clocks;
+
+    u32 index[3] = {0, 0, 0};
+    u32 threads_count = 0, running = 0, live = 0;
+    u64 random = 1;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    Barrier barriers[16];
+    std::vector<Mbarrier> mbarriers;
+    std::vector<Group> groups;
+    std::deque<BulkLoad> loads;
+
+    bool checks() const { return launch.config.checks != 0; }
+    bool is_late() const { return launch.config.mode == static_cast<u32>(Mode::Late); }
+    Thread& self() { return threads[running]; }
+    u32 warp_of(u32 thread) const { return thread / warp_lanes; }
+};
+
+/// The launch that runs on this operating system thread; none outside of one.
+extern constinit thread_local Block* block;
+
+/// Runs every block of the launch. True if no failure ended it.
+bool run(Block& state);
+
+/// Parks the running thread and goes on elsewhere; comes back when something wakes it.
+void park(Wait wait, Place place);
+void wake(u32 thread);
+void wake_lanes(u32 warp, u32 lanes);
+u64 draw();
+
+/// The running lane joins its warp in `op`. The last lane runs `act` for all. `lanes`: who has to come.
+void meet(Op op, u32 lanes, const void* operand, Place place, Meeting::Act act);
+/// The running thread leaves the kernel: its warp need not wait for it.
+void leave_warp();
+/// A thread has left: those at __syncthreads may be all that are left.
+void barrier_after_exit();
+
+/// Does one of the bulk loads under way.
+void do_bulk_load(size_t index);
+/// All threads have left: nothing asynchronous may be under way.
+void check_finished_block();
+/// Reports an access that falls into registers of a product in flight.
+void check_registers(const void* address, u32 bytes, bool is_write, Place place);
+
+}  // namespace emu

@@ -1,0 +1,185 @@
+// Bulk copies by tensor map: a box of the tensor from or to shared memory, swizzled; outside of the tensor zeros are read and
+// nothing is written (CUDA driver API, cuTensorMapEncodeTiled).
+#include "bulk.hpp"
+
+#include <cstring>
+
+#include "block.hpp"
+
+namespace emu {
+
+u32 find_mbarrier(u32 address, u32 thread, Place place);
+void end_phase_if_complete(u32 slot);
+
+namespace {
+
+constexpr u32 piece_bytes = 16;
+
+u32 box_bytes(const TensorMap& map) {
+    u32 bytes = map.element_bytes;
+    for (u32 d = 0; d < map.rank; d++) bytes *= map.box[d];
+    return bytes;
+}
+
+/// What is wrong with the map; null if nothing is.
+const char* complaint(const TensorMap& map, u32 rank) {
+    if (map.rank != rank || rank < 1 || rank > 5) return "the instruction has another number of dimensions than the map";
+    if (map.element_bytes != 2 && map.element_bytes != 4) return "elements have 2 or 4 bytes";
+    if (map.address % 16 != 0) return "the tensor's address is no multiple of 16";
+    const u32 swizzle = map.swizzle_bytes;
+    if (swizzle != 0 && swizzle != 32 && swizzle != 64 && swizzle != 128) return "a swizzle has 0, 32, 64 or 128 bytes";
+    const u32 row_bytes = map.box[0] * map.element_bytes;
+    if (row_bytes % piece_bytes != 0) return "the box's inner dimension is no multiple of 16 bytes";
+    if (swizzle != 0 && row_bytes > swizzle) return "the box's inner dimension is wider than the swizzle";
+    for (u32 d = 0; d < rank; d++)
+        if (map.box[d] == 0 || map.box[d] > 256) return "a box has 1 to 256 elements in each dimension";
+    for (u32 d = 0; d + 1 < rank; d++)
+        if (map.strides[d] % 16 != 0) return "a stride is no multiple of 16 bytes";
+    return nullptr;
+}
+
+void check(const TensorMap& map, u32 rank, u32 address, Place place) {
+    const u32 thread = block->running;
+    if (const char* what = complaint(map, rank)) fail({Kind::Instruction, thread, place}, "tensor map: %s", what);
+    // The pattern repeats every 8 rows: off that, the bits that are xored would not count from the box's first row.
+    const u32 alignment = map.swizzle_bytes == 0 ? 128 : 8 * map.swizzle_bytes;
+    if (address % alignment != 0)
+        fail({Kind::Misaligned, thread, place}, "a box at shared+%u: this swizzle needs a multiple of %u", address, alignment);
+    block->shared.check_bounds(address, box_bytes(map), thread, true, place);
+}
+
+
+/// Calls `each(offset in shared memory, address in the tensor, bytes of it inside of the tensor)` for every 16 bytes of the box.
+template <class Each>
+void for_pieces(const TensorMap& map, const int32_t* coordinates, u32 first_offset, Each each) {
+    const u32 piece_elements = piece_bytes / map.element_bytes, pieces = box_bytes(map) / piece_bytes;
+    for (u32 i = 0; i < pieces; i++) {
+        u32 rest = i * piece_elements;
+        u64 address = map.address;
+        u32 inside = piece_elements;
+        for (u32 d = 0; d < map.rank; d++) {
+            const int64_t at = coordinates[d] + static_cast<int64_t>(rest % map.box[d]);
+            rest /= map.box[d];
+            const int64_t left = static_cast<int64_t>(map.sizes[d]) - at;
+            if (at < 0 || left <= 0) inside = 0;
+            if (d == 0) inside = static_cast<u32>(std::min<int64_t>(inside, std::max<int64_t>(left, 0)));
+            address += static_cast<u64>(at) * (d == 0 ? map.element_bytes : map.strides[d - 1]);
+        }
+        each(swizzled(first_offset + i * piece_bytes, map.swizzle_bytes), address, inside * map.element_bytes);
+    }
+}
+
+void check_global(u64 address, u32 bytes, u32 thread, bool is_write, Place place) {
+    Block& b = *block;
+    if (bytes == 0 || !b.checks()) return;
+    const Actor actor = b.clocks.actor(thread);
+    b.global.access(reinterpret_cast<const void*>(address), bytes, actor, Manner{.is_write = is_write}, place);
+}
+
+void do_store(const BulkStore& store) {
+    for_pieces(store.map, store.coordinates, store.source, [&](u32 offset, u64 address, u32 bytes) {
+        check_global(address, bytes, store.thread, true, store.place);
+        if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
+    });
+}
+
+}  // namespace
+
+void do_bulk_load(size_t index) {
+    Block& b = *block;
+    const BulkLoad load = b.loads[index];
+    b.loads.erase(b.loads.begin() + static_cast<std::ptrdiff_t>(index));
+    const u32 slot = load.slot, agent = b.clocks.mbarrier_agent(slot);
+    for_pieces(load.map, load.coordinates, load.destination, [&](u32 offset, u64 address, u32 bytes) {
+        check_global(address, bytes, load.thread, false, load.place);
+        u8* target = b.shared.base() + offset;
+        if (bytes != 0) std::memcpy(target, reinterpret_cast<const void*>(address), bytes);
+        std::memset(target + bytes, 0, piece_bytes - bytes);
+    });
+    Mbarrier& barrier = b.mbarriers[slot];
+    if (b.checks()) {
+        b.shared.land(load.destination, box_bytes(load.map), {agent, 0, b.clocks.now(agent)}, false);
+        barrier.arriving.resize(b.clocks.agents(), 0);
+        barrier.arriving[agent] = b.clocks.now(agent);
+        b.clocks.advance(agent);
+    }
+    barrier.bytes_expected -= box_bytes(load.map);
+    end_phase_if_complete(slot);
+}
+
+void bulk_load(u32 destination, const TensorMap* map, u32 mbarrier, const int32_t* coordinates, u32 rank) {
+    Block& b = *block;
+    const Place place = __builtin_return_address(0);
+    check(*map, rank, destination, place);
+    const u32 slot = find_mbarrier(mbarrier, b.running, place);
+    if (!b.mbarriers[slot].is_fenced) {
+        fail({Kind::Fence, b.running, place, b.mbarriers[slot].initialiser, b.mbarriers[slot].place},
+             "mbarrier at shared+%u is used by a bulk copy, and no fence.mbarrier_init followed its initialisation", mbarrier);
+    }
+    if (b.checks()) {
+        const Actor actor = b.clocks.actor(b.running);
+        const Manner manner{.is_write = true, .is_async_proxy = true, .is_in_flight = true};
+        b.shared.access(destination, box_bytes(*map), actor, actor.stamp, manner, place);
+    }
+    BulkLoad load{*map, destination, slot, b.running, {}, place};
+    std::copy_n(coordinates, rank, load.coordinates);
+    b.loads.push_back(load);
+    b.report.bulk_copies++;
+    if (!b.is_late()) do_bulk_load(b.loads.size() - 1);
+}
+
+void bulk_store(u32 source, const TensorMap* map, const int32_t* coordinates, u32 rank) {
+    Block& b = *block;
+    const Place place = __builtin_return_address(0);
+    check(*map, rank, source, place);
+    BulkStore store{*map, source, b.running, 0, {}, place};
+    std::copy_n(coordinates, rank, store.coordinates);
+    if (b.checks()) {
+        const u32 agent = b.clocks.bulk_agent(b.warp_of(b.running));
+        store.clock = b.clocks.now(agent);
+        b.shared.access(source, box_bytes(*map), b.clocks.actor(b.running), {agent, 0, store.clock}, Manner{.is_async_proxy = true}, place);
+        b.clocks.advance(agent);
+    }
+    b.report.bulk_copies++;
+    if (!b.is_late()) do_store(store);
+    b.self().stores.push_back(store);
+}
+
+void bulk_commit() {
+    Thread& thread = block->self();
+    thread.store_groups.push_back(std::move(thread.stores));
+    thread.stores.clear();
+}
+
+void bulk_wait(u32 groups) {
+    Block& b = *block;
+    std::vector<std::vector<BulkStore>>& open = b.self().store_groups;
+    const size_t landed = open.size() > groups ? open.size() - groups : 0;
+    for (size_t i = 0; i < landed; i++) {
+        for (const BulkStore& store : open[i]) {
+            if (b.is_late()) do_store(store);
+            if (!b.checks()) continue;
+            u32& known = b.clocks.known(b.running)[b.clocks.bulk_agent(b.warp_of(b.running))];
+            known = std::max(known, store.clock);
+        }
+    }
+    open.erase(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(landed));
+}
+
+void check_finished_block() {
+    Block& b = *block;
+    if (!b.loads.empty()) {
+        const BulkLoad& load = b.loads.front();
+        fail({Kind::InFlight, load.thread, load.place}, "the block has ended, and a bulk load to shared+%u is still under way", load.destination);
+    }
+    for (u32 t = 0; t < b.threads_count; t++) {
+        const Thread& thread = b.threads[t];
+        if (thread.stores.empty() && thread.store_groups.empty()) continue;
+        if (!thread.stores.empty() || !thread.store_groups.front().empty()) {
+            const BulkStore& store = thread.stores.empty() ? thread.store_groups.front().front() : thread.stores.front();
+            fail({Kind::InFlight, t, store.place}, "the block has ended, and a bulk store from shared+%u was never waited for", store.source);
+        }
+    }
+}
+
+}  // namespace emu

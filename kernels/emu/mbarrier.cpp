@@ -1,0 +1,100 @@
+// mbarriers: arrivals and expected bytes end a phase; who waits for it learns what those who arrived knew.
+#include "mbarrier.hpp"
+
+#include "block.hpp"
+
+namespace emu {
+
+u32 find_mbarrier(u32 address, u32 thread, Place place) {
+    Block& b = *block;
+    for (u32 slot = 0; slot < b.mbarriers.size(); slot++) {
+        const Mbarrier& barrier = b.mbarriers[slot];
+        if (barrier.address != address) continue;
+        if (b.checks() && !b.clocks.actor(thread).is_ordered_after(barrier.initialised)) {
+            fail({Kind::Race, thread, place, barrier.initialiser, barrier.place},
+                 "mbarrier at shared+%u is used, and nothing orders that after its initialisation", address);
+        }
+        return slot;
+    }
+    fail({Kind::Barrier, thread, place}, "mbarrier at shared+%u was never initialised", address);
+}
+
+void end_phase_if_complete(u32 slot) {
+    Block& b = *block;
+    Mbarrier& barrier = b.mbarriers[slot];
+    if (barrier.pending != 0 || barrier.bytes_expected != 0) return;
+    barrier.phase++;
+    barrier.pending = barrier.count;
+    barrier.published.resize(barrier.arriving.size(), 0);
+    for (size_t a = 0; a < barrier.arriving.size(); a++) barrier.published[a] = std::max(barrier.published[a], barrier.arriving[a]);
+    barrier.arriving.clear();
+    for (u32 t = 0; t < b.threads_count; t++) {
+        const Thread& thread = b.threads[t];
+        if (thread.wait == Wait::Mbarrier && thread.waits_for == barrier.address && thread.parity != (barrier.phase & 1)) wake(t);
+    }
+}
+
+namespace {
+
+void arrive(u32 address, u32 bytes, Place place) {
+    Block& b = *block;
+    const u32 slot = find_mbarrier(address, b.running, place);
+    Mbarrier& barrier = b.mbarriers[slot];
+    if (barrier.pending == 0) {
+        fail({Kind::Barrier, b.running, place}, "mbarrier at shared+%u expects %u arrivals a phase, this is one more", address,
+             barrier.count);
+    }
+    if (b.checks()) {
+        b.clocks.publish(b.running, barrier.arriving);
+        b.clocks.advance(b.warp_of(b.running));
+    }
+    barrier.bytes_expected += bytes;
+    barrier.pending--;
+    end_phase_if_complete(slot);
+}
+
+}  // namespace
+
+void mbarrier_init(u32 address, u32 count) {
+    Block& b = *block;
+    const Place place = __builtin_return_address(0);
+    if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", address);
+    if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", address);
+    b.shared.check_bounds(address, 8, b.running, true, place);
+    Mbarrier fresh{address, count, count, 0, 0, false, {}, b.running, place, {}, {}};
+    if (b.checks()) fresh.initialised = b.clocks.actor(b.running).stamp;
+    for (Mbarrier& barrier : b.mbarriers) {
+        if (barrier.address != address) continue;
+        barrier = fresh;
+        return;
+    }
+    if (b.mbarriers.size() == Clocks::mbarriers_max)
+        fail({Kind::Instruction, b.running, place}, "more than %u mbarriers in a block", Clocks::mbarriers_max);
+    b.mbarriers.push_back(fresh);
+}
+
+void mbarrier_fence_init() {
+    for (Mbarrier& barrier : block->mbarriers) barrier.is_fenced |= barrier.initialiser == block->running;
+}
+
+void mbarrier_arrive(u32 address) { arrive(address, 0, __builtin_return_address(0)); }
+void mbarrier_arrive_expect(u32 address, u32 bytes) { arrive(address, bytes, __builtin_return_address(0)); }
+
+void mbarrier_wait(u32 address, u32 parity) {
+    Block& b = *block;
+    const Place place = __builtin_return_address(0);
+    const u32 slot = find_mbarrier(address, b.running, place);
+    while ((b.mbarriers[slot].phase & 1) == parity) {
+        b.self().waits_for = address;
+        b.self().parity = parity;
+        park(Wait::Mbarrier, place);
+    }
+    if (b.checks()) b.clocks.learn(b.running, b.mbarriers[slot].published);
+}
+
+void fence_proxy_async() {
+    block->self().fences++;
+    mbarrier_fence_init();
+}
+
+}  // namespace emu

@@ -1,0 +1,328 @@
+// The shadow of shared and global memory: bounds, first use, and the order of accesses.
+#include "memory.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+#include "block.hpp"
+
+namespace emu {
+
+u32 pack(Place place) {
+    return static_cast<u32>(reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(&pack));
+}
+
+Place unpack(u32 packed) {
+    const auto distance = static_cast<int32_t>(packed);
+    return reinterpret_cast<Place>(reinterpret_cast<uintptr_t>(&pack) + static_cast<intptr_t>(distance));
+}
+
+namespace {
+
+struct AgentName {
+    char text[64];
+};
+
+AgentName name(const Stamp& stamp) {
+    AgentName result;
+    const Clocks& clocks = block->clocks;
+    const u32 warps = static_cast<u32>(block->warps.size());
+    if (stamp.agent >= clocks.readers()) {
+        std::snprintf(result.text, sizeof result.text, "a bulk copy to mbarrier %u", stamp.agent - clocks.readers());
+    } else if (stamp.agent >= clocks.bulk_agent(0)) {
+        std::snprintf(result.text, sizeof result.text, "a bulk store of warp %u", stamp.agent - clocks.bulk_agent(0));
+    } else if (stamp.agent >= warps) {
+        std::snprintf(result.text, sizeof result.text, "the tensor core of warpgroup %u", stamp.agent - warps);
+    } else if (stamp.lane == many_lanes) {
+        std::snprintf(result.text, sizeof result.text, "several lanes of warp %u", stamp.agent);
+    } else {
+        std::snprintf(result.text, sizeof result.text, "warp %u lane %u", stamp.agent, stamp.lane);
+    }
+    return result;
+}
+
+u32 thread_of(const Stamp& stamp) {
+    if (!block->clocks.is_warp(stamp.agent)) return nobody;
+    return stamp.agent * warp_lanes + (stamp.lane == many_lanes ? 0 : stamp.lane);
+}
+
+Stamp stamp_of(const Cell& cell) { return {cell.agent, cell.lane, cell.clock}; }
+
+Fault fault(Kind kind, const Actor& actor, Place place, const Stamp& other, u32 other_place) {
+    return {kind, actor.thread, place, thread_of(other), unpack(other_place)};
+}
+
+const char* verb(Manner manner) {
+    if (manner.is_in_flight) return "asynchronous write";
+    if (manner.is_atomic) return "atomic access";
+    return manner.is_write ? "write" : "read";
+}
+
+}  // namespace
+
+// ---- shared memory
+
+void SharedMemory::Unmap::operator()(u8* memory) const { munmap(memory, arena_bytes); }
+
+SharedMemory::SharedMemory() {
+    void* mapped = mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    arena_.reset(static_cast<u8*>(mapped));
+}
+
+void SharedMemory::begin_block(u32 dynamic_bytes, u32 readers, bool checks) {
+    // 0xff in every byte: a NaN as bf16 and as float, and an index far out of bounds.
+    std::memset(arena_.get(), 0xff, std::max(dynamic_bytes_, std::max(dynamic_bytes, static_end_)));
+    dynamic_bytes_ = dynamic_bytes;
+    static_end_ = (dynamic_bytes + 127) / 128 * 128 + 128;
+    statics_.clear();
+    block_++;
+    if (!checks) return;
+    if (cells_.empty()) cells_.resize(arena_bytes / cell_bytes);
+    if (readers_per_cell_ != readers) {
+        readers_per_cell_ = readers;
+        readers_.assign(cells_.size() * readers, Reader{});
+        for (Cell& cell : cells_) cell.block = 0;
+    }
+}
+
+void* SharedMemory::static_variable(const void* tag, u32 bytes, u32 align, u32 limit) {
+    for (const Static& variable : statics_)
+        if (variable.tag == tag) return arena_.get() + variable.offset;
+    const u32 offset = (static_end_ + align - 1) / align * align;
+    // 16 bytes of nothing behind each variable, so that running over its end is seen.
+    if (bytes_used() + bytes > limit || offset + bytes + 16 > arena_bytes) {
+        fail({Kind::Launch, block->running, nullptr}, "%u bytes of shared memory wanted, %u are allowed", bytes_used() + bytes,
+             limit);
+    }
+    static_end_ = offset + bytes + 16;
+    std::memset(arena_.get() + offset, 0xff, bytes + 16);
+    statics_.push_back({tag, offset, bytes});
+    return arena_.get() + offset;
+}
+
+u32 SharedMemory::bytes_used() const {
+    u32 sum = dynamic_bytes_;
+    for (const Static& variable : statics_) sum += variable.bytes;
+    return sum;
+}
+
+void SharedMemory::check_bounds(u32 offset, u32 bytes, u32 thread, bool is_write, Place place) const {
+    if (u64{offset} + bytes <= dynamic_bytes_) return;
+    for (const Static& variable : statics_)
+        if (offset >= variable.offset && offset + bytes <= variable.offset + variable.bytes) return;
+    fail({Kind::OutOfBounds, thread, place}, "%s of %u bytes at shared+%u: %u bytes of dynamic shared memory, %zu static variables",
+         is_write ? "write" : "read", bytes, offset, dynamic_bytes_, statics_.size());
+}
+
+void SharedMemory::access(u32 offset, u32 bytes, const Actor& actor, const Stamp& stamp, Manner manner, Place place) {
+    check_bounds(offset, bytes, actor.thread, manner.is_write, place);
+    for (u32 i = offset / cell_bytes; i <= (offset + bytes - 1) / cell_bytes; i++) {
+        touch(i);
+        if (manner.is_write)
+            write(i, actor, stamp, manner, place);
+        else
+            read(i, actor, stamp, manner, place);
+    }
+}
+
+void SharedMemory::touch(u32 index) {
+    Cell& cell = cells_[index];
+    if (cell.block == block_) return;
+    cell = Cell{};
+    cell.block = block_;
+    std::fill_n(readers_.begin() + size_t{index} * readers_per_cell_, readers_per_cell_, Reader{});
+}
+
+void SharedMemory::check_initialised(u32 offset, u32 bytes, u32 thread, Place place) {
+    check_bounds(offset, bytes, thread, true, place);
+    for (u32 i = offset / cell_bytes; i < (offset + bytes) / cell_bytes; i++) {
+        touch(i);
+        if (!cells_[i].is_initialised)
+            fail({Kind::Uninitialised, thread, place}, "read of shared+%u, which nothing has written", i * cell_bytes);
+    }
+}
+
+void SharedMemory::read(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place) {
+    const Cell& cell = cells_[index];
+    const Stamp writer = stamp_of(cell);
+    if (cell.is_in_flight) {
+        fail(fault(Kind::InFlight, actor, place, writer, cell.place), "read of shared+%u, where a copy issued by %s is in flight",
+             index * cell_bytes, name(writer).text);
+    }
+    if (!cell.is_initialised) {
+        fail({Kind::Uninitialised, actor.thread, place}, "read of shared+%u, which nothing has written", index * cell_bytes);
+    }
+    if (!actor.is_ordered_after(writer)) {
+        fail(fault(Kind::Race, actor, place, writer, cell.place), "%s of shared+%u by %s is not ordered after its write by %s",
+             verb(manner), index * cell_bytes, name(actor.stamp).text, name(writer).text);
+    }
+    if (manner.is_async_proxy && cell.is_generic && block->threads[thread_of(writer)].fences <= cell.fences) {
+        fail(fault(Kind::Fence, actor, place, writer, cell.place),
+             "shared+%u is read by the asynchronous proxy; %s wrote it and has not executed fence.proxy.async since",
+             index * cell_bytes, name(writer).text);
+    }
+    Reader& reader = readers_[size_t{index} * readers_per_cell_ + stamp.agent];
+    const bool is_one_of_many = reader.clock >= actor.met && reader.clock != 0 && reader.lane != stamp.lane;
+    const bool is_warp = block->clocks.is_warp(stamp.agent);
+    reader = {stamp.clock, pack(place), is_warp && is_one_of_many ? many_lanes : stamp.lane};
+}
+
+void SharedMemory::write(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place) {
+    Cell& cell = cells_[index];
+    const Stamp writer = stamp_of(cell);
+    if (cell.is_in_flight) {
+        fail(fault(Kind::InFlight, actor, place, writer, cell.place), "%s of shared+%u, where a copy issued by %s is in flight",
+             verb(manner), index * cell_bytes, name(writer).text);
+    }
+    const bool both_atomic = manner.is_atomic && cell.is_atomic;
+    if (cell.clock != 0 && !both_atomic && !actor.is_ordered_after(writer)) {
+        fail(fault(Kind::Race, actor, place, writer, cell.place), "%s of shared+%u by %s is not ordered after its write by %s",
+             verb(manner), index * cell_bytes, name(actor.stamp).text, name(writer).text);
+    }
+    for (u32 agent = 0; agent < readers_per_cell_; agent++) {
+        const Reader& reader = readers_[size_t{index} * readers_per_cell_ + agent];
+        const Stamp earlier = {agent, reader.lane, reader.clock};
+        if (reader.clock == 0 || actor.is_ordered_after(earlier)) continue;
+        fail(fault(Kind::Race, actor, place, earlier, reader.place), "%s of shared+%u by %s is not ordered after its read by %s",
+             verb(manner), index * cell_bytes, name(actor.stamp).text, name(earlier).text);
+    }
+    cell.clock = stamp.clock;
+    cell.agent = static_cast<u16>(stamp.agent);
+    cell.lane = static_cast<u8>(stamp.lane);
+    cell.place = pack(place);
+    cell.fences = block->threads[actor.thread].fences;
+    cell.is_initialised = true;
+    cell.is_in_flight = manner.is_in_flight;
+    cell.is_generic = !manner.is_async_proxy;
+    cell.is_atomic = manner.is_atomic;
+}
+
+void SharedMemory::land(u32 offset, u32 bytes, const Stamp& stamp, bool is_generic) {
+    for (u32 i = offset / cell_bytes; i < (offset + bytes) / cell_bytes; i++) {
+        Cell& cell = cells_[i];
+        cell.is_in_flight = false;
+        cell.is_generic = is_generic;
+        cell.clock = stamp.clock;
+        cell.agent = static_cast<u16>(stamp.agent);
+        cell.lane = static_cast<u8>(stamp.lane);
+    }
+}
+
+// ---- global memory
+
+void GlobalMemory::begin_launch(const Region* regions, u32 count, bool checks) {
+    regions_.assign(regions, regions + count);
+    pages_.clear();
+    last_region_ = last_page_ = 0;
+    block_ = 0;
+    checks_ = checks;
+}
+
+bool GlobalMemory::is_allowed(const void* address, u64 bytes) const {
+    if (regions_.empty()) return true;
+    const u64 first = reinterpret_cast<u64>(address);
+    const auto holds = [&](const Region& r) { return first >= r.address && bytes <= r.bytes && first - r.address <= r.bytes - bytes; };
+    if (holds(regions_[last_region_])) return true;
+    for (size_t i = 0; i < regions_.size(); i++) {
+        if (!holds(regions_[i])) continue;
+        last_region_ = i;
+        return true;
+    }
+    return false;
+}
+
+void GlobalMemory::check_bounds(const void* address, u64 bytes, u32 thread, bool is_write, Place place) const {
+    if (is_allowed(address, bytes)) return;
+    // The nearest buffer that begins before the address says what was overrun.
+    size_t nearest = regions_.size();
+    const u64 first = reinterpret_cast<u64>(address);
+    for (size_t i = 0; i < regions_.size(); i++)
+        if (regions_[i].address <= first && (nearest == regions_.size() || regions_[i].address > regions_[nearest].address)) nearest = i;
+    if (nearest == regions_.size()) {
+        fail({Kind::OutOfBounds, thread, place}, "%s of %llu bytes of global memory before every buffer", is_write ? "write" : "read",
+             static_cast<unsigned long long>(bytes));
+    }
+    fail({Kind::OutOfBounds, thread, place}, "%s of %llu bytes of global memory at byte %llu of buffer %zu, which has %llu",
+         is_write ? "write" : "read", static_cast<unsigned long long>(bytes),
+         static_cast<unsigned long long>(first - regions_[nearest].address), nearest,
+         static_cast<unsigned long long>(regions_[nearest].bytes));
+}
+
+GlobalMemory::GlobalCell& GlobalMemory::cell(u64 index) {
+    const u64 number = index / page_cells;
+    if (last_page_ >= pages_.size() || pages_[last_page_].number != number) {
+        const auto below = [](const Page& page, u64 wanted) { return page.number < wanted; };
+        const auto found = std::lower_bound(pages_.begin(), pages_.end(), number, below);
+        last_page_ = static_cast<size_t>(found - pages_.begin());
+        if (found == pages_.end() || found->number != number)
+            pages_.insert(found, Page{number, std::make_unique<GlobalCell[]>(page_cells)});
+    }
+    return pages_[last_page_].cells[index % page_cells];
+}
+
+void GlobalMemory::access(const void* address, u32 bytes, const Actor& actor, Manner manner, Place place) {
+    check_bounds(address, bytes, actor.thread, manner.is_write, place);
+    Report& report = block->report;
+    (manner.is_write ? report.global_bytes_written : report.global_bytes_read) += bytes;
+    if (!checks_) return;
+    const u64 first = reinterpret_cast<u64>(address);
+    for (u64 i = first / cell_bytes; i <= (first + bytes - 1) / cell_bytes; i++) {
+        GlobalCell& touched = cell(i);
+        if (manner.is_write)
+            write(touched, actor, manner, i * cell_bytes, place);
+        else
+            read(touched, actor, manner, i * cell_bytes, place);
+    }
+}
+
+namespace {
+
+[[noreturn]] void fail_between_blocks(const Actor& actor, Manner manner, const char* earlier, Place place, u32 other_place) {
+    fail({Kind::Race, actor.thread, place, nobody, unpack(other_place)}, "%s of global memory that another block has %s: nothing orders two blocks",
+         verb(manner), earlier);
+}
+
+}  // namespace
+
+void GlobalMemory::read(GlobalCell& cell, const Actor& actor, Manner manner, u64, Place place) {
+    const Cell& write = cell.write;
+    if (write.clock != 0 && write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
+    if (write.clock != 0 && !actor.is_ordered_after(stamp_of(write))) {
+        fail(fault(Kind::Race, actor, place, stamp_of(write), write.place), "read of global memory by %s is not ordered after its write by %s",
+             name(actor.stamp).text, name(stamp_of(write)).text);
+    }
+    if (cell.last.clock != 0 && cell.last.block != block_) cell.elsewhere = cell.last;
+    cell.last = {block_, actor.stamp.clock, pack(place), static_cast<u16>(actor.stamp.agent), static_cast<u8>(actor.stamp.lane)};
+}
+
+void GlobalMemory::write(GlobalCell& cell, const Actor& actor, Manner manner, u64, Place place) {
+    Cell& write = cell.write;
+    const bool both_atomic = manner.is_atomic && write.is_atomic;
+    if (write.clock != 0 && !both_atomic) {
+        if (write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
+        if (!actor.is_ordered_after(stamp_of(write))) {
+            fail(fault(Kind::Race, actor, place, stamp_of(write), write.place),
+                 "%s of global memory by %s is not ordered after its write by %s", verb(manner), name(actor.stamp).text,
+                 name(stamp_of(write)).text);
+        }
+    }
+    if (cell.elsewhere.clock != 0) fail_between_blocks(actor, manner, "read", place, cell.elsewhere.place);
+    if (cell.last.clock != 0 && cell.last.block != block_) fail_between_blocks(actor, manner, "read", place, cell.last.place);
+    const Stamp reader = {cell.last.agent, cell.last.lane, cell.last.clock};
+    if (cell.last.clock != 0 && !actor.is_ordered_after(reader)) {
+        fail(fault(Kind::Race, actor, place, reader, cell.last.place), "%s of global memory by %s is not ordered after its read by %s",
+             verb(manner), name(actor.stamp).text, name(reader).text);
+    }
+    write.block = block_;
+    write.clock = actor.stamp.clock;
+    write.agent = static_cast<u16>(actor.stamp.agent);
+    write.lane = static_cast<u8>(actor.stamp.lane);
+    write.place = pack(place);
+    write.is_atomic = manner.is_atomic;
+}
+
+}  // namespace emu

@@ -1,0 +1,144 @@
+// Which memory an address belongs to, and whether an access to it is allowed.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "clocks.hpp"
+#include "types.hpp"
+
+namespace emu {
+
+/// A buffer in global memory that the kernel may touch (plain C layout).
+struct Region {
+    u64 address;
+    u64 bytes;
+};
+
+/// How an access behaves, beside its place and size.
+struct Manner {
+    bool is_write = false;
+    bool is_atomic = false;
+    bool is_async_proxy = false;
+    /// The bytes arrive later: nobody may touch them until they have.
+    bool is_in_flight = false;
+};
+
+/// What is remembered of two bytes: the last write.
+struct Cell {
+    u32 block;
+    u32 clock;
+    u32 fences;
+    u32 place;
+    u16 agent;
+    u8 lane;
+    bool is_initialised : 1;
+    bool is_in_flight : 1;
+    bool is_generic : 1;
+    bool is_atomic : 1;
+};
+
+/// What is remembered of the last read of two bytes by one agent. Lane `many_lanes`: several lanes of one warp, unordered.
+struct Reader {
+    u32 clock;
+    u32 place;
+    u32 lane;
+};
+
+constexpr u32 cell_bytes = 2;
+constexpr u32 many_lanes = 0xff;
+
+/// Shared memory of the running block: [dynamic | gap | static], and its shadow.
+///
+/// Cells are reset when a block first touches them, so a block costs what it uses. Elements are of two bytes or more: two
+/// threads that write neighbouring single bytes are taken for a race.
+class SharedMemory {
+   public:
+    /// What the largest architecture gives a block (sm_90: 227 KiB), and room for gaps.
+    static constexpr u32 arena_bytes = 256 * 1024;
+
+    SharedMemory();
+    void begin_block(u32 dynamic_bytes, u32 readers, bool checks);
+
+    u8* base() { return arena_.get(); }
+    u32 offset(const void* address) const { return static_cast<u32>(static_cast<const u8*>(address) - arena_.get()); }
+    bool contains(const void* address) const {
+        return static_cast<size_t>(static_cast<const u8*>(address) - arena_.get()) < arena_bytes;
+    }
+
+    /// The static variable with this tag: made at the first call of a block, the same one for its other threads.
+    void* static_variable(const void* tag, u32 bytes, u32 align, u32 limit);
+    u32 bytes_used() const;
+
+    /// Checks an access to shared memory and remembers it; ends the launch if it is wrong.
+    void access(u32 offset, u32 bytes, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
+    void check_bounds(u32 offset, u32 bytes, u32 thread, bool is_write, Place place) const;
+    void check_initialised(u32 offset, u32 bytes, u32 thread, Place place);
+    /// An asynchronous write has arrived: from now on it is an ordinary write by `stamp`.
+    void land(u32 offset, u32 bytes, const Stamp& stamp, bool is_generic);
+
+   private:
+    struct Static {
+        const void* tag;
+        u32 offset, bytes;
+    };
+    struct Unmap {
+        void operator()(u8* memory) const;
+    };
+
+    void touch(u32 index);
+    void read(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
+    void write(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
+
+    std::unique_ptr<u8[], Unmap> arena_;
+    std::vector<Cell> cells_;
+    std::vector<Reader> readers_;
+    std::vector<Static> statics_;
+    u32 dynamic_bytes_ = 0, static_end_ = 0, readers_per_cell_ = 0, block_ = 0;
+};
+
+/// The shadow of global memory for one launch: bounds, and races within a block and between blocks.
+///
+/// Blocks run one after another, so an order between blocks exists only in time: any two accesses of different blocks to the same bytes,
+/// one of them a write and not both atomic, are a race. Of several readers the last of the block and one of another are kept.
+class GlobalMemory {
+   public:
+    void begin_launch(const Region* regions, u32 count, bool checks);
+    void begin_block() { block_++; }
+    void access(const void* address, u32 bytes, const Actor& actor, Manner manner, Place place);
+    /// Whether bounds are known at all, and the bytes lie in one buffer.
+    bool is_allowed(const void* address, u64 bytes) const;
+    void check_bounds(const void* address, u64 bytes, u32 thread, bool is_write, Place place) const;
+
+   private:
+    struct GlobalReader {
+        u32 block, clock, place;
+        u16 agent;
+        u8 lane;
+    };
+    struct GlobalCell {
+        Cell write;
+        GlobalReader last, elsewhere;
+    };
+    static constexpr u64 page_cells = 2048;
+    struct Page {
+        u64 number;
+        std::unique_ptr<GlobalCell[]> cells;
+    };
+
+    GlobalCell& cell(u64 index);
+    void read(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place);
+    void write(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place);
+
+    std::vector<Region> regions_;
+    std::vector<Page> pages_;
+    mutable size_t last_region_ = 0;
+    size_t last_page_ = 0;
+    u32 block_ = 0;
+    bool checks_ = false;
+};
+
+/// Places fit into 32 bits as distances from a function of the emulator.
+u32 pack(Place place);
+Place unpack(u32 packed);
+
+}  // namespace emu

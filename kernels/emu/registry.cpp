@@ -1,0 +1,84 @@
+// The kernels by name, and the one entry that Rust calls.
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "block.hpp"
+
+namespace emu {
+
+namespace {
+
+const Registration* first_kernel = nullptr;
+
+const Registration* find(const char* name) {
+    for (const Registration* kernel = first_kernel; kernel != nullptr; kernel = kernel->next)
+        if (std::strcmp(kernel->name, name) == 0) return kernel;
+    return nullptr;
+}
+
+/// Why the launch cannot be done; empty if it can.
+void refuse(const Launch& launch, const Registration* kernel, char* text, size_t bytes) {
+    const u64 threads = u64{launch.block[0]} * launch.block[1] * launch.block[2];
+    text[0] = 0;
+    if (kernel == nullptr)
+        std::snprintf(text, bytes, "no kernel of this name is compiled in");
+    else if (launch.params_bytes != kernel->params_bytes)
+        std::snprintf(text, bytes, "%u bytes of parameters given, the kernel takes %u", launch.params_bytes, kernel->params_bytes);
+    else if (launch.maps_count != kernel->maps_count)
+        std::snprintf(text, bytes, "%u tensor maps given, the kernel takes %u", launch.maps_count, kernel->maps_count);
+    else if (threads == 0 || threads > 1024)
+        std::snprintf(text, bytes, "%llu threads a block: 1 to 1024 are allowed", static_cast<unsigned long long>(threads));
+    else if (launch.shared_bytes > launch.config.shared_bytes_max)
+        std::snprintf(text, bytes, "%u bytes of shared memory wanted, %u are allowed", launch.shared_bytes, launch.config.shared_bytes_max);
+}
+
+/// One for each operating system thread: stacks and shadow memory are used again by its next launch.
+Block& own_block() {
+    static thread_local std::unique_ptr<Block> own;
+    if (own == nullptr) own = std::make_unique<Block>();
+    return *own;
+}
+
+}  // namespace
+
+Registration::Registration(const char* kernel_name, Call kernel_call, u32 params, u32 maps)
+    : name(kernel_name), call(kernel_call), params_bytes(params), maps_count(maps), next(first_kernel) {
+    first_kernel = this;
+}
+
+}  // namespace emu
+
+extern "C" {
+
+/// Runs a launch to its end. 0: `report` is filled; 1: `failure` is.
+int lighterage_emu_launch(const emu::Launch* launch, emu::Report* report, emu::Failure* failure) {
+    const emu::Registration* kernel = emu::find(launch->name);
+    *failure = emu::Failure{};
+    failure->thread = failure->other_thread = emu::nobody;
+    emu::refuse(*launch, kernel, failure->text, sizeof failure->text);
+    if (failure->text[0] != 0) return 1;
+    emu::Block& block = emu::own_block();
+    block.launch = *launch;
+    block.kernel = kernel->call;
+    block.failure = *failure;
+    if (!block.stacks.reserve(launch->block[0] * launch->block[1] * launch->block[2])) {
+        std::snprintf(failure->text, sizeof failure->text, "the system gives no memory for the threads' stacks");
+        return 1;
+    }
+    const bool is_clean = emu::run(block);
+    *report = block.report;
+    *failure = block.failure;
+    return is_clean ? 0 : 1;
+}
+
+/// Name of kernel `index` in no particular order; null past the last.
+const char* lighterage_emu_kernel(uint32_t index) {
+    const emu::Registration* kernel = emu::first_kernel;
+    for (; kernel != nullptr && index != 0; index--) kernel = kernel->next;
+    return kernel == nullptr ? nullptr : kernel->name;
+}
+
+/// Writes the source line of a place into `text`; its length, at most `bytes`.
+size_t lighterage_emu_describe(uint64_t place, char* text, size_t bytes) { return emu::describe(place, text, bytes); }
+}

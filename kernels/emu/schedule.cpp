@@ -1,0 +1,210 @@
+// Runs a launch: block after block, and within a block one thread after another until each waits or is done.
+#include <cstdio>
+
+#include "block.hpp"
+
+namespace emu {
+
+constinit thread_local Block* block = nullptr;
+
+dim3 thread_index() { return block->self().index; }
+dim3 block_index() { return {block->index[0], block->index[1], block->index[2]}; }
+dim3 block_size() { return {block->launch.block[0], block->launch.block[1], block->launch.block[2]}; }
+dim3 grid_size() { return {block->launch.grid[0], block->launch.grid[1], block->launch.grid[2]}; }
+
+u64 draw() {
+    u64& x = block->random;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return x;
+}
+
+namespace {
+
+void enter(u32 thread) {
+    Block& b = *block;
+    Fibre& from = b.self().fibre;
+    if (thread == b.running) return;
+    b.running = thread;
+    b.report.switches++;
+    switch_fibre(from, b.self().fibre);
+}
+
+/// A ready lane of the warp, the first from `lane` on, around its end.
+u32 ready_lane(const Warp& warp, u32 lane) {
+    const u32 later = warp.ready & (all_lanes << lane);
+    return static_cast<u32>(__builtin_ctz(later != 0 ? later : warp.ready));
+}
+
+/// A thread that can run; `nobody` if each of them waits. Without a seed the next in order, with one a random one.
+u32 pick() {
+    Block& b = *block;
+    const u32 warps = static_cast<u32>(b.warps.size());
+    const bool is_random = b.launch.config.seed != 0;
+    const u64 random = is_random ? draw() : 0;
+    const u32 first = is_random ? static_cast<u32>(random % warps) : b.warp_of(b.running);
+    const u32 lane = is_random ? static_cast<u32>(random >> 32) % warp_lanes : b.running % warp_lanes;
+    for (u32 i = 0; i < warps; i++) {
+        const u32 w = first + i < warps ? first + i : first + i - warps;
+        if (b.warps[w].ready != 0) return w * warp_lanes + ready_lane(b.warps[w], i == 0 || is_random ? lane : 0);
+    }
+    return nobody;
+}
+
+const char* waited_for(Wait wait) {
+    switch (wait) {
+        case Wait::Lanes: return "for the other lanes of its warp";
+        case Wait::Barrier: return "at barrier";
+        case Wait::Mbarrier: return "for the mbarrier at shared+";
+        case Wait::Group: return "for the other warps of its warpgroup";
+        default: return "for nothing";
+    }
+}
+
+[[noreturn]] void fail_deadlock() {
+    Block& b = *block;
+    char text[360];
+    size_t length = 0;
+    u32 firsts[4], kinds = 0;
+    for (u32 t = 0; t < b.threads_count && kinds < 4; t++) {
+        const Thread& thread = b.threads[t];
+        if (thread.wait == Wait::Finished) continue;
+        bool is_known = false;
+        for (u32 k = 0; k < kinds; k++) {
+            const Thread& other = b.threads[firsts[k]];
+            is_known |= other.wait == thread.wait && other.waits_for == thread.waits_for && other.place == thread.place;
+        }
+        if (is_known) continue;
+        firsts[kinds++] = t;
+        const bool has_number = thread.wait == Wait::Barrier || thread.wait == Wait::Mbarrier;
+        length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%sthread %u waits %s", kinds > 1 ? "; " : "", t,
+                                                    waited_for(thread.wait)));
+        if (has_number) length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%s%u", thread.wait == Wait::Barrier ? " " : "", thread.waits_for));
+    }
+    const u32 other = kinds > 1 ? firsts[1] : nobody;
+    fail({Kind::Deadlock, firsts[0], b.threads[firsts[0]].place, other, other == nobody ? nullptr : b.threads[other].place}, "no thread can go on: %s",
+         text);
+}
+
+void go_on() {
+    Block& b = *block;
+    const bool may_copy = b.launch.config.seed != 0 && !b.loads.empty() && draw() % 8 == 0;
+    if (may_copy) do_bulk_load(draw() % b.loads.size());
+    u32 next = pick();
+    while (next == nobody && !b.loads.empty()) {
+        do_bulk_load(b.launch.config.seed != 0 ? draw() % b.loads.size() : 0);
+        next = pick();
+    }
+    if (next == nobody) fail_deadlock();
+    enter(next);
+}
+
+void entry() {
+    Block& b = *block;
+    b.kernel(b.launch.params, b.launch.maps);
+    b.self().wait = Wait::Finished;
+    b.live--;
+    leave_warp();
+    barrier_after_exit();
+    if (b.live == 0) {
+        check_finished_block();
+        switch_fibre(b.self().fibre, b.main);
+    }
+    go_on();
+    __builtin_unreachable();
+}
+
+void reset(Thread& thread, u32 index) {
+    const u32* size = block->launch.block;
+    thread.wait = Wait::None;
+    thread.place = nullptr;
+    thread.waits_for = thread.parity = thread.fences = thread.accesses = 0;
+    thread.copies.clear();
+    thread.copy_groups.clear();
+    thread.busy.clear();
+    thread.stores.clear();
+    thread.store_groups.clear();
+    thread.index = {index % size[0], index / size[0] % size[1], index / (size[0] * size[1])};
+    thread.fibre = block->stacks.start(index, entry);
+}
+
+void begin_block() {
+    Block& b = *block;
+    if (b.checks()) b.clocks.reset(b.threads_count);
+    b.shared.begin_block(b.launch.shared_bytes, b.clocks.readers(), b.checks());
+    b.global.begin_block();
+    for (Barrier& barrier : b.barriers) barrier = Barrier{};
+    b.mbarriers.clear();
+    b.loads.clear();
+    b.live = b.threads_count;
+    b.running = 0;
+    for (u32 t = 0; t < b.threads_count; t++) reset(b.threads[t], t);
+    for (u32 w = 0; w < b.warps.size(); w++) {
+        const u32 lanes = std::min(warp_lanes, b.threads_count - w * warp_lanes);
+        b.warps[w].alive = b.warps[w].ready = lanes == warp_lanes ? all_lanes : (1u << lanes) - 1;
+        b.warps[w].meetings.clear();
+        b.warps[w].registers = 0;
+    }
+    b.groups.clear();
+    b.groups.resize((b.warps.size() + group_warps - 1) / group_warps);
+}
+
+/// Runs one block to its end. False if it failed.
+bool run_block() {
+    Block& b = *block;
+    begin_block();
+    b.report.blocks++;
+    switch_fibre(b.main, b.self().fibre);
+    return !b.has_failed;
+}
+
+bool run_blocks() {
+    Block& b = *block;
+    const u32* grid = b.launch.grid;
+    for (b.index[2] = 0; b.index[2] < grid[2]; b.index[2]++)
+        for (b.index[1] = 0; b.index[1] < grid[1]; b.index[1]++)
+            for (b.index[0] = 0; b.index[0] < grid[0]; b.index[0]++)
+                if (!run_block()) return false;
+    return true;
+}
+
+}  // namespace
+
+void park(Wait wait, Place place) {
+    Block& b = *block;
+    Thread& thread = b.self();
+    thread.wait = wait;
+    thread.place = place;
+    if (wait != Wait::None) {
+        thread.accesses = 0;
+        b.warps[b.warp_of(b.running)].ready &= ~(1u << b.running % warp_lanes);
+    }
+    go_on();
+}
+
+void wake(u32 thread) {
+    block->threads[thread].wait = Wait::None;
+    block->warps[block->warp_of(thread)].ready |= 1u << thread % warp_lanes;
+}
+
+void wake_lanes(u32 warp, u32 lanes) {
+    Clocks::for_lanes(lanes, [&](u32 lane) { wake(warp * warp_lanes + lane); });
+}
+
+bool run(Block& state) {
+    block = &state;
+    const Launch& launch = state.launch;
+    state.threads_count = launch.block[0] * launch.block[1] * launch.block[2];
+    state.random = launch.config.seed * 0x9e3779b97f4a7c15ull + 1;
+    state.report = Report{};
+    state.has_failed = false;
+    state.threads.resize(state.threads_count);
+    state.warps.assign((state.threads_count + warp_lanes - 1) / warp_lanes, Warp{});
+    state.global.begin_launch(launch.regions, launch.regions_count, state.checks());
+    const bool is_clean = run_blocks();
+    block = nullptr;
+    return is_clean;
+}
+
+}  // namespace emu

@@ -1,0 +1,12 @@
+// Shared memory as a kernel declares it.
+#include "block.hpp"
+
+namespace emu {
+
+void* dynamic_shared() { return block->shared.base(); }
+
+void* static_shared(const void* tag, u32 bytes, u32 align) {
+    return block->shared.static_variable(tag, bytes, align, block->launch.config.shared_bytes_max);
+}
+
+}  // namespace emu

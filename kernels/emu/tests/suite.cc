@@ -1,0 +1,142 @@
+// The test kernels without Rust: for a compiler or a processor that the project's own tests do not run on, as aarch64 under qemu-user
+// (docs/EMULATOR.md has the commands). tests/emu is the full suite; this one asks only that right kernels are clean and exact and mistakes found.
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../block.hpp"
+#include "params.cuh"
+
+extern "C" int lighterage_emu_launch(const emu::Launch*, emu::Report*, emu::Failure*);
+
+namespace {
+
+using Numbers = std::vector<uint16_t>;
+
+uint16_t to_bf16(float value) { return __float2bfloat16_rn(value).bits; }
+float from_bf16(uint16_t value) { return __bfloat162float({value}); }
+
+/// Whole numbers: every sum of products is exact.
+Numbers small_numbers(int count, int modulus) {
+    Numbers values(static_cast<size_t>(count));
+    for (int i = 0; i < count; i++) values[static_cast<size_t>(i)] = to_bf16(static_cast<float>(i * 37 % modulus - 5));
+    return values;
+}
+
+uint16_t product(const Numbers& x, int row, const Numbers& y, int column, int depth) {
+    float sum = 0.0f;
+    for (int k = 0; k < depth; k++) sum += from_bf16(x[static_cast<size_t>(row * depth + k)]) * from_bf16(y[static_cast<size_t>(column * depth + k)]);
+    return to_bf16(sum);
+}
+
+/// A launch and what its result has to be.
+struct Family {
+    const char* name;
+    int mistakes;
+    emu::Launch launch;
+    std::function<bool()> is_right;
+};
+
+bool is_clean(const Family& family, int variant, emu::u64 seed, emu::u32 mode) {
+    const std::string name = "test_" + std::string(family.name) + "_" + std::to_string(variant);
+    emu::Launch launch = family.launch;
+    launch.name = name.c_str();
+    launch.config = {seed, mode, 1, 232448, 0};
+    emu::Report report;
+    emu::Failure failure;
+    return lighterage_emu_launch(&launch, &report, &failure) == 0;
+}
+
+/// Number of variants, modes and orders that went wrong.
+int run(const Family& family) {
+    int wrong = 0;
+    for (int variant = 0; variant <= family.mistakes; variant++) {
+        for (emu::u32 mode = 0; mode < 2; mode++) {
+            for (emu::u64 seed = 0; seed < 5; seed++) {
+                const bool clean = is_clean(family, variant, seed, mode);
+                const bool good = variant == 0 ? clean && family.is_right() : !clean;
+                if (!good) std::printf("%s %d, mode %u, seed %d: %s\n", family.name, variant, mode, static_cast<int>(seed), clean ? "clean" : "failed");
+                wrong += good ? 0 : 1;
+            }
+        }
+    }
+    std::printf("%s: %d variants, %d wrong\n", family.name, family.mistakes + 1, wrong);
+    return wrong;
+}
+
+emu::u64 address(const void* pointer) { return reinterpret_cast<emu::u64>(pointer); }
+
+emu::Launch launch(const TestParams& params, emu::u32 blocks, emu::u32 threads, emu::u32 shared_bytes, const std::vector<emu::Region>& regions) {
+    return {nullptr, {blocks, 1, 1}, {threads, 1, 1}, shared_bytes, sizeof(TestParams), 0, static_cast<emu::u32>(regions.size()), &params, nullptr,
+            regions.data(), {}};
+}
+
+int exchange() {
+    std::vector<float> x(256), out(256);
+    for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i);
+    const TestParams params{address(x.data()), address(out.data()), 2, 0};
+    const std::vector<emu::Region> regions = {{params.x, 1024}, {params.out, 1024}};
+    return run({"exchange", 15, launch(params, 2, 128, 0, regions), [&] {
+                    for (size_t i = 0; i < out.size(); i++) {
+                        const size_t row = i / 128 * 128, mirror = 127 - i % 128;
+                        if (out[i] != x[row + mirror] + x[row + (mirror ^ 1)]) return false;
+                    }
+                    return true;
+                }});
+}
+
+int stream() {
+    constexpr size_t tiles = 5, width = 512;
+    std::vector<float> x(tiles * width), out(width);
+    for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i % 97);
+    const TestParams params{address(x.data()), address(out.data()), tiles, 0};
+    const std::vector<emu::Region> regions = {{params.x, tiles * width * 4}, {params.out, width * 4}};
+    return run({"stream", 6, launch(params, 1, 128, 4096, regions), [&] {
+                    for (size_t i = 0; i < width; i++) {
+                        float sum = 0.0f;
+                        for (size_t tile = 0; tile < tiles; tile++) sum += x[tile * width + i];
+                        if (out[i] != sum) return false;
+                    }
+                    return true;
+                }});
+}
+
+int matrix() {
+    const Numbers x = small_numbers(64 * 16, 11);
+    Numbers out(64 * 8);
+    const TestParams params{address(x.data()), address(out.data()), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, 2048}, {params.out, 1024}};
+    return run({"matrix", 4, launch(params, 1, 128, 2048, regions), [&] {
+                    for (int i = 0; i < 512; i++)
+                        if (out[static_cast<size_t>(i)] != product(x, i / 8, x, i / 128 * 16 + i % 8, 16)) return false;
+                    return true;
+                }});
+}
+
+/// Boxes of 64 columns and all rows, in the 128-byte swizzle.
+emu::TensorMap map_of(const Numbers& values, emu::u32 rows, emu::u32 columns) {
+    return {address(values.data()), {columns, rows}, {columns * 2}, {64, rows}, 2, 2, 128};
+}
+
+int hopper() {
+    constexpr int tiles = 5, depth = tiles * 64;
+    const Numbers x = small_numbers(64 * depth, 11), y = small_numbers(128 * depth, 13);
+    Numbers out(64 * 128);
+    const emu::TensorMap maps[3] = {map_of(x, 64, depth), map_of(y, 128, depth), map_of(out, 64, 128)};
+    const TestParams params{0, 0, tiles, 0};
+    const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {maps[2].address, out.size() * 2}};
+    Family family{"hopper", 17, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
+                      for (int i = 0; i < 64 * 128; i++)
+                          if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
+                      return true;
+                  }};
+    family.launch.maps = maps;
+    family.launch.maps_count = 3;
+    return run(family);
+}
+
+}  // namespace
+
+int main() { return exchange() + stream() + matrix() + hopper() == 0 ? 0 : 1; }

@@ -1,0 +1,9 @@
+//! The emulator and the kernels on it: results against the host reference, planted bugs that have to be found, clean kernels that
+//! must not be accused.
+
+mod attention;
+mod buffer;
+mod layouts;
+mod planted;
+mod rms_norm;
+mod runs;

@@ -1,0 +1,217 @@
+//! Kernels with one mistake each: every one has to be found, in both modes and every order of the threads, and named with its line.
+
+use bytemuck::{Pod, Zeroable, bytes_of};
+use half::bf16;
+use lighterage_kernels::emu::{self, Config, Failure, Grid, Kind, Region, Report, TensorMap};
+
+use crate::buffer::Buffer;
+use crate::runs;
+
+/// `kernels/emu/tests/params.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(crate) struct TestParams {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) count: u32,
+    pub(crate) padding: u32,
+}
+
+use Kind::{
+    Barrier, Deadlock, Divergence, Fence, InFlight, Instruction, Misaligned, OutOfBounds, Race, Uninitialised,
+};
+
+/// Mistakes of `exchange.cu` by number, and as what they may be found: an unordered read can come before the write or after it.
+const EXCHANGE: [&[Kind]; 15] = [
+    &[Race, Uninitialised],
+    &[Race],
+    &[Race],
+    &[OutOfBounds],
+    &[OutOfBounds],
+    &[Uninitialised],
+    &[Misaligned],
+    &[Divergence, Race, Uninitialised],
+    &[Divergence],
+    &[Race, Uninitialised],
+    &[Race],
+    &[Race],
+    &[Deadlock],
+    &[Deadlock],
+    &[Barrier],
+];
+
+const STREAM: [&[Kind]; 6] = [
+    &[InFlight],
+    &[InFlight, Race, Uninitialised],
+    &[InFlight, Race],
+    &[InFlight, Race],
+    &[OutOfBounds],
+    &[Misaligned],
+];
+
+const MATRIX: [&[Kind]; 4] = [&[Misaligned], &[Divergence], &[Race, Uninitialised], &[OutOfBounds]];
+
+const HOPPER: [&[Kind]; 17] = [
+    &[Race, InFlight, Barrier],
+    &[InFlight, Race, Uninitialised],
+    &[Race],
+    &[InFlight],
+    &[Fence],
+    &[Race, Uninitialised],
+    &[Deadlock],
+    &[Deadlock],
+    &[Fence],
+    &[Race, Barrier],
+    &[Fence],
+    &[Deadlock, Barrier, Race, InFlight],
+    &[InFlight],
+    &[Race, InFlight],
+    &[Misaligned],
+    &[Race],
+    &[Instruction],
+];
+
+#[test]
+fn exchange_through_shared_memory() {
+    check("exchange", &EXCHANGE, exchange);
+}
+
+#[test]
+fn copies_in_two_buffers() {
+    check("stream", &STREAM, stream);
+}
+
+#[test]
+fn matrices_of_a_warp() {
+    check("matrix", &MATRIX, matrix);
+}
+
+#[test]
+fn bulk_copies_and_products_of_a_warpgroup() {
+    check("hopper", &HOPPER, hopper);
+}
+
+/// Runs the right variant, which must be clean and right, and every wrong one, which must be found.
+fn check(family: &str, mistakes: &[&[Kind]], run: fn(&str, Config) -> Result<Report, Failure>) {
+    for config in runs::all() {
+        if let Err(failure) = run(&format!("test_{family}_0"), config) {
+            panic!("{config:?}: {failure}");
+        }
+        for (index, kinds) in mistakes.iter().enumerate() {
+            let name = format!("test_{family}_{}", index + 1);
+            let Err(failure) = run(&name, config) else { panic!("{name} was not found with {config:?}") };
+            assert!(kinds.contains(&failure.kind), "{name} with {config:?}, expected {kinds:?}: {failure}");
+            let place = failure.place.expect("a place").to_string();
+            assert!(place.contains(family) && place.contains(".cu:"), "{name}: {place} is no line of it");
+        }
+    }
+}
+
+/// Launches, and compares what it wrote where it was clean.
+fn launch(
+    name: &str,
+    grid: Grid,
+    params: &TestParams,
+    maps: &[TensorMap],
+    regions: &[Region],
+    config: Config,
+) -> Result<Report, Failure> {
+    // SAFETY: the addresses are those of the caller's buffers, which outlive the launch; the regions name them all and checks are on.
+    unsafe { emu::launch(name, grid, bytes_of(params), maps, regions, config) }
+}
+
+fn exchange(name: &str, config: Config) -> Result<Report, Failure> {
+    let x: Vec<f32> = (0..256_u16).map(f32::from).collect();
+    let mut out = vec![f32::NAN; 256];
+    let params = TestParams { x: address(&x), out: address_mut(&mut out), count: 2, padding: 0 };
+    let grid = Grid { blocks: [2, 1, 1], threads: [128, 1, 1], shared_bytes: 0 };
+    let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
+    for (index, got) in out.iter().enumerate() {
+        let (row, mirror) = (index / 128 * 128, 127 - index % 128);
+        assert_eq!(*got, x[row + mirror] + x[row + (mirror ^ 1)], "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn stream(name: &str, config: Config) -> Result<Report, Failure> {
+    const TILES: usize = 5;
+    // 16 bytes aligned, as cp.async wants it.
+    let x: Vec<[u128; 128]> = (0..TILES).map(|tile| std::array::from_fn(|i| piece(tile * 128 + i))).collect();
+    let mut out = vec![[0_u128; 128]; 1];
+    let count = u32::try_from(TILES).expect("small");
+    let params = TestParams { x: address(&x), out: address_mut(&mut out), count, padding: 0 };
+    let grid = Grid { blocks: [1, 1, 1], threads: [128, 1, 1], shared_bytes: 4096 };
+    let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
+    for (index, piece) in out[0].iter().enumerate() {
+        let got: [f32; 4] = bytemuck::cast(*piece);
+        let sum =
+            |i: usize| (0..TILES).map(|tile| bytemuck::cast::<_, [f32; 4]>(x[tile][index])[i]).sum::<f32>();
+        assert_eq!(got, std::array::from_fn(sum), "{name}: piece {index}");
+    }
+    Ok(report)
+}
+
+fn piece(index: usize) -> u128 {
+    let number = u16::try_from(index % 97).expect("small");
+    bytemuck::cast([f32::from(number), f32::from(number) + 1.0, -f32::from(number), 0.5])
+}
+
+fn matrix(name: &str, config: Config) -> Result<Report, Failure> {
+    let values = small_numbers(64 * 16, 11);
+    let (mut x, mut out) = (Buffer::of(&values), Buffer::poisoned(64 * 8));
+    let params = TestParams { x: x.address(), out: out.address(), count: 0, padding: 0 };
+    let grid = Grid { blocks: [1, 1, 1], threads: [128, 1, 1], shared_bytes: 2048 };
+    let report = launch(name, grid, &params, &[], &[x.region(), out.region()], config)?;
+    for (index, got) in out.values().iter().enumerate() {
+        let (row, column) = (index / 8, index / 8 / 16 * 16 + index % 8);
+        assert_eq!(*got, product(&values, row, &values, column, 16), "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn hopper(name: &str, config: Config) -> Result<Report, Failure> {
+    const TILES: usize = 5;
+    const DEPTH: usize = TILES * 64;
+    let (x_values, y_values) = (small_numbers(64 * DEPTH, 11), small_numbers(128 * DEPTH, 13));
+    let (mut x, mut y, mut out) = (Buffer::of(&x_values), Buffer::of(&y_values), Buffer::poisoned(64 * 128));
+    let maps = [map(x.address(), 64, DEPTH), map(y.address(), 128, DEPTH), map(out.address(), 64, 128)];
+    let params = TestParams { count: u32::try_from(TILES).expect("small"), ..TestParams::zeroed() };
+    let grid = Grid { blocks: [1, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 16_384 + 32 };
+    let report = launch(name, grid, &params, &maps, &[x.region(), y.region(), out.region()], config)?;
+    for (index, got) in out.values().iter().enumerate() {
+        let expected = product(&x_values, index / 128, &y_values, index % 128, DEPTH);
+        assert_eq!(*got, expected, "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+/// A matrix of 64-column boxes that hold all rows, in the 128-byte swizzle.
+fn map(address: u64, rows: usize, columns: usize) -> TensorMap {
+    TensorMap {
+        address,
+        sizes: [columns as u64, rows as u64, 0, 0, 0],
+        strides: [columns as u64 * 2, 0, 0, 0],
+        box_sizes: [64, u32::try_from(rows).expect("small"), 0, 0, 0],
+        rank: 2,
+        element_bytes: 2,
+        swizzle_bytes: 128,
+    }
+}
+
+/// Whole numbers so small that their products' sums are exact in f32, whatever the order.
+pub(crate) fn small_numbers(count: usize, modulus: usize) -> Vec<f32> {
+    (0..count).map(|index| f32::from(u16::try_from(index * 37 % modulus).expect("small")) - 5.0).collect()
+}
+
+fn product(x: &[f32], row: usize, y: &[f32], column: usize, depth: usize) -> f32 {
+    let exact: f32 = (0..depth).map(|k| x[row * depth + k] * y[column * depth + k]).sum();
+    bf16::from_f32(exact).to_f32()
+}
+
+fn address<T>(slice: &[T]) -> u64 {
+    slice.as_ptr().expose_provenance() as u64
+}
+
+pub(crate) fn address_mut<T>(slice: &mut [T]) -> u64 {
+    slice.as_mut_ptr().expose_provenance() as u64
+}

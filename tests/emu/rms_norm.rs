@@ -1,0 +1,98 @@
+use bytemuck::bytes_of;
+use half::bf16;
+use lighterage_allocator::{Config as PoolConfig, Pool};
+use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+use lighterage_kernels::emu::{self, Grid};
+use lighterage_kernels::params::RmsNormParams;
+use lighterage_ops::{Queue, RmsNorm, rms_norm};
+use lighterage_shape::DType;
+use lighterage_testkit::Rng;
+
+use crate::buffer::Buffer;
+use crate::runs;
+
+const EPS: f32 = 1e-6;
+
+#[test]
+fn one_row() {
+    check(1, 256);
+}
+
+#[test]
+fn columns_that_fill_no_vector() {
+    check(5, 77);
+}
+
+#[test]
+fn rows_that_fill_no_block() {
+    check(6, 3072);
+}
+
+#[test]
+fn rows_that_are_not_aligned() {
+    check(3, 100);
+}
+
+/// The emulated kernel against `ops`' host reference, over all runs.
+fn check(rows: usize, columns: usize) {
+    let mut rng = Rng::from_env(11);
+    let x: Vec<f32> = rounded(&rng.normals(rows * columns, 1.0));
+    let weight = rounded(&rng.normals(columns, 1.0));
+    let expected = on_host(&x, &weight, [rows, columns]);
+    for config in runs::all() {
+        let got = on_emulator(&x, &weight, [rows, columns], config);
+        for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            // The sums differ by their order only, 1e-6 relative: a bf16 rounding may fall the other way, before and after the weight.
+            let bound = 2.0 * expected.abs() / 256.0;
+            assert!(
+                (got - expected).abs() <= bound,
+                "{config:?}: element {index} is {got}, expected {expected}"
+            );
+        }
+    }
+}
+
+fn rounded(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|value| bf16::from_f32(*value).to_f32()).collect()
+}
+
+fn on_emulator(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: emu::Config) -> Vec<f32> {
+    let (mut x, mut weight, mut out) = (Buffer::of(x), Buffer::of(weight), Buffer::poisoned(x.len()));
+    let params = RmsNormParams {
+        x: x.address(),
+        weight: weight.address(),
+        out: out.address(),
+        x_stride: columns as u64,
+        out_stride: columns as u64,
+        rows: u32::try_from(rows).expect("small"),
+        columns: u32::try_from(columns).expect("small"),
+        eps: EPS,
+        padding: 0,
+    };
+    let grid = Grid { blocks: [params.rows.div_ceil(4), 1, 1], threads: [128, 1, 1], shared_bytes: 0 };
+    let regions = [x.region(), weight.region(), out.region()];
+    // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
+    let report = unsafe { emu::launch("rms_norm_bf16", grid, bytes_of(&params), &[], &regions, config) }
+        .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
+    assert_eq!(
+        report.global_bytes_written,
+        (rows * columns * 2) as u64,
+        "each output element is written once"
+    );
+    out.values()
+}
+
+fn on_host(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    let host = Host::new(HostConfig::default()).expect("a host");
+    let device = Device::new(host, Ledger::new(1 << 26), Ledger::new(0));
+    let stream = device.stream(StreamKind::Compute).expect("a stream");
+    let pool = Pool::new(&stream, PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 26 })
+        .expect("a pool");
+    let queue = Queue::new(pool);
+    let x = queue.upload_as(DType::Bf16, x, &[rows, columns], "x").expect("room");
+    let weight = queue.upload_as(DType::Bf16, weight, &[columns], "weight").expect("room");
+    let out = queue.tensor(DType::Bf16, &[rows, columns], "out").expect("room");
+    rms_norm(&queue, &RmsNorm { x: x.view(), weight: weight.view(), eps: EPS, out: out.view() })
+        .expect("launched");
+    queue.read_f32(out.view()).expect("read").expect("the host has bytes")
+}
