@@ -104,7 +104,7 @@ fn main() {
             let mut group = criterion.benchmark_group(group);
             group.throughput(common::flops(case.cost));
             group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-                bencher.iter(|| case.launch(&queue))
+                bencher.iter(|| case.launch(&queue));
             });
         }
     }
