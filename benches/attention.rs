@@ -6,7 +6,7 @@
 
 mod common;
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion};
 use half::bf16;
 use lighterage_device::{Cost, Host};
 use lighterage_ops::{Attention, Mask, Queue, Tensor, attention};
@@ -102,9 +102,9 @@ fn main() {
         }
         let (group, size) = case.name.split_once('/').expect("two parts");
         let mut group = criterion.benchmark_group(group);
-        group.throughput(Throughput::Elements(case.cost.flops as u64));
+        group.throughput(common::flops(case.cost));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-            bencher.iter(|| case.launch(&queue))
+            bencher.iter(|| case.launch(&queue));
         });
     }
     if !common::figures_only() {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use criterion::Throughput;
 use lighterage_allocator::{Config, Pool};
 use lighterage_device::{Cost, Device, Host, HostConfig, Ledger, Purpose, StreamKind};
 use lighterage_ops::Queue;
@@ -42,18 +43,29 @@ pub(crate) fn figure(name: &str, cost: Cost, mut launch: impl FnMut()) {
         .collect();
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    println!(
-        "figure {name} {median:.6} s {:.1} GFLOP/s, {:.2} GFLOP, {:.1} MB, {:.1} GB/s",
-        cost.flops / median / 1e9,
-        cost.flops / 1e9,
-        cost.bytes / 1e6,
-        cost.bytes / median / 1e9
-    );
+    #[expect(clippy::print_stdout, reason = "what a bench is for")]
+    {
+        println!(
+            "figure {name} {median:.6} s {:.1} GFLOP/s, {:.2} GFLOP, {:.1} MB, {:.1} GB/s",
+            cost.flops / median / 1e9,
+            cost.flops / 1e9,
+            cost.bytes / 1e6,
+            cost.bytes / median / 1e9
+        );
+    }
 }
 
 /// Values like those of activations and weights: normal, scaled. Never zeros, which some machines multiply faster.
 pub(crate) fn values(seed: u64, count: usize, scale: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed);
     // A sum of four uniform values is close enough to normal, and drawn ten times as fast.
-    (0..count).map(|_| (0..4).map(|_| rng.unit() as f32 - 0.5).sum::<f32>() * 1.7 * scale).collect()
+    let mut value = || (0..4).map(|_| rng.unit() - 0.5).sum::<f64>() * 1.7;
+    #[expect(clippy::cast_possible_truncation, reason = "rounded on purpose")]
+    (0..count).map(|_| value() as f32 * scale).collect()
+}
+
+/// FLOPs of a launch as criterion counts them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number below 2^53")]
+pub(crate) fn flops(cost: Cost) -> Throughput {
+    Throughput::Elements(cost.flops as u64)
 }

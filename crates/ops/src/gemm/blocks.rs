@@ -149,9 +149,8 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
                 self.panel::<S>(
                     block,
                     packed,
-                    panel,
+                    &panel[..length.div_ceil(S::PER_WORD) * LANES],
                     &mut sums[column..],
-                    length.div_ceil(S::PER_WORD),
                     start > 0,
                     &self.ahead(block, column, start, step),
                 );
@@ -205,17 +204,16 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
         packed: &[u32],
         panel: &[u32],
         sums: &mut [f32],
-        words: usize,
         accumulate: bool,
         ahead: &Ahead<E>,
     ) {
         let c_stride = block.columns.next_multiple_of(LANES);
-        let count = block.rows.div_ceil(ROWS);
+        let (words, count) = (panel.len() / LANES, block.rows.div_ceil(ROWS));
         for (index, (first, height)) in tiles(block.rows).enumerate() {
             self.fetch(ahead, index, count);
             let tile = Tile {
                 a: packed[first * ROW_STRIDE..][..(height - 1) * ROW_STRIDE + words].as_ptr(),
-                b: panel[..words * LANES].as_ptr(),
+                b: panel.as_ptr(),
                 words,
                 c: sums[first * c_stride..][..(height - 1) * c_stride + LANES].as_mut_ptr(),
                 c_stride,
