@@ -7,6 +7,7 @@ namespace {
 
 void check(void* address, u32 bytes, Place place) {
     Block& b = *block;
+    count_access(place);
     if (!b.checks()) return;
     if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
         fail({Kind::Misaligned, b.running, place}, "atomic access of %u bytes at an address that is not a multiple of that", bytes);

@@ -204,6 +204,8 @@ void barrier_after_exit();
 void do_bulk_load(size_t index);
 /// All threads have left: nothing asynchronous may be under way.
 void check_finished_block();
+/// Counts an access of the running thread, which now and then lets others run; one that never meets anybody ends the launch.
+void count_access(Place place);
 /// Reports an access that falls into registers of a product in flight.
 void check_registers(const void* address, u32 bytes, bool is_write, Place place);
 

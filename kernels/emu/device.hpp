@@ -121,6 +121,17 @@ __forceinline__ unsigned __float_as_uint(float v) { return emu::bits<unsigned>(v
 __forceinline__ int __popc(unsigned v) { return __builtin_popcount(v); }
 __forceinline__ int __ffs(int v) { return __builtin_ffs(v); }
 __forceinline__ int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }
+template <class T>
+__forceinline__ T __ldg(const T* address) {
+    return *address;
+}
+__forceinline__ void __threadfence() {}
+__forceinline__ uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+__forceinline__ uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+__forceinline__ float2 make_float2(float x, float y) { return {x, y}; }
+__forceinline__ float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+__forceinline__ float __expf(float v) { return expf(v); }
+__forceinline__ float __fdividef(float a, float b) { return a / b; }
 __forceinline__ float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 template <class T>
 __forceinline__ T min(T a, T b) {

@@ -171,7 +171,9 @@ void start_product(u32 g, Place place) {
         fail({Kind::Fence, b.running, place}, "the first wgmma after the kernel's start or a wait needs a wgmma.fence before it");
     const auto operands = [&](u32 t) -> const GroupOperands& { return *static_cast<const StepOperand*>(group.operands[t])->product; };
     const GroupOperands& first = operands(0);
-    auto product = std::make_unique<GroupProduct>();
+    // Owned by the group before anything can fail: a failure abandons this stack.
+    group.open.push_back(std::make_unique<GroupProduct>());
+    GroupProduct* product = group.open.back().get();
     product->a = first.a;
     product->b = first.b;
     product->n = first.n;
@@ -186,10 +188,10 @@ void start_product(u32 g, Place place) {
         check_operands(o, first, thread, place);
         product->accumulators[t] = o.d;
         std::vector<BusyRegisters>& busy = b.threads[thread].busy;
-        busy.push_back({o.d, o.d + o.n / 2, product.get(), false});
+        busy.push_back({o.d, o.d + o.n / 2, product, false});
         if (o.a_registers == nullptr) continue;
         std::memcpy(product->a_values[t], o.a_registers, sizeof product->a_values[t]);
-        busy.push_back({o.a_registers, o.a_registers + 4, product.get(), true});
+        busy.push_back({o.a_registers, o.a_registers + 4, product, true});
     }
     if (b.checks()) {
         product->clock = b.clocks.now(b.clocks.group_agent(g));
@@ -198,7 +200,6 @@ void start_product(u32 g, Place place) {
     }
     if (!b.is_late()) execute(*product);
     b.report.matrix_products++;
-    group.open.push_back(std::move(product));
 }
 
 void retire(u32 g, const GroupProduct& product) {

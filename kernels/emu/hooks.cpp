@@ -3,13 +3,17 @@
 #include "block.hpp"
 
 namespace emu {
+
 namespace {
 
 /// A thread that makes so many accesses without meeting anybody lets others run; `spins_max` times in a row, it is stuck.
 constexpr u32 accesses_in_a_row_max = 1u << 14;
 constexpr u32 spins_max = 64;
 
-void let_others_run(Thread& thread, Place place) {
+}  // namespace
+
+void count_access(Place place) {
+    Thread& thread = block->self();
     if ((++thread.accesses & (accesses_in_a_row_max - 1)) != 0) return;
     if (thread.accesses / accesses_in_a_row_max >= spins_max) {
         fail({Kind::Deadlock, block->running, place}, "a thread made %u accesses without meeting a barrier: it spins for ever",
@@ -19,10 +23,12 @@ void let_others_run(Thread& thread, Place place) {
     park(Wait::None, place);
 }
 
+namespace {
+
 __attribute__((noinline)) void check(const void* address, u32 bytes, bool is_write, bool is_aligned, Place place) {
     Block& b = *block;
     Thread& thread = b.self();
-    let_others_run(thread, place);
+    count_access(place);
     const bool is_shared = b.shared.contains(address);
     if (!is_shared && b.stacks.contains(address)) {
         if (!thread.busy.empty()) check_registers(address, bytes, is_write, place);

@@ -82,11 +82,8 @@ void SharedMemory::begin_block(u32 dynamic_bytes, u32 readers, bool checks) {
     block_++;
     if (!checks) return;
     if (cells_.empty()) cells_.resize(arena_bytes / cell_bytes);
-    if (readers_per_cell_ != readers) {
-        readers_per_cell_ = readers;
-        readers_.assign(cells_.size() * readers, Reader{});
-        for (Cell& cell : cells_) cell.block = 0;
-    }
+    readers_per_cell_ = readers;
+    if (readers_.size() < cells_.size() * readers) readers_.resize(cells_.size() * readers);
 }
 
 void* SharedMemory::static_variable(const void* tag, u32 bytes, u32 align, u32 limit) {

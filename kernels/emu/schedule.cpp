@@ -31,25 +31,22 @@ void enter(u32 thread) {
     switch_fibre(from, b.self().fibre);
 }
 
-/// A ready lane of the warp, the first from `lane` on, around its end.
-u32 ready_lane(const Warp& warp, u32 lane) {
-    const u32 later = warp.ready & (all_lanes << lane);
-    return static_cast<u32>(__builtin_ctz(later != 0 ? later : warp.ready));
-}
-
-/// A thread that can run; `nobody` if each of them waits. Without a seed the next in order, with one a random one.
-u32 pick() {
-    Block& b = *block;
-    const u32 warps = static_cast<u32>(b.warps.size());
-    const bool is_random = b.launch.config.seed != 0;
-    const u64 random = is_random ? draw() : 0;
-    const u32 first = is_random ? static_cast<u32>(random % warps) : b.warp_of(b.running);
-    const u32 lane = is_random ? static_cast<u32>(random >> 32) % warp_lanes : b.running % warp_lanes;
-    for (u32 i = 0; i < warps; i++) {
-        const u32 w = first + i < warps ? first + i : first + i - warps;
-        if (b.warps[w].ready != 0) return w * warp_lanes + ready_lane(b.warps[w], i == 0 || is_random ? lane : 0);
+/// A thread that can run, the first from `start` on, around the end; `nobody` if each of them waits.
+u32 ready_from(u32 start) {
+    const std::vector<Warp>& warps = block->warps;
+    const u32 count = static_cast<u32>(warps.size()), first = start / warp_lanes % count;
+    for (u32 i = 0; i <= count; i++) {
+        const u32 w = (first + i) % count;
+        const u32 lanes = i == 0 ? warps[w].ready & (all_lanes << start % warp_lanes) : warps[w].ready;
+        if (lanes != 0) return w * warp_lanes + static_cast<u32>(__builtin_ctz(lanes));
     }
     return nobody;
+}
+
+/// The next thread that can run: in order without a seed, else from a random one on.
+u32 pick() {
+    const u32 lanes = static_cast<u32>(block->warps.size()) * warp_lanes;
+    return ready_from(block->launch.config.seed == 0 ? (block->running + 1) % lanes : static_cast<u32>(draw() % lanes));
 }
 
 const char* waited_for(Wait wait) {
