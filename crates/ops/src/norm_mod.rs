@@ -54,7 +54,7 @@ pub struct NormMod<'a> {
 /// `x += gate * y` where an update is given (rounded once), then `out = LayerNorm(x) * (1 + scale) + shift` of the rounded x, in f32.
 ///
 /// # Errors
-/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+/// An [`Error`] that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
 pub fn norm_mod<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<()> {
     let check = Check::new("norm_mod", queue);
     let x = check.tensor("x", args.x)?.dense_rows()?;
