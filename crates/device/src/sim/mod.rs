@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Error, Grid, Info, Kernel, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +228,7 @@ impl Backend for Sim {
         Ok(())
     }
 
-    unsafe fn launch<K: Kernel>(&self, _stream: &SimStream, _grid: Grid, params: &K::Params) -> Result<()> {
+    unsafe fn launch<K: Kernel>(&self, _stream: &SimStream, params: &K::Params) -> Result<()> {
         let cost = K::cost(params);
         let counters = &mut self.state().counters;
         counters.launches += 1;
