@@ -26,8 +26,11 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod conv;
+pub mod elementwise;
 pub mod launch;
 pub mod norm;
+pub mod rope;
 
 #[cfg(feature = "emu")]
 pub mod emu;
