@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +31,32 @@ impl Unmodified {
 pub(crate) struct MappedFile {
     pub(crate) identity: Arc<FileIdentity>,
     pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) bytes: Mmap,
+    content: Content,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    /// There is no file: every tensor is the beginning of the same zeros.
+    Zeros(Mmap),
 }
 
 impl MappedFile {
+    /// A file that is not there, whose tensors are zeros; `zeros` is as long as the longest of them.
+    pub(crate) fn imagined(identity: FileIdentity, zeros: Mmap) -> Arc<Self> {
+        let content = Content::Zeros(zeros);
+        Arc::new(Self { identity: Arc::new(identity), metadata: BTreeMap::new(), content })
+    }
+
+    /// A tensor's bytes.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        match &self.content {
+            Content::Mapped(bytes) => &bytes[range.clone()],
+            Content::Zeros(zeros) => &zeros[..range.len()],
+        }
+    }
+
     pub(crate) fn open(path: &Path, promise: Unmodified) -> Result<(Arc<Self>, Vec<Entry>)> {
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let status = std::fs::metadata(path).map_err(io(path, "open it"))?;
@@ -48,7 +71,8 @@ impl MappedFile {
             modified_ns: i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()),
             header_sha256: Sha256::digest(&bytes[..header.bytes()]).into(),
         });
-        let file = Self { identity, metadata: header.metadata().clone(), bytes };
+        let (metadata, content) = (header.metadata().clone(), Content::Mapped(bytes));
+        let file = Self { identity, metadata, content };
         Ok((Arc::new(file), header.into_entries()))
     }
 }

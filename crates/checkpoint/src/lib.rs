@@ -51,6 +51,7 @@ mod header;
 mod identity;
 mod index;
 mod md5;
+mod shapes;
 mod tensor;
 mod write;
 
@@ -60,5 +61,6 @@ pub use file::Unmodified;
 pub use fingerprint::fingerprint;
 pub use header::{Entry, HEADER_BYTES_MAX, Header};
 pub use identity::{FileIdentity, TensorIdentity};
+pub use shapes::Shape;
 pub use tensor::Tensor;
 pub use write::{NewTensor, write};
