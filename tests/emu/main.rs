@@ -3,6 +3,7 @@
 
 mod attention;
 mod buffer;
+mod device;
 mod layouts;
 mod planted;
 mod rms_norm;
