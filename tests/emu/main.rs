@@ -4,6 +4,8 @@
 mod attention;
 mod buffer;
 mod layouts;
+mod linear;
 mod planted;
+mod product;
 mod rms_norm;
 mod runs;
