@@ -28,6 +28,8 @@ pub mod params;
 
 pub mod conv;
 pub mod elementwise;
+pub mod gemm;
+pub mod images;
 pub mod launch;
 pub mod norm;
 pub mod rope;
