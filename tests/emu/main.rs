@@ -4,9 +4,13 @@
 mod attention;
 mod buffer;
 mod device;
+mod elementwise;
 mod layouts;
 mod linear;
+mod norms;
+mod numerics;
 mod planted;
 mod product;
 mod rms_norm;
+mod rope;
 mod runs;
