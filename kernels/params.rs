@@ -171,7 +171,7 @@ const _: () = {
     ["Offset of field: UpsampleParams::channels"][::std::mem::offset_of!(UpsampleParams, channels) - 24usize];
     ["Offset of field: UpsampleParams::padding"][::std::mem::offset_of!(UpsampleParams, padding) - 28usize];
 };
-#[doc = " out\\[r, c\\] = f(x\\[r, c\\]), f chosen by kind:\n 1 GELU in its tanh form, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); 2 GELU exact, 0.5 x (1 + erf(x / sqrt(2)));\n 3 quick-GELU, x sigmoid(1.702 x); 4 SiLU, x sigmoid(x). (Hendrycks & Gimpel 2016.)"]
+#[doc = " out\\[r, c\\] = f(x\\[r, c\\]), f chosen by kind:\n 1 GELU in its tanh form, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); 2 GELU exact, 0.5 x (1 + erf(x / sqrt(2)));\n 3 quick-GELU, x sigmoid(1.702 x); 4 SiLU, x sigmoid(x) (Hendrycks & Gimpel 2016); 5 ReLU, max(x, 0)."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct ActivationParams {
@@ -187,7 +187,7 @@ pub struct ActivationParams {
     pub rows: u32,
     #[doc = " columns"]
     pub columns: u32,
-    #[doc = " 1 to 4, see above"]
+    #[doc = " 1 to 5, see above"]
     pub kind: u32,
     #[doc = " zero"]
     pub padding: u32,
@@ -533,7 +533,7 @@ pub struct LinearParams {
     pub columns: u32,
     #[doc = " the summed dimension"]
     pub inner: u32,
-    #[doc = " 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU; as in ActivationParams"]
+    #[doc = " 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU, 5 ReLU; as in ActivationParams"]
     pub activation: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
