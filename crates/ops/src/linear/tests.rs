@@ -270,6 +270,10 @@ fn threads_do_not_change_a_bit() {
         Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
     check::<f32>(case);
     check::<bf16>(case);
+    // Few rows: narrow tasks, one panel each and the last one not full.
+    let few = Case { rows: 16, columns: 210, inner: 401, ..case };
+    check::<f32>(few);
+    check::<bf16>(few);
 }
 
 /// A row's result does not depend on what else is in the launch: tokens may be split between launches.
