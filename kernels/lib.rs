@@ -26,6 +26,7 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod attention;
 pub mod launch;
 pub mod norm;
 
