@@ -27,6 +27,7 @@
 pub mod params;
 
 pub mod attention;
+pub mod gemm;
 pub mod launch;
 pub mod norm;
 
