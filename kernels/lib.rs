@@ -26,6 +26,7 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod attention;
 pub mod gemm;
 pub mod images;
 pub mod launch;
