@@ -370,6 +370,8 @@ pub struct MeanAbsDiffParams {
     pub b: u64,
     #[doc = " fp32 \\[2\\]"]
     pub out: u64,
+    #[doc = " fp32 \\[blocks, 2\\], blocks as mean_abs_diff.rs says: the sums of each block of elements"]
+    pub workspace: u64,
     #[doc = " elements, at least 1"]
     pub count: u32,
     #[doc = " zero"]
@@ -377,14 +379,16 @@ pub struct MeanAbsDiffParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MeanAbsDiffParams"][::std::mem::size_of::<MeanAbsDiffParams>() - 32usize];
+    ["Size of MeanAbsDiffParams"][::std::mem::size_of::<MeanAbsDiffParams>() - 40usize];
     ["Alignment of MeanAbsDiffParams"][::std::mem::align_of::<MeanAbsDiffParams>() - 8usize];
     ["Offset of field: MeanAbsDiffParams::a"][::std::mem::offset_of!(MeanAbsDiffParams, a) - 0usize];
     ["Offset of field: MeanAbsDiffParams::b"][::std::mem::offset_of!(MeanAbsDiffParams, b) - 8usize];
     ["Offset of field: MeanAbsDiffParams::out"][::std::mem::offset_of!(MeanAbsDiffParams, out) - 16usize];
-    ["Offset of field: MeanAbsDiffParams::count"][::std::mem::offset_of!(MeanAbsDiffParams, count) - 24usize];
+    ["Offset of field: MeanAbsDiffParams::workspace"]
+        [::std::mem::offset_of!(MeanAbsDiffParams, workspace) - 24usize];
+    ["Offset of field: MeanAbsDiffParams::count"][::std::mem::offset_of!(MeanAbsDiffParams, count) - 32usize];
     ["Offset of field: MeanAbsDiffParams::padding"]
-        [::std::mem::offset_of!(MeanAbsDiffParams, padding) - 28usize];
+        [::std::mem::offset_of!(MeanAbsDiffParams, padding) - 36usize];
 };
 #[doc = " tokens\\[(y / 2) * (width / 2) + x / 2, c * 4 + (y % 2) * 2 + x % 2\\] = image\\[c, y, x\\] * multiply + add\n FLUX's packing: 2x2 patches, row-major, channel-major inside a token. The image's strides choose NCHW or NHWC."]
 #[repr(C)]
@@ -569,6 +573,8 @@ pub struct GroupNormParams {
     pub bias: u64,
     #[doc = " \\[pixels, channels\\], contiguous; may be x"]
     pub out: u64,
+    #[doc = " fp32 \\[blocks + 1, groups, 2\\], blocks as group_norm.rs says: partial statistics of each block of pixels, then those of the image"]
+    pub workspace: u64,
     #[doc = " height * width"]
     pub pixels: u32,
     #[doc = " channels of x and out"]
@@ -584,19 +590,21 @@ pub struct GroupNormParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GroupNormParams"][::std::mem::size_of::<GroupNormParams>() - 56usize];
+    ["Size of GroupNormParams"][::std::mem::size_of::<GroupNormParams>() - 64usize];
     ["Alignment of GroupNormParams"][::std::mem::align_of::<GroupNormParams>() - 8usize];
     ["Offset of field: GroupNormParams::x"][::std::mem::offset_of!(GroupNormParams, x) - 0usize];
     ["Offset of field: GroupNormParams::weight"][::std::mem::offset_of!(GroupNormParams, weight) - 8usize];
     ["Offset of field: GroupNormParams::bias"][::std::mem::offset_of!(GroupNormParams, bias) - 16usize];
     ["Offset of field: GroupNormParams::out"][::std::mem::offset_of!(GroupNormParams, out) - 24usize];
-    ["Offset of field: GroupNormParams::pixels"][::std::mem::offset_of!(GroupNormParams, pixels) - 32usize];
+    ["Offset of field: GroupNormParams::workspace"]
+        [::std::mem::offset_of!(GroupNormParams, workspace) - 32usize];
+    ["Offset of field: GroupNormParams::pixels"][::std::mem::offset_of!(GroupNormParams, pixels) - 40usize];
     ["Offset of field: GroupNormParams::channels"]
-        [::std::mem::offset_of!(GroupNormParams, channels) - 36usize];
-    ["Offset of field: GroupNormParams::groups"][::std::mem::offset_of!(GroupNormParams, groups) - 40usize];
-    ["Offset of field: GroupNormParams::silu"][::std::mem::offset_of!(GroupNormParams, silu) - 44usize];
-    ["Offset of field: GroupNormParams::eps"][::std::mem::offset_of!(GroupNormParams, eps) - 48usize];
-    ["Offset of field: GroupNormParams::padding"][::std::mem::offset_of!(GroupNormParams, padding) - 52usize];
+        [::std::mem::offset_of!(GroupNormParams, channels) - 44usize];
+    ["Offset of field: GroupNormParams::groups"][::std::mem::offset_of!(GroupNormParams, groups) - 48usize];
+    ["Offset of field: GroupNormParams::silu"][::std::mem::offset_of!(GroupNormParams, silu) - 52usize];
+    ["Offset of field: GroupNormParams::eps"][::std::mem::offset_of!(GroupNormParams, eps) - 56usize];
+    ["Offset of field: GroupNormParams::padding"][::std::mem::offset_of!(GroupNormParams, padding) - 60usize];
 };
 #[doc = " out\\[r, c\\] = (x\\[r, c\\] - mean) * rsqrt(var + eps) * weight\\[c\\] + bias\\[c\\]\n Statistics in fp32, two passes (Ba et al. 2016)."]
 #[repr(C)]

@@ -1,0 +1,3 @@
+//! Launches of the convolutions and what goes with them.
+
+pub mod upsample;
