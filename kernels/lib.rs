@@ -26,6 +26,7 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod conv;
 pub mod gemm;
 pub mod launch;
 pub mod norm;

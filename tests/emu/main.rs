@@ -3,6 +3,7 @@
 
 mod attention;
 mod buffer;
+mod conv2d;
 mod layouts;
 mod linear;
 mod planted;

@@ -1,0 +1,3 @@
+//! Launches of the convolutions.
+
+pub mod conv2d;
