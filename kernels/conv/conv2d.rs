@@ -1,6 +1,6 @@
 //! How `conv2d.cu` is launched: which tile, by the model of time of `gemm/linear.rs`.
 
-use crate::gemm::linear::{Alignment, Config, Shape, predicted_clocks, tiles, warps};
+use crate::gemm::linear::{Alignment, Config, Shape, fastest, tiles, warps};
 use crate::launch::{Grid, Launch, Launches, Target};
 use crate::params::Conv2dParams;
 
@@ -27,10 +27,7 @@ pub fn choose(shape: Shape, target: Target) -> Config {
     match shape.alignment {
         Alignment::Less => GATHER,
         Alignment::Bytes16 if shape.columns <= NARROW.tile[1] => NARROW,
-        Alignment::Bytes16 => {
-            let fastest = WIDE.iter().min_by_key(|config| predicted_clocks(**config, shape, target));
-            *fastest.unwrap_or(&WIDE[0])
-        }
+        Alignment::Bytes16 => fastest(&WIDE, shape, target),
     }
 }
 

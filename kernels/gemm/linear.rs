@@ -93,6 +93,11 @@ const SM90A: [Config; 5] = [
     SM80[2],
 ];
 const SM80_UNALIGNED: Config = warps("linear_sm80_64x64_unaligned_bf16", [64, 64], [2, 2], 4);
+const SUMS: [Config; 2] = [
+    warps("linear_sums_sm80_128x128_bf16", [128, 128], [2, 2], 3),
+    warps("linear_sums_sm80_64x64_bf16", [64, 64], [2, 2], 4),
+];
+const SUMS_UNALIGNED: Config = warps("linear_sums_sm80_64x64_unaligned_bf16", [64, 64], [2, 2], 4);
 const FEW_ROWS: Config = few_rows("linear_sm80_rows16_bf16");
 const FEW_ROWS_UNALIGNED: Config = few_rows("linear_sm80_rows16_unaligned_bf16");
 
@@ -140,11 +145,21 @@ pub fn choose(shape: Shape, target: Target) -> Config {
         (false, Alignment::Less) => SM80_UNALIGNED,
         // A tensor map has no empty dimension.
         (false, Alignment::Bytes16) if shape.inner == 0 => SM80[0],
-        (false, Alignment::Bytes16) => {
-            let fastest =
-                candidates(target.arch).iter().min_by_key(|config| predicted_clocks(**config, shape, target));
-            *fastest.unwrap_or(&SM80[0])
-        }
+        (false, Alignment::Bytes16) => fastest(candidates(target.arch), shape, target),
+    }
+}
+
+/// The first of those with the least predicted time; there is at least one.
+pub(crate) fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
+    *configs.iter().min_by_key(|config| predicted_clocks(**config, shape, target)).unwrap_or(&configs[0])
+}
+
+/// The variant for sums that are stored as f32.
+#[must_use]
+pub fn choose_sums(shape: Shape, target: Target) -> Config {
+    match shape.alignment {
+        Alignment::Less => SUMS_UNALIGNED,
+        Alignment::Bytes16 => fastest(&SUMS, shape, target),
     }
 }
 
@@ -222,6 +237,12 @@ pub const fn shape(params: &LinearParams) -> Shape {
 pub fn launches(params: &LinearParams, target: Target) -> Launches {
     let shape = shape(params);
     launches_of(choose(shape, target), params, target)
+}
+
+/// One launch of the variant that [`choose_sums`] names: `out` is f32.
+#[must_use]
+pub fn launches_sums(params: &LinearParams, target: Target) -> Launches {
+    launches_of(choose_sums(shape(params), target), params, target)
 }
 
 /// One launch of a given variant.

@@ -1,3 +1,4 @@
 //! Launches of the norms.
 
 pub mod rms_norm;
+pub mod softmax;

@@ -10,3 +10,4 @@ mod planted;
 mod product;
 mod rms_norm;
 mod runs;
+mod softmax;
