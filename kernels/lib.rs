@@ -26,6 +26,7 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod attention;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;

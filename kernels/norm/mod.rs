@@ -4,3 +4,4 @@ pub mod group_norm;
 pub mod layer_norm;
 pub mod norm_mod;
 pub mod rms_norm;
+pub mod softmax;

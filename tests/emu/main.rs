@@ -3,6 +3,7 @@
 
 mod attention;
 mod buffer;
+mod conv2d;
 mod device;
 mod elementwise;
 mod layouts;
@@ -14,3 +15,4 @@ mod product;
 mod rms_norm;
 mod rope;
 mod runs;
+mod softmax;
