@@ -26,6 +26,7 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod base;
 pub mod images;
 pub mod launch;
 pub mod norm;
