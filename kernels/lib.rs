@@ -27,6 +27,7 @@
 pub mod params;
 
 pub mod base;
+pub mod gemm;
 pub mod images;
 pub mod launch;
 pub mod norm;
