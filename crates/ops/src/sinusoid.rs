@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::SinusoidParams;
 use lighterage_shape::{DType, Float};
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -70,6 +71,10 @@ impl<E: Float> Kernel for SinusoidKernel<E> {
     fn cost(p: &SinusoidParams) -> Cost {
         let (rows, elements) = (f64::from(p.rows), f64::from(p.rows) * f64::from(p.columns));
         Cost { flops: 20.0 * elements, bytes: 4.0 * rows + elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &SinusoidParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::sinusoid::launches(p, target))
     }
 }
 

@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Cost, Kernel, Workers};
+use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
+use lighterage_kernels::attention;
 use lighterage_kernels::params::AttentionParams;
 
 use super::buckets::bucket;
@@ -44,6 +45,10 @@ impl Kernel for AttentionKernel<bf16> {
 
     fn cost(params: &AttentionParams) -> Cost {
         cost(params, size_of::<bf16>())
+    }
+
+    fn launches(params: &AttentionParams, target: Target) -> Launches {
+        attention::launches(params, target)
     }
 }
 
