@@ -6,6 +6,7 @@ mod case;
 mod plain;
 mod reference;
 mod sm80;
+mod sm90a;
 
 use lighterage_kernels::emu::{Config, Mode, Report};
 
