@@ -3,6 +3,7 @@
 //! Every case says how many multiprocessors its card has, since that decides how a call is cut into blocks.
 
 mod case;
+mod op;
 mod plain;
 mod reference;
 mod sm80;
