@@ -16,9 +16,9 @@
 // Shared memory: q, two stages of k and v, out: 6 * 32 KiB, and mbarriers.
 //
 // Bytes: q and out once, k and v once for each tile of queries (from L2). FLOPs: 4 * queries * keys * 128 * heads.
-// Predicted on H100 (132 multiprocessors at 1.755 GHz): a 128 x 128 block of scores is 2048 clk of products; at 78 % of them 4608 x 4608 x 24 takes
-// 864 tiles * 36 blocks / 132 * 2048 clk / 0.78 / 1.755 GHz = 353 us, and 6 us for pieces and joining: 359 us, 727 TFLOP/s; a power limit at 90 % of
-// that leaves 655 TFLOP/s. docs/kernels/attention.md.
+// Predicted on H100 SXM for 4608 x 4608 x 24: a block of keys costs a tile 2048 clk of products; FlashAttention-3 takes 1.64 us for it (632 TFLOP/s over
+// 7 rounds of 36 blocks, pytorch issue 142132), 71 % of the products' rate. So 7 * 36 * 1.64 = 413 us with whole tiles; cut, everybody has
+// 236 blocks: 387 us, and 6 us for 203 pieces of 65 KiB: 393 us, 664 TFLOP/s. docs/kernels/attention.md.
 #include "attention.h"
 
 #include "../base/cuda.cuh"
