@@ -227,8 +227,8 @@ const fn l2_bytes_per_clock(arch: Arch) -> u64 {
 /// The shape of a call.
 #[must_use]
 pub const fn shape(params: &LinearParams) -> Shape {
-    let bits = params.x | params.weight | (params.x_stride | params.weight_stride) * 2;
-    let alignment = if bits % 16 == 0 { Alignment::Bytes16 } else { Alignment::Less };
+    let bits = params.x | params.weight | ((params.x_stride | params.weight_stride) * 2);
+    let alignment = if bits.is_multiple_of(16) { Alignment::Bytes16 } else { Alignment::Less };
     Shape { rows: params.rows, columns: params.columns, inner: params.inner, alignment }
 }
 
