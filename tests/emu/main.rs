@@ -4,6 +4,7 @@
 mod attention;
 mod buffer;
 mod conv2d;
+mod device;
 mod layouts;
 mod linear;
 mod planted;

@@ -46,6 +46,15 @@ pub struct Info {
     pub has_bytes: bool,
 }
 
+/// What a device that works by a model reckons for everything that was queued so far, on all streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Modelled {
+    /// Seconds of kernels, and of copies and fills on the device, one after the other.
+    pub compute_seconds: f64,
+    /// Seconds that the calls took the host.
+    pub host_seconds: f64,
+}
+
 /// The driver calls of one device: everything above is written once against this trait, statically dispatched.
 ///
 /// It is the raw layer: nothing is counted, cached, tracked or dropped here. Use the shells ([`Device`](crate::Device),
@@ -251,4 +260,9 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// # Errors
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Seconds that the work queued so far should take, where the device works by a model; else none.
+    fn modelled(&self) -> Option<Modelled> {
+        None
+    }
 }
