@@ -44,10 +44,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod arena;
+mod caching;
 mod error;
-mod heap;
-mod pages;
-mod pool;
+mod sync;
+mod trace;
 
-pub use error::{Error, OutOfMemory, Result};
-pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use caching::{
+    Action, Allocator, AllocatorStatistics, DeviceBuffer, Event, Events, Gauge, Handle, Need, OnStream,
+    PoolCounts, PressureHandler, Registration, Scope, Settings, Tag, Urgency,
+};
+pub use error::{Error, OutOfBudget, OutOfMemory, Result};
+pub use trace::{Op, Trace};
