@@ -3,7 +3,12 @@
 
 mod attention;
 mod buffer;
+mod conv2d;
+mod device;
 mod layouts;
+mod linear;
 mod planted;
+mod product;
 mod rms_norm;
 mod runs;
+mod softmax;

@@ -3,11 +3,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lighterage_shape::DType;
+
 use crate::error::{Error, Result};
 use crate::file::{MappedFile, Unmodified, io};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::grouped_fingerprint;
 use crate::identity::FileIdentity;
 use crate::index::{INDEX_SUFFIX, Index};
+use crate::shapes::{self, Shape};
 use crate::tensor::Tensor;
 
 /// A set of named tensors, in one file, several shards, or a folder of a diffusers pipeline.
@@ -19,7 +22,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a file, an index (`*.safetensors.index.json`), or a folder that holds one of the two.
+    /// Opens a safetensors file, an index (`*.safetensors.index.json`), or a folder that holds one of the two; or a file of torch (`.bin`, `.pth`, `.pt`).
+    /// A file is known by its first bytes, not by its name.
     ///
     /// # Errors
     /// With file, tensor and numbers: a file that cannot be read or breaks the format ([`Error::Bad`]), an index whose shards are
@@ -34,6 +38,31 @@ impl Checkpoint {
             checkpoint.add_file(&found, promise)?;
         }
         Ok(checkpoint)
+    }
+
+    /// Names and shapes without a file: for plans, and for runs whose result is of no interest. Every tensor is zeros, which take no memory until they are
+    /// read, and then one page.
+    ///
+    /// `path` is for messages and names no file.
+    ///
+    /// # Errors
+    /// [`Error::Bad`] if a name is there twice or a shape cannot be, [`Error::Io`] if there are no addresses for the largest tensor.
+    ///
+    /// ```
+    /// use lighterage_checkpoint::{Checkpoint, Shape};
+    /// use lighterage_shape::DType;
+    /// # fn main() -> lighterage_checkpoint::Result<()> {
+    /// let shape = Shape { name: "proj.weight".to_owned(), extents: vec![3072, 64] };
+    /// let checkpoint = Checkpoint::of_shapes("built-in", DType::Bf16, &[shape])?;
+    /// assert_eq!(checkpoint.tensor("proj.weight")?.bytes().len(), 2 * 3072 * 64);
+    /// # Ok(()) }
+    /// ```
+    pub fn of_shapes(path: impl Into<PathBuf>, dtype: DType, shapes: &[Shape]) -> Result<Self> {
+        let path = path.into();
+        let (file, entries) = shapes::imagine(&path, dtype, shapes)?;
+        let tensors = entries.into_iter().map(|entry| Tensor::new(&file, entry));
+        let tensors = tensors.map(|tensor| (tensor.shared_name(), tensor)).collect();
+        Ok(Self { path, files: vec![file], tensors })
     }
 
     /// What was opened, as it was given.
@@ -73,10 +102,13 @@ impl Checkpoint {
         texts.map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 
-    /// What the ecosystem knows the checkpoint's architecture by: see [`fingerprint()`].
+    /// What the ecosystem knows the checkpoint's architecture by: see [`fingerprint()`](crate::fingerprint()). Dictionaries inside
+    /// of a pickle count as DiffSynth-Studio counts them.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        fingerprint(self.tensors().map(|tensor| (tensor.name(), tensor.shape())))
+        let groups: Vec<&str> =
+            self.files.iter().flat_map(|file| file.groups.iter().map(String::as_str)).collect();
+        grouped_fingerprint(self.tensors().map(|tensor| (tensor.name(), tensor.shape())), &groups)
     }
 
     fn add_shards(&mut self, index_path: &Path, promise: Unmodified) -> Result<()> {

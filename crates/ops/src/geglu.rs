@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::GegluParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math;
 use crate::rows::{PIECE, Rows, RowsMut};
 use crate::tasks::for_pieces;
@@ -41,9 +42,8 @@ pub fn geglu<B: Backend>(queue: &Queue<B>, args: &Geglu<'_>) -> Result<()> {
         columns: check.count("columns", columns)?,
     };
     check.count("columns of x", 2 * columns)?;
-    let grid = Grid::elements((rows * columns) as u64);
     // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream, and share no element.
-    unsafe { launch::<B, GegluKernel<f32>, GegluKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, GegluKernel<f32>, GegluKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct GegluKernel<E>(PhantomData<E>);
@@ -80,6 +80,10 @@ impl<E: Float> Kernel for GegluKernel<E> {
     fn cost(p: &GegluParams) -> Cost {
         let elements = f64::from(p.rows) * f64::from(p.columns);
         Cost { flops: 21.0 * elements, bytes: 3.0 * elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &GegluParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::geglu::launches(p, target))
     }
 }
 

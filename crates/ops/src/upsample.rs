@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::conv;
 use lighterage_kernels::params::UpsampleParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -40,9 +41,8 @@ pub fn upsample<B: Backend>(queue: &Queue<B>, args: &Upsample<'_>) -> Result<()>
         channels: check.count("channels", channels)?,
         padding: 0,
     };
-    let grid = Grid::elements((4 * height * width * channels) as u64);
     // SAFETY: the views have the extents that `params` names (checked), on this stream, and share no element.
-    unsafe { launch::<B, UpsampleKernel<f32>, UpsampleKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, UpsampleKernel<f32>, UpsampleKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct UpsampleKernel<E>(PhantomData<E>);
@@ -70,6 +70,10 @@ impl<E: Float> Kernel for UpsampleKernel<E> {
     fn cost(p: &UpsampleParams) -> Cost {
         let elements = f64::from(p.height) * f64::from(p.width) * f64::from(p.channels);
         Cost { flops: 0.0, bytes: 5.0 * elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &UpsampleParams, target: Target) -> Launches {
+        for_bf16::<E>(|| conv::upsample::launches(p, target))
     }
 }
 

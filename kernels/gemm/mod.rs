@@ -1,0 +1,4 @@
+//! Launches of the matrix products, and of what prepares their operands.
+
+pub mod linear;
+pub mod transpose;
