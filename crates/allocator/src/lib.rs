@@ -42,12 +42,14 @@
 //! # Ok(())
 //! # }
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod arena;
 mod caching;
 mod error;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};

@@ -335,7 +335,8 @@ impl<B: Backend> Inner<B> {
 impl<B: Backend> Drop for Inner<B> {
     fn drop(&mut self) {
         // Work may still use the pages, which the fields' drop unmaps. Errors are not lost: a failed stream reports them to every later call.
-        for stream in self.heap().streams.iter().flatten() {
+        let streams: Vec<Stream<B>> = self.heap().streams.iter().flatten().cloned().collect();
+        for stream in streams {
             let _ = stream.synchronize();
         }
     }

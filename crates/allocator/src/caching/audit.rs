@@ -1,6 +1,8 @@
 //! The invariants of the books, checked from scratch. Their numbers are those of the tests' documents (`README.md` of the crate lists them).
 
-use super::block::{Block, Heap, NONE, State};
+use std::collections::BTreeSet;
+
+use super::block::{Heap, NONE, State};
 use super::chunks::Place;
 use super::core::{Core, may_join};
 use super::counts::PoolCounts;
@@ -87,14 +89,13 @@ fn pages(core: &Core, number: usize) -> Outcome {
 
 /// I3: every free block is in its list and nothing else is.
 fn bins(core: &Core) -> Outcome {
-    for owner in 0..core.streams.len() {
+    let mut expected: Vec<[Vec<u32>; 2]> = vec![Default::default(); core.streams.len()];
+    for (index, block) in core.blocks.iter().filter(|(_, block)| block.state == State::Free) {
+        expected[block.owner as usize][block.heap.index()].push(index);
+    }
+    for (owner, heaps) in expected.iter().enumerate() {
         for heap in Heap::ALL {
-            let mine = |block: &Block| {
-                block.state == State::Free && block.heap == heap && block.owner as usize == owner
-            };
-            let mut expected: Vec<u32> =
-                core.blocks.iter().filter(|(_, block)| mine(block)).map(|(index, _)| index).collect();
-            core.bins(owner, heap).audit(&core.blocks, &mut expected)?;
+            core.bins(owner, heap).audit(&core.blocks, &heaps[heap.index()])?;
         }
     }
     let bare = core.blocks.iter().filter(|(_, block)| block.state == State::Bare);
@@ -138,8 +139,9 @@ fn chunks(core: &Core) -> Outcome {
 /// I6: counters agree with the blocks and with each other.
 fn counts(core: &Core) -> Outcome {
     let mut pools = [[0_u64; 5]; 2];
+    let pending: BTreeSet<u32> = core.pending.iter().copied().collect();
     for (index, block) in core.blocks.iter() {
-        let held = matches!(block.state, State::Used | State::Planned) && !core.pending.contains(&index);
+        let held = matches!(block.state, State::Used | State::Planned) && !pending.contains(&index);
         let active = held || block.state == State::Pending || block.state == State::Planned;
         // The block under a plan's arena is counted by what the plan hands out.
         let sums = &mut pools[block.heap.index()];
@@ -184,8 +186,9 @@ fn gauges(pool: &PoolCounts) -> [super::counts::Gauge; 5] {
 
 /// I7: what other streams may use is pending, and nothing else.
 fn pending(core: &Core) -> Outcome {
+    let pending: BTreeSet<u32> = core.pending.iter().copied().collect();
     for (index, block) in core.blocks.iter() {
-        let listed = core.pending.contains(&index);
+        let listed = pending.contains(&index);
         if (block.state == State::Pending && !listed) || (block.state == State::Free && block.uses != NONE) {
             return fail(format!("I7: block {index} is {:?}, listed {listed}", block.state));
         }

@@ -78,9 +78,10 @@ impl Bins {
     /// Every block of at least `bytes` bytes.
     pub(crate) fn at_least<'a>(&'a self, blocks: &'a Slab, bytes: u64) -> impl Iterator<Item = u32> + 'a {
         let (row, column) = class(bytes);
-        let first = row * COLUMNS + column;
-        let heads = self.heads[first..].iter().copied().filter(|head| *head != NONE);
-        heads.flat_map(|head| list(blocks, head)).filter(move |index| blocks[*index].bytes >= bytes)
+        let first = self.next_bin(row, column);
+        let bins = std::iter::successors(first, |bin| self.next_bin(bin / COLUMNS, bin % COLUMNS + 1));
+        let found = bins.flat_map(|bin| list(blocks, self.heads[bin]));
+        found.filter(move |index| blocks[*index].bytes >= bytes)
     }
 
     /// Length of the longest block, about: of the first one in the highest class.
@@ -91,48 +92,54 @@ impl Bins {
         list(blocks, self.heads[row * COLUMNS + column]).map(|index| blocks[index].bytes).max().unwrap_or(0)
     }
 
-    /// Checks that exactly the given free blocks are in here, each in its list: for audits.
-    pub(crate) fn audit(&self, blocks: &Slab, expected: &mut Vec<u32>) -> Result<(), String> {
-        let mut found = Vec::new();
-        for (number, head) in self.heads.iter().enumerate() {
-            let (row, column) = (number / COLUMNS, number % COLUMNS);
-            let marked = self.columns[row] >> column & 1 == 1 && self.rows >> row & 1 == 1;
-            if marked != (*head != NONE) {
-                return Err(format!("I3: the bitmap says {marked} of bin {number}"));
-            }
-            let mut before = NONE;
-            for index in list(blocks, *head) {
-                if class(blocks[index].bytes) != (row, column) || blocks[index].bin_prev != before {
-                    return Err(format!("I3: block {index} is wrongly linked in bin {number}"));
-                }
-                before = index;
-                found.push(index);
-            }
-        }
-        for (row, columns) in self.columns.iter().enumerate() {
-            if (self.rows >> row & 1 == 1) != (*columns != 0) {
+    /// Checks that exactly the given free blocks, in order of their numbers, are in here, each in its list: for audits.
+    pub(crate) fn audit(&self, blocks: &Slab, expected: &[u32]) -> Result<(), String> {
+        let mut found = Vec::with_capacity(expected.len());
+        for (row, heads) in self.heads.chunks_exact(COLUMNS).enumerate() {
+            if (self.rows >> row & 1 == 1) != (self.columns[row] != 0) {
                 return Err(format!("I3: row {row} of the bitmap is wrong"));
+            }
+            if self.columns[row] == 0 && heads == [NONE; COLUMNS] {
+                continue;
+            }
+            for (column, head) in heads.iter().enumerate() {
+                let marked = self.columns[row] >> column & 1 == 1;
+                if marked != (*head != NONE) {
+                    return Err(format!("I3: the bitmap says {marked} of bin {row}, {column}"));
+                }
+                let mut before = NONE;
+                for index in list(blocks, *head) {
+                    if class(blocks[index].bytes) != (row, column) || blocks[index].bin_prev != before {
+                        return Err(format!("I3: block {index} is wrongly linked in bin {row}, {column}"));
+                    }
+                    before = index;
+                    found.push(index);
+                }
             }
         }
         found.sort_unstable();
-        expected.sort_unstable();
-        if found == *expected { Ok(()) } else { Err(format!("I3: bins hold {found:?}, not {expected:?}")) }
+        if found == expected { Ok(()) } else { Err(format!("I3: bins hold {found:?}, not {expected:?}")) }
     }
 
     /// The first list that is not empty from a class on.
     #[inline]
     fn next_head(&self, row: usize, column: usize) -> Option<u32> {
+        self.next_bin(row, column).map(|bin| self.heads[bin])
+    }
+
+    #[inline]
+    fn next_bin(&self, row: usize, column: usize) -> Option<usize> {
         // `column` may be one past the last.
         let here = self.columns[row].checked_shr(column as u32).unwrap_or(0);
         if here != 0 {
-            return Some(self.heads[row * COLUMNS + column + here.trailing_zeros() as usize]);
+            return Some(row * COLUMNS + column + here.trailing_zeros() as usize);
         }
         let above = self.rows >> (row + 1);
         if above == 0 {
             return None;
         }
         let row = row + 1 + above.trailing_zeros() as usize;
-        Some(self.heads[row * COLUMNS + self.columns[row].trailing_zeros() as usize])
+        Some(row * COLUMNS + self.columns[row].trailing_zeros() as usize)
     }
 }
 
@@ -218,11 +225,11 @@ mod tests {
         assert_eq!(find(65), Some(400));
         assert_eq!(find(201), None);
         assert_eq!(bins.largest(&blocks), 200 * 512);
-        bins.audit(&blocks, &mut vec![0, 1, 2, 3, 4]).unwrap();
+        bins.audit(&blocks, &[0, 1, 2, 3, 4]).unwrap();
         for index in [3, 1, 4, 0, 2] {
             bins.remove(&mut blocks, index);
         }
         assert!(bins.is_empty());
-        bins.audit(&blocks, &mut Vec::new()).unwrap();
+        bins.audit(&blocks, &[]).unwrap();
     }
 }

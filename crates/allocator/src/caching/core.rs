@@ -390,16 +390,16 @@ impl Core {
         let Block { bytes, stamp, next, owner, .. } = self.blocks[right];
         let block = &mut self.blocks[left];
         block.bytes += bytes;
-        block.stamp = block.stamp.max(stamp);
+        block.next = next;
+        // Memory of nobody is free of any work: only the stamp of the other part says what is to be waited for.
+        block.stamp = match (block.owner, owner) {
+            (NOBODY, NOBODY) => block.stamp.max(stamp),
+            (NOBODY, _) => stamp,
+            (_, NOBODY) => block.stamp,
+            _ => block.stamp.max(stamp),
+        };
         if block.owner == NOBODY {
             block.owner = owner;
-        }
-        block.next = next;
-        let (owner, stamp) = (block.owner, block.stamp);
-        if owner != NOBODY {
-            // Memory of nobody keeps its stamp, so that idle memory is known; as part of another's it waits for an event like the rest.
-            let book = &mut self.streams[owner as usize];
-            book.last_free = book.last_free.max(stamp);
         }
         if next != NONE {
             self.blocks[next].prev = left;

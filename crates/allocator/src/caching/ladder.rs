@@ -175,6 +175,7 @@ impl<B: Backend> Inner<B> {
         let whole: u64 = runs.iter().map(|run| run.pages / big).sum();
         self.take_idle(hand, needed, whole);
         let (mut may_create, mut may_steal, mut cause) = (true, true, None);
+        let mut room = request.heap == Heap::Large && runs.iter().any(|run| run.pages >= big);
         loop {
             if let Some(pieces) = fit(runs, big, hand.bigs.len(), hand.smalls.len()) {
                 return Ok(Gathered::All(pieces));
@@ -183,7 +184,8 @@ impl<B: Backend> Inner<B> {
             if held >= needed {
                 // Big chunks, and no room for them.
                 self.demote(hand)?;
-                may_create = true;
+                // Another big one would be given up in turn, for ever.
+                (may_create, room) = (true, false);
                 continue;
             }
             let missing = needed - held;
@@ -194,7 +196,6 @@ impl<B: Backend> Inner<B> {
                 }
             }
             if may_create {
-                let room = runs.iter().any(|run| run.pages >= big) && request.heap == Heap::Large;
                 match self.create(missing, room, hand)? {
                     None => continue,
                     Some(refusal) => {
@@ -464,8 +465,11 @@ impl<B: Backend> Inner<B> {
     fn shrink(&self, events: &mut Events<B>, bytes: u64) -> Result<u64> {
         let (page, big) = (self.page(), self.big_pages());
         let mut hand = Hand::default();
-        for chunk in self.heap().core.chunks.drain_idle() {
-            hand.add(chunk, self.heap().core.chunks.get(chunk).pages);
+        {
+            let chunks = &mut self.heap().core.chunks;
+            for chunk in chunks.drain_idle() {
+                hand.add(chunk, chunks.get(chunk).pages);
+            }
         }
         let missing = bytes.div_ceil(page).saturating_sub(hand.pages(big));
         let outcome = if missing > 0 { self.steal(events, missing, &mut hand).map(drop) } else { Ok(()) };

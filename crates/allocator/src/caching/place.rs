@@ -103,7 +103,8 @@ impl Core {
             mapped_high = mapped_high.max((page + pages) * self.page);
         }
         // What lies before the start and behind the end in blocks that had memory is part of the claim only if it is the request's.
-        let stamp = growth.before.iter().map(|piece| piece.stamp).max().unwrap_or(0);
+        let own = growth.before.iter().filter(|piece| piece.owner == request.owner);
+        let stamp = own.map(|piece| piece.stamp).max().unwrap_or(0);
         let bare = |end| Piece { end, state: State::Bare, owner: NOBODY, stamp: 0 };
         let free = |end| Piece { end, state: State::Free, owner: request.owner, stamp };
         let used = Piece { end, state: State::Used, owner: request.owner, stamp };
