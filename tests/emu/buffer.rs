@@ -52,6 +52,7 @@ impl Element for f32 {
 impl Element for i32 {
     const POISON: Self = Self::MIN;
 
+    #[expect(clippy::cast_possible_truncation, reason = "ids are small")]
     fn from_f32(value: f32) -> Self {
         value as Self
     }

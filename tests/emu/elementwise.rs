@@ -11,7 +11,7 @@ use lighterage_kernels::{conv, elementwise};
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats, Ids};
-use crate::numerics::{Place, assert_within, normals, round};
+use crate::numerics::{Place, assert_within, count, normals, round};
 use crate::runs;
 
 const TARGET: Target = Target::typical(Arch::Sm80);
@@ -35,10 +35,6 @@ impl<P: Pod> Parameters for P {
     fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Report {
         runs::launch(launches, self, regions, config)
     }
-}
-
-fn count(count: usize) -> u32 {
-    u32::try_from(count).expect("small")
 }
 
 fn sigmoid(x: f64) -> f64 {

@@ -5,7 +5,7 @@ use lighterage_kernels::params::RmsNormParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::{assert_relative, normals, round_exact};
+use crate::numerics::{assert_relative, count, normals, round_exact};
 use crate::runs;
 
 const ROWS: usize = 6;
@@ -19,7 +19,7 @@ fn one_thread_a_row() {
 
 #[test]
 fn one_block_a_row() {
-    check("ladder_step2", Grid::line(ROWS as u32, 256), 2);
+    check("ladder_step2", Grid::line(count(ROWS), 256), 2);
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn check(image: &'static str, grid: Grid, readings_of_x: usize) {
             out: out.address(),
             x_stride: COLUMNS as u64,
             out_stride: COLUMNS as u64,
-            rows: ROWS as u32,
-            columns: COLUMNS as u32,
+            rows: count(ROWS),
+            columns: count(COLUMNS),
             eps: EPS,
             padding: 0,
         };

@@ -6,7 +6,7 @@ use lighterage_kernels::params::{GroupNormParams, LayerNormParams, NormModParams
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
-use crate::numerics::{Place, assert_relative, assert_within, moments, normals, round_exact};
+use crate::numerics::{Place, assert_relative, assert_within, count, moments, normals, round_exact};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -97,9 +97,9 @@ fn norm_mod(case: Case) {
             x_stride: place.stride as u64,
             y_stride: place.stride as u64,
             out_stride: place.stride as u64,
-            rows: rows as u32,
-            columns: columns as u32,
-            split: split as u32,
+            rows: count(rows),
+            columns: count(columns),
+            split: count(split),
             eps: EPS,
         };
         let mut regions = vec![x_memory.region(), y_memory.region(), out.region()];
@@ -177,8 +177,8 @@ fn layer_norm(rows: usize, columns: usize, mean: f32, gap: bool) {
             out: out.address() + start,
             x_stride: place.stride as u64,
             out_stride: place.stride as u64,
-            rows: rows as u32,
-            columns: columns as u32,
+            rows: count(rows),
+            columns: count(columns),
             eps: EPS,
             padding: 0,
         };
@@ -230,7 +230,7 @@ fn group_norm(pixels: usize, [channels, groups]: [usize; 2], mean: f32, silu: bo
     let mut rng = Rng::from_env(23);
     let x = normals(&mut rng, pixels * channels, mean);
     let (weight, bias) = (normals(&mut rng, channels, 1.0), normals(&mut rng, channels, 0.0));
-    let (width, count) = (channels / groups, |count: usize| count as u32);
+    let width = channels / groups;
     let mut exact = vec![0.0; x.len()];
     for group in 0..groups {
         let members: Vec<usize> = (0..x.len()).filter(|index| index % channels / width == group).collect();

@@ -3,6 +3,11 @@
 use half::bf16;
 use lighterage_testkit::Rng;
 
+/// A size as parameters hold it.
+pub(crate) fn count(size: usize) -> u32 {
+    u32::try_from(size).expect("small")
+}
+
 /// Normal values around a mean, as bf16 holds them.
 pub(crate) fn normals(rng: &mut Rng, count: usize, mean: f32) -> Vec<f32> {
     rng.normals(count, 1.0).iter().map(|value| round(mean + value)).collect()
@@ -23,7 +28,7 @@ pub(crate) fn assert_within(units: f64, got: &[f32], exact: &[f64]) {
     assert_eq!(got.len(), exact.len());
     for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
         // Below 2^-114 units do not shrink any more: where e^x nears fp32's end, what is left of an activation is less than 2^-121.
-        let unit = f64::powi(2.0, exact.abs().max(f64::powi(2.0, -114)).log2().floor() as i32 - 7);
+        let unit = (exact.abs().max(2.0_f64.powi(-114)).log2().floor() - 7.0).exp2();
         let error = (f64::from(*got) - exact).abs() / unit;
         assert!(error <= units, "element {index} is {got}, exactly {exact}: {error:.2} units");
     }

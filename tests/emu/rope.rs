@@ -6,7 +6,7 @@ use lighterage_kernels::rope;
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
-use crate::numerics::{assert_relative, normals, round_exact};
+use crate::numerics::{assert_relative, count, normals, round_exact};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -83,10 +83,10 @@ fn check(case: Case) {
             q_head_stride: head_stride,
             k_row_stride: row_stride,
             k_head_stride: head_stride,
-            rows: rows as u32,
-            heads: heads as u32,
-            head_dim: head_dim as u32,
-            split: split as u32,
+            rows: count(rows),
+            heads: count(heads),
+            head_dim: count(head_dim),
+            split: count(split),
             eps: EPS,
             padding: 0,
         };
