@@ -5,6 +5,7 @@ mod attention;
 mod buffer;
 mod conv2d;
 mod device;
+mod ladder;
 mod layouts;
 mod linear;
 mod planted;
