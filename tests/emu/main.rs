@@ -6,6 +6,7 @@ mod buffer;
 mod conv2d;
 mod device;
 mod elementwise;
+mod ladder;
 mod layouts;
 mod linear;
 mod norms;
