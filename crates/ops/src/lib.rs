@@ -4,7 +4,7 @@
 //!
 //! An op is a function of a [`Queue`] and a struct of [`View`](lighterage_device::View)s. It checks that shapes, element types, strides and overlaps suit its
 //! kernel and that all memory belongs to the queue's stream, fills in the kernel's parameters, and launches: nothing is computed, copied or
-//! allocated by the call itself, and it returns before the work is done. What does not suit is refused with an [`Error`] that holds
+//! allocated by the call itself (but [`attention`]'s room for partial sums, of a size that sizes alone decide), and it returns before the work is done. What does not suit is refused with an [`Error`] that holds
 //! the numbers, and then nothing was launched.
 //!
 //! | op | what | source of the formula |

@@ -132,9 +132,13 @@ impl Tensors {
         let (mut qkv, mut table) = (Buffer::of(&self.qkv), Buffer::of(&self.table));
         let mut out = Buffer::poisoned((case.queries - 1) * out_stride + row);
         let params = self.params(case, [qkv.address(), out.address(), table.address()], out_stride);
+        let workspace_bytes = usize::try_from(attention::workspace_bytes(&params)).expect("small");
+        let mut workspace = Buffer::poisoned(workspace_bytes / 2);
+        let workspace_address = if workspace_bytes == 0 { 0 } else { workspace.address() };
+        let params = AttentionParams { workspace: workspace_address, ..params };
         let mut sum = Report::default();
         for launch in attention::launches(&params, case.target).as_slice() {
-            let regions = [qkv.region(), out.region(), table.region()];
+            let regions = [qkv.region(), out.region(), table.region(), workspace.region()];
             let config = Config { shared_bytes_max: case.target.arch.shared_bytes_max(), ..config };
             // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
             let report = unsafe {
@@ -154,12 +158,14 @@ impl Tensors {
             sum.bulk_copies += report.bulk_copies;
             sum.global_bytes_written += report.global_bytes_written;
         }
+        drop(workspace.values()); // its guards
         (without_gaps(&out.values(), row, out_stride), sum)
     }
 
     /// The images that the case is launched with.
     pub(super) fn images(&self, case: &Case) -> Vec<&'static str> {
         let params = self.params(case, [256, 1 << 32, 1 << 33], case.row() + case.gaps[1]);
+        let params = AttentionParams { workspace: 1 << 34, ..params };
         attention::launches(&params, case.target)
             .as_slice()
             .iter()
@@ -180,6 +186,7 @@ impl Tensors {
             v: qkv + 4 * row,
             out,
             bias_table: if buckets == 0 { 0 } else { table },
+            workspace: 0,
             q_row_stride: stride,
             q_head_stride: head_dim,
             k_row_stride: stride,

@@ -3,9 +3,11 @@
 //! Every case says how many multiprocessors its card has, since that decides how a call is cut into blocks.
 
 mod case;
+mod op;
 mod plain;
 mod reference;
 mod sm80;
+mod sm90a;
 
 use lighterage_kernels::emu::{Config, Mode, Report};
 

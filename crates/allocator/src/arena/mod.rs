@@ -1,0 +1,7 @@
+//! One range of addresses for one stream, where placement depends on the sequence of requests alone.
+
+mod heap;
+mod pages;
+mod pool;
+
+pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
