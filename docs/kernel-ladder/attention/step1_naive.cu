@@ -1,8 +1,8 @@
 // Step 1. The formula as it stands: one thread a query, three passes over the keys (the largest score, the sum, the output).
 // Every multiply-add of a score loads two numbers: 2 bytes each, one lane at a time.
-#include "../../kernels/attention/attention.h"
+#include "../../../kernels/attention/attention.h"
 
-#include "../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/cuda.cuh"
 
 namespace {
 

@@ -1,8 +1,8 @@
 // Step 2. One pass instead of three: the largest score so far and the sum relative to it are carried along, and what was summed before is
 // scaled down when a larger score comes (Milakov and Gimelshein 2018). Keys are read once.
-#include "../../kernels/attention/attention.h"
+#include "../../../kernels/attention/attention.h"
 
-#include "../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/cuda.cuh"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // Step 3. Keys and values go through shared memory, 16 bytes at a time, once for the 128 queries of a block; the query stays in registers. A load from
 // shared memory now serves eight multiply-adds, and all lanes of a warp read the same address: a broadcast.
-#include "../../kernels/attention/attention.h"
+#include "../../../kernels/attention/attention.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 namespace {
 

@@ -1,11 +1,11 @@
 // Step 4. Both products on the tensor cores (mma.sync m16n8k16), 16 queries a warp; 64 keys at a time, one buffer, rows as they come: the eight rows of
 // an 8 x 8 matrix lie 256 bytes apart, all in the same banks, so ldmatrix takes eight passes. Step 5 is kernels/attention/attention_sm80.cu.
-#include "../../kernels/attention/attention.h"
+#include "../../../kernels/attention/attention.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/ptx.cuh"
-#include "../../kernels/base/reduce.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/ptx.cuh"
+#include "../../../kernels/base/reduce.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 namespace {
 
