@@ -147,7 +147,8 @@ fn failures_leave_the_old_file() {
     let out = scratch.text("p.png");
     std::fs::write(&out, "old").unwrap();
     generate(&["-o", &out, "--vram", "1KiB"]).check_failed(&["too small"]);
-    generate(&["-o", &out, "--model", &scratch.text("none")]).check_failed(&["none: no FLUX pipeline: there is nothing of that name"]);
+    generate(&["-o", &out, "--model", &scratch.text("none")])
+        .check_failed(&["none: no FLUX pipeline: there is nothing of that name"]);
     generate(&["-o", &out, "--save-latents", "/no/such/folder/l"]).check_failed(&["/no/such/folder"]);
     generate(&["-o", "/dev/null"]).check_failed(&["/dev/null", "regular file"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"old");
