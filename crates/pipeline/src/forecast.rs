@@ -162,7 +162,7 @@ pub struct PhaseForecast {
 impl PhaseForecast {
     /// The most bytes that the phase holds.
     #[must_use]
-    pub const fn peak_bytes(&self) -> u64 {
+    pub fn peak_bytes(&self) -> u64 {
         self.activations_bytes + self.plan.bytes()
     }
 

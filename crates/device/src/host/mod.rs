@@ -364,6 +364,10 @@ impl Backend for Host {
         outside_kernels()?;
         turn.after_wait(stream.synchronize())
     }
+
+    fn prefers_pinned(&self) -> bool {
+        false
+    }
 }
 
 fn to_usize(bytes: u64) -> usize {
