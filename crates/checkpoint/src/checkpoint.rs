@@ -7,7 +7,7 @@ use lighterage_shape::DType;
 
 use crate::error::{Error, Result};
 use crate::file::{MappedFile, Unmodified, io};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::grouped_fingerprint;
 use crate::identity::FileIdentity;
 use crate::index::{INDEX_SUFFIX, Index};
 use crate::shapes::{self, Shape};
@@ -22,7 +22,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a file, an index (`*.safetensors.index.json`), or a folder that holds one of the two.
+    /// Opens a safetensors file, an index (`*.safetensors.index.json`), or a folder that holds one of the two; or a file of torch (`.bin`, `.pth`, `.pt`).
+    /// A file is known by its first bytes, not by its name.
     ///
     /// # Errors
     /// With file, tensor and numbers: a file that cannot be read or breaks the format ([`Error::Bad`]), an index whose shards are
@@ -101,10 +102,13 @@ impl Checkpoint {
         texts.map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 
-    /// What the ecosystem knows the checkpoint's architecture by: see [`fingerprint()`].
+    /// What the ecosystem knows the checkpoint's architecture by: see [`fingerprint()`](crate::fingerprint()). Dictionaries inside
+    /// of a pickle count as DiffSynth-Studio counts them.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        fingerprint(self.tensors().map(|tensor| (tensor.name(), tensor.shape())))
+        let groups: Vec<&str> =
+            self.files.iter().flat_map(|file| file.groups.iter().map(String::as_str)).collect();
+        grouped_fingerprint(self.tensors().map(|tensor| (tensor.name(), tensor.shape())), &groups)
     }
 
     fn add_shards(&mut self, index_path: &Path, promise: Unmodified) -> Result<()> {

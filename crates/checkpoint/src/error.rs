@@ -258,6 +258,51 @@ pub enum Fault {
         /// Bytes of the data area.
         data_bytes: u64,
     },
+    /// A torch file whose archive is damaged or none that torch writes.
+    #[error("not a readable torch file: {message}")]
+    Archive {
+        /// What is wrong.
+        message: String,
+    },
+    /// A pickle that ends early or says what no list of tensors needs.
+    #[error("the pickle is not valid at byte {byte}: {message}")]
+    Pickle {
+        /// Where, from the start of the pickle.
+        byte: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A pickle that wants to import something that rebuilds no tensor. Nothing was imported.
+    #[error("the pickle wants {module}.{name}, which is not among what rebuilds tensors: refused")]
+    Forbidden {
+        /// The module, cut at 64 characters.
+        module: String,
+        /// The name in it, cut at 64 characters.
+        name: String,
+    },
+    /// A torch file of before 1.6, or a pickle of something else.
+    #[error("a bare pickle, as torch wrote before 1.6: open it with a newer torch and save it again")]
+    BarePickle,
+    /// A tensor of a pickle that does not lie in C order.
+    #[error(
+        "tensor {tensor:?} of shape {shape:?} has the strides {strides:?}: only contiguous tensors are read"
+    )]
+    Strides {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// Its strides, in elements.
+        strides: Vec<u64>,
+    },
+    /// A tensor whose values are not in the archive.
+    #[error("tensor {tensor:?} is said to be in {record:?}, which the archive does not have")]
+    NoStorage {
+        /// The tensor.
+        tensor: String,
+        /// The record.
+        record: String,
+    },
     /// Data that is not aligned for its element type.
     #[error("tensor {tensor:?} is at byte {file_offset} of the file, {dtype} needs a multiple of {}", dtype.bytes())]
     Misaligned {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::header::{Entry, Header};
 use crate::identity::FileIdentity;
+use crate::torch::{self, Archive};
 
 /// The promise that nobody changes a checkpoint's files while they are mapped, made once and carried as a value.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ impl Unmodified {
 pub(crate) struct MappedFile {
     pub(crate) identity: Arc<FileIdentity>,
     pub(crate) metadata: BTreeMap<String, String>,
+    /// Names of a pickle's outermost dictionary that are dictionaries; a safetensors file has none.
+    pub(crate) groups: Vec<String>,
     content: Content,
 }
 
@@ -42,11 +45,40 @@ enum Content {
     Zeros(Mmap),
 }
 
+/// What a file's directory says, whichever of the two formats it has.
+struct Directory {
+    entries: Vec<Entry>,
+    metadata: BTreeMap<String, String>,
+    groups: Vec<String>,
+    /// The bytes that say it.
+    range: Range<usize>,
+}
+
+impl Directory {
+    fn parse(file: &[u8]) -> Result<Self, Fault> {
+        if torch::is_archive(file) {
+            let Archive { entries, groups, pickle } = Archive::parse(file)?;
+            return Ok(Self { entries, metadata: BTreeMap::new(), groups, range: pickle });
+        }
+        if torch::is_bare_pickle(file) {
+            return Err(Fault::BarePickle);
+        }
+        let header = Header::parse(file)?;
+        let (metadata, range) = (header.metadata().clone(), 0..header.bytes());
+        Ok(Self { entries: header.into_entries(), metadata, groups: Vec::new(), range })
+    }
+}
+
 impl MappedFile {
     /// A file that is not there, whose tensors are zeros; `zeros` is as long as the longest of them.
     pub(crate) fn imagined(identity: FileIdentity, zeros: Mmap) -> Arc<Self> {
         let content = Content::Zeros(zeros);
-        Arc::new(Self { identity: Arc::new(identity), metadata: BTreeMap::new(), content })
+        Arc::new(Self {
+            identity: Arc::new(identity),
+            metadata: BTreeMap::new(),
+            groups: Vec::new(),
+            content,
+        })
     }
 
     /// A tensor's bytes.
@@ -64,16 +96,17 @@ impl MappedFile {
             return Err(Error::NotAFile { path: path.to_owned() });
         }
         let bytes = map(path, promise)?;
-        let header = Header::parse(&bytes).map_err(|fault| Error::Bad { path: path.to_owned(), fault })?;
+        let directory =
+            Directory::parse(&bytes).map_err(|fault| Error::Bad { path: path.to_owned(), fault })?;
         let identity = Arc::new(FileIdentity {
             path: path.canonicalize().map_err(io(path, "resolve its path"))?,
             bytes: bytes.len() as u64,
             modified_ns: i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()),
-            header_sha256: Sha256::digest(&bytes[..header.bytes()]).into(),
+            header_sha256: Sha256::digest(&bytes[directory.range]).into(),
         });
-        let (metadata, content) = (header.metadata().clone(), Content::Mapped(bytes));
-        let file = Self { identity, metadata, content };
-        Ok((Arc::new(file), header.into_entries()))
+        let content = Content::Mapped(bytes);
+        let file = Self { identity, metadata: directory.metadata, groups: directory.groups, content };
+        Ok((Arc::new(file), directory.entries))
     }
 }
 

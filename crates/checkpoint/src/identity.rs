@@ -11,7 +11,7 @@ pub struct FileIdentity {
     pub bytes: u64,
     /// Time of the last change, in nanoseconds since 1970.
     pub modified_ns: i128,
-    /// SHA-256 of the header: its length and its JSON.
+    /// SHA-256 of the header: its length and its JSON; of a torch file its pickle.
     pub header_sha256: [u8; 32],
 }
 

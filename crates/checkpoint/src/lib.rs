@@ -1,4 +1,5 @@
-//! Finds tensors in safetensors files, single, sharded or in the folder of a pipeline, and writes such files.
+//! Finds tensors in safetensors files, single, sharded or in the folder of a pipeline, and in torch's pickles without executing them; writes
+//! safetensors files.
 //!
 //! # What
 //!
@@ -13,6 +14,10 @@
 //! checks again. Files come from strangers: every refusal is a [`Fault`] with the tensor and the numbers, nothing panics, and no
 //! allocation is larger than a small multiple of the header, which is itself bounded ([`HEADER_BYTES_MAX`]).
 //!
+//! *A pickle is a program.* Torch's own files ([`Archive`]) hold one that rebuilds the tensors. It is run on a machine of twenty lines of state that can make
+//! containers and describe tensors, and knows eight imports, each by name; any other import or opcode is refused with its name
+//! before anything of it happens. The tensors' bytes lie uncompressed in the archive, so they are slices of the mapped file as well.
+//!
 //! *Identity, not names.* Two checkpoints may hold different weights under one name. Whoever caches by tensor uses
 //! [`Tensor::identity`]: file (path, size, time of change, SHA-256 of the header), name and offset.
 //!
@@ -22,7 +27,7 @@
 //! # What not
 //!
 //! No conversion, no device, no model: which names a model wants and what it makes of them is `pager`'s and the models' business.
-//! Torch pickles are not read.
+//! No torch files of before 1.6 (a bare pickle), no tensors that are not contiguous.
 //!
 //! # Example
 //!
@@ -53,6 +58,7 @@ mod index;
 mod md5;
 mod shapes;
 mod tensor;
+mod torch;
 mod write;
 
 pub use checkpoint::Checkpoint;
@@ -63,4 +69,5 @@ pub use header::{Entry, HEADER_BYTES_MAX, Header};
 pub use identity::{FileIdentity, TensorIdentity};
 pub use shapes::Shape;
 pub use tensor::Tensor;
+pub use torch::{Archive, PICKLE_BYTES_MAX};
 pub use write::{NewTensor, write};

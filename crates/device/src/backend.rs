@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Grid, Kernel, Result};
+use crate::{Kernel, Result};
 
 /// An address in the device's address space; on `Host` a plain pointer value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,7 +229,7 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// - Every address in `params` is mapped as far as the kernel reaches, stays so until it is done, and no unordered
     ///   work touches what it writes or writes what it reads.
     /// - `params` keeps the kernel's own rules (its header and `ops`' check).
-    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, grid: Grid, params: &K::Params) -> Result<()>;
+    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, params: &K::Params) -> Result<()>;
 
     /// Queues the event on the stream: it is complete when all work queued before it is.
     ///

@@ -1,7 +1,7 @@
 //! The virtual clock of `Sim`, through the shells that programs use.
 
 use lighterage_device::{
-    Backend, Cost, Device, Grid, Kernel, Ledger, Pinned, Profile, Purpose, Rates, Reservation, Result, Sim,
+    Backend, Cost, Device, Kernel, Ledger, Pinned, Profile, Purpose, Rates, Reservation, Result, Sim,
     SimConfig, Stream, StreamKind, Workers,
 };
 
@@ -53,7 +53,7 @@ impl Bench {
 
     fn launch(&self, seconds: f64) -> Result<()> {
         // SAFETY: the kernel touches nothing.
-        unsafe { self.compute.launch::<Busy>(Grid::elements(1), &seconds) }
+        unsafe { self.compute.launch::<Busy>(&seconds) }
     }
 
     fn copy(&self, bytes: u64, source: *const u8) -> Result<()> {
@@ -137,7 +137,7 @@ fn without_rates_nothing_takes_time() -> Result<()> {
     let device = Device::new(Sim::new(SimConfig::default())?, Ledger::new(0), Ledger::new(0));
     let (stream, event) = (device.stream(StreamKind::Compute)?, device.event()?);
     // SAFETY: the kernel touches nothing.
-    unsafe { stream.launch::<Busy>(Grid::elements(1), &1e9) }?;
+    unsafe { stream.launch::<Busy>(&1e9) }?;
     stream.record(&event)?;
     assert!(event.is_complete()?);
     stream.synchronize()?;

@@ -10,7 +10,7 @@ pub use self::profile::Profile;
 pub use self::rates::Rates;
 use self::timeline::{Engine, Point, Timeline};
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Error, Grid, Info, Kernel, Modelled, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Modelled, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -313,7 +313,7 @@ impl Backend for Sim {
         Ok(())
     }
 
-    unsafe fn launch<K: Kernel>(&self, stream: &SimStream, _grid: Grid, params: &K::Params) -> Result<()> {
+    unsafe fn launch<K: Kernel>(&self, stream: &SimStream, params: &K::Params) -> Result<()> {
         let cost = K::cost(params);
         let state = &mut *self.state();
         state.counters.launches += 1;
