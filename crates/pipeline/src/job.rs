@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lighterage_device::{Backend, Device};
+use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::Transformer;
 use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
 use lighterage_pager::{Pager, Units, check_finite};
@@ -101,8 +101,16 @@ impl Job {
     /// # Errors
     /// What the models report.
     pub fn survey(&self, page_bytes: u64) -> Result<Survey> {
+        self.survey_at(page_bytes, None)
+    }
+
+    /// As [`survey`](Self::survey), for a device with these rates: then plans know times.
+    ///
+    /// # Errors
+    /// What the models report.
+    pub fn survey_at(&self, page_bytes: u64, rates: Option<Rates>) -> Result<Survey> {
         let noise = vec![0.0; self.channels() * 4 * self.options.grid().tokens()];
-        Survey::take(page_bytes, |stage| self.walk(stage, &noise, Keep::default()))
+        Survey::take(page_bytes, rates, |stage| self.walk(stage, &noise, Keep::default()))
     }
 
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
@@ -145,6 +153,7 @@ impl Job {
             let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance };
             Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
         })?;
+        stage.repeats(&[self.options.steps as u64]);
         let latents = stage.phase(Phase::Denoise, &self.transformer_units, |queue, pager, observer| {
             let grid = self.options.grid();
             let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, grid, noise)?;

@@ -58,7 +58,7 @@ pub struct Link {
 
 impl Link {
     /// Where nothing is known: a second for a byte.
-    pub(crate) const UNIT: Self = Self { bytes_per_second: 1.0, copy_seconds: 0.0, slowdown: 0.0 };
+    pub const UNIT: Self = Self { bytes_per_second: 1.0, copy_seconds: 0.0, slowdown: 0.0 };
 }
 
 impl Cycle {
