@@ -5,7 +5,7 @@ use lighterage_device::{Backend, Stream};
 use crate::lease::Lease;
 use crate::memory::Memory;
 use crate::plan::{Cycle, Plan};
-use crate::state::{Pending, State};
+use crate::state::{Ahead, Pending, State};
 use crate::units::{UnitId, Units};
 use crate::{Error, Result};
 
@@ -216,21 +216,21 @@ impl<B: Backend> Pager<B> {
 
     /// Any unit, where all are resident.
     fn lease_any(&self, state: &mut State<B>, place: usize) -> Result<()> {
-        while state.pending.is_some() {
-            self.queue_piece(state)?;
-        }
+        self.finish_pending(state)?;
         if !state.arrivals[place].is_queued {
             self.begin(state, place, place, 0);
-            while state.pending.is_some() {
-                self.queue_piece(state)?;
-            }
-        } else if let Some(ahead) =
-            state.ahead.iter_mut().find(|bytes| **bytes == self.plan.tape().spans[place].bytes)
-        {
-            // What was read ahead for it is not ahead any more; which of equally long ones it was makes no difference.
-            *ahead = 0;
+            self.finish_pending(state)?;
         }
+        state.ahead.retain(|ahead| ahead.slot != place);
         self.wait_for_arrival(state, place)
+    }
+
+    fn finish_pending(&self, state: &mut State<B>) -> Result<()> {
+        while let Some(pending) = &mut state.pending {
+            pending.is_wanted = true;
+            self.queue_piece(state)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn release(&self, visit: Option<u64>, number: usize) {
@@ -264,18 +264,14 @@ impl<B: Backend> Pager<B> {
         let number = state.queued.number;
         let Some(unit) = state.queued.unit(&self.plan) else { return false };
         let Some(place) = self.plan.tape().place(unit) else { return false };
-        let bytes = self.plan.tape().spans[place].bytes;
-        let ahead: u64 = state.ahead.iter().sum();
-        let is_near = ahead == 0 || ahead + bytes <= self.read_ahead_bytes;
         if self.is_ordered {
-            let is_wanted = number == state.leased.number;
-            let is_told_apart = number - state.leased.number < state.freed.len() as u64;
-            if !is_wanted && !(is_near && is_told_apart) {
+            // Visits that are told apart by their events.
+            if number - state.leased.number >= state.freed.len() as u64 {
                 return false;
             }
             self.begin(state, place, self.slot(number), number);
         } else {
-            if number >= state.freed.len() as u64 || !is_near {
+            if number >= state.freed.len() as u64 {
                 return false;
             }
             if state.arrivals[place].is_queued {
@@ -289,20 +285,24 @@ impl<B: Backend> Pager<B> {
 
     fn begin(&self, state: &mut State<B>, place: usize, slot: usize, number: u64) {
         let mut pieces = Vec::new();
-        let span = &self.plan.tape().spans[place];
-        state.script.visit(number, span.touched.clone(), &mut pieces);
+        state.script.visit(number, self.plan.tape().spans[place].touched.clone(), &mut pieces);
         // In order, what is there already was waited for when an earlier visit brought it.
         let brought = if self.is_ordered { state.given_up } else { state.issued };
         let is_announced = !pieces.is_empty() || brought > state.waited;
-        state.pending = Some(Pending { slot, pieces: pieces.into(), bytes: span.bytes, is_announced });
+        let pieces = pieces.into();
+        state.pending = Some(Pending { slot, pieces, queued_bytes: 0, is_wanted: false, is_announced });
     }
 
     /// Queues the next copy of the pending visit, or ends it; false if there is no room for it yet.
     fn queue_piece(&self, state: &mut State<B>) -> Result<bool> {
         let Some(pending) = &state.pending else { return Ok(false) };
         let Some(piece) = pending.pieces.front().cloned() else { return self.announce(state).map(|()| true) };
+        let bytes = self.plan.tape().bytes_of(&piece.pages);
         let early = u64::from(self.has(Fault::OneUnitEarly));
-        if piece.after > state.oldest() + early {
+        let is_wanted = pending.is_wanted || (self.is_ordered && state.queued.number == state.leased.number);
+        let ahead = state.ahead.iter().map(|ahead| ahead.bytes).sum::<u64>() + pending.queued_bytes;
+        let is_near = is_wanted || ahead == 0 || ahead + bytes <= self.read_ahead_bytes;
+        if !is_near || piece.after > state.oldest() + early {
             return Ok(false);
         }
         self.wait_for_launches(state, piece.after)?;
@@ -312,16 +312,19 @@ impl<B: Backend> Pager<B> {
         // waited for above, and those that read this wait for the arrival.
         unsafe { state.feed.copy(tape, &self.units, &piece, target) }?;
         state.issued += 1;
-        state.copied_bytes += tape.bytes_of(&piece.pages);
+        state.copied_bytes += bytes;
         if let Some(pending) = &mut state.pending {
             pending.pieces.pop_front();
+            pending.queued_bytes += bytes;
         }
         Ok(true)
     }
 
     /// The pending visit's copies are all queued.
     fn announce(&self, state: &mut State<B>) -> Result<()> {
-        let Some(Pending { slot, bytes, is_announced, .. }) = state.pending else { return Ok(()) };
+        let Some(Pending { slot, queued_bytes: bytes, is_announced, .. }) = state.pending else {
+            return Ok(());
+        };
         let issued = if is_announced {
             state.feed.stream().record(&state.arrivals[slot].event)?;
             state.issued
@@ -331,7 +334,7 @@ impl<B: Backend> Pager<B> {
         state.pending = None;
         state.arrivals[slot].issued = issued;
         state.arrivals[slot].is_queued = true;
-        state.ahead.push_back(bytes);
+        state.ahead.push_back(Ahead { slot, bytes });
         state.queued.advance(&self.plan);
         Ok(())
     }

@@ -32,8 +32,8 @@ pub(crate) struct State<B: Backend> {
     pub(crate) waited: u64,
     /// Copies queued when visits were last given up: nobody leased, and so waited for, what they brought.
     pub(crate) given_up: u64,
-    /// Bytes of visits that are queued but not leased yet.
-    pub(crate) ahead: VecDeque<u64>,
+    /// Bytes copied for each visit that is queued but not leased yet.
+    pub(crate) ahead: VecDeque<Ahead>,
     pub(crate) trace: Trace,
     pub(crate) leases: u64,
     pub(crate) copied_bytes: u64,
@@ -47,9 +47,19 @@ pub(crate) struct Pending {
     /// Of its arrival.
     pub(crate) slot: usize,
     pub(crate) pieces: VecDeque<Piece>,
-    pub(crate) bytes: u64,
+    /// Bytes of those of its copies that are queued.
+    pub(crate) queued_bytes: u64,
+    /// Whether a lease wants it now, however far ahead that is.
+    pub(crate) is_wanted: bool,
     /// Whether the launches have to be told when it is there.
     pub(crate) is_announced: bool,
+}
+
+/// What was copied for a visit to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub(crate) slot: usize,
+    pub(crate) bytes: u64,
 }
 
 /// When a visit's bytes are there.

@@ -126,8 +126,22 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// [`Error::Cancelled`] if the observer says so, once the steps in flight are done; else as [`step`](Self::step).
     pub fn run(&self, pager: &Pager<B>, steps: usize, observer: &mut dyn Observer) -> Result<()> {
-        let mut flight = Flight { in_flight: VecDeque::new(), done: 0, steps: self.schedule.steps() };
-        for index in 0..steps {
+        self.run_from(pager, 0, steps, observer)
+    }
+
+    /// As [`run`](Self::run), for the steps from `first` to `end`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_from(
+        &self,
+        pager: &Pager<B>,
+        first: usize,
+        end: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let mut flight = Flight { in_flight: VecDeque::new(), done: first, steps: self.schedule.steps() };
+        for index in first..end {
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });

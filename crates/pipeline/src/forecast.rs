@@ -67,16 +67,15 @@ impl Survey {
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
         let weights_budget = budget_bytes - seen.activations_bytes;
+        let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
+        let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
+        let pinned_bytes = plan.pinned_bytes(&seen.units, true);
         Ok(PhaseForecast {
             phase: seen.phase,
             activations_bytes: seen.activations_bytes,
-            plan: Plan::new(
-                &seen.units,
-                &Goal {
-                    link: self.link(),
-                    ..Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes)
-                },
-            )?,
+            pinned_bytes,
+            pageable_bytes: plan.unit_bytes().saturating_sub(pinned_bytes),
+            plan,
         })
     }
 
@@ -180,6 +179,10 @@ pub struct PhaseForecast {
     pub activations_bytes: u64,
     /// What is resident and what is streamed.
     pub plan: Plan,
+    /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
+    pub pinned_bytes: u64,
+    /// Host bytes of the other weights, which are read once.
+    pub pageable_bytes: u64,
 }
 
 impl PhaseForecast {
@@ -211,6 +214,18 @@ impl Forecast {
         self.of(Phase::Denoise).map(|planned| &planned.plan)
     }
 
+    /// The most page-locked host bytes of a phase, on a card.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        self.phases.iter().map(|planned| planned.pinned_bytes).max().unwrap_or(0)
+    }
+
+    /// The most host bytes of a phase that are read once.
+    #[must_use]
+    pub fn pageable_bytes(&self) -> u64 {
+        self.phases.iter().map(|planned| planned.pageable_bytes).max().unwrap_or(0)
+    }
+
     /// Seconds of all phases.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -234,7 +249,7 @@ impl fmt::Display for Forecast {
         let [phase, activations, resident, ring, streamed, peak] = columns;
         writeln!(f, "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}")?;
         for planned in &self.phases {
-            let PhaseForecast { phase, activations_bytes, plan } = planned;
+            let PhaseForecast { phase, activations_bytes, plan, .. } = planned;
             let (resident, ring, streamed) =
                 (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
             let peak = planned.peak_bytes();

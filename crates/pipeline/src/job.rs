@@ -45,6 +45,7 @@ struct Made {
     rgb: Option<Vec<u8>>,
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
+    steps: Vec<Vec<f32>>,
 }
 
 impl Job {
@@ -132,6 +133,7 @@ impl Job {
             rgb: made.rgb,
             latents: made.latents,
             prompt: made.prompt,
+            steps: made.steps,
             report: Report::new(device, self.options.steps, &stage.into_seen()),
         })
     }
@@ -157,7 +159,14 @@ impl Job {
         let latents = stage.phase(Phase::Denoise, &self.transformer_units, |queue, pager, observer| {
             let grid = self.options.grid();
             let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, grid, noise)?;
-            denoiser.run(pager, steps, observer)?;
+            if keep.steps {
+                for index in 0..steps {
+                    denoiser.run_from(pager, index, index + 1, observer)?;
+                    made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                }
+            } else {
+                denoiser.run(pager, steps, observer)?;
+            }
             if keep.latents {
                 made.latents = tensor::read(queue, denoiser.latents())?;
             }

@@ -147,6 +147,12 @@ impl Plan {
         resident * self.tape.page_bytes
     }
 
+    /// Bytes of the units, alignment included.
+    #[must_use]
+    pub const fn unit_bytes(&self) -> u64 {
+        self.tape.bytes
+    }
+
     /// Bytes of the ring, in whole pages.
     #[must_use]
     pub fn ring_bytes(&self) -> u64 {
