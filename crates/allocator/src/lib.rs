@@ -55,7 +55,7 @@ mod trace;
 pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
 pub use caching::{
     Action, Allocator, AllocatorStatistics, DeviceBuffer, Event, Events, Gauge, Handle, Need, OnStream,
-    PoolCounts, PressureHandler, Registration, Scope, Settings, Tag, Urgency,
+    PoolCounts, PressureHandler, Registration, Scope, Settings, Step, StepHandle, Steps, Tag, Urgency,
 };
 pub use error::{Error, OutOfBudget, OutOfMemory, Result};
-pub use trace::{Op, Trace};
+pub use trace::{Op, Plan, Slot, Trace};

@@ -4,4 +4,5 @@ mod heap;
 mod pages;
 mod pool;
 
+pub(crate) use heap::Heap;
 pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};

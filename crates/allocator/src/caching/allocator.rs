@@ -278,6 +278,19 @@ impl<B: Backend> OnStream<B> {
         Allocator { inner: Arc::clone(&self.inner) }
     }
 
+    /// The name of a tag.
+    pub(super) fn tag_name(&self, tag: Tag) -> &'static str {
+        self.inner.heap().tags.name(tag.0)
+    }
+
+    /// Adds what a step took from its plan, and what not.
+    pub(super) fn count_plan(&self, hits: u64, misses: u64) {
+        let events = &mut self.inner.heap().core.counts.events;
+        events.plan_hits += hits;
+        events.rungs[0] += hits;
+        events.plan_misses += misses;
+    }
+
     /// Its number in statistics and traces: 1 for the first stream registered.
     #[must_use]
     pub const fn number(&self) -> u16 {

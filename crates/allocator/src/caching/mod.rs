@@ -5,6 +5,7 @@ mod buffer;
 mod pressure;
 mod settings;
 mod statistics;
+mod steps;
 mod tags;
 
 mod ladder;
@@ -29,4 +30,5 @@ pub use pressure::{Need, PressureHandler, Registration, Urgency};
 pub use ring::{Action, Event};
 pub use settings::Settings;
 pub use statistics::{AllocatorStatistics, Scope};
+pub use steps::{Step, StepHandle, Steps};
 pub use tags::Tag;

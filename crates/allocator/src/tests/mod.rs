@@ -3,6 +3,7 @@
 mod faults;
 mod machine;
 mod named;
+mod plans;
 #[expect(unsafe_code, reason = "a backend's calls are unsafe: it hands them on")]
 mod probe;
 mod threads;

@@ -1,8 +1,11 @@
 //! Sequences of requests: recorded, read from files, and planned.
 
 mod binary;
+mod plan;
 
 use std::collections::BTreeMap;
+
+pub use plan::{Plan, Slot};
 
 /// One request or its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

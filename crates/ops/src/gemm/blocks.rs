@@ -276,6 +276,6 @@ mod tests {
     #[test]
     fn nothing_has_tasks_too() {
         check(0, 0, 32);
-        check(0, 500, 32);
+        check(0, 500, 64);
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use lighterage_allocator::{Allocator, Handle, OnStream, Op, Settings, Tag, Trace};
+use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag, Trace};
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 use serde::Serialize;
 
@@ -82,6 +82,9 @@ struct Replayed {
     least_pages: f64,
     least_ladder: f64,
     torch_least: f64,
+    /// Per cent over what is live: an arena for the whole trace, planned, in whole pages.
+    planned: f64,
+    planner_milliseconds: f64,
     /// Calls that map, open or unmap, in a pass after the first at 2 % over what is live.
     calls_tight: u64,
 }
@@ -217,6 +220,10 @@ fn replayed(
         free.pass()?;
         Ok(start.elapsed().as_secs_f64() * 1e9 / trace.ops().len() as f64)
     })?;
+    let start = Instant::now();
+    let plan = Plan::new(&trace);
+    let planner_milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let page = free.allocator.device().info().page_bytes;
     let mut tight = Replay::new(&trace, live + live / 50, Settings::default())?;
     tight.pass()?;
     let before = tight.calls();
@@ -232,6 +239,8 @@ fn replayed(
         least_pages: over(least(&trace, 1)?),
         least_ladder: over(least(&trace, Settings::default().big_chunk_pages)?),
         torch_least: *torch_least,
+        planned: over(plan.bytes().next_multiple_of(page)),
+        planner_milliseconds,
         calls_tight: tight.calls() - before,
     })
 }
@@ -357,11 +366,13 @@ fn print(report: &Report) -> Result<()> {
             format!("{:+.2} ({:+.1})", trace.reserved, trace.torch_reserved),
             format!("{:+.1} ({:+.1})", trace.least_pages, trace.torch_least),
             format!("{:+.1}", trace.least_ladder),
+            format!("{:+.2}", trace.planned),
+            format!("{:.0}", trace.planner_milliseconds),
             trace.calls_tight.to_string(),
         ]
     }));
     let mut columns = vec![Align::Left];
-    columns.resize(9, Align::Right);
+    columns.resize(11, Align::Right);
     table::print(&mut out, &columns, &rows)?;
     Ok(())
 }

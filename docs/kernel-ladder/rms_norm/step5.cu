@@ -1,11 +1,11 @@
 // Step 5, once: as step 4 for rows of 3072, whose 12 loads a lane are all issued before the first is waited for; the row stays in registers.
 //
 // The loop's length is known, so the compiler unrolls it and moves the loads to the front: 6 kB a warp under way instead of 512 bytes. x is read once.
-#include "../../kernels/norm/rms_norm.h"
+#include "../../../kernels/norm/rms_norm.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/reduce.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/reduce.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 namespace {
 

@@ -2,10 +2,10 @@
 //
 // A warp's 32 loads go to 32 rows, each to a sector of 32 bytes of its own, and use 2 of them: while the other 15 elements wait for their turn, L1 would
 // have to keep 32 sectors a warp for thousands of cycles. 4608 rows are 4608 threads on a card that wants 200 000.
-#include "../../kernels/norm/rms_norm.h"
+#include "../../../kernels/norm/rms_norm.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) ladder_step1(const __grid_constant__ RmsNormParams p) {
     const unsigned row = blockIdx.x * 128 + threadIdx.x;

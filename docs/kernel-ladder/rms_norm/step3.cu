@@ -1,11 +1,11 @@
 // Step 3, no barriers: one warp a row, 4 rows a block, the sum by shuffles.
 //
 // Warps do not wait for each other any more: while one is at its sum another loads. Still 2 bytes a load.
-#include "../../kernels/norm/rms_norm.h"
+#include "../../../kernels/norm/rms_norm.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/reduce.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/reduce.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) ladder_step3(const __grid_constant__ RmsNormParams p) {
     const unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -1,11 +1,11 @@
 // Step 4, wide: as step 3, but 16 bytes a load and a store. (Rows of whole eights, 16 bytes aligned: kernels/norm/rms_norm.cu does the others.)
 //
 // An eighth of the instructions, and each puts eight times the bytes under way. The row is still read twice, the second time from L1.
-#include "../../kernels/norm/rms_norm.h"
+#include "../../../kernels/norm/rms_norm.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/reduce.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/reduce.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) ladder_step4(const __grid_constant__ RmsNormParams p) {
     const unsigned row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -2,10 +2,10 @@
 //
 // A warp's loads are 64 neighbouring bytes: no byte is fetched in vain, and the second reading comes from L1. But a load moves 2 bytes, so 100 kB in
 // flight would take 50 000 loads, and eight barriers stand between the first load and the first store.
-#include "../../kernels/norm/rms_norm.h"
+#include "../../../kernels/norm/rms_norm.h"
 
-#include "../../kernels/base/cuda.cuh"
-#include "../../kernels/base/vec.cuh"
+#include "../../../kernels/base/cuda.cuh"
+#include "../../../kernels/base/vec.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) ladder_step2(const __grid_constant__ RmsNormParams p) {
     SHARED_ARRAY(float, sums_smem, 256);
