@@ -4,6 +4,8 @@
 //! them into [`params`], which is committed so that a build needs no libclang. The headers are the single source: regenerate
 //! with `cargo build -p lighterage-kernels --features bindgen`; `tidy` compares the result with the committed file.
 //!
+//! Beside a `.cu` lies a Rust file of the same name that says how it is launched: see [`launch`].
+//!
 //! This crate knows nothing of tensors, streams or memory. Checking shapes and filling these structs is `ops`' work,
 //! launching them is `device`'s.
 //!
@@ -23,6 +25,9 @@
 )]
 #[rustfmt::skip]
 pub mod params;
+
+pub mod launch;
+pub mod norm;
 
 #[cfg(feature = "emu")]
 pub mod emu;

@@ -11,6 +11,9 @@ use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 
+use crate::launch;
+pub use crate::launch::TensorMap;
+
 /// When asynchronous work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -50,6 +53,12 @@ pub struct Grid {
     pub shared_bytes: u32,
 }
 
+impl From<launch::Grid> for Grid {
+    fn from(grid: launch::Grid) -> Self {
+        Self { blocks: grid.blocks, threads: [grid.threads, 1, 1], shared_bytes: grid.shared_bytes }
+    }
+}
+
 /// A buffer in global memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,26 +75,6 @@ impl Region {
     pub fn of<T>(slice: &[T]) -> Self {
         Self { address: slice.as_ptr().addr() as u64, bytes: size_of_val(slice) as u64 }
     }
-}
-
-/// A tensor map as plain data, as `cuTensorMapEncodeTiled` is told it; dimensions from the innermost.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TensorMap {
-    /// Address of element 0, a multiple of 16.
-    pub address: u64,
-    /// Elements in each dimension.
-    pub sizes: [u64; 5],
-    /// Bytes between neighbours of dimensions 1 to 4, multiples of 16.
-    pub strides: [u64; 4],
-    /// Elements of one copy in each dimension, 256 at most.
-    pub box_sizes: [u32; 5],
-    /// Number of dimensions, 1 to 5.
-    pub rank: u32,
-    /// Bytes of one element: 2 or 4.
-    pub element_bytes: u32,
-    /// 0, 32, 64 or 128.
-    pub swizzle_bytes: u32,
 }
 
 /// Counts of one launch.

@@ -2,7 +2,9 @@ use bytemuck::bytes_of;
 use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
-use lighterage_kernels::emu::{self, Grid};
+use lighterage_kernels::emu;
+use lighterage_kernels::launch::{Arch, Target};
+use lighterage_kernels::norm;
 use lighterage_kernels::params::RmsNormParams;
 use lighterage_ops::{Queue, RmsNorm, rms_norm};
 use lighterage_shape::DType;
@@ -69,11 +71,13 @@ fn on_emulator(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: e
         eps: EPS,
         padding: 0,
     };
-    let grid = Grid { blocks: [params.rows.div_ceil(4), 1, 1], threads: [128, 1, 1], shared_bytes: 0 };
+    let launches = norm::rms_norm::launches(&params, Target::typical(Arch::Sm80));
+    let [launch] = launches.as_slice() else { panic!("one launch") };
     let regions = [x.region(), weight.region(), out.region()];
     // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
-    let report = unsafe { emu::launch("rms_norm_bf16", grid, bytes_of(&params), &[], &regions, config) }
-        .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
+    let report =
+        unsafe { emu::launch(launch.image, launch.grid.into(), bytes_of(&params), &[], &regions, config) }
+            .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
     assert_eq!(
         report.global_bytes_written,
         (rows * columns * 2) as u64,

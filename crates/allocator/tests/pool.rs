@@ -256,7 +256,8 @@ fn requests_beyond_the_addresses_are_refused() {
 
 #[test]
 fn the_device_may_have_less_than_the_ledger_grants() {
-    let backend = Sim::new(SimConfig { page_bytes: PAGE, capacity_bytes: 2 * PAGE }).unwrap();
+    let backend =
+        Sim::new(SimConfig { page_bytes: PAGE, capacity_bytes: 2 * PAGE, ..SimConfig::default() }).unwrap();
     let (device, _stream, pool) = pool(backend, RESERVE);
     let Err(Error::OutOfMemory(report)) = pool.allocate(3 * PAGE, "test") else {
         panic!("there are 2 pages")

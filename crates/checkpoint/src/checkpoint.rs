@@ -3,11 +3,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lighterage_shape::DType;
+
 use crate::error::{Error, Result};
 use crate::file::{MappedFile, Unmodified, io};
 use crate::fingerprint::grouped_fingerprint;
 use crate::identity::FileIdentity;
 use crate::index::{INDEX_SUFFIX, Index};
+use crate::shapes::{self, Shape};
 use crate::tensor::Tensor;
 
 /// A set of named tensors, in one file, several shards, or a folder of a diffusers pipeline.
@@ -35,6 +38,31 @@ impl Checkpoint {
             checkpoint.add_file(&found, promise)?;
         }
         Ok(checkpoint)
+    }
+
+    /// Names and shapes without a file: for plans, and for runs whose result is of no interest. Every tensor is zeros, which take no memory until they are
+    /// read, and then one page.
+    ///
+    /// `path` is for messages and names no file.
+    ///
+    /// # Errors
+    /// [`Error::Bad`] if a name is there twice or a shape cannot be, [`Error::Io`] if there are no addresses for the largest tensor.
+    ///
+    /// ```
+    /// use lighterage_checkpoint::{Checkpoint, Shape};
+    /// use lighterage_shape::DType;
+    /// # fn main() -> lighterage_checkpoint::Result<()> {
+    /// let shape = Shape { name: "proj.weight".to_owned(), extents: vec![3072, 64] };
+    /// let checkpoint = Checkpoint::of_shapes("built-in", DType::Bf16, &[shape])?;
+    /// assert_eq!(checkpoint.tensor("proj.weight")?.bytes().len(), 2 * 3072 * 64);
+    /// # Ok(()) }
+    /// ```
+    pub fn of_shapes(path: impl Into<PathBuf>, dtype: DType, shapes: &[Shape]) -> Result<Self> {
+        let path = path.into();
+        let (file, entries) = shapes::imagine(&path, dtype, shapes)?;
+        let tensors = entries.into_iter().map(|entry| Tensor::new(&file, entry));
+        let tensors = tensors.map(|tensor| (tensor.shared_name(), tensor)).collect();
+        Ok(Self { path, files: vec![file], tensors })
     }
 
     /// What was opened, as it was given.

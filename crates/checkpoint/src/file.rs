@@ -34,7 +34,15 @@ pub(crate) struct MappedFile {
     pub(crate) metadata: BTreeMap<String, String>,
     /// Names of a pickle's outermost dictionary that are dictionaries; a safetensors file has none.
     pub(crate) groups: Vec<String>,
-    pub(crate) bytes: Mmap,
+    content: Content,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Content {
+    Mapped(Mmap),
+    /// There is no file: every tensor is the beginning of the same zeros.
+    Zeros(Mmap),
 }
 
 /// What a file's directory says, whichever of the two formats it has.
@@ -62,6 +70,25 @@ impl Directory {
 }
 
 impl MappedFile {
+    /// A file that is not there, whose tensors are zeros; `zeros` is as long as the longest of them.
+    pub(crate) fn imagined(identity: FileIdentity, zeros: Mmap) -> Arc<Self> {
+        let content = Content::Zeros(zeros);
+        Arc::new(Self {
+            identity: Arc::new(identity),
+            metadata: BTreeMap::new(),
+            groups: Vec::new(),
+            content,
+        })
+    }
+
+    /// A tensor's bytes.
+    pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
+        match &self.content {
+            Content::Mapped(bytes) => &bytes[range.clone()],
+            Content::Zeros(zeros) => &zeros[..range.len()],
+        }
+    }
+
     pub(crate) fn open(path: &Path, promise: Unmodified) -> Result<(Arc<Self>, Vec<Entry>)> {
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let status = std::fs::metadata(path).map_err(io(path, "open it"))?;
@@ -77,7 +104,8 @@ impl MappedFile {
             modified_ns: i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()),
             header_sha256: Sha256::digest(&bytes[directory.range]).into(),
         });
-        let file = Self { identity, metadata: directory.metadata, groups: directory.groups, bytes };
+        let content = Content::Mapped(bytes);
+        let file = Self { identity, metadata: directory.metadata, groups: directory.groups, content };
         Ok((Arc::new(file), directory.entries))
     }
 }

@@ -56,7 +56,13 @@ impl Tensor {
     /// Its bytes, in the mapped file, little-endian; as many as the layout has, aligned for the element type.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.file.bytes[self.range.clone()]
+        self.file.bytes(&self.range)
+    }
+
+    /// Where its bytes are in the file, from the file's start.
+    #[must_use]
+    pub const fn file_range(&self) -> &Range<usize> {
+        &self.range
     }
 
     /// Which tensor of which file it is: the key for everything that is kept by tensor.

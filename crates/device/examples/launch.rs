@@ -5,7 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use lighterage_device::{
-    Backend, Cost, Device, Error, Grid, Host, HostConfig, Kernel, Ledger, Purpose, Reservation, Result, Sim,
+    Backend, Cost, Device, Error, Host, HostConfig, Kernel, Ledger, Purpose, Reservation, Result, Sim,
     SimConfig, Stream, StreamKind, View, Workers,
 };
 use lighterage_shape::{DType, Layout};
@@ -75,7 +75,7 @@ fn axpy<B: Backend>(stream: &Stream<B>, scale: f32, x: View<'_>, y: View<'_>) ->
     })?;
     let params = AxpyParams { x: x.address().0, y: y.address().0, count, scale };
     // SAFETY: both views are contiguous f32 of `count` elements, do not overlap, and this stream orders them, all checked above.
-    unsafe { stream.launch::<Axpy>(Grid::elements(u64::from(count)), &params) }
+    unsafe { stream.launch::<Axpy>(&params) }
 }
 
 const COUNT: usize = 10_000;

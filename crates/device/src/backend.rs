@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Grid, Kernel, Result};
+use crate::{Kernel, Result};
 
 /// An address in the device's address space; on `Host` a plain pointer value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +44,15 @@ pub struct Info {
     pub capacity_bytes: u64,
     /// Whether device and pinned memory have bytes behind them; false only on `Sim`, whose reads give `None`.
     pub has_bytes: bool,
+}
+
+/// What a device that works by a model reckons for everything that was queued so far, on all streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Modelled {
+    /// Seconds of kernels, and of copies and fills on the device, one after the other.
+    pub compute_seconds: f64,
+    /// Seconds that the calls took the host.
+    pub host_seconds: f64,
 }
 
 /// The driver calls of one device: everything above is written once against this trait, statically dispatched.
@@ -220,7 +229,7 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// - Every address in `params` is mapped as far as the kernel reaches, stays so until it is done, and no unordered
     ///   work touches what it writes or writes what it reads.
     /// - `params` keeps the kernel's own rules (its header and `ops`' check).
-    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, grid: Grid, params: &K::Params) -> Result<()>;
+    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, params: &K::Params) -> Result<()>;
 
     /// Queues the event on the stream: it is complete when all work queued before it is.
     ///
@@ -251,4 +260,9 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// # Errors
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Seconds that the work queued so far should take, where the device works by a model; else none.
+    fn modelled(&self) -> Option<Modelled> {
+        None
+    }
 }

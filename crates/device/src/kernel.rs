@@ -1,46 +1,7 @@
 use bytemuck::Pod;
+use lighterage_kernels::launch::{Launches, Target};
 
 use crate::Workers;
-
-/// How many blocks of how many threads run a kernel, and how much dynamic shared memory each block has.
-/// `Host` ignores it: its kernels divide their work over [`Workers`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grid {
-    /// Blocks in x, y, z.
-    pub blocks: [u32; 3],
-    /// Threads of a block.
-    pub threads: u32,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: u32,
-}
-
-impl Grid {
-    /// One thread for each of `count` elements, 256 threads a block.
-    #[must_use]
-    pub fn elements(count: u64) -> Self {
-        Self {
-            blocks: [u32::try_from(count.div_ceil(256).max(1)).unwrap_or(u32::MAX), 1, 1],
-            threads: 256,
-            shared_bytes: 0,
-        }
-    }
-
-    /// One warp for each of `count` rows, 4 warps a block.
-    #[must_use]
-    pub fn warps(count: u32) -> Self {
-        Self { blocks: [count.div_ceil(4).max(1), 1, 1], threads: 128, shared_bytes: 0 }
-    }
-
-    /// One block of 128 threads for each tile of a `rows` x `columns` matrix.
-    #[must_use]
-    pub fn tiles(rows: u32, columns: u32, tile_rows: u32, tile_columns: u32) -> Self {
-        Self {
-            blocks: [columns.div_ceil(tile_columns).max(1), rows.div_ceil(tile_rows).max(1), 1],
-            threads: 128,
-            shared_bytes: 0,
-        }
-    }
-}
 
 /// What one launch costs, for the simulator, the planner and the roofline of a benchmark.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,13 +14,13 @@ pub struct Cost {
 
 /// One kernel: its name, its parameters, what it does on the host and what it costs.
 ///
-/// `ops` implements it on marker types; a backend finds the kernel's image by `NAME` (`Cuda`), runs `host` (`Host`) or
+/// `ops` implements it on marker types; a backend launches the images that `launches` names (`Cuda`), runs `host` (`Host`) or
 /// charges `cost` (`Sim`).
 pub trait Kernel: 'static {
     /// The parameter struct, by value: the very bytes that the device gets.
     type Params: Pod + Send + Sync;
 
-    /// The symbol in the image, for instance `rms_norm_bf16`.
+    /// Its name in errors and traces, for instance `rms_norm_bf16`.
     const NAME: &'static str;
 
     /// Does the kernel's work on the host. The result does not depend on the number of workers.
@@ -71,4 +32,12 @@ pub trait Kernel: 'static {
 
     /// FLOPs and bytes of one launch.
     fn cost(params: &Self::Params) -> Cost;
+
+    /// What a GPU of that kind launches for it, in order; none where there is no image, as for the f32 variants.
+    ///
+    /// It depends on parameters and target alone.
+    fn launches(params: &Self::Params, target: Target) -> Launches {
+        let _ = (params, target);
+        Launches::NONE
+    }
 }

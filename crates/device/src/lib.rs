@@ -18,7 +18,7 @@
 //! |---|---|---|---|
 //! | [`Host`] | a sparse file in memory, mapped where chunks are mapped | a thread for each stream, [`Workers`] inside kernels | running without a GPU; real asynchrony, sanitizers, `/proc` |
 //! | [`Host`] with a [seed](HostConfig::seed) | the same, with memory in flight poisoned | no threads: whose turn it is, is drawn | finding missing events and unhandled failures, repeatably |
-//! | [`Sim`] | none | none: launches and copies are counted | plans: the same program, its addresses and its peak, in milliseconds |
+//! | [`Sim`] | none | a virtual clock, by the [`Rates`] of a [`Profile`] | plans: the same program, its addresses, its peak and its time, in milliseconds |
 //!
 //! The `Cuda` backend comes with the kernels' images; today [`cuda::probe`] says what there is of CUDA on a machine.
 //!
@@ -48,7 +48,7 @@
 //! # What not
 //!
 //! No allocator (one map is a system call: see `allocator`), no tensors that own memory (`ops`), no knowledge of shapes beyond a
-//! [`View`]'s layout. No clock in `Sim` yet: it counts and does not say how long.
+//! [`View`]'s layout. `Sim` knows no caches, no occupancy and no waves of blocks: a kernel takes what the roofline says.
 //! A process that forks keeps no device: threads do not survive a fork.
 //!
 //! # Unsafe code
@@ -102,13 +102,14 @@ mod space;
 
 mod error;
 
-pub use backend::{Address, Backend, ChunkId, Info, StreamKind};
+pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
 pub use error::{Error, OutOfBudget, Result};
 pub use host::{Host, HostConfig, HostEvent, HostStream};
-pub use kernel::{Cost, Grid, Kernel};
+pub use kernel::{Cost, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
+pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Reservation};
-pub use sim::{Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
+pub use sim::{Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytemuck::Pod;
 
-use crate::{Address, Backend, Device, Error, Grid, Kernel, Result, StreamKind, View};
+use crate::{Address, Backend, Device, Error, Kernel, Result, StreamKind, View};
 
 /// Names a stream within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,9 +80,9 @@ impl<B: Backend> Stream<B> {
     ///
     /// # Safety
     /// - As [`Backend::launch`].
-    pub unsafe fn launch<K: Kernel>(&self, grid: Grid, params: &K::Params) -> Result<()> {
+    pub unsafe fn launch<K: Kernel>(&self, params: &K::Params) -> Result<()> {
         // SAFETY: the caller's promise.
-        let outcome = unsafe { self.backend().launch::<K>(self.raw(), grid, params) };
+        let outcome = unsafe { self.backend().launch::<K>(self.raw(), params) };
         self.note(outcome)
     }
 

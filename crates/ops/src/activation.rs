@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::ActivationParams;
 use lighterage_shape::Float;
 
@@ -57,9 +57,8 @@ pub fn activation<B: Backend>(queue: &Queue<B>, args: &Activation<'_>) -> Result
         kind: args.kind.code(),
         padding: 0,
     };
-    let grid = Grid::elements((from.rows * from.columns) as u64);
     // SAFETY: both views hold the rows that `params` names (shape and strides checked), on this stream; x is out or apart from it.
-    unsafe { launch::<B, ActivationKernel<f32>, ActivationKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, ActivationKernel<f32>, ActivationKernel<bf16>>(queue, dtype, &params) }
 }
 
 impl ActivationKind {

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::AddParams;
 use lighterage_shape::Float;
 
@@ -51,9 +51,8 @@ pub fn add<B: Backend>(queue: &Queue<B>, args: &Add<'_>) -> Result<()> {
         scale: args.scale,
         padding: 0,
     };
-    let grid = Grid::elements((left.rows * left.columns) as u64);
     // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream; a and b are out or apart from it.
-    unsafe { launch::<B, AddKernel<f32>, AddKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, AddKernel<f32>, AddKernel<bf16>>(queue, dtype, &params) }
 }
 
 /// The row stride of b, which has the shape of a or is one row for all of a: then the stride is 0.

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::CastParams;
 use lighterage_shape::{DType, Float};
 
@@ -38,16 +38,16 @@ pub fn cast<B: Backend>(queue: &Queue<B>, args: &Cast<'_>) -> Result<()> {
         to_bits: bits(to),
         padding: 0,
     };
-    let (stream, grid) = (queue.stream(), Grid::elements(count as u64));
+    let stream = queue.stream();
     match (from, to) {
         // SAFETY: both views hold `count` elements (checked), on this stream, and share none. So in the other arms.
-        (DType::F32, DType::F32) => unsafe { stream.launch::<CastKernel<f32, f32>>(grid, &params) },
+        (DType::F32, DType::F32) => unsafe { stream.launch::<CastKernel<f32, f32>>(&params) },
         // SAFETY: as above.
-        (DType::F32, _) => unsafe { stream.launch::<CastKernel<f32, bf16>>(grid, &params) },
+        (DType::F32, _) => unsafe { stream.launch::<CastKernel<f32, bf16>>(&params) },
         // SAFETY: as above.
-        (_, DType::F32) => unsafe { stream.launch::<CastKernel<bf16, f32>>(grid, &params) },
+        (_, DType::F32) => unsafe { stream.launch::<CastKernel<bf16, f32>>(&params) },
         // SAFETY: as above.
-        _ => unsafe { stream.launch::<CastKernel<bf16, bf16>>(grid, &params) },
+        _ => unsafe { stream.launch::<CastKernel<bf16, bf16>>(&params) },
     }?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::EmbeddingParams;
 use lighterage_shape::{DType, Float};
 
@@ -45,9 +45,8 @@ pub fn embedding<B: Backend>(queue: &Queue<B>, args: &Embedding<'_>) -> Result<(
         vocabulary: check.count("vocabulary", vocabulary)?,
         padding: 0,
     };
-    let grid = Grid::warps(params.rows);
     // SAFETY: the views have the extents that `params` names (checked), on this stream; out is apart from both inputs.
-    unsafe { launch::<B, EmbeddingKernel<f32>, EmbeddingKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, EmbeddingKernel<f32>, EmbeddingKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct EmbeddingKernel<E>(PhantomData<E>);

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::EulerStepParams;
 use lighterage_shape::Float;
 
@@ -39,9 +39,8 @@ pub fn euler_step<B: Backend>(queue: &Queue<B>, args: &EulerStep<'_>) -> Result<
         count: check.count("elements", count)?,
         delta: args.delta,
     };
-    let grid = Grid::elements(count as u64);
     // SAFETY: both views hold `count` elements (checked), on this stream, and share none.
-    unsafe { launch::<B, EulerStepKernel<f32>, EulerStepKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, EulerStepKernel<f32>, EulerStepKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct EulerStepKernel<E>(PhantomData<E>);

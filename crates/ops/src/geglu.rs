@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::GegluParams;
 use lighterage_shape::Float;
 
@@ -41,9 +41,8 @@ pub fn geglu<B: Backend>(queue: &Queue<B>, args: &Geglu<'_>) -> Result<()> {
         columns: check.count("columns", columns)?,
     };
     check.count("columns of x", 2 * columns)?;
-    let grid = Grid::elements((rows * columns) as u64);
     // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream, and share no element.
-    unsafe { launch::<B, GegluKernel<f32>, GegluKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, GegluKernel<f32>, GegluKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct GegluKernel<E>(PhantomData<E>);

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::GroupNormParams;
 use lighterage_shape::Float;
 
@@ -67,9 +67,8 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
         eps: args.eps,
         padding: 0,
     };
-    let grid = Grid::warps(params.pixels);
     // SAFETY: the views have the extents that `params` names (checked), on this stream; x is out or apart from it, the vectors are apart.
-    unsafe { launch::<B, GroupNormKernel<f32>, GroupNormKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, GroupNormKernel<f32>, GroupNormKernel<bf16>>(queue, dtype, &params) }
 }
 
 /// Pixels whose sums make one partial sum.

@@ -1,5 +1,5 @@
-use lighterage_device::{Backend, Grid, Kernel};
-use lighterage_shape::DType;
+use lighterage_device::{Backend, Kernel, Launches};
+use lighterage_shape::{DType, Float};
 
 use crate::{Queue, Result};
 
@@ -10,7 +10,6 @@ use crate::{Queue, Result};
 pub(crate) unsafe fn launch<B, Single, Half>(
     queue: &Queue<B>,
     dtype: DType,
-    grid: Grid,
     params: &Single::Params,
 ) -> Result<()>
 where
@@ -21,10 +20,10 @@ where
     let stream = queue.stream();
     if dtype == DType::F32 {
         // SAFETY: the caller's promise.
-        unsafe { stream.launch::<Single>(grid, params) }?;
+        unsafe { stream.launch::<Single>(params) }?;
     } else {
         // SAFETY: the caller's promise.
-        unsafe { stream.launch::<Half>(grid, params) }?;
+        unsafe { stream.launch::<Half>(params) }?;
     }
     Ok(())
 }
@@ -35,4 +34,9 @@ pub(crate) const fn image(dtype: DType, single: &'static str, half: &'static str
         DType::F32 => single,
         _ => half,
     }
+}
+
+/// The launches of a kernel whose images are bf16 alone: f32 runs on the host only.
+pub(crate) fn for_bf16<E: Float>(launches: impl FnOnce() -> Launches) -> Launches {
+    if E::DTYPE == DType::Bf16 { launches() } else { Launches::NONE }
 }

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::LayerNormParams;
 use lighterage_shape::Float;
 
@@ -54,9 +54,8 @@ pub fn layer_norm<B: Backend>(queue: &Queue<B>, args: &LayerNorm<'_>) -> Result<
         eps: args.eps,
         padding: 0,
     };
-    let grid = Grid::warps(params.rows);
     // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream; x is out or apart from it.
-    unsafe { launch::<B, LayerNormKernel<f32>, LayerNormKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, LayerNormKernel<f32>, LayerNormKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct LayerNormKernel<E>(PhantomData<E>);

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::MeanAbsDiffParams;
 use lighterage_shape::{DType, Float};
 
@@ -44,9 +44,8 @@ pub fn mean_abs_diff<B: Backend>(queue: &Queue<B>, args: &MeanAbsDiff<'_>) -> Re
         count: check.count("elements", count)?,
         padding: 0,
     };
-    let grid = Grid::elements(count as u64);
     // SAFETY: a and b hold `count` elements and out two (checked), on this stream; out is apart from both.
-    unsafe { launch::<B, MeanAbsDiffKernel<f32>, MeanAbsDiffKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, MeanAbsDiffKernel<f32>, MeanAbsDiffKernel<bf16>>(queue, dtype, &params) }
 }
 
 /// Elements whose sum makes one partial sum.

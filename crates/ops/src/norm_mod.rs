@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::NormModParams;
 use lighterage_shape::Float;
 
@@ -95,9 +95,8 @@ pub fn norm_mod<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<()> 
         split: check.count("split", args.split)?,
         eps: args.eps,
     };
-    let grid = Grid::warps(params.rows);
     // SAFETY: the views hold the rows and vectors that `params` names (checked), on this stream; what is written is apart from what is read.
-    unsafe { launch::<B, NormModKernel<f32>, NormModKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, NormModKernel<f32>, NormModKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct NormModKernel<E>(PhantomData<E>);

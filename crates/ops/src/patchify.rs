@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::PatchifyParams;
 use lighterage_shape::Float;
 
@@ -53,9 +53,8 @@ pub fn patchify<B: Backend>(queue: &Queue<B>, args: &Patchify<'_>) -> Result<()>
         add: args.add,
         padding: 0,
     };
-    let grid = Grid::elements((channels * height * width) as u64);
     // SAFETY: both views have the extents that `params` names (checked), on this stream, and share no element.
-    unsafe { launch::<B, PatchifyKernel<f32>, PatchifyKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, PatchifyKernel<f32>, PatchifyKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct PatchifyKernel<E>(PhantomData<E>);

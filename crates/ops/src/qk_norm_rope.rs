@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::QkNormRopeParams;
 use lighterage_shape::{DType, Float};
 
@@ -77,9 +77,8 @@ pub fn qk_norm_rope<B: Backend>(queue: &Queue<B>, args: &QkNormRope<'_>) -> Resu
         eps: args.eps,
         padding: 0,
     };
-    let grid = Grid::warps(params.rows);
     // SAFETY: the views have the extents and strides that `params` names (checked), on this stream; q and k are apart from all else.
-    unsafe { launch::<B, QkNormRopeKernel<f32>, QkNormRopeKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, QkNormRopeKernel<f32>, QkNormRopeKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct QkNormRopeKernel<E>(PhantomData<E>);

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::norm;
 use lighterage_kernels::params::RmsNormParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::{inverse_rms, round};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
@@ -48,9 +49,8 @@ pub fn rms_norm<B: Backend>(queue: &Queue<B>, args: &RmsNorm<'_>) -> Result<()> 
         eps: args.eps,
         padding: 0,
     };
-    let grid = Grid::warps(params.rows);
     // SAFETY: the views hold the rows that `params` names (shapes and strides checked), on this stream; x is out or apart from it.
-    unsafe { launch::<B, RmsNormKernel<f32>, RmsNormKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, RmsNormKernel<f32>, RmsNormKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct RmsNormKernel<E>(PhantomData<E>);
@@ -89,6 +89,10 @@ impl<E: Float> Kernel for RmsNormKernel<E> {
     fn cost(p: &RmsNormParams) -> Cost {
         let (elements, columns) = (f64::from(p.rows) * f64::from(p.columns), f64::from(p.columns));
         Cost { flops: 4.0 * elements, bytes: (2.0 * elements + columns) * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &RmsNormParams, target: Target) -> Launches {
+        for_bf16::<E>(|| norm::rms_norm::launches(p, target))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::SinusoidParams;
 use lighterage_shape::{DType, Float};
 
@@ -37,9 +37,8 @@ pub fn sinusoid<B: Backend>(queue: &Queue<B>, args: &Sinusoid<'_>) -> Result<()>
         rows: check.count("rows", rows)?,
         columns: check.count("columns", columns)?,
     };
-    let grid = Grid::elements((rows * columns) as u64);
     // SAFETY: the views have the extents that `params` names (checked), on this stream, and share no element.
-    unsafe { launch::<B, SinusoidKernel<f32>, SinusoidKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, SinusoidKernel<f32>, SinusoidKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct SinusoidKernel<E>(PhantomData<E>);

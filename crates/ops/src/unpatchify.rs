@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::UnpatchifyParams;
 use lighterage_shape::Float;
 
@@ -54,9 +54,8 @@ pub fn unpatchify<B: Backend>(queue: &Queue<B>, args: &Unpatchify<'_>) -> Result
         add: args.add,
         padding: 0,
     };
-    let grid = Grid::elements((channels * height * width) as u64);
     // SAFETY: both views have the extents that `params` names (checked), on this stream, and share no element.
-    unsafe { launch::<B, UnpatchifyKernel<f32>, UnpatchifyKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, UnpatchifyKernel<f32>, UnpatchifyKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct UnpatchifyKernel<E>(PhantomData<E>);

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Grid, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, View, Workers};
 use lighterage_kernels::params::UpsampleParams;
 use lighterage_shape::Float;
 
@@ -40,9 +40,8 @@ pub fn upsample<B: Backend>(queue: &Queue<B>, args: &Upsample<'_>) -> Result<()>
         channels: check.count("channels", channels)?,
         padding: 0,
     };
-    let grid = Grid::elements((4 * height * width * channels) as u64);
     // SAFETY: the views have the extents that `params` names (checked), on this stream, and share no element.
-    unsafe { launch::<B, UpsampleKernel<f32>, UpsampleKernel<bf16>>(queue, dtype, grid, &params) }
+    unsafe { launch::<B, UpsampleKernel<f32>, UpsampleKernel<bf16>>(queue, dtype, &params) }
 }
 
 struct UpsampleKernel<E>(PhantomData<E>);

@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use lighterage_allocator::{Buffer, Config, Pool};
 use lighterage_checkpoint::{Checkpoint, NewTensor, Unmodified, write};
 use lighterage_device::{
-    Backend, Cost, Device, Grid, Host, HostConfig, Kernel, Ledger, Purpose, Sim, SimConfig, Stream,
-    StreamKind, View, Workers,
+    Backend, Cost, Device, Host, HostConfig, Kernel, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind,
+    View, Workers,
 };
 use lighterage_shape::{DType, Layout};
 use lighterage_testkit::Rng;
@@ -156,7 +156,7 @@ fn copy_out<B: Backend>(pool: &Pool<B>, source: View<'_>, visit: usize, tensor: 
         Seen { buffer: pool.allocate(bytes, "seen").unwrap(), layout: *source.layout(), visit, tensor };
     let params = CopyParams { target: seen.buffer.address().0, source: source.address().0, bytes };
     // SAFETY: both places are mapped and have that many bytes; the view's lease lives until the launch returns.
-    unsafe { pool.stream().launch::<CopyKernel>(Grid::elements(bytes), &params) }.unwrap();
+    unsafe { pool.stream().launch::<CopyKernel>(&params) }.unwrap();
     seen
 }
 

@@ -17,7 +17,7 @@ use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Source, Transfer, Work};
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Grid, Info, Isa, Kernel, Result, StreamKind, Workers};
+use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -315,7 +315,7 @@ impl Backend for Host {
         self.queue("fill", stream, Work::Fill { target, value, bytes: to_usize(bytes) })
     }
 
-    unsafe fn launch<K: Kernel>(&self, stream: &HostStream, _grid: Grid, params: &K::Params) -> Result<()> {
+    unsafe fn launch<K: Kernel>(&self, stream: &HostStream, params: &K::Params) -> Result<()> {
         let params = *params;
         let run = Box::new(move |workers: &Workers| {
             // SAFETY: the caller's promise, which holds until the kernel is done.

@@ -1,9 +1,16 @@
+mod profile;
+mod rates;
+mod timeline;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
+pub use self::profile::Profile;
+pub use self::rates::Rates;
+use self::timeline::{Engine, Point, Timeline};
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Error, Grid, Info, Kernel, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Modelled, Result, StreamKind};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -12,12 +19,22 @@ pub struct SimConfig {
     pub page_bytes: u64,
     /// Physical bytes that it has.
     pub capacity_bytes: u64,
+    /// How fast it is; none: its clock stands still, and it only counts.
+    pub rates: Option<Rates>,
 }
 
 impl Default for SimConfig {
-    /// The pages of CUDA, 2 MiB, and more memory than any model needs.
+    /// The pages of CUDA, 2 MiB, more memory than any model needs, and no clock.
     fn default() -> Self {
-        Self { page_bytes: 2 << 20, capacity_bytes: 1 << 40 }
+        Self { page_bytes: 2 << 20, capacity_bytes: 1 << 40, rates: None }
+    }
+}
+
+impl SimConfig {
+    /// A card: its memory and its rates.
+    #[must_use]
+    pub fn of(profile: &Profile) -> Self {
+        Self { capacity_bytes: profile.memory_bytes, rates: Some(profile.rates), ..Self::default() }
     }
 }
 
@@ -54,13 +71,21 @@ impl Traffic {
     }
 }
 
-/// A device without bytes: addresses are arithmetic, under the same rules and with the same errors as on [`Host`](crate::Host), and work is done as
-/// soon as it is queued, by counting it.
+/// A device without bytes: addresses are arithmetic, under the same rules and with the same errors as on [`Host`](crate::Host), and work is counted, and
+/// takes its time on a virtual clock.
 ///
-/// The same calls give the same addresses, whatever the machine. Reads answer that there is nothing to read.
+/// The same calls give the same addresses and the same times, whatever the machine. Reads answer that there is nothing to read.
+///
+/// # The clock
+///
+/// With [`rates`](SimConfig::rates) a call that queues something takes the host a moment, and the work takes what its cost says: kernels the longer of FLOPs and
+/// bytes at the rates of the card, copies their bytes at the link's. Streams run beside each other; what shares an engine shares its rate. An event is
+/// complete when virtual time has come to it: [`query`](Backend::query) asks at the host's time, waiting moves the host's time on. Maps and memory
+/// take no time.
 #[derive(Debug)]
 pub struct Sim {
     info: Info,
+    rates: Option<Rates>,
     state: Mutex<State>,
 }
 
@@ -70,15 +95,23 @@ struct State {
     /// The next free address: addresses are never used twice.
     next: u64,
     counters: SimCounters,
+    timeline: Timeline,
+    modelled: Modelled,
 }
 
-/// A stream of a [`Sim`]: its work is done as soon as it is queued.
+/// A stream of a [`Sim`]: its number.
 #[derive(Debug)]
-pub struct SimStream(());
+pub struct SimStream(usize);
 
-/// An event of a [`Sim`]: always complete.
-#[derive(Debug)]
-pub struct SimEvent(());
+/// An event of a [`Sim`]: the point that it last recorded.
+#[derive(Debug, Default)]
+pub struct SimEvent(Mutex<Point>);
+
+impl SimEvent {
+    fn point(&self) -> MutexGuard<'_, Point> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Addresses start here, so that null is none of them.
 const FIRST_ADDRESS: u64 = 1 << 32;
@@ -93,14 +126,16 @@ impl Sim {
             let reason = format!("a page of {} bytes is no power of two", config.page_bytes);
             return Err(Error::NoDevice { backend: "sim", reason });
         }
-        let SimConfig { page_bytes, capacity_bytes } = config;
+        let SimConfig { page_bytes, capacity_bytes, rates } = config;
         let info = Info { name: "sim".to_owned(), page_bytes, capacity_bytes, has_bytes: false };
         let state = State {
             space: Space::new(page_bytes, capacity_bytes),
             next: FIRST_ADDRESS.next_multiple_of(page_bytes),
             counters: SimCounters::default(),
+            timeline: Timeline::new(rates.map_or(0.0, |rates| rates.slowdown)),
+            modelled: Modelled::default(),
         };
-        Ok(Self { info, state: Mutex::new(state) })
+        Ok(Self { info, rates, state: Mutex::new(state) })
     }
 
     /// What it was asked to do so far.
@@ -115,8 +150,39 @@ impl Sim {
         self.state().space.usage()
     }
 
+    /// The host's clock, in seconds since the device was made; 0 without rates.
+    #[must_use]
+    pub fn now_seconds(&self) -> f64 {
+        self.state().timeline.now()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Books the time of a call that queues something; whether there is a clock.
+    fn call(&self, state: &mut State) -> Option<Rates> {
+        if let Some(rates) = &self.rates {
+            state.timeline.spend(rates.call_seconds);
+            state.modelled.host_seconds += rates.call_seconds;
+        }
+        self.rates
+    }
+}
+
+impl State {
+    /// Work of the multiprocessors.
+    fn compute(&mut self, stream: &SimStream, seconds: f64) {
+        self.modelled.compute_seconds += seconds;
+        self.timeline.run(stream.0, Engine::Compute, seconds);
+    }
+
+    /// Whether the bytes are in one piece of page-locked memory.
+    fn is_pinned(&self, source: *const u8, bytes: u64) -> bool {
+        let first = source.addr() as u64;
+        self.space
+            .pins()
+            .any(|(address, length)| address.0 <= first && first.saturating_add(bytes) <= address.0 + length)
     }
 }
 
@@ -179,81 +245,125 @@ impl Backend for Sim {
     }
 
     fn stream(&self, _kind: StreamKind) -> Result<SimStream> {
-        Ok(SimStream(()))
+        Ok(SimStream(self.state().timeline.add_stream()))
     }
 
     fn event(&self) -> Result<SimEvent> {
-        Ok(SimEvent(()))
+        Ok(SimEvent::default())
     }
 
     unsafe fn copy_from_host(
         &self,
-        _stream: &SimStream,
+        stream: &SimStream,
         target: Address,
-        _source: *const u8,
+        source: *const u8,
         bytes: u64,
-        _staged: bool,
+        staged: bool,
     ) -> Result<()> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         state.space.accessible("copy_from_host", target, bytes)?;
         state.counters.to_device.count(bytes);
+        if let Some(rates) = self.call(state) {
+            let is_pinned = state.is_pinned(source, bytes);
+            if staged && !is_pinned {
+                // The bytes are taken before the call returns.
+                state.timeline.spend(rates.copy_seconds(bytes, false));
+            }
+            let seconds = rates.copy_seconds(bytes, staged || is_pinned);
+            state.timeline.run(stream.0, Engine::ToDevice, seconds);
+        }
         Ok(())
     }
 
     unsafe fn copy_to_host(
         &self,
-        _stream: &SimStream,
+        stream: &SimStream,
         _target: *mut u8,
         source: Address,
         bytes: u64,
     ) -> Result<bool> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         state.space.accessible("copy_to_host", source, bytes)?;
         state.counters.to_host.count(bytes);
+        if let Some(rates) = self.call(state) {
+            state.timeline.run(stream.0, Engine::ToHost, rates.copy_seconds(bytes, false));
+            state.timeline.drain(stream.0);
+        }
         Ok(false)
     }
 
-    unsafe fn copy(&self, _stream: &SimStream, target: Address, source: Address, bytes: u64) -> Result<()> {
-        let mut state = self.state();
+    unsafe fn copy(&self, stream: &SimStream, target: Address, source: Address, bytes: u64) -> Result<()> {
+        let state = &mut *self.state();
         state.space.accessible("copy", target, bytes)?;
         state.space.accessible("copy", source, bytes)?;
         state.counters.on_device.count(bytes);
+        if let Some(rates) = self.call(state) {
+            state.compute(stream, rates.move_seconds(2 * bytes));
+        }
         Ok(())
     }
 
-    unsafe fn fill(&self, _stream: &SimStream, target: Address, _value: u8, bytes: u64) -> Result<()> {
-        let mut state = self.state();
+    unsafe fn fill(&self, stream: &SimStream, target: Address, _value: u8, bytes: u64) -> Result<()> {
+        let state = &mut *self.state();
         state.space.accessible("fill", target, bytes)?;
         state.counters.on_device.count(bytes);
+        if let Some(rates) = self.call(state) {
+            state.compute(stream, rates.move_seconds(bytes));
+        }
         Ok(())
     }
 
-    unsafe fn launch<K: Kernel>(&self, _stream: &SimStream, _grid: Grid, params: &K::Params) -> Result<()> {
+    unsafe fn launch<K: Kernel>(&self, stream: &SimStream, params: &K::Params) -> Result<()> {
         let cost = K::cost(params);
-        let counters = &mut self.state().counters;
-        counters.launches += 1;
-        counters.flops += cost.flops;
-        counters.bytes += cost.bytes;
+        let state = &mut *self.state();
+        state.counters.launches += 1;
+        state.counters.flops += cost.flops;
+        state.counters.bytes += cost.bytes;
+        if let Some(rates) = self.call(state) {
+            state.compute(stream, rates.kernel_seconds(K::NAME, cost));
+        }
         Ok(())
     }
 
-    fn record(&self, _stream: &SimStream, _event: &SimEvent) -> Result<()> {
+    fn record(&self, stream: &SimStream, event: &SimEvent) -> Result<()> {
+        let state = &mut *self.state();
+        if self.call(state).is_some() {
+            *event.point() = state.timeline.record(stream.0);
+        }
         Ok(())
     }
 
-    fn wait(&self, _stream: &SimStream, _event: &SimEvent) -> Result<()> {
+    fn wait(&self, stream: &SimStream, event: &SimEvent) -> Result<()> {
+        let state = &mut *self.state();
+        if self.call(state).is_some() {
+            state.timeline.wait(stream.0, *event.point());
+        }
         Ok(())
     }
 
-    fn query(&self, _event: &SimEvent) -> Result<bool> {
-        Ok(true)
+    fn query(&self, event: &SimEvent) -> Result<bool> {
+        let state = &mut *self.state();
+        self.call(state);
+        let point = *event.point();
+        Ok(state.timeline.is_reached(point))
     }
 
-    fn synchronize_event(&self, _event: &SimEvent) -> Result<()> {
+    fn synchronize_event(&self, event: &SimEvent) -> Result<()> {
+        let state = &mut *self.state();
+        self.call(state);
+        let point = *event.point();
+        state.timeline.wait_for(point);
         Ok(())
     }
 
-    fn synchronize(&self, _stream: &SimStream) -> Result<()> {
+    fn synchronize(&self, stream: &SimStream) -> Result<()> {
+        let state = &mut *self.state();
+        self.call(state);
+        state.timeline.drain(stream.0);
         Ok(())
+    }
+
+    fn modelled(&self) -> Option<Modelled> {
+        self.rates.map(|_| self.state().modelled)
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 use lighterage_device::{
-    Address, Backend, Chunk, Cost, Device, Grid, Host, HostConfig, Kernel, Ledger, Purpose, Reservation,
-    Result, Sim, SimConfig, Stream, Usage, View, Workers,
+    Address, Backend, Chunk, Cost, Device, Host, HostConfig, Kernel, Ledger, Purpose, Reservation, Result,
+    Sim, SimConfig, Stream, Usage, View, Workers,
 };
 use lighterage_shape::{DType, Layout};
 
@@ -119,7 +119,7 @@ fn floats_at<'a, B: Backend>(address: Address, stream: &Stream<B>) -> View<'a> {
 /// Launches a test kernel.
 fn launch<K: Kernel, B: Backend>(stream: &Stream<B>, params: &K::Params) -> Result<()> {
     // SAFETY: the kernels of the tests touch four floats at the addresses of mapped views.
-    unsafe { stream.launch::<K>(Grid::elements(4), params) }
+    unsafe { stream.launch::<K>(params) }
 }
 
 /// `target[i] = source[i] + 1`.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lighterage_device::{
-    Backend, Cost, Device, Error, Event, Grid, Host, HostConfig, Kernel, Result, Sim, SimConfig, SimCounters,
+    Backend, Cost, Device, Error, Event, Host, HostConfig, Kernel, Result, Sim, SimConfig, SimCounters,
     Stream, StreamKind, Traffic, Workers,
 };
 
@@ -459,7 +459,7 @@ fn number_of_threads_changes_no_bit() {
         let view = memory.floats(&stream, 0);
         stream.fill(view, 0).unwrap();
         // SAFETY: the kernel writes eight bytes of the view.
-        unsafe { stream.launch::<Sum>(Grid::elements(1), &Ends::new(view, view)) }.unwrap();
+        unsafe { stream.launch::<Sum>(&Ends::new(view, view)) }.unwrap();
         stream.read::<u64>(view).unwrap().unwrap()
     };
     let results: Vec<_> = threaded().into_iter().chain([seeded(0)]).map(run).collect();

@@ -24,7 +24,7 @@ pub fn queue(threads: usize) -> Queue<Host> {
 
 /// A queue on a device that only counts.
 pub fn simulated(page_bytes: u64) -> Queue<Sim> {
-    queue_on(Sim::new(SimConfig { page_bytes, capacity_bytes: 1 << 40 }).unwrap())
+    queue_on(Sim::new(SimConfig { page_bytes, capacity_bytes: 1 << 40, ..SimConfig::default() }).unwrap())
 }
 
 fn queue_on<B: Backend>(backend: B) -> Queue<B> {

@@ -1,3 +1,4 @@
+mod bench;
 mod compare;
 mod denoise;
 mod doctor;
@@ -16,6 +17,7 @@ pub(crate) enum Command {
     Compare(compare::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
+    Bench(bench::Arguments),
 }
 
 impl Command {
@@ -27,6 +29,7 @@ impl Command {
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
+            Self::Bench(arguments) => bench::run(&arguments),
         }
     }
 }

@@ -36,7 +36,8 @@ impl Graph {
         let out = i64::try_from(rows.len()).unwrap();
         let weight = self.constant(&[out, inner, 1, 1], &rows.concat());
         let bias = self.constant(&[out], bias);
-        self.node("Conv", &[input, &weight, &bias], &[])
+        let ones = |count| Attribute::Integers(vec![1; count]);
+        self.node("Conv", &[input, &weight, &bias], &[("kernel_shape", ones(2)), ("strides", ones(2))])
     }
 
     /// Makes `[1, channels, height, width]` an output of so many numbers in each row, cells in reading order.

@@ -4,7 +4,7 @@ mod host;
 mod tests;
 
 use half::bf16;
-use lighterage_device::{Backend, Grid, View};
+use lighterage_device::{Backend, View};
 use lighterage_kernels::params::AttentionParams;
 use lighterage_shape::DType;
 
@@ -61,13 +61,12 @@ pub fn attention<B: Backend>(queue: &Queue<B>, args: &Attention<'_>) -> Result<(
     if params.queries == 0 || params.heads == 0 || params.head_dim == 0 {
         return Ok(());
     }
-    let grid = Grid::tiles(params.queries, params.heads, 128, 1);
     match args.q.dtype() {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
-        DType::Bf16 => unsafe { queue.stream().launch::<AttentionKernel<bf16>>(grid, &params)? },
+        DType::Bf16 => unsafe { queue.stream().launch::<AttentionKernel<bf16>>(&params)? },
         // SAFETY: as above; `params` allows no third element type.
-        _ => unsafe { queue.stream().launch::<AttentionKernel<f32>>(grid, &params)? },
+        _ => unsafe { queue.stream().launch::<AttentionKernel<f32>>(&params)? },
     }
     Ok(())
 }

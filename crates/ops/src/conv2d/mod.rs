@@ -3,7 +3,7 @@ mod host;
 mod tests;
 
 use half::bf16;
-use lighterage_device::{Backend, Grid, View};
+use lighterage_device::{Backend, View};
 use lighterage_kernels::params::Conv2dParams;
 use lighterage_shape::DType;
 
@@ -66,14 +66,12 @@ pub fn conv2d<B: Backend>(queue: &Queue<B>, args: &Conv2d<'_>) -> Result<()> {
     if params.out_height == 0 || params.out_width == 0 || params.out_channels == 0 {
         return Ok(());
     }
-    let pixels = params.out_height.saturating_mul(params.out_width);
-    let grid = Grid::tiles(pixels, params.out_channels, 128, 128);
     match args.x.dtype() {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
-        DType::Bf16 => unsafe { queue.stream().launch::<Conv2dKernel<bf16>>(grid, &params)? },
+        DType::Bf16 => unsafe { queue.stream().launch::<Conv2dKernel<bf16>>(&params)? },
         // SAFETY: as above; `params` allows no third element type.
-        _ => unsafe { queue.stream().launch::<Conv2dKernel<f32>>(grid, &params)? },
+        _ => unsafe { queue.stream().launch::<Conv2dKernel<f32>>(&params)? },
     }
     Ok(())
 }

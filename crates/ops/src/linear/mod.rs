@@ -3,7 +3,7 @@ mod host;
 mod tests;
 
 use half::bf16;
-use lighterage_device::{Backend, Grid, View};
+use lighterage_device::{Backend, View};
 use lighterage_kernels::params::LinearParams;
 use lighterage_shape::DType;
 
@@ -52,13 +52,12 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
     if params.rows == 0 || params.columns == 0 {
         return Ok(());
     }
-    let grid = Grid::tiles(params.rows, params.columns, 128, 128);
     match args.x.dtype() {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
-        DType::Bf16 => unsafe { queue.stream().launch::<LinearKernel<bf16>>(grid, &params)? },
+        DType::Bf16 => unsafe { queue.stream().launch::<LinearKernel<bf16>>(&params)? },
         // SAFETY: as above; `params` allows no third element type.
-        _ => unsafe { queue.stream().launch::<LinearKernel<f32>>(grid, &params)? },
+        _ => unsafe { queue.stream().launch::<LinearKernel<f32>>(&params)? },
     }
     Ok(())
 }

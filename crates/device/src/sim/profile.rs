@@ -1,0 +1,149 @@
+use crate::Rates;
+
+/// A graphics card as the simulator and the planner see it.
+///
+/// The built-in ones are data sheets times the share of the peak that good programs are known to reach, since nobody runs at the peak. A profile that was measured
+/// on the card in question is better in every respect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// What it is called on the command line, for instance `rtx4090`.
+    pub name: String,
+    /// Bytes of device memory that it has.
+    pub memory_bytes: u64,
+    /// How fast it is.
+    pub rates: Rates,
+    /// Where the numbers come from.
+    pub source: String,
+}
+
+/// Shares of the peak in dense bf16 with f32 accumulation, H100 SXM: cuBLAS reaches 700 to 750 of 989 TFLOP/s in large products, `FlashAttention` 3 reaches 640 at
+/// head size 128 (Shah et al. 2024, figure 5). Taken for every card.
+const PRODUCT_SHARE: f64 = 0.71;
+const ATTENTION_SHARE: f64 = 0.64;
+/// Share of the memory's rate that streaming kernels reach (STREAM-like copies on A100 and H100, 0.88 to 0.93).
+const MEMORY_SHARE: f64 = 0.9;
+/// Page-locked copies over `PCIe` 4.0 and 5.0, 16 lanes: 26 and 55 of 31.5 and 63 GB/s, the rest is protocol; pageable ones, 9.7 (measured by others on `PCIe` 5.0:
+/// runai-model-streamer issue 161).
+const PCIE4: f64 = 26e9;
+const PCIE5: f64 = 55e9;
+const PAGEABLE: f64 = 9.7e9;
+
+/// What a data sheet says.
+struct Sheet {
+    name: &'static str,
+    memory_gib: u64,
+    /// Dense bf16 with f32 accumulation, and f32 without tensor cores, in TFLOP/s.
+    tensor: f64,
+    vector: f64,
+    /// GB/s.
+    memory: f64,
+    link: f64,
+    source: &'static str,
+}
+
+const SHEETS: [Sheet; 7] = [
+    Sheet {
+        name: "h100",
+        memory_gib: 80,
+        tensor: 989.4,
+        vector: 66.9,
+        memory: 3350.0,
+        link: PCIE5,
+        source: "NVIDIA H100 SXM5 data sheet (dense bf16)",
+    },
+    Sheet {
+        name: "h200",
+        memory_gib: 141,
+        tensor: 989.4,
+        vector: 66.9,
+        memory: 4800.0,
+        link: PCIE5,
+        source: "NVIDIA H200 SXM data sheet (dense bf16)",
+    },
+    Sheet {
+        name: "rtx5090",
+        memory_gib: 32,
+        tensor: 209.5,
+        vector: 104.8,
+        memory: 1792.0,
+        link: PCIE5,
+        source: "NVIDIA RTX Blackwell GPU architecture paper, appendix A (bf16, f32 accumulation, dense)",
+    },
+    Sheet {
+        name: "rtx4090",
+        memory_gib: 24,
+        tensor: 165.2,
+        vector: 82.6,
+        memory: 1008.0,
+        link: PCIE4,
+        source: "NVIDIA Ada GPU architecture paper, appendix A (bf16, f32 accumulation, dense)",
+    },
+    Sheet {
+        name: "rtx3090",
+        memory_gib: 24,
+        tensor: 71.0,
+        vector: 35.6,
+        memory: 936.0,
+        link: PCIE4,
+        source: "NVIDIA Ampere GA102 architecture paper, table 3 (bf16, f32 accumulation, dense)",
+    },
+    Sheet {
+        name: "l40s",
+        memory_gib: 48,
+        tensor: 362.05,
+        vector: 91.6,
+        memory: 864.0,
+        link: PCIE4,
+        source: "NVIDIA L40S data sheet (dense bf16)",
+    },
+    Sheet {
+        name: "a100",
+        memory_gib: 80,
+        tensor: 312.0,
+        vector: 19.5,
+        memory: 2039.0,
+        link: PCIE4,
+        source: "NVIDIA A100 80GB SXM data sheet (dense bf16)",
+    },
+];
+
+impl Profile {
+    /// The built-in profile of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        SHEETS.iter().find(|sheet| sheet.name == name).map(Sheet::profile)
+    }
+
+    /// Every built-in profile.
+    ///
+    /// ```
+    /// let names: Vec<String> = lighterage_device::Profile::all().map(|profile| profile.name).collect();
+    /// assert_eq!(names, ["h100", "h200", "rtx5090", "rtx4090", "rtx3090", "l40s", "a100"]);
+    /// ```
+    pub fn all() -> impl Iterator<Item = Self> {
+        SHEETS.iter().map(Sheet::profile)
+    }
+}
+
+impl Sheet {
+    fn profile(&self) -> Profile {
+        Profile {
+            name: self.name.to_owned(),
+            memory_bytes: self.memory_gib << 30,
+            rates: Rates {
+                product_flops: PRODUCT_SHARE * self.tensor * 1e12,
+                attention_flops: ATTENTION_SHARE * self.tensor * 1e12,
+                vector_flops: self.vector * 1e12,
+                memory_bytes: MEMORY_SHARE * self.memory * 1e9,
+                link_bytes: self.link,
+                pageable_bytes: PAGEABLE.min(self.link),
+                // Orders of magnitude that CUDA's users agree on; at the sizes of FLUX they are below 1 % of a step.
+                launch_seconds: 2e-6,
+                copy_seconds: 2e-6,
+                call_seconds: 1e-6,
+                slowdown: 0.0,
+            },
+            source: format!("{}; shares of the peak: see the type's source", self.source),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+use std::collections::VecDeque;
+
+/// What a piece of work occupies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    /// Multiprocessors and device memory: kernels, and copies and fills on the device.
+    Compute,
+    /// The link, from the host.
+    ToDevice,
+    /// The link, to the host.
+    ToHost,
+}
+
+/// A point in a stream's work: so many records were queued on that stream when it was set. Streams are in order, so a count names the point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Point {
+    pub(super) stream: usize,
+    pub(super) records: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Run { engine: Engine, seconds: f64 },
+    Record,
+    Wait(Point),
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    work: VecDeque<Work>,
+    /// What is being done: the engine, and the seconds that are left of it if it had the engine for itself.
+    current: Option<(Engine, f64)>,
+    recorded: u64,
+    reached: u64,
+}
+
+impl Queue {
+    fn is_drained(&self) -> bool {
+        self.current.is_none() && self.work.is_empty()
+    }
+}
+
+/// Virtual time: one clock of the host, and what the streams do meanwhile.
+///
+/// Work that is queued at a time of the host starts no sooner than that. Everything that can happen up to the host's time is known, so the streams are always
+/// worked off up to there and no further; only a host that waits lets them run ahead, and then nobody queues. So no event is ever taken back.
+///
+/// Work on one engine at the same time shares it evenly; a copy over the link slows kernels down by `slowdown`.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    slowdown: f64,
+    /// The host's clock, in seconds; streams are worked off up to here.
+    now: f64,
+    streams: Vec<Queue>,
+}
+
+impl Timeline {
+    pub(super) const fn new(slowdown: f64) -> Self {
+        Self { slowdown, now: 0.0, streams: Vec::new() }
+    }
+
+    pub(super) const fn now(&self) -> f64 {
+        self.now
+    }
+
+    pub(super) fn add_stream(&mut self) -> usize {
+        self.streams.push(Queue::default());
+        self.streams.len() - 1
+    }
+
+    /// The host is busy for so long.
+    pub(super) fn spend(&mut self, seconds: f64) {
+        let until = self.now + seconds;
+        while self.work_off(Some(until)) {}
+        self.now = until;
+    }
+
+    pub(super) fn run(&mut self, stream: usize, engine: Engine, seconds: f64) {
+        self.streams[stream].work.push_back(Work::Run { engine, seconds });
+    }
+
+    pub(super) fn record(&mut self, stream: usize) -> Point {
+        let queue = &mut self.streams[stream];
+        queue.work.push_back(Work::Record);
+        queue.recorded += 1;
+        Point { stream, records: queue.recorded }
+    }
+
+    pub(super) fn wait(&mut self, stream: usize, point: Point) {
+        self.streams[stream].work.push_back(Work::Wait(point));
+    }
+
+    pub(super) fn is_reached(&mut self, point: Point) -> bool {
+        self.begin();
+        self.has_reached(point)
+    }
+
+    /// The host waits for a point.
+    pub(super) fn wait_for(&mut self, point: Point) {
+        self.begin();
+        while !self.has_reached(point) {
+            let advanced = self.work_off(None);
+            assert!(advanced, "{point:?} is waited for and nothing runs");
+        }
+    }
+
+    /// The host waits for all work of a stream.
+    pub(super) fn drain(&mut self, stream: usize) {
+        self.begin();
+        while !self.streams[stream].is_drained() {
+            let advanced = self.work_off(None);
+            assert!(advanced, "stream {stream} waits for nothing that runs");
+        }
+    }
+
+    fn has_reached(&self, point: Point) -> bool {
+        point.records == 0 || self.streams[point.stream].reached >= point.records
+    }
+
+    /// Goes on to the next end of some work, or to `until` if that comes first. False if it came first, or nothing runs.
+    fn work_off(&mut self, until: Option<f64>) -> bool {
+        self.begin();
+        let rates = self.rates();
+        let active = self.streams.iter().filter_map(|queue| queue.current);
+        let next = active.map(|(engine, left)| left / rates[engine as usize]).reduce(f64::min);
+        let limit = until.map(|until| until - self.now);
+        let (Some(step), is_end) = (match (next, limit) {
+            (Some(next), Some(limit)) if next > limit => (Some(limit), false),
+            (Some(next), _) => (Some(next), true),
+            (None, _) => (None, false),
+        }) else {
+            return false;
+        };
+        for queue in &mut self.streams {
+            if let Some((engine, left)) = &mut queue.current {
+                let rate = rates[*engine as usize];
+                *left -= step * rate;
+                // The one that ends first ends exactly; a rounding error of another is no work either.
+                if is_end && *left <= step * rate * 1e-12 {
+                    queue.current = None;
+                }
+            }
+        }
+        self.now += step;
+        self.begin();
+        is_end
+    }
+
+    /// How fast each engine's work goes on beside what runs now, as a share of what it would alone.
+    fn rates(&self) -> [f64; 3] {
+        let mut counts = [0.0_f64; 3];
+        for (engine, _) in self.streams.iter().filter_map(|queue| queue.current) {
+            counts[engine as usize] += 1.0;
+        }
+        let is_copying = counts[Engine::ToDevice as usize] + counts[Engine::ToHost as usize] > 0.0;
+        let slowdown = if is_copying { 1.0 + self.slowdown } else { 1.0 };
+        let share = |engine: Engine| 1.0 / counts[engine as usize].max(1.0);
+        [share(Engine::Compute) / slowdown, share(Engine::ToDevice), share(Engine::ToHost)]
+    }
+
+    /// Starts what can start now.
+    fn begin(&mut self) {
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for stream in 0..self.streams.len() {
+                while self.begin_next(stream) {
+                    changed = true;
+                }
+            }
+        }
+    }
+
+    /// Takes the next piece of a stream's work, if it can be begun.
+    fn begin_next(&mut self, stream: usize) -> bool {
+        let queue = &self.streams[stream];
+        let Some(work) = queue.work.front().copied().filter(|_| queue.current.is_none()) else {
+            return false;
+        };
+        if let Work::Wait(point) = work
+            && !self.has_reached(point)
+        {
+            return false;
+        }
+        let queue = &mut self.streams[stream];
+        queue.work.pop_front();
+        match work {
+            Work::Run { engine, seconds } => queue.current = (seconds > 0.0).then_some((engine, seconds)),
+            Work::Record => queue.reached += 1,
+            Work::Wait(_) => (),
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(now: f64, expected: f64) {
+        assert!((now - expected).abs() < 1e-9, "{now}, expected {expected}");
+    }
+
+    fn two_streams(slowdown: f64) -> (Timeline, usize, usize) {
+        let mut timeline = Timeline::new(slowdown);
+        let (a, b) = (timeline.add_stream(), timeline.add_stream());
+        (timeline, a, b)
+    }
+
+    #[test]
+    fn a_stream_is_in_order_and_the_host_goes_on() {
+        let (mut timeline, a, _) = two_streams(0.0);
+        timeline.run(a, Engine::Compute, 1.0);
+        timeline.run(a, Engine::Compute, 2.0);
+        let point = timeline.record(a);
+        timeline.spend(0.5);
+        assert!(!timeline.is_reached(point));
+        check(timeline.now(), 0.5);
+        timeline.wait_for(point);
+        check(timeline.now(), 3.0);
+    }
+
+    #[test]
+    fn work_starts_no_sooner_than_it_is_queued() {
+        let (mut timeline, a, _) = two_streams(0.0);
+        timeline.spend(5.0);
+        timeline.run(a, Engine::ToDevice, 1.0);
+        timeline.drain(a);
+        check(timeline.now(), 6.0);
+    }
+
+    #[test]
+    fn engines_run_beside_each_other_and_events_order_them() {
+        let (mut timeline, a, b) = two_streams(0.0);
+        timeline.run(a, Engine::ToDevice, 1.0);
+        let arrived = timeline.record(a);
+        timeline.run(a, Engine::ToDevice, 1.0);
+        timeline.wait(b, arrived);
+        timeline.run(b, Engine::Compute, 3.0);
+        timeline.drain(b);
+        check(timeline.now(), 4.0);
+    }
+
+    #[test]
+    fn one_engine_is_shared() {
+        let (mut timeline, a, b) = two_streams(0.0);
+        timeline.run(a, Engine::ToDevice, 1.0);
+        timeline.run(b, Engine::ToDevice, 3.0);
+        timeline.drain(a);
+        check(timeline.now(), 2.0);
+        timeline.drain(b);
+        check(timeline.now(), 4.0);
+    }
+
+    #[test]
+    fn copies_slow_kernels_down_while_they_run() {
+        let (mut timeline, a, b) = two_streams(0.25);
+        timeline.run(a, Engine::ToDevice, 1.0);
+        timeline.run(b, Engine::Compute, 2.0);
+        // In the first second 0.8 of the kernel are done.
+        timeline.drain(b);
+        check(timeline.now(), 2.2);
+    }
+
+    #[test]
+    fn a_point_that_was_never_set_is_reached() {
+        let (mut timeline, a, _) = two_streams(0.0);
+        assert!(timeline.is_reached(Point::default()));
+        timeline.wait(a, Point::default());
+        timeline.drain(a);
+        check(timeline.now(), 0.0);
+    }
+}

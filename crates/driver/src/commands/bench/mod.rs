@@ -1,0 +1,23 @@
+//! What can be timed: one file for each subject. Right first, then timed.
+
+mod allocator;
+
+use crate::failure::Result;
+
+/// Measure a part of the program on this machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    Allocator(allocator::Arguments),
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.subject {
+        Subject::Allocator(arguments) => allocator::run(arguments),
+    }
+}

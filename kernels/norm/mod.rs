@@ -1,0 +1,3 @@
+//! Launches of the norms.
+
+pub mod rms_norm;
