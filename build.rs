@@ -1,11 +1,24 @@
-//! Build script of the kernels: compiles them for the emulator and regenerates the parameter structs, each on request.
+//! Build script of the kernels: compiles them for GPUs and for the emulator, and regenerates the parameter structs, each on request.
 //!
 //! Without features it does nothing, so that a build needs no C++ compiler, no libclang and no nvcc. With `emu` every `.cu`
 //! below `kernels/` is compiled as C++ against the emulator in `kernels/emu` and linked in. With `bindgen` the headers are turned
-//! into `OUT_DIR/params.rs`; the test `tidy` compares that with the committed `kernels/params.rs`.
+//! into `OUT_DIR/params.rs`; the test `tidy` compares that with the committed `kernels/params.rs`. With `cuda` nvcc compiles the kernels for
+//! every architecture: see `kernels/build/mod.rs`.
+
+#[cfg(feature = "cuda")]
+#[path = "kernels/build/mod.rs"]
+mod cuda;
+#[cfg(feature = "emu")]
+#[path = "kernels/build/offsets.rs"]
+mod offsets;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "cuda")]
+    if let Err(problems) = cuda::compile() {
+        problems.lines().for_each(|line| println!("cargo::error={line}"));
+        std::process::exit(1);
+    }
     #[cfg(feature = "bindgen")]
     params::generate();
     #[cfg(feature = "emu")]
@@ -14,14 +27,22 @@ fn main() {
 
 #[cfg(feature = "emu")]
 mod emulator {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::files;
 
     /// Two libraries: the runtime, and the kernels, whose loads and stores call the runtime's hooks.
     pub(super) fn compile() {
         println!("cargo::rerun-if-changed=kernels");
-        runtime().files(files(Path::new("kernels/emu"), "cpp")).compile("lighterage_emu");
+        let params = std::fs::read_to_string("kernels/params.rs").expect("kernels/params.rs is readable");
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        let checks = out.join("offsets.cpp");
+        std::fs::write(&checks, super::offsets::checks(&params)).expect("OUT_DIR is writable");
+        runtime()
+            .include("kernels")
+            .file(checks)
+            .files(files(Path::new("kernels/emu"), "cpp"))
+            .compile("lighterage_emu");
         // Nothing refers to a kernel but its own registration, so the linker has to be told to keep them all.
         kernels()
             .files(files(Path::new("kernels"), "cu"))

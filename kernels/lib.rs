@@ -26,6 +26,8 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod gemm;
+pub mod images;
 pub mod launch;
 pub mod norm;
 

@@ -39,14 +39,18 @@ DEVICE unsigned shared_address(const void* address) {
 #endif
 }
 
-/// cp.async.cg: 16 bytes into shared memory past L1; zeros where `is_inside` is false (the source is not read then).
-DEVICE void copy_async16(unsigned destination, const void* source, bool is_inside) {
-    const unsigned source_bytes = is_inside ? 16 : 0;
+/// cp.async.cg: 16 bytes into shared memory past L1, the first `source_bytes` from global memory, the others zero; what is not copied is not read.
+DEVICE void copy_async16_part(unsigned destination, const void* source, unsigned source_bytes) {
 #if defined(__CUDACC__)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(source_bytes) : "memory");
 #else
     emu::copy_async16(destination, source, source_bytes);
 #endif
+}
+
+/// cp.async.cg: 16 bytes into shared memory past L1; zeros where `is_inside` is false (the source is not read then).
+DEVICE void copy_async16(unsigned destination, const void* source, bool is_inside) {
+    copy_async16_part(destination, source, is_inside ? 16 : 0);
 }
 
 /// cp.async.commit_group: closes this thread's group of copies.

@@ -1,4 +1,5 @@
-// Atomic operations: checked against plain accesses, free among themselves.
+// Atomic operations: checked against plain accesses, free among themselves. On the host they are atomic too, since parts of a grid may run on
+// several threads.
 #include "block.hpp"
 
 namespace emu {
@@ -40,17 +41,18 @@ T combine(T old, T value, Atomic how) {
 template <class T>
 T atomic(T* address, T value, Atomic how) {
     check(address, sizeof(T), __builtin_return_address(0));
-    const T old = *address;
-    *address = combine(old, value, how);
-    return old;
+    u32* word = reinterpret_cast<u32*>(address);
+    u32 old = __atomic_load_n(word, __ATOMIC_SEQ_CST), next;
+    do next = bits<u32>(combine(bits<T>(old), value, how));
+    while (!__atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    return bits<T>(old);
 }
 
 template <class T>
 T atomic_compare_exchange(T* address, T expected, T desired) {
     check(address, sizeof(T), __builtin_return_address(0));
-    const T old = *address;
-    if (old == expected) *address = desired;
-    return old;
+    __atomic_compare_exchange_n(address, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
 }
 
 template int atomic(int*, int, Atomic);

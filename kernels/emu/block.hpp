@@ -146,6 +146,8 @@ struct Launch {
     u32 params_bytes;
     u32 maps_count;
     u32 regions_count;
+    /// Which blocks of the grid run, counted with x fastest.
+    u64 first_block, end_block;
     const void* params;
     const TensorMap* maps;
     const Region* regions;

@@ -2,7 +2,7 @@
 //!
 //! [`launch`] runs one kernel over a whole grid and gives a [`Report`], or the first [`Failure`] with kernel, block, thread,
 //! source lines and both parties. Blocks run one after another on the calling thread; state belongs to that thread, so tests run in
-//! parallel. `docs/EMULATOR.md` says how to write a kernel for it, how to debug one, and what is not modelled.
+//! parallel, and so may parts of a grid ([`launch_blocks`]). `docs/EMULATOR.md` says how to write a kernel for it, how to debug one, and what is not modelled.
 //!
 //! Asynchronous work (cp.async, TMA, wgmma) is done where it is issued or as late as allowed ([`Mode`]), and a seed draws the order of the
 //! threads: a kernel is clean if it is clean in both modes and with several seeds.
@@ -10,6 +10,7 @@
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
+use std::ops::Range;
 
 use crate::launch;
 pub use crate::launch::TensorMap;
@@ -51,6 +52,14 @@ pub struct Grid {
     pub threads: [u32; 3],
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
+}
+
+impl Grid {
+    /// Blocks in all.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.blocks.iter().map(|blocks| u64::from(*blocks)).product()
+    }
 }
 
 impl From<launch::Grid> for Grid {
@@ -220,6 +229,32 @@ pub unsafe fn launch(
     regions: &[Region],
     config: Config,
 ) -> Result<Report, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { launch_blocks(name, grid, 0..grid.count(), params, maps, regions, config) }
+}
+
+/// Runs some blocks of a launch, numbered with x fastest: as [`launch`] with all of them.
+///
+/// Calls on several threads run several parts of one grid at once. Races between blocks are then found within a part only.
+///
+/// # Errors
+/// As [`launch`].
+///
+/// # Panics
+/// If there are fewer blocks than that.
+///
+/// # Safety
+/// - As [`launch`]; what runs at the same time are parts of the same launch, whose blocks do not race.
+pub unsafe fn launch_blocks(
+    name: &str,
+    grid: Grid,
+    blocks: Range<u64>,
+    params: &[u8],
+    maps: &[TensorMap],
+    regions: &[Region],
+    config: Config,
+) -> Result<Report, Failure> {
+    assert!(blocks.end <= grid.count(), "blocks {blocks:?} of {}", grid.count());
     let c_name = CString::new(name).unwrap_or_default();
     let request = RawLaunch {
         name: c_name.as_ptr(),
@@ -229,6 +264,8 @@ pub unsafe fn launch(
         params_bytes: count(params),
         maps_count: count(maps),
         regions_count: count(regions),
+        first_block: blocks.start,
+        end_block: blocks.end,
         params: params.as_ptr(),
         maps: maps.as_ptr(),
         regions: regions.as_ptr(),
@@ -289,6 +326,8 @@ struct RawLaunch {
     params_bytes: u32,
     maps_count: u32,
     regions_count: u32,
+    first_block: u64,
+    end_block: u64,
     params: *const u8,
     maps: *const TensorMap,
     regions: *const Region,

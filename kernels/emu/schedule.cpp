@@ -158,11 +158,13 @@ bool run_block() {
 
 bool run_blocks() {
     Block& b = *block;
-    const u32* grid = b.launch.grid;
-    for (b.index[2] = 0; b.index[2] < grid[2]; b.index[2]++)
-        for (b.index[1] = 0; b.index[1] < grid[1]; b.index[1]++)
-            for (b.index[0] = 0; b.index[0] < grid[0]; b.index[0]++)
-                if (!run_block()) return false;
+    const u64 width = b.launch.grid[0], height = b.launch.grid[1];
+    for (u64 number = b.launch.first_block; number < b.launch.end_block; number++) {
+        b.index[0] = static_cast<u32>(number % width);
+        b.index[1] = static_cast<u32>(number / width % height);
+        b.index[2] = static_cast<u32>(number / (width * height));
+        if (!run_block()) return false;
+    }
     return true;
 }
 

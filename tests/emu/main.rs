@@ -3,7 +3,10 @@
 
 mod attention;
 mod buffer;
+mod device;
 mod layouts;
+mod linear;
 mod planted;
+mod product;
 mod rms_norm;
 mod runs;

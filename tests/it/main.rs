@@ -1,3 +1,7 @@
 //! The integration tests of the whole workspace, in one binary.
 
+mod building;
+mod headers;
+#[cfg(feature = "cuda")]
+mod sass;
 mod tidy;

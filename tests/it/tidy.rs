@@ -51,7 +51,8 @@ const UNSAFE: [&str; 7] = [
 ];
 
 /// Files that may read the environment: `build.rs`, the driver, and the seed of a repeated test run.
-const READS_ENVIRONMENT: [&str; 3] = ["build.rs", "crates/driver/", "crates/testkit/src/rng.rs"];
+const READS_ENVIRONMENT: [&str; 4] =
+    ["build.rs", "kernels/build/", "crates/driver/", "crates/testkit/src/rng.rs"];
 
 struct Package {
     name: String,
@@ -269,7 +270,7 @@ fn sources_of_op(name: &str) -> String {
     text
 }
 
-fn rust_fields(structure: &str) -> Vec<String> {
+pub(crate) fn rust_fields(structure: &str) -> Vec<String> {
     let text = read("kernels/params.rs");
     let body =
         text.split_once(&format!("pub struct {structure} {{")).map(|(_, rest)| rest).unwrap_or_default();
@@ -280,11 +281,11 @@ fn rust_fields(structure: &str) -> Vec<String> {
         .collect()
 }
 
-fn camel(name: &str) -> String {
+pub(crate) fn camel(name: &str) -> String {
     name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }
 
-fn headers() -> Vec<PathBuf> {
+pub(crate) fn headers() -> Vec<PathBuf> {
     files(&root().join("kernels"), "h")
         .into_iter()
         .filter(|path| !path.ends_with("kernels/params.h"))
@@ -370,7 +371,7 @@ fn floor(name: &str) -> u8 {
     floor_of(name).unwrap_or_else(|| panic!("{name} has no floor in tidy.rs"))
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -378,6 +379,6 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix(root()).unwrap_or(path).to_owned()
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }

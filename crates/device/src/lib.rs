@@ -18,6 +18,7 @@
 //! |---|---|---|---|
 //! | [`Host`] | a sparse file in memory, mapped where chunks are mapped | a thread for each stream, [`Workers`] inside kernels | running without a GPU; real asynchrony, sanitizers, `/proc` |
 //! | [`Host`] with a [seed](HostConfig::seed) | the same, with memory in flight poisoned | no threads: whose turn it is, is drawn | finding missing events and unhandled failures, repeatably |
+//! | [`Host`], [emulating](HostConfig::emulate) | the same | kernels are the CUDA sources on the emulator | the CUDA path without a GPU: its grids, its parameters, its bits, but for the driver |
 //! | [`Sim`] | none | a virtual clock, by the [`Rates`] of a [`Profile`] | plans: the same program, its addresses, its peak and its time, in milliseconds |
 //!
 //! The `Cuda` backend comes with the kernels' images; today [`cuda::probe`] says what there is of CUDA on a machine.
@@ -56,6 +57,7 @@
 //! This is one of the few crates that have any. The inventory:
 //!
 //! * `host/pages.rs` calls `mmap` and its kin; `host/memory.rs` calls it only where the books of `space.rs` allow, under their lock.
+//! * `host/emulated.rs` runs the CUDA sources, on the same promises as the host functions.
 //! * `host/work.rs` copies, fills and runs kernels: the promises made to [`Backend`]'s unsafe calls, kept until the work's turn.
 //! * `host/seeded.rs` does the same, and poisons.
 //! * `crew.rs` lends tasks on a caller's stack to helper threads, and does not return before they have let go.
@@ -104,7 +106,7 @@ mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
 pub use error::{Error, OutOfBudget, Result};
-pub use host::{Host, HostConfig, HostEvent, HostStream};
+pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
 pub use lighterage_kernels::launch::{Arch, Launches, Target};

@@ -233,6 +233,18 @@ impl Space {
         if next < end { refuse("not mapped") } else { Ok(()) }
     }
 
+    /// Every range that can be accessed, address and bytes, in order; neighbours are one range.
+    pub(crate) fn accessible_ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for (start, map) in self.maps.iter().filter(|(_, map)| map.accessible) {
+            match ranges.last_mut() {
+                Some((address, bytes)) if *address + *bytes == *start => *bytes += map.bytes,
+                _ => ranges.push((*start, map.bytes)),
+            }
+        }
+        ranges
+    }
+
     /// The physical bytes behind a mapped range, in the order of the addresses.
     pub(crate) fn extents(&self, address: Address, bytes: u64) -> Vec<Extent> {
         let end = address.0.saturating_add(bytes);

@@ -1,4 +1,6 @@
-use lighterage_device::{Backend, Device, Host, HostConfig, Isa, Ledger, Sim, SimConfig};
+use lighterage_device::{
+    Arch, Backend, Device, Emulation, Host, HostConfig, Isa, Ledger, Sim, SimConfig, Target,
+};
 use lighterage_shape::DType;
 
 use crate::failure::Result;
@@ -9,7 +11,8 @@ use crate::size::Size;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceArguments {
-    /// What to run on: `host` computes on this machine's processor, `sim` computes nothing and shows what a run would need.
+    /// What to run on: `host` computes on this machine's processor, `emu` does that with the CUDA kernels, emulated, `sim` computes nothing and
+    /// shows what a run would need.
     #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
     pub(crate) device: DeviceName,
     /// Cap of the device's memory: weights, activations and workspaces together. Never exceeded.
@@ -23,6 +26,12 @@ pub(crate) struct DeviceArguments {
     /// Worker threads of the host device; 0: one for each core. Does not change any result.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     pub(crate) threads: usize,
+    /// Whose launches the emulated device runs.
+    #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
+    pub(crate) emu_arch: ArchName,
+    /// Checks every access of the emulated kernels for races, bounds and use before writing: several times slower.
+    #[arg(long)]
+    pub(crate) emu_checks: bool,
     /// Instructions of the host device. Without it: the fastest that this machine has.
     ///
     /// Results are the same bytes on every machine that has them.
@@ -46,8 +55,29 @@ pub(crate) enum DeviceName {
     Auto,
     /// This machine's processor and memory.
     Host,
+    /// The CUDA kernels on the emulator (feature `emu`).
+    Emu,
     /// Addresses only.
     Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ArchName {
+    /// A100 and everything later that has no path of its own.
+    #[value(name = "80")]
+    Sm80,
+    /// H100 and H200.
+    #[value(name = "90a")]
+    Sm90a,
+}
+
+impl From<ArchName> for Arch {
+    fn from(name: ArchName) -> Self {
+        match name {
+            ArchName::Sm80 => Self::Sm80,
+            ArchName::Sm90a => Self::Sm90a,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -105,6 +135,10 @@ impl DeviceArguments {
     pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
         match self.device {
             DeviceName::Auto | DeviceName::Host => work.run(&self.on(Host::new(self.host_config())?)),
+            DeviceName::Emu => {
+                let emulate = Some(self.emulation());
+                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?))
+            }
             DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)),
         }
     }
@@ -116,6 +150,10 @@ impl DeviceArguments {
 
     fn host_config(&self) -> HostConfig {
         HostConfig { threads: self.threads, isa: self.isa.map(Isa::from), ..HostConfig::default() }
+    }
+
+    fn emulation(&self) -> Emulation {
+        Emulation { target: Target::typical(self.emu_arch.into()), checks: self.emu_checks }
     }
 
     fn on<B: Backend>(&self, backend: B) -> Device<B> {

@@ -153,7 +153,7 @@ pub struct Forecast {
 pub struct PhaseForecast {
     /// Which.
     pub phase: Phase,
-    /// Physical bytes of activations at their peak.
+    /// Physical bytes of activations at their peak; with `TeaCache` also of the weights that a skipped step reads.
     pub activations_bytes: u64,
     /// What is resident and what is streamed.
     pub plan: Plan,
@@ -178,10 +178,6 @@ impl Forecast {
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
-    }
-
-    pub(crate) fn of(&self, phase: Phase) -> Option<&PhaseForecast> {
-        self.phases.iter().find(|planned| planned.phase == phase)
     }
 }
 

@@ -68,11 +68,16 @@ mod forecast;
 mod report;
 
 mod denoiser;
+mod infusion;
+mod teacache;
 
 mod folder;
+mod infinite_you;
 mod model;
 mod options;
 
+mod encoders;
+mod face;
 mod job;
 mod picture;
 mod trajectory;
@@ -81,16 +86,20 @@ mod error;
 mod file;
 mod tensor;
 
-pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Prompted};
+pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};
+pub use face::{Face, Latent};
 pub use forecast::{Forecast, Need, PhaseForecast, Shortage, Survey};
-pub use job::Job;
+pub use infinite_you::InfiniteYou;
+pub use infusion::{Infused, Infusion, Portrayed, Window};
+pub use job::{Extras, Job};
 pub use model::Model;
 pub use noise::{Multiprocessors, Noise};
 pub use observer::Observer;
-pub use options::{Grid, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
+pub use options::{Grid, Negation, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
 pub use picture::{Keep, Picture, PromptValues, pack, pixel};
 pub use report::{PhaseReport, Report};
 pub use schedule::{Schedule, SchedulerConfig, Spacing};
 pub use stage::Phase;
+pub use teacache::{TEACACHE_MINIMUM, TeaCache};
 pub use trajectory::{Latents, Trajectory};

@@ -14,6 +14,8 @@ pub struct Picture {
     pub latents: Option<Vec<f32>>,
     /// What the text encoders made of the prompt, if it was to be kept.
     pub prompt: Option<PromptValues>,
+    /// What the projector made of the face, `[tokens, joint]`, if it was to be kept.
+    pub tokens: Option<Vec<f32>>,
     /// What it took.
     pub report: Report,
 }
@@ -32,7 +34,7 @@ pub struct PromptValues {
 pub struct Keep {
     /// [`Picture::latents`].
     pub latents: bool,
-    /// [`Picture::prompt`].
+    /// [`Picture::prompt`] and [`Picture::tokens`].
     pub prompt: bool,
 }
 

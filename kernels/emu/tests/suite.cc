@@ -69,7 +69,7 @@ int run(const Family& family) {
 emu::u64 address(const void* pointer) { return reinterpret_cast<emu::u64>(pointer); }
 
 emu::Launch launch(const TestParams& params, emu::u32 blocks, emu::u32 threads, emu::u32 shared_bytes, const std::vector<emu::Region>& regions) {
-    return {nullptr, {blocks, 1, 1}, {threads, 1, 1}, shared_bytes, sizeof(TestParams), 0, static_cast<emu::u32>(regions.size()), &params, nullptr,
+    return {nullptr, {blocks, 1, 1}, {threads, 1, 1}, shared_bytes, sizeof(TestParams), 0, static_cast<emu::u32>(regions.size()), 0, blocks, &params, nullptr,
             regions.data(), {}};
 }
 

@@ -87,6 +87,11 @@ impl Memory {
         self.space().accessible(call, address, bytes)
     }
 
+    /// Every range that can be accessed, address and bytes, as few as they can be told in.
+    pub(super) fn accessible_ranges(&self) -> Vec<(u64, u64)> {
+        self.space().accessible_ranges()
+    }
+
     /// The physical bytes behind a range.
     pub(super) fn extents(&self, address: Address, bytes: u64) -> Vec<Extent> {
         self.space().extents(address, bytes)

@@ -1,3 +1,4 @@
+mod emulated;
 mod faults;
 mod lane;
 mod link;
@@ -9,13 +10,14 @@ mod work;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::emulated::Emulation;
 use self::faults::Faults;
 use self::lane::Lane;
 use self::link::Link;
 use self::memory::Memory;
 use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
-use self::work::{Inside, Machine, Source, Transfer, Work};
+use self::work::{Inside, Machine, Run, Source, Transfer, Work};
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, StreamKind, Workers};
 
@@ -36,6 +38,10 @@ pub struct HostConfig {
     pub seed: Option<u64>,
     /// The n-th driver call, counted from 0, fails once, with an error of its kind.
     pub fail_call: Option<u64>,
+    /// Runs the kernels' CUDA sources on the emulator instead of the host functions: the launches that `Cuda` would make, with the same
+    /// parameters and tensor maps. Needs the feature `emu`. A kernel without an image is [`Error::NoImage`] then, and what the
+    /// emulator finds wrong fails the stream.
+    pub emulate: Option<Emulation>,
 }
 
 impl Default for HostConfig {
@@ -48,6 +54,7 @@ impl Default for HostConfig {
             link_bytes_per_second: None,
             seed: None,
             fail_call: None,
+            emulate: None,
         }
     }
 }
@@ -66,6 +73,7 @@ pub struct Host {
     machine: Arc<Machine>,
     /// The streams of the seeded mode.
     scheduler: Option<Arc<Scheduler>>,
+    emulation: Option<Emulation>,
     faults: Faults,
 }
 
@@ -128,20 +136,29 @@ impl Host {
     /// [`Error::NoDevice`] if the configuration makes no sense or the machine lacks what it asks for.
     pub fn new(config: HostConfig) -> Result<Self> {
         check(&config)?;
-        let HostConfig { capacity_bytes, page_bytes, threads, isa, link_bytes_per_second, seed, fail_call } =
-            config;
+        let HostConfig {
+            capacity_bytes,
+            page_bytes,
+            threads,
+            isa,
+            link_bytes_per_second,
+            seed,
+            fail_call,
+            emulate,
+        } = config;
         let workers = Workers::new(if seed.is_some() { 1 } else { threads }, isa)?;
-        let name = match seed {
-            Some(seed) => format!("host (seed {seed}, {})", workers.isa()),
-            None => format!("host ({} threads, {})", workers.threads(), workers.isa()),
-        };
+        let how =
+            seed.map_or_else(|| format!("{} threads", workers.threads()), |seed| format!("seed {seed}"));
+        let what = emulate.map_or_else(|| workers.isa().to_string(), |emulation| emulation.name());
+        let name = format!("host ({how}, {what})");
+        let fresh = (seed.is_some() || emulate.is_some_and(|emulation| emulation.checks)).then_some(POISON);
         let info = Info { name, page_bytes, capacity_bytes, has_bytes: true };
         let link = link_bytes_per_second.filter(|_| seed.is_none()).map(Link::new);
-        let memory = Arc::new(Memory::new(page_bytes, capacity_bytes, seed.map(|_| POISON))?);
+        let memory = Arc::new(Memory::new(page_bytes, capacity_bytes, fresh)?);
         let machine = Arc::new(Machine { workers, link });
         let scheduler =
             seed.map(|seed| Arc::new(Scheduler::new(seed, Arc::clone(&machine), Arc::clone(&memory))));
-        Ok(Self { info, memory, machine, scheduler, faults: Faults::new(fail_call) })
+        Ok(Self { info, memory, machine, scheduler, emulation: emulate, faults: Faults::new(fail_call) })
     }
 
     /// What exists now: zero when everything was given back.
@@ -170,6 +187,9 @@ fn check(config: &HostConfig) -> Result<()> {
     let (page, system_page) = (config.page_bytes, rustix::param::page_size() as u64);
     if !page.is_power_of_two() || page < system_page {
         return refuse(format!("a page of {page} bytes is no power of two of at least {system_page} bytes"));
+    }
+    if let Some(emulation) = config.emulate {
+        emulation.check()?;
     }
     match config.link_bytes_per_second {
         Some(rate) if !(rate.is_finite() && rate >= 1.0) => {
@@ -316,11 +336,12 @@ impl Backend for Host {
     }
 
     unsafe fn launch<K: Kernel>(&self, stream: &HostStream, params: &K::Params) -> Result<()> {
-        let params = *params;
-        let run = Box::new(move |workers: &Workers| {
+        let run = match &self.emulation {
             // SAFETY: the caller's promise, which holds until the kernel is done.
-            unsafe { K::host(&params, workers) }
-        });
+            Some(emulation) => unsafe { emulation.run::<K>(params, &self.memory, &self.info.name) }?,
+            // SAFETY: as above.
+            None => unsafe { on_host::<K>(*params) },
+        };
         self.queue("launch", stream, Work::Kernel { name: K::NAME, run })
     }
 
@@ -364,6 +385,18 @@ impl Backend for Host {
         outside_kernels()?;
         turn.after_wait(stream.synchronize())
     }
+}
+
+/// A kernel's host function as work.
+///
+/// # Safety
+/// - [`Backend::launch`]'s conditions hold until the work is done.
+unsafe fn on_host<K: Kernel>(params: K::Params) -> Run {
+    Box::new(move |workers: &Workers| {
+        // SAFETY: the promise of who made the work.
+        unsafe { K::host(&params, workers) };
+        Ok(())
+    })
 }
 
 fn to_usize(bytes: u64) -> usize {

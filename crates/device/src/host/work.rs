@@ -12,6 +12,9 @@ use crate::{Address, Workers};
 /// Queued operations of a stream before a call waits for room; CUDA's queues have about this depth too.
 pub(super) const QUEUE_MAX: usize = 1024;
 
+/// A kernel with its parameters, to be run once; a failure is its message.
+pub(super) type Run = Box<dyn FnOnce(&Workers) -> Outcome + Send>;
+
 /// One queued operation of a stream. Addresses are plain numbers: whoever queued it promised that they stay valid until it is done.
 pub(super) enum Work {
     /// Moves bytes, over the link if one side is host memory.
@@ -19,7 +22,7 @@ pub(super) enum Work {
     /// Sets every byte of a range.
     Fill { target: Address, value: u8, bytes: usize },
     /// Runs a kernel with the parameters that it holds.
-    Kernel { name: &'static str, run: Box<dyn FnOnce(&Workers) + Send> },
+    Kernel { name: &'static str, run: Run },
     /// Reaches a ticket.
     Record(Arc<Ticket>),
     /// Waits for a ticket.
@@ -100,7 +103,7 @@ impl Machine {
                 let _inside = Inside::enter();
                 // The kernel's memory is only read again after its failure was reported, so a half-done result is not mistaken for a whole one.
                 catch_unwind(AssertUnwindSafe(|| run(&self.workers)))
-                    .map_err(|panic| format!("kernel {name} panicked: {}", message(&*panic)))
+                    .unwrap_or_else(|panic| Err(format!("kernel {name} panicked: {}", message(&*panic))))
             }
             Work::Record(_) | Work::Wait(_) => Ok(()),
         }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod denoise;
+mod emulated;
 mod forward;
 mod generate;
 mod inspect;

@@ -51,6 +51,7 @@ fn numbers_out_of_range() {
     generate("--guidance", "-1", &["0 or more"]);
     generate("--seed", "18446744073709551616", &[]);
     generate("--threads", "100000", &["0 to 1024"]);
+    generate("--emu-arch", "75", &["80, 90a"]);
     generate("--vae-tile", "12", &["multiple of 8"]);
 }
 

@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Cost, Kernel, Workers};
+use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
+use lighterage_kernels::gemm;
 use lighterage_kernels::params::LinearParams;
 
 use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply, pack_row};
@@ -42,6 +43,10 @@ impl Kernel for LinearKernel<bf16> {
 
     fn cost(params: &LinearParams) -> Cost {
         cost(params, size_of::<bf16>())
+    }
+
+    fn launches(params: &LinearParams, target: Target) -> Launches {
+        gemm::linear::launches(params, target)
     }
 }
 

@@ -1,0 +1,181 @@
+//! Compiles the kernels with nvcc, for `build.rs` and feature `cuda`: one process for each file and architecture, in parallel, each result cached
+//! under the hash of all that went into it.
+//!
+//! The cubins of one file become one compressed fatbin, from which the driver takes the architecture that it has; the fatbins of all
+//! files lie one after another in `OUT_DIR/images.fatbin`, as in the `.nv_fatbin` section of a program that nvcc links, and
+//! `OUT_DIR/images.rs` says where and with which kernels. Linking the files into one image would need relocatable code, with which ptxas ignores
+//! `setmaxnreg`.
+//!
+//! A build fails on a warning of nvcc, on a spill or local memory, on serialised wgmma (C7510, C7519), and on a kernel that takes more registers
+//! or static shared memory than `kernels/budget.tsv` says.
+
+pub(crate) mod budget;
+pub(crate) mod cache;
+pub(crate) mod nvcc;
+pub(crate) mod offsets;
+pub(crate) mod report;
+pub(crate) mod sources;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use self::cache::Cache;
+use self::nvcc::Nvcc;
+use self::report::Report;
+use self::sources::Source;
+
+/// Everything that can go wrong here is a text for whoever builds, one problem a line.
+pub(crate) type Result<T> = std::result::Result<T, String>;
+
+/// Environment variables that change the result.
+const VARIABLES: [&str; 6] =
+    ["NVCC", "CUDA_HOME", "VIRTUAL_ENV", "CONDA_PREFIX", "LIGHTERAGE_CUDA_ARCHS", "LIGHTERAGE_CUDA_CACHE"];
+
+/// Alignment of each fatbin; the driver reads it in place.
+const ALIGN: usize = 64;
+
+/// One file compiled for one architecture.
+pub(crate) struct Cubin {
+    source: usize,
+    arch: &'static str,
+    bytes: Vec<u8>,
+    report: Report,
+}
+
+/// Compiles all kernels and leaves them in `OUT_DIR`.
+pub(crate) fn compile() -> Result<()> {
+    println!("cargo::rerun-if-changed=kernels");
+    for variable in VARIABLES {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let out = variable("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
+    let out = Path::new(&out);
+    let nvcc = Nvcc::find(&variable)?;
+    println!("cargo::rustc-env=LIGHTERAGE_CUDA_TOOLS={}", nvcc.folder().display());
+    let archs = sources::architectures(variable("LIGHTERAGE_CUDA_ARCHS").as_deref())?;
+    let sources = sources::all(Path::new("kernels"))?;
+    let cache = Cache::new(variable("LIGHTERAGE_CUDA_CACHE").map_or_else(|| out.join("cubins"), Into::into))?;
+    check_offsets(&nvcc, out)?;
+    let cubins = all_cubins(&nvcc, &cache, &sources, &archs)?;
+    let measured = budget::Table::measured(&nvcc, &cubins)?;
+    measured.write(&out.join("budget.tsv"))?;
+    measured.check(Path::new("kernels/budget.tsv"), &out.join("budget.tsv"))?;
+    join(&nvcc, &sources, &cubins, out)
+}
+
+/// The headers have to be laid out as `params.rs` says.
+fn check_offsets(nvcc: &Nvcc, out: &Path) -> Result<()> {
+    let params = Path::new("kernels/params.rs");
+    let text = fs::read_to_string(params).map_err(|error| format!("{}: {error}", params.display()))?;
+    let path = out.join("offsets.cu");
+    written(fs::write(&path, offsets::checks(&text)), &path)?;
+    let arguments = [&nvcc::arguments("80")[..], &["-Ikernels".to_owned()]].concat();
+    nvcc.compile(&path, &arguments, &out.join("offsets.cubin")).map(drop)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Compiles what the cache does not have, as many at a time as cargo allows; in the order of files and architectures.
+fn all_cubins(nvcc: &Nvcc, cache: &Cache, sources: &[Source], archs: &[&'static str]) -> Result<Vec<Cubin>> {
+    let wanted: Vec<(usize, &'static str)> = sources
+        .iter()
+        .enumerate()
+        .flat_map(|(index, source)| {
+            archs.iter().filter(|arch| source.is_for(arch)).map(move |arch| (index, *arch))
+        })
+        .collect();
+    let jobs = variable("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1_usize);
+    let next = Mutex::new(wanted.iter().copied().enumerate());
+    let done: Mutex<Vec<Option<Result<Cubin>>>> = Mutex::new(wanted.iter().map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, wanted.len().max(1)) {
+            scope.spawn(|| {
+                while let Some((slot, (source, arch))) = take(&next) {
+                    let cubin = one_cubin(nvcc, cache, &sources[source], arch);
+                    let cubin = cubin.map(|(bytes, report)| Cubin { source, arch, bytes, report });
+                    if let Ok(mut done) = done.lock() {
+                        done[slot] = Some(cubin);
+                    }
+                }
+            });
+        }
+    });
+    let (mut cubins, mut problems) = (Vec::new(), Vec::new());
+    for outcome in done.into_inner().unwrap_or_default().into_iter().flatten() {
+        match outcome {
+            Ok(cubin) => cubins.push(cubin),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(cubins) } else { Err(problems.join("\n")) }
+}
+
+fn take<T>(next: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    next.lock().ok()?.next()
+}
+
+fn one_cubin(nvcc: &Nvcc, cache: &Cache, source: &Source, arch: &'static str) -> Result<(Vec<u8>, Report)> {
+    let arguments = nvcc::arguments(arch);
+    let key = cache::key(
+        [nvcc.version(), &arguments.join(" ")].map(str::as_bytes).into_iter().chain(source.contents()),
+    );
+    let (bytes, log) = match cache.get(&key) {
+        Some(found) => found,
+        None => cache.put(&key, |cubin| nvcc.compile(&source.path, &arguments, cubin))?,
+    };
+    let report = Report::parse(&log);
+    let place = format!("{} for sm_{arch}", source.path.display());
+    let problems = report.problems();
+    if problems.is_empty() {
+        return Ok((bytes, report));
+    }
+    Err(problems.iter().map(|problem| format!("{place}: {problem}")).collect::<Vec<_>>().join("\n"))
+}
+
+/// Writes the cubins beside each other (for nvdisasm), the fatbins behind each other, and the list of them.
+fn join(nvcc: &Nvcc, sources: &[Source], cubins: &[Cubin], out: &Path) -> Result<()> {
+    let folder = out.join("images");
+    // Files of kernels that are gone would be checked, too.
+    let _ = fs::remove_dir_all(&folder);
+    written(fs::create_dir_all(&folder), &folder)?;
+    let (mut fatbin, mut list) = (Vec::new(), String::new());
+    for (index, source) in sources.iter().enumerate() {
+        let mine: Vec<&Cubin> = cubins.iter().filter(|cubin| cubin.source == index).collect();
+        let Some(first) = mine.first() else { continue };
+        if let Some(other) = mine.iter().find(|cubin| cubin.report.names() != first.report.names()) {
+            let name = source.path.display();
+            return Err(format!("{name}: other kernels for sm_{} than for sm_{}", other.arch, first.arch));
+        }
+        let mut images = Vec::new();
+        for cubin in &mine {
+            let path = folder.join(format!("{}.sm_{}.cubin", source.stem, cubin.arch));
+            written(fs::write(&path, &cubin.bytes), &path)?;
+            images.push((cubin.arch, path));
+        }
+        let bytes = nvcc.fatbin(&images, &folder.join(format!("{}.fatbin", source.stem)))?;
+        fatbin.resize(fatbin.len().next_multiple_of(ALIGN), 0);
+        let archs: Vec<String> = mine.iter().map(|cubin| format!("Arch::Sm{}", cubin.arch)).collect();
+        let _ = writeln!(
+            list,
+            "    Image {{ source: {:?}, fatbin: Fatbin::Embedded {{ start: {}, bytes: {} }}, kernels: &{:?}, archs: &[{}] }},",
+            source.path.display().to_string(),
+            fatbin.len(),
+            bytes.len(),
+            first.report.names(),
+            archs.join(", ")
+        );
+        fatbin.extend(bytes);
+    }
+    let (path, text) = (out.join("images.rs"), format!("&[\n{list}]\n"));
+    written(fs::write(&path, text), &path)?;
+    let path = out.join("images.fatbin");
+    written(fs::write(&path, fatbin), &path)
+}
+
+fn written(outcome: std::io::Result<()>, path: &Path) -> Result<()> {
+    outcome.map_err(|error| format!("{}: {error}", path.display()))
+}

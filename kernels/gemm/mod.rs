@@ -1,0 +1,3 @@
+//! Launches of the matrix products.
+
+pub mod linear;

@@ -1,0 +1,284 @@
+//! `linear_sm80.cu` and `linear_sm90a.cu` against fp64: every tile, ragged sizes, strides, epilogues, in place.
+
+use bytemuck::bytes_of;
+use lighterage_kernels::emu::{self, Config, Mode};
+use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape};
+use lighterage_kernels::launch::{Arch, Launches, Target};
+use lighterage_kernels::params::LinearParams;
+use lighterage_testkit::Rng;
+
+use crate::product::{Exact, Finish, Matrix, assert_near};
+use crate::runs;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    inner: usize,
+    /// Elements between the rows of x, weight, residual and out.
+    gaps: [usize; 4],
+    /// Elements before x, weight, residual and out.
+    offsets: [usize; 4],
+    bias: bool,
+    activation: u32,
+    residual: Residual,
+    arch: Arch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Residual {
+    None,
+    Plain,
+    Gated,
+    InPlace,
+}
+
+const PLAIN: Case = Case {
+    rows: 1,
+    columns: 1,
+    inner: 1,
+    gaps: [0; 4],
+    offsets: [0; 4],
+    bias: false,
+    activation: 0,
+    residual: Residual::None,
+    arch: Arch::Sm80,
+};
+
+const EVERYTHING: Case = Case { bias: true, activation: 1, residual: Residual::Gated, ..PLAIN };
+
+/// Which variant runs.
+#[derive(Clone, Copy, Debug)]
+enum Variant {
+    Chosen,
+    Named(&'static str),
+}
+
+#[test]
+fn few_rows() {
+    for (rows, columns, inner) in [(1, 33, 513), (16, 31, 128), (15, 129, 17), (1, 1, 1), (3, 64, 1)] {
+        check(Case { rows, columns, inner, gaps: aligned(inner), ..EVERYTHING });
+    }
+    check(Case { rows: 2, columns: 40, inner: 0, bias: true, ..PLAIN });
+}
+
+#[test]
+fn small_tiles() {
+    for (rows, columns, inner) in [(17, 17, 127), (65, 63, 33), (64, 129, 96)] {
+        check(Case { rows, columns, inner, gaps: aligned(inner), ..EVERYTHING });
+    }
+    check(Case { rows: 127, columns: 64, inner: 0, residual: Residual::Plain, ..PLAIN });
+}
+
+#[test]
+fn large_tiles() {
+    for (rows, columns, inner) in [(129, 127, 65), (128, 128, 32), (127, 130, 129)] {
+        let case = Case { rows, columns, inner, gaps: aligned(inner), ..EVERYTHING };
+        check_named(case, "linear_sm80_128x128_bf16");
+        check_named(case, "linear_sm80_64x128_bf16");
+    }
+}
+
+#[test]
+fn every_epilogue() {
+    for activation in 0..=4 {
+        for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
+            let case = Case { rows: 18, columns: 40, inner: 64, bias: activation % 2 == 0, ..PLAIN };
+            let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];
+            let case = Case { activation, residual, ..case };
+            compare(case, Variant::Chosen, &configs);
+            compare(Case { rows: 5, ..case }, Variant::Chosen, &configs);
+        }
+    }
+}
+
+#[test]
+fn rows_that_are_not_aligned() {
+    for (rows, columns, inner) in [(5, 33, 27), (70, 65, 35)] {
+        check(Case { rows, columns, inner, ..EVERYTHING });
+        let offset =
+            Case { rows, columns, inner: 40, offsets: [1, 2, 3, 4], gaps: [0, 8, 1, 3], ..EVERYTHING };
+        check(offset);
+    }
+}
+
+#[test]
+fn columns_of_wider_rows() {
+    // As in a single block: x is columns of a buffer, out columns of another, the residual in place.
+    let case = Case {
+        rows: 33,
+        columns: 72,
+        inner: 48,
+        gaps: [16, 0, 24, 24],
+        offsets: [8, 0, 16, 16],
+        ..EVERYTHING
+    };
+    check(Case { residual: Residual::InPlace, ..case });
+    check(case);
+}
+
+#[test]
+fn a_flux_shape_cut_down() {
+    // 512 text rows and 3072 inner, a part of the columns.
+    let case = Case { rows: 512, columns: 136, inner: 768, ..EVERYTHING };
+    compare(
+        case,
+        Variant::Named("linear_sm80_128x128_bf16"),
+        &[Config { checks: false, ..Config::default() }],
+    );
+    let modulation = Case { rows: 1, columns: 256, inner: 3072, bias: true, ..PLAIN };
+    compare(modulation, Variant::Chosen, &[Config::default()]);
+}
+
+#[test]
+fn wide_tiles_give_the_same_bits() {
+    let case = Case { rows: 130, columns: 150, inner: 200, ..EVERYTHING };
+    let mut problem = Problem::new(case);
+    let mut bits = linear::candidates(Arch::Sm80).iter().map(|config| {
+        problem.run(Variant::Named(config.image), Config { checks: false, ..Config::default() })
+    });
+    let first = bits.next().expect("a variant");
+    assert!(bits.all(|other| other == first), "the tile does not show in the result");
+}
+
+/// Gaps of x and weight after which rows of `inner` elements begin at multiples of 16 bytes.
+fn aligned(inner: usize) -> [usize; 4] {
+    let gap = inner.next_multiple_of(8) - inner;
+    [gap, gap + 8, 3, 5]
+}
+
+fn check(case: Case) {
+    compare(case, Variant::Chosen, &runs::all().collect::<Vec<_>>());
+}
+
+fn check_named(case: Case, image: &'static str) {
+    compare(case, Variant::Named(image), &runs::all().collect::<Vec<_>>());
+}
+
+fn compare(case: Case, variant: Variant, configs: &[Config]) {
+    let mut problem = Problem::new(case);
+    let expected = problem.expected();
+    let mut first = None;
+    for config in configs {
+        let got = problem.run(variant, *config);
+        let name = format!("{case:?} {variant:?} {config:?}");
+        assert_near(&name, &got, &expected, case.columns);
+        assert_eq!(first.get_or_insert(got.clone()), &got, "{name}: the same bits in every run");
+    }
+}
+
+/// A case with its tensors.
+struct Problem {
+    case: Case,
+    x: (Matrix, Vec<f32>),
+    weight: (Matrix, Vec<f32>),
+    bias: (Matrix, Vec<f32>),
+    gate: (Matrix, Vec<f32>),
+    residual: Vec<f32>,
+}
+
+impl Problem {
+    fn new(case: Case) -> Self {
+        let mut rng = Rng::from_env(3);
+        let Case { rows, columns, inner, gaps, offsets, .. } = case;
+        let scale = 1.0 / (inner.max(1) as f32).sqrt();
+        let (_, residual) = Matrix::random(&mut rng, [rows, columns], 1.0, 0, 0);
+        Self {
+            case,
+            x: Matrix::random(&mut rng, [rows, inner], 1.0, gaps[0], offsets[0]),
+            weight: Matrix::random(&mut rng, [columns, inner], scale, gaps[1], offsets[1]),
+            bias: Matrix::random(&mut rng, [1, columns], 1.0, 0, 0),
+            gate: Matrix::random(&mut rng, [1, columns], 1.0, 0, 0),
+            residual,
+        }
+    }
+
+    fn expected(&self) -> Vec<Exact> {
+        let Case { rows, columns, inner, residual, .. } = self.case;
+        let cell = |row: usize, column: usize| {
+            let x = &self.x.1[row * inner..][..inner];
+            let weight = &self.weight.1[column * inner..][..inner];
+            let products = || x.iter().zip(weight).map(|(x, weight)| f64::from(*x) * f64::from(*weight));
+            let finish = Finish {
+                bias: self.case.bias.then(|| self.bias.1[column]),
+                activation: self.case.activation,
+                gate: (residual == Residual::Gated).then(|| self.gate.1[column]),
+                residual: (residual != Residual::None).then(|| self.residual[row * columns + column]),
+            };
+            finish.of(products().sum(), products().map(f64::abs).sum(), inner)
+        };
+        (0..rows).flat_map(|row| (0..columns).map(move |column| cell(row, column))).collect()
+    }
+
+    fn run(&mut self, variant: Variant, config: Config) -> Vec<f32> {
+        let Case { columns, gaps, offsets, residual: kind, .. } = self.case;
+        let poison = vec![f32::NAN; self.residual.len()];
+        let mut residual = Matrix::of(&self.residual, columns, gaps[2], offsets[2]);
+        let in_place = kind == Residual::InPlace;
+        let mut out =
+            Matrix::of(if in_place { &self.residual } else { &poison }, columns, gaps[3], offsets[3]);
+        let params = self.params(&mut residual, &mut out);
+        let launches = self.launches(variant, &params);
+        let [launch] = launches.as_slice() else { panic!("one launch") };
+        let regions = [
+            self.x.0.region(),
+            self.weight.0.region(),
+            self.bias.0.region(),
+            self.gate.0.region(),
+            residual.region(),
+            out.region(),
+        ];
+        let config = Config { shared_bytes_max: self.case.arch.shared_bytes_max(), ..config };
+        // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
+        let report = unsafe {
+            emu::launch(launch.image, launch.grid.into(), bytes_of(&params), launch.maps(), &regions, config)
+        }
+        .unwrap_or_else(|failure| panic!("{:?} {config:?}: {failure}", self.case));
+        assert_eq!(report.bank_conflicts, 0, "{:?}: the swizzle keeps ldmatrix free of conflicts", self.case);
+        if config.checks {
+            let written = (self.case.rows * columns * 2) as u64;
+            assert_eq!(report.global_bytes_written, written, "each element is written once");
+        }
+        out.values()
+    }
+
+    fn params(&mut self, residual: &mut Matrix, out: &mut Matrix) -> LinearParams {
+        let kind = self.case.residual;
+        let when = |present: bool, address: u64| if present { address } else { 0 };
+        let count = |count: usize| u32::try_from(count).expect("small");
+        let (residual_address, residual_stride) = match kind {
+            Residual::InPlace => (out.address(), out.stride()),
+            _ => (residual.address(), residual.stride()),
+        };
+        LinearParams {
+            x: self.x.0.address(),
+            weight: self.weight.0.address(),
+            bias: when(self.case.bias, self.bias.0.address()),
+            gate: when(kind == Residual::Gated, self.gate.0.address()),
+            residual: when(kind != Residual::None, residual_address),
+            out: out.address(),
+            x_stride: self.x.0.stride(),
+            weight_stride: self.weight.0.stride(),
+            residual_stride,
+            out_stride: out.stride(),
+            rows: count(self.case.rows),
+            columns: count(self.case.columns),
+            inner: count(self.case.inner),
+            activation: self.case.activation,
+        }
+    }
+
+    fn launches(&self, variant: Variant, params: &LinearParams) -> Launches {
+        let target = Target::typical(self.case.arch);
+        match variant {
+            Variant::Chosen => launches(params, target),
+            Variant::Named(image) => {
+                let chosen = choose(shape(params), target);
+                let mut all = linear::candidates(self.case.arch).iter().chain([&chosen]);
+                let config =
+                    all.find(|config| config.image == image).expect("a variant of this architecture");
+                launches_of(*config, params, target)
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the tests of the matrix products share: matrices with gaps, and the exact result with a bound on what a right kernel may be off.
+
+use half::bf16;
+use lighterage_kernels::emu::Region;
+use lighterage_testkit::Rng;
+
+use crate::buffer::Buffer;
+
+pub(crate) fn rounded(value: f64) -> f64 {
+    bf16::from_f64(value).to_f64()
+}
+
+/// Rows of a matrix some elements apart, beginning some elements into its buffer. What lies between is NaN: whoever reads it is found out, whoever writes it too.
+pub(crate) struct Matrix {
+    buffer: Buffer,
+    columns: usize,
+    stride: usize,
+    offset: usize,
+}
+
+impl Matrix {
+    pub(crate) fn of(values: &[f32], columns: usize, gap: usize, offset: usize) -> Self {
+        let (stride, rows) = (columns + gap, values.len() / columns.max(1));
+        let mut all = vec![f32::NAN; offset + (rows * stride).saturating_sub(gap)];
+        for (row, values) in values.chunks(columns.max(1)).enumerate() {
+            all[offset + row * stride..][..columns].copy_from_slice(values);
+        }
+        Self { buffer: Buffer::of(&all), columns, stride, offset }
+    }
+
+    pub(crate) fn random(
+        rng: &mut Rng,
+        [rows, columns]: [usize; 2],
+        scale: f32,
+        gap: usize,
+        offset: usize,
+    ) -> (Self, Vec<f32>) {
+        let normals = rng.normals(rows * columns, scale);
+        let values: Vec<f32> = normals.iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+        (Self::of(&values, columns, gap, offset), values)
+    }
+
+    pub(crate) fn address(&mut self) -> u64 {
+        self.buffer.address() + 2 * self.offset as u64
+    }
+
+    pub(crate) fn stride(&self) -> u64 {
+        self.stride as u64
+    }
+
+    pub(crate) fn region(&mut self) -> Region {
+        self.buffer.region()
+    }
+
+    /// The rows; fails where anything around them was written.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let all = self.buffer.values();
+        let (before, rows) = all.split_at(self.offset);
+        let mut values = Vec::new();
+        let mut between = before.to_vec();
+        for row in rows.chunks(self.stride.max(1)) {
+            values.extend(&row[..self.columns]);
+            between.extend(&row[self.columns..]);
+        }
+        assert!(between.iter().all(|value| value.is_nan()), "something between the rows was overwritten");
+        values
+    }
+}
+
+/// What is done to a sum of products.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Finish {
+    pub(crate) bias: Option<f32>,
+    pub(crate) activation: u32,
+    pub(crate) gate: Option<f32>,
+    pub(crate) residual: Option<f32>,
+}
+
+/// A value without its last rounding, and how far from it a right kernel may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Exact {
+    pub(crate) value: f64,
+    pub(crate) bound: f64,
+}
+
+/// One bf16 unit in the last place, relative: an intermediate rounding that falls the other way.
+const UNIT: f64 = 1.0 / 128.0;
+
+impl Finish {
+    /// `residual + gate * activation(sum + bias)` with the roundings of `kernels/gemm/linear.h`, the last one left out. The sum has `inner` terms
+    /// of together `magnitude`, added in fp32.
+    pub(crate) fn of(self, sum: f64, magnitude: f64, inner: usize) -> Exact {
+        // Of n additions in fp32 each errs by 2^-24 of a partial sum (Higham 1993, theorem 3.1).
+        let mut bound = (inner + 1) as f64 * magnitude * 2.0_f64.powi(-24);
+        let mut value = sum + self.bias.map_or(0.0, f64::from);
+        // An error this small moves a rounding to the neighbour at most, and only where the value lies close to the tie.
+        let flip = |value: f64, bound: f64| {
+            let near = [value - bound, value + bound].map(rounded);
+            if near[0] == near[1] { 0.0 } else { (near[1] - near[0]).abs().max(value.abs() * UNIT) }
+        };
+        if self.activation != 0 {
+            bound = flip(value, bound);
+            value = activation(self.activation, rounded(value));
+            // The slope of all of them is below 1.2; they are computed to 2^-16.
+            bound = 1.2 * bound + value.abs() * 2.0_f64.powi(-16);
+        }
+        if let Some(gate) = self.gate {
+            bound = flip(value, bound) * f64::from(gate).abs();
+            value = rounded(value) * f64::from(gate);
+            bound += value.abs() * 2.0_f64.powi(-24);
+        }
+        if let Some(residual) = self.residual {
+            bound = flip(value, bound);
+            value = rounded(value) + f64::from(residual);
+            bound += value.abs() * 2.0_f64.powi(-24);
+        }
+        // The last rounding: half a unit.
+        Exact { value, bound: bound + (value.abs() + bound) * UNIT / 2.0 + 2.0_f64.powi(-133) }
+    }
+}
+
+/// As `kernels/elementwise/activation.h` numbers them, in f64.
+fn activation(code: u32, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match code {
+        1 => 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh()),
+        2 => x * normal(x),
+        3 => x * sigmoid(1.702 * x),
+        4 => x * sigmoid(x),
+        _ => x,
+    }
+}
+
+/// The share of a normal distribution below x, by Simpson's rule on its density: 2000 intervals over |x| <= 20 err by less than 1e-12.
+fn normal(x: f64) -> f64 {
+    let density = |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt();
+    let (end, steps) = (x.clamp(-20.0, 20.0), 2000);
+    let width = end / f64::from(steps);
+    let weight = |i: i32| {
+        if i == 0 || i == steps {
+            1.0
+        } else if i % 2 == 1 {
+            4.0
+        } else {
+            2.0
+        }
+    };
+    0.5 + (0..=steps).map(|i| weight(i) * density(f64::from(i) * width)).sum::<f64>() * width / 3.0
+}
+
+/// Every element within its bound, the relative error of all and of every 16 rows within what bf16 rounding makes.
+pub(crate) fn assert_near(name: &str, got: &[f32], expected: &[Exact], columns: usize) {
+    assert_eq!(got.len(), expected.len(), "{name}");
+    for (index, (got, exact)) in got.iter().zip(expected).enumerate() {
+        let error = (f64::from(*got) - exact.value).abs();
+        // Written so that NaN fails.
+        assert!(
+            error <= exact.bound,
+            "{name}: element {}, {} is {got}, expected {} with at most {:e}",
+            index / columns,
+            index % columns,
+            exact.value,
+            exact.bound
+        );
+    }
+    // One rounding makes 1.66e-3, a second one that falls the other way here and there adds little. Of few elements the largest decides: 2^-8 at worst.
+    for (rows, tolerance) in [(usize::MAX / columns, 2.0e-3), (16, 4.0e-3)] {
+        let length = rows * columns;
+        for (strip, (got, expected)) in got.chunks(length).zip(expected.chunks(length)).enumerate() {
+            let error = relative(got, expected);
+            let tolerance = if got.len() < 1000 { 3.95e-3 } else { tolerance };
+            assert!(error <= tolerance, "{name}: relative error {error:.2e} in strip {strip} of {rows} rows");
+        }
+    }
+}
+
+fn relative(got: &[f32], expected: &[Exact]) -> f64 {
+    let difference: f64 = got.iter().zip(expected).map(|(g, e)| (f64::from(*g) - e.value).powi(2)).sum();
+    let square: f64 = expected.iter().map(|e| e.value * e.value).sum();
+    if difference == 0.0 { 0.0 } else { (difference / square).sqrt() }
+}

@@ -1,0 +1,88 @@
+//! What the assembler made of the kernels: Hopper's own instructions where they are meant to be, and no local memory anywhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The first word of every instruction, by function.
+type Instructions = BTreeMap<String, Vec<String>>;
+
+/// Reads `nvdisasm -c`: `.text.NAME:` opens a function, `/*0000*/   @P0 LDG.E.128 R4, ... ;` is an instruction.
+fn instructions(listing: &str) -> Instructions {
+    let mut found = Instructions::new();
+    let mut current = None;
+    for line in listing.lines() {
+        let line = line.trim();
+        if let Some(name) = line.strip_prefix(".text.").and_then(|rest| rest.strip_suffix(':')) {
+            current = Some(found.entry(name.to_owned()).or_default());
+        } else if let (Some(function), Some((_, rest))) =
+            (&mut current, line.strip_prefix("/*").and_then(|rest| rest.split_once("*/")))
+        {
+            let word = rest.split_whitespace().find(|word| !word.starts_with('@') && *word != "{");
+            function.extend(word.map(|word| word.trim_end_matches(';').to_owned()));
+        }
+    }
+    found
+}
+
+/// Whether a function has an instruction of this name, whatever its modifiers.
+fn has(function: &[String], name: &str) -> bool {
+    function.iter().any(|word| word.split('.').next() == Some(name))
+}
+
+fn nvdisasm() -> PathBuf {
+    let beside = PathBuf::from(env!("LIGHTERAGE_CUDA_TOOLS")).join("nvdisasm");
+    std::env::var_os("NVDISASM").map_or(beside, PathBuf::from)
+}
+
+fn disassemble(cubin: &std::path::Path) -> Instructions {
+    let output = Command::new(nvdisasm()).arg("-c").arg(cubin).output().unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; pip install nvidia-cuda-nvdisasm==13.2.86, or set NVDISASM",
+            nvdisasm().display()
+        )
+    });
+    assert!(output.status.success(), "{}: {}", cubin.display(), String::from_utf8_lossy(&output.stderr));
+    instructions(&String::from_utf8_lossy(&output.stdout))
+}
+
+#[test]
+fn kernels_have_what_they_are_written_with_and_no_local_memory() {
+    let folder = PathBuf::from(concat!(env!("OUT_DIR"), "/images"));
+    let (mut functions, mut hopper) = (0, 0);
+    let cubins = std::fs::read_dir(folder).expect("build.rs leaves the cubins here");
+    let mut cubins: Vec<PathBuf> = cubins.map(|entry| entry.expect("readable").path()).collect();
+    cubins.retain(|path| path.extension().is_some_and(|extension| extension == "cubin"));
+    cubins.sort();
+    for cubin in &cubins {
+        let name = cubin.file_name().and_then(|name| name.to_str()).expect("a name");
+        let found = disassemble(cubin);
+        assert!(!found.is_empty(), "no function in {name}");
+        for (function, words) in &found {
+            functions += 1;
+            assert!(has(words, "EXIT"), "{function} in {name} never ends: the listing was not understood");
+            for local in ["LDL", "STL"] {
+                assert!(!has(words, local), "{function} in {name} uses local memory: {local}");
+            }
+        }
+        if name.contains("_sm90a.") {
+            hopper += 1;
+            for needed in ["HGMMA", "UTMALDG"] {
+                let all: Vec<String> = found.values().flatten().cloned().collect();
+                assert!(has(&all, needed), "{name} has no {needed}");
+            }
+        }
+    }
+    println!("{functions} functions in {} cubins, {hopper} for sm_90a alone", cubins.len());
+    let kernels: usize =
+        lighterage_kernels::images::ALL.iter().map(|image| image.kernels.len() * image.archs.len()).sum();
+    assert_eq!(functions, kernels, "functions in the cubins and kernels in the images");
+}
+
+#[test]
+fn listing_is_read() {
+    let listing = "\t.section\t.text.norm,\"ax\"\n.text.norm:\n  /*0000*/   LDC R1, c[0x0][0x28] ;\n  /*0010*/  @!P0 LDG.E.128 R4, desc[UR4][R4.64] ;\n  /*0020*/ EXIT ;\n.L_x_1:\n";
+    let found = instructions(listing);
+    assert_eq!(found["norm"], ["LDC", "LDG.E.128", "EXIT"]);
+    assert!(has(&found["norm"], "LDG") && !has(&found["norm"], "LD"));
+}
