@@ -38,16 +38,21 @@ impl Failure {
 
     /// One line on stderr, and the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        let text = match &self {
-            Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => Some(text.clone()),
-            Self::Failed(error) => Some(chain(&**error)),
-            Self::PipeClosed => None,
-        };
-        if let Some(text) = text {
+        if !matches!(self, Self::PipeClosed) {
             // Nobody is left to tell if stderr is closed too.
-            let _ = writeln!(io::stderr(), "error: {}", text.replace('\n', " "));
+            let _ = writeln!(io::stderr(), "error: {}", self.text());
         }
         self.into()
+    }
+
+    /// What went wrong, on one line.
+    pub(crate) fn text(&self) -> String {
+        let text = match self {
+            Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => text.clone(),
+            Self::Failed(error) => chain(&**error),
+            Self::PipeClosed => "the reader of stdout went away".to_owned(),
+        };
+        text.replace('\n', " ")
     }
 }
 
