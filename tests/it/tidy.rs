@@ -23,6 +23,7 @@ const FLOORS: [(&str, u8); 14] = [
     ("lighterage-pipeline", 5),
     ("lighterage", 6),
     ("lighterage-testkit", TESTS_ONLY),
+    ("lighterage-fakecuda", TESTS_ONLY),
 ];
 
 /// Above every floor: only a dev-dependency may point there.
@@ -40,7 +41,7 @@ const ONLY: [(&str, &str); 7] = [
 ];
 
 /// Crates that contain unsafe code, each block argued; every other one forbids it.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "lighterage-kernels",
     "lighterage-device",
     "lighterage-checkpoint",
@@ -48,11 +49,12 @@ const UNSAFE: [&str; 7] = [
     "lighterage-ops",
     "lighterage-pager",
     "lighterage",
+    "lighterage-fakecuda",
 ];
 
 /// Files that may read the environment: `build.rs`, the driver, and the seed of a repeated test run.
-const READS_ENVIRONMENT: [&str; 4] =
-    ["build.rs", "kernels/build/", "crates/driver/", "crates/testkit/src/rng.rs"];
+const READS_ENVIRONMENT: [&str; 5] =
+    ["build.rs", "kernels/build/", "crates/driver/", "crates/testkit/src/rng.rs", "crates/fakecuda/"];
 
 struct Package {
     name: String,

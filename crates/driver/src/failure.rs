@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -40,19 +41,21 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         if !matches!(self, Self::PipeClosed) {
             // Nobody is left to tell if stderr is closed too.
-            let _ = writeln!(io::stderr(), "error: {}", self.text());
+            let _ = writeln!(io::stderr(), "error: {self}");
         }
         self.into()
     }
+}
 
-    /// What went wrong, on one line.
-    pub(crate) fn text(&self) -> String {
+/// One line, with the whole chain of causes in it.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => text.clone(),
             Self::Failed(error) => chain(&**error),
-            Self::PipeClosed => "the reader of stdout went away".to_owned(),
+            Self::PipeClosed => "nobody reads the output".to_owned(),
         };
-        text.replace('\n', " ")
+        f.write_str(&text.replace('\n', " "))
     }
 }
 

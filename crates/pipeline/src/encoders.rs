@@ -23,10 +23,10 @@ pub(crate) struct Prompt<B: Backend> {
 impl Encoders {
     /// The tokenizers, with their vocabularies, are gone when it returns.
     pub(crate) fn new(model: &Model, prompt: &str, options: &Options, units: &mut Units) -> Result<Self> {
-        let clip_tokens = model.clip.config.max_position_embeddings;
-        let ids = ClipTokenizer::open(&model.path().join("tokenizer"))?.encode(prompt, clip_tokens)?;
+        let clip_tokens = Clip::positions(&model.clip.config, &model.clip.weights)?;
+        let ids = ClipTokenizer::open(&model.root.join("tokenizer"))?.encode(prompt, clip_tokens)?;
         let clip = Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &ids, units)?;
-        let ids = T5Tokenizer::open(&model.path().join("tokenizer_2"))?
+        let ids = T5Tokenizer::open(&model.root.join("tokenizer_2"))?
             .encode(prompt, options.max_sequence_length)?;
         let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &ids, units)?;
         Ok(Self { clip, t5 })

@@ -62,6 +62,7 @@ struct Portrait<B: Backend> {
 #[derive(Default)]
 struct Made {
     rgb: Option<Vec<u8>>,
+    not_finite: usize,
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
     tokens: Option<Vec<f32>>,
@@ -152,7 +153,8 @@ impl Job {
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, or what device, pager and models report.
+    /// [`Error::HostShortage`](crate::Error::HostShortage) before anything is done, [`Error::Cancelled`](crate::Error::Cancelled) if the observer
+    /// says so, or what device, pager and models report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,
@@ -160,6 +162,7 @@ impl Job {
         keep: Keep,
         observer: &mut dyn Observer,
     ) -> Result<Picture> {
+        forecast.check_host(device.host_ledger().free_bytes())?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let made = self.walk(&mut stage, &self.noise(), keep)?;
         let report = Report::new(device, self.options.steps, &stage.into_seen());
@@ -167,6 +170,7 @@ impl Job {
             width: self.options.width,
             height: self.options.height,
             rgb: made.rgb,
+            not_finite: made.not_finite,
             latents: made.latents,
             prompt: made.prompt,
             tokens: made.tokens,
@@ -191,11 +195,12 @@ impl Job {
             self.tell(queue, pager, prompt, negative, portrait)
         })?;
         let latents = self.denoise(stage, told, noise, keep, &mut made)?;
-        made.rgb = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
+        let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
             let image = self.decode(queue, pager, latents)?;
-            let values = tensor::read(queue, image.view())?;
-            Ok(values.map(|values| values.into_iter().map(pixel).collect()))
+            tensor::read(queue, image.view())
         })?;
+        made.not_finite = values.iter().flatten().filter(|value| !value.is_finite()).count();
+        made.rgb = values.map(|values| values.into_iter().map(pixel).collect());
         Ok(made)
     }
 

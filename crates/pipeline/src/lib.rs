@@ -2,7 +2,7 @@
 //!
 //! # The life of one image
 //!
-//! 1. [`Model::open`] looks whether a folder has all that a FLUX pipeline consists of, reads the configurations, and maps the weights.
+//! 1. [`Model::open`] looks whether all that a FLUX pipeline consists of is there, in diffusers' folders or around one file, reads the configurations, and maps the weights.
 //!    Nothing is assumed about sizes, and no weight is touched.
 //! 2. [`Job::new`] checks the [`Options`], splits the prompt into ids, and registers every weight that this one picture will read. The text encoders
 //!    are made *for* these ids, since they copy only those rows of their tables.
@@ -28,12 +28,16 @@
 //! *Noise and levels are torch's and diffusers'*, bit for bit and operation for operation ([`Noise`], [`Schedule`]), so that a seed means the same
 //! picture here and there.
 //!
+//! *A face is more of the same.* The identity (an embedding, `lighterage-identity`) becomes tokens in a phase of its own, the pose picture a latent in another. InfuseNet and the
+//! transformer are one list of units, one cycle and one plan; outside of InfuseNet's [`Window`] the loop reads other weights, so it is another phase there, with a plan of its
+//! own. With [`TeaCache`] the two linears that a skipped step reads are kept beside the plan: a skipped step reads no other weight, and a cycle is used whole or not at all.
+//!
 //! *Pieces first.* [`Denoiser`] knows nothing of prompts or phases; `examples/assemble.rs` builds a pipeline of its own from it.
 //!
 //! # What not
 //!
 //! No kernels, no memory management, no model: those are the floors below. No files but a model's: pictures are written by the driver.
-//! No batches; InfuseNet's residuals enter through [`Denoiser::step`], and a skipped step would be the caller not calling it.
+//! No batches: the second branch of a negative prompt is a second pass over the weights, and a second picture a second run.
 //!
 //! # Example
 //!

@@ -63,6 +63,8 @@ pub(crate) struct Memory<B: Backend> {
     /// What the blocks added to the image rows when they last ran, `[image, width]`.
     added: Tensor<B>,
     distance: Tensor<B>,
+    /// For the partial sums of the distance.
+    workspace: Tensor<B>,
 }
 
 impl<B: Backend> Memory<B> {
@@ -79,6 +81,11 @@ impl<B: Backend> Memory<B> {
             seen: queue.tensor(dtype, &shape, "teacache input")?,
             added: queue.tensor(dtype, &shape, "teacache residual")?,
             distance: queue.tensor(DType::F32, &[2], "teacache distance")?,
+            workspace: queue.tensor(
+                DType::F32,
+                &[ops::mean_abs_diff_workspace(shape[0] * shape[1])],
+                "teacache sums",
+            )?,
         })
     }
 
@@ -109,7 +116,8 @@ impl<B: Backend> Memory<B> {
     /// `mean |a - b| / mean |b|`; a bf16 pipeline rounds both means and the quotient. Nothing where memory has no bytes.
     fn measure(&self, queue: &Queue<B>, input: View<'_>) -> Result<Option<f64>> {
         let out = self.distance.view();
-        ops::mean_abs_diff(queue, &ops::MeanAbsDiff { a: input, b: self.seen.view(), out })?;
+        let (b, workspace) = (self.seen.view(), self.workspace.view());
+        ops::mean_abs_diff(queue, &ops::MeanAbsDiff { a: input, b, out, workspace })?;
         let round = |value: f32| match self.seen.dtype() {
             DType::Bf16 => bf16::from_f32(value).to_f32(),
             _ => value,

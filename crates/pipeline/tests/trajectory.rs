@@ -84,7 +84,7 @@ fn teacache_skips_the_steps_of_the_reference_at_every_budget() {
     }
 }
 
-/// There is no reference for it: a bf16 run is told other timesteps (968 for 967.8), which random weights answer with other latents.
+/// A bf16 run is told other timesteps (968 for 967.8), so the f32 latents are no reference for it; `loop-schnell-bfl-tiny` has one, in the driver's tests.
 #[test]
 fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {
     let trajectory = open("loop-tiny", DType::Bf16).unwrap();

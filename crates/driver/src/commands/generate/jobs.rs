@@ -179,7 +179,7 @@ impl Batch<'_> {
         match self.picture(&plain, device) {
             Ok(outcome) => Ok(outcome),
             Err(interrupted @ Failure::Interrupted(_)) => Err(interrupted),
-            Err(failure) => Ok(Outcome { error: Some(failure.text()), ..plain }),
+            Err(failure) => Ok(Outcome { error: Some(failure.to_string()), ..plain }),
         }
     }
 
