@@ -19,6 +19,7 @@ const FLOORS: [(&str, u8); 14] = [
     ("lighterage-dit", 4),
     ("lighterage-text", 4),
     ("lighterage-vae", 4),
+    ("lighterage-identity", 4),
     ("lighterage-pipeline", 5),
     ("lighterage", 6),
     ("lighterage-testkit", TESTS_ONLY),
@@ -29,7 +30,9 @@ const FLOORS: [(&str, u8); 14] = [
 const TESTS_ONLY: u8 = u8::MAX;
 
 /// Packages that one crate alone may know.
-const ONLY: [(&str, &str); 5] = [
+const ONLY: [(&str, &str); 7] = [
+    ("rten", "lighterage-identity"),
+    ("image", "lighterage-identity"),
     ("cudarc", "lighterage-device"),
     ("rustix", "lighterage-device"),
     ("memmap2", "lighterage-checkpoint"),

@@ -70,4 +70,4 @@ pub use identity::{FileIdentity, TensorIdentity};
 pub use shapes::Shape;
 pub use tensor::Tensor;
 pub use torch::{Archive, PICKLE_BYTES_MAX};
-pub use write::{NewTensor, write};
+pub use write::{NewTensor, Planned, write, write_streamed};

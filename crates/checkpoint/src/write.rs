@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -31,14 +32,58 @@ pub struct NewTensor<'a> {
 /// a file has that name, [`Error::Io`] if the system refuses. The file is then what it was before.
 pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<()> {
     let refused = |fault| Error::Write { path: path.to_owned(), fault };
-    let mut ordered: Vec<&NewTensor<'_>> = tensors.iter().collect();
-    ordered.sort_by(|a, b| (b.dtype.bytes(), a.name).cmp(&(a.dtype.bytes(), b.name)));
-    ordered.iter().try_for_each(|tensor| check(tensor)).map_err(refused)?;
-    let header = header(&ordered).map_err(refused)?;
+    tensors.iter().try_for_each(check).map_err(refused)?;
+    let planned: Vec<_> = tensors
+        .iter()
+        .map(|tensor| Planned { name: tensor.name, dtype: tensor.dtype, shape: tensor.shape })
+        .collect();
+    write_streamed(path, &planned, |index| Cow::Borrowed(tensors[index].bytes))
+}
+
+/// A tensor that is to be written, without its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// Its name; `__metadata__` is taken.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents, at most [`RANK_MAX`].
+    pub shape: &'a [usize],
+}
+
+/// As [`write()`], with values that are made when their turn comes: one tensor at a time is in memory. `values` is given the tensor's place in `tensors`.
+///
+/// # Errors
+/// As [`write()`]; [`Error::Io`] also if `values` gives another number of bytes than the shape has.
+pub fn write_streamed<'v>(
+    path: &Path,
+    tensors: &[Planned<'_>],
+    mut values: impl FnMut(usize) -> Cow<'v, [u8]>,
+) -> Result<()> {
+    let refused = |fault| Error::Write { path: path.to_owned(), fault };
+    let mut ordered: Vec<(usize, &Planned<'_>)> = tensors.iter().enumerate().collect();
+    ordered.sort_by(|(_, a), (_, b)| (b.dtype.bytes(), a.name).cmp(&(a.dtype.bytes(), b.name)));
+    let sizes = ordered
+        .iter()
+        .map(|(_, tensor)| planned_bytes(tensor))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    let planned: Vec<_> = ordered.iter().zip(&sizes).map(|((_, tensor), bytes)| (**tensor, *bytes)).collect();
+    let header = header(&planned).map_err(refused)?;
     replace(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        ordered.iter().try_for_each(|tensor| file.write_all(tensor.bytes))
+        for ((index, tensor), bytes) in ordered.iter().zip(&sizes) {
+            let values = values(*index);
+            if values.len() != *bytes {
+                let (name, got) = (tensor.name, values.len());
+                return Err(std::io::Error::other(format!(
+                    "tensor {name:?} should have {bytes} bytes, has {got}"
+                )));
+            }
+            file.write_all(&values)?;
+        }
+        Ok(())
     })
 }
 
@@ -60,28 +105,34 @@ fn replace(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> std::io::Result
 }
 
 fn check(tensor: &NewTensor<'_>) -> Result<(), Fault> {
+    let NewTensor { name, dtype, shape, bytes } = *tensor;
+    let (expected, got) = (planned_bytes(&Planned { name, dtype, shape })? as u64, bytes.len() as u64);
+    if expected == got {
+        return Ok(());
+    }
+    Err(Fault::Size { tensor: name.to_owned(), dtype, shape: shape.to_vec(), expected, got })
+}
+
+/// Bytes of a tensor that can be written.
+fn planned_bytes(tensor: &Planned<'_>) -> Result<usize, Fault> {
     let name = || tensor.name.to_owned();
     if tensor.shape.len() > RANK_MAX {
         return Err(Fault::Rank { tensor: name(), rank: tensor.shape.len(), limit: RANK_MAX });
     }
-    let extents: Vec<u64> = tensor.shape.iter().map(|extent| *extent as u64).collect();
-    let Some(expected) = bytes_of(tensor.dtype, &extents) else {
-        return Err(Fault::Oversized { tensor: name(), dtype: tensor.dtype, shape: extents });
-    };
-    let got = tensor.bytes.len() as u64;
-    if expected != got {
-        let shape = tensor.shape.to_vec();
-        return Err(Fault::Size { tensor: name(), dtype: tensor.dtype, shape, expected, got });
+    if tensor.name == METADATA_KEY {
+        return Err(Fault::Duplicate { tensor: name() });
     }
-    if tensor.name == METADATA_KEY { Err(Fault::Duplicate { tensor: name() }) } else { Ok(()) }
+    let extents: Vec<u64> = tensor.shape.iter().map(|extent| *extent as u64).collect();
+    let bytes = bytes_of(tensor.dtype, &extents).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.ok_or_else(|| Fault::Oversized { tensor: name(), dtype: tensor.dtype, shape: extents })
 }
 
 /// The JSON, padded with spaces so that the data is aligned.
-fn header(ordered: &[&NewTensor<'_>]) -> Result<Vec<u8>, Fault> {
+fn header(ordered: &[(Planned<'_>, usize)]) -> Result<Vec<u8>, Fault> {
     let mut entries = Map::new();
     let mut begin = 0;
-    for tensor in ordered {
-        let end = begin + tensor.bytes.len();
+    for (tensor, bytes) in ordered {
+        let end = begin + bytes;
         let entry =
             json!({ "dtype": tensor.dtype.name(), "shape": tensor.shape, "data_offsets": [begin, end] });
         if entries.insert(tensor.name.to_owned(), entry).is_some() {

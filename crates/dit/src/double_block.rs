@@ -23,7 +23,7 @@ pub(crate) struct DoubleBlock {
 }
 
 /// The linears of one stream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Weights {
     qkv: LinearUnit,
     out: LinearUnit,
@@ -94,7 +94,7 @@ impl DoubleBlock {
         let z = modulated(run, x, pass.text_rows, vectors.map(|vectors| vectors.before_mlp))?;
         let rows = text_and_image(z.view(), pass.text_rows)?;
         for index in [0, 1] {
-            self.feed_forward(run, self.sides[index], rows[index], streams[index], vectors[index].mlp_gate)?;
+            self.feed_forward(run, &self.sides[index], rows[index], streams[index], vectors[index].mlp_gate)?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl DoubleBlock {
     fn feed_forward<B: Backend>(
         &self,
         run: Run<'_, B>,
-        weights: Weights,
+        weights: &Weights,
         z: View<'_>,
         stream: View<'_>,
         gate: View<'_>,

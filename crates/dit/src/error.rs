@@ -54,6 +54,16 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A low-rank adapter that does not fit.
+    #[error("{}: {tensor:?}: {message}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// The tensor or module.
+        tensor: String,
+        /// What is wrong.
+        message: String,
+    },
     /// An input has another shape than the model needs.
     #[error("{name} should be {expected:?}, is {got:?}")]
     Input {

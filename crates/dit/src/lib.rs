@@ -28,6 +28,9 @@
 //! *A unit is what one launch reads*: a linear with its bias, or the norm weights of a block. q, k and v are one stacked unit. The ring of a
 //! pager then needs room for two linears, not for two blocks.
 //!
+//! *Adapters are outputs, not weights.* A low-rank change ([`Adapters`]) is two narrow linears beside the wide one, added before the activation: weights that pass
+//! through once a step cannot be changed in place, and those that stay are treated alike, so that the bits do not depend on which is which.
+//!
 //! *Two layouts, one model.* diffusers' folders and BFL's single files (also prefixed `model.diffusion_model.`) are told apart by the names in them; `names`
 //! is the only module that knows both. They differ in what is stacked, and in the halves of the last modulation: diffusers stores scale, shift, BFL
 //! shift, scale. Units are stacked from rows, so each becomes the same bytes.
@@ -85,6 +88,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod attention;
 mod config;
 mod derive;
@@ -104,6 +108,7 @@ mod transformer;
 mod trunk;
 mod views;
 
+pub use adapter::Adapters;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use infusenet::{InfuseInputs, InfuseNet, InfuseOutputs};

@@ -20,10 +20,23 @@ impl<B: Backend> Clone for Run<'_, B> {
 impl<B: Backend> Copy for Run<'_, B> {}
 
 /// A linear whose weight and bias are one unit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LinearUnit {
     pub(crate) unit: UnitId,
     /// Columns of its output.
+    pub(crate) columns: usize,
+    /// Low-rank changes, added one after the other.
+    pub(crate) adapters: Vec<AdapterUnit>,
+}
+
+/// A low-rank change to some columns of a linear: `scale up (down x)`, two narrow linears whose weights are one unit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdapterUnit {
+    pub(crate) unit: UnitId,
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+    /// The first column of the linear's output that it changes, and how many.
+    pub(crate) start: usize,
     pub(crate) columns: usize,
 }
 
@@ -56,8 +69,29 @@ impl<'a> Call<'a> {
 }
 
 impl LinearUnit {
-    /// One lease, one launch.
+    /// Every unit that a run leases.
+    pub(crate) fn units(&self) -> impl Iterator<Item = UnitId> + '_ {
+        std::iter::once(self.unit).chain(self.adapters.iter().map(|adapter| adapter.unit))
+    }
+
+    /// One lease, one launch; with adapters more of both.
     pub(crate) fn run<B: Backend>(&self, run: Run<'_, B>, call: Call<'_>) -> Result<()> {
+        let Call { x, out, activation, residual } = call;
+        if self.adapters.is_empty() {
+            return self.launch(run, call);
+        }
+        // The change belongs before the activation, which then is a launch of its own; gate and residual are linear and may be had piece by piece.
+        self.launch(run, Call { activation: None, ..call })?;
+        for adapter in &self.adapters {
+            adapter.add(run, x, out, residual.and_then(|residual| residual.gate))?;
+        }
+        match activation {
+            Some(kind) => Ok(ops::activation(run.queue, &ops::Activation { x: out, kind, out })?),
+            None => Ok(()),
+        }
+    }
+
+    fn launch<B: Backend>(&self, run: Run<'_, B>, call: Call<'_>) -> Result<()> {
         let lease = run.pager.lease(self.unit)?;
         ops::linear(
             run.queue,
@@ -71,5 +105,45 @@ impl LinearUnit {
             },
         )?;
         Ok(())
+    }
+}
+
+impl AdapterUnit {
+    /// `out += gate scale up (down x)`, in its columns.
+    fn add<B: Backend>(
+        &self,
+        run: Run<'_, B>,
+        x: View<'_>,
+        out: View<'_>,
+        gate: Option<View<'_>>,
+    ) -> Result<()> {
+        let Self { rank, scale, start, columns, .. } = *self;
+        let lease = run.pager.lease(self.unit)?;
+        let narrow = run.queue.tensor(x.dtype(), &[x.shape()[0], rank], "adapter")?;
+        let plain = ops::Linear {
+            x,
+            weight: lease.tensor(0),
+            bias: None,
+            activation: None,
+            residual: None,
+            out: narrow.view(),
+        };
+        ops::linear(run.queue, &plain)?;
+        if scale != 1.0 {
+            let t = narrow.view();
+            ops::add(run.queue, &ops::Add { a: t, b: t, scale: scale - 1.0, out: t })?;
+        }
+        let out = out.narrow(1, start, columns)?;
+        let gate = gate.map(|gate| gate.narrow(0, start, columns)).transpose()?;
+        let residual = Some(Residual { x: out, gate });
+        let wide = ops::Linear {
+            x: narrow.view(),
+            weight: lease.tensor(1),
+            bias: None,
+            activation: None,
+            residual,
+            out,
+        };
+        Ok(ops::linear(run.queue, &wide)?)
     }
 }

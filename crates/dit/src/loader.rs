@@ -1,9 +1,12 @@
+use std::collections::BTreeSet;
+
 use lighterage_checkpoint::Checkpoint;
 use lighterage_pager::{TensorSpec, UnitId, UnitSpec, Units};
 use lighterage_shape::DType;
 
-use crate::linear::LinearUnit;
-use crate::names::{Module, Names};
+use crate::adapter::{Adapters, Change, joined, refuse};
+use crate::linear::{AdapterUnit, LinearUnit};
+use crate::names::{Module, Names, Part};
 use crate::{Config, Error, Result};
 
 /// The extents that every block needs.
@@ -29,6 +32,9 @@ pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     units: &'a mut Units,
     label: &'static str,
+    adapters: Option<&'a Adapters>,
+    /// Stored modules that were asked for, in both spellings, joined.
+    known: BTreeSet<String>,
 }
 
 impl<'a> Loader<'a> {
@@ -51,17 +57,74 @@ impl<'a> Loader<'a> {
         let names = Names::detect(checkpoint)?;
         let (width, heads, head) = (config.width(), config.num_attention_heads, config.attention_head_dim);
         let dims = Dims { dtype, width, heads, head, mlp: mlp_columns(checkpoint, names, width) };
-        Ok(Self { names, dims, checkpoint, units, label })
+        Ok(Self { names, dims, checkpoint, units, label, adapters: None, known: BTreeSet::new() })
     }
 
-    /// One unit: a weight `[columns, inner]` and its bias `[columns]`.
+    /// The same with low-rank changes to its linears.
+    pub(crate) const fn adapted(mut self, adapters: Option<&'a Adapters>) -> Self {
+        self.adapters = adapters;
+        self
+    }
+
+    /// Refuses adapters for modules that were not asked for.
+    pub(crate) fn check_adapters(&self) -> Result<()> {
+        self.adapters.map_or(Ok(()), |adapters| adapters.check(|module| self.known.contains(module)))
+    }
+
+    /// One unit: a weight `[columns, inner]` and its bias `[columns]`; and one for each adapter.
     pub(crate) fn linear(&mut self, module: &Module, inner: usize) -> Result<LinearUnit> {
         let columns = module.parts.iter().map(|part| part.rows.len()).sum();
         let weight = self.stacked(module, ".weight", &[columns, inner])?;
         let bias = self.stacked(module, ".bias", &[columns])?;
         let name = format!("{}{}", self.label, module.label);
         let unit = self.units.add(UnitSpec { name, tensors: vec![weight, bias] });
-        Ok(LinearUnit { unit, columns })
+        Ok(LinearUnit { unit, columns, adapters: self.changes(module, inner)? })
+    }
+
+    /// The adapters of a linear, whichever way they spell it: in the order of their files, then of the rows.
+    fn changes(&mut self, module: &Module, inner: usize) -> Result<Vec<AdapterUnit>> {
+        let mut found = Vec::new();
+        let Some(adapters) = self.adapters else { return Ok(found) };
+        for parts in &module.spelled {
+            let mut start = 0;
+            for part in parts {
+                self.known.insert(joined(&part.module));
+                for change in adapters.of(&part.module) {
+                    found.extend(self.change(&change?, part, start, inner)?);
+                }
+                start += part.rows.len();
+            }
+        }
+        Ok(found)
+    }
+
+    /// One adapter's change to the rows of a part, which are the linear's columns from `start` on; none if it does not reach them.
+    fn change(
+        &mut self,
+        change: &Change<'_>,
+        part: &Part,
+        start: usize,
+        inner: usize,
+    ) -> Result<Option<AdapterUnit>> {
+        let Change { checkpoint, down, up, scale } = change;
+        let (rank, reaches) = (down.shape()[0], up.shape()[0]);
+        // XLabs changes q, k and v of a single block's first linear, and leaves the rows behind them alone.
+        let leaves_mlp = part.of > 3 * self.dims.width && reaches == 3 * self.dims.width;
+        if reaches != part.of && !leaves_mlp {
+            let message = format!("it changes {reaches} columns, the module has {}", part.of);
+            return refuse(checkpoint, up.name(), &message);
+        }
+        let rows = part.rows.start..part.rows.end.min(reaches);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let columns = rows.len();
+        let tensors = vec![
+            TensorSpec::whole(checkpoint, down.name(), &[rank, inner], self.dims.dtype)?,
+            TensorSpec::stacked(checkpoint, &[(up.name(), rows)], &[columns, rank], self.dims.dtype)?,
+        ];
+        let unit = self.units.add(UnitSpec { name: format!("adapter.{}", part.module), tensors });
+        Ok(Some(AdapterUnit { unit, rank, scale: *scale, start, columns }))
     }
 
     /// One unit of several vectors of a head's length.

@@ -54,7 +54,7 @@ impl<B: Backend> Modulations<B> {
 }
 
 /// Linear, `SiLU`, linear.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Embedder([LinearUnit; 2]);
 
 impl Embedder {

@@ -40,6 +40,8 @@ pub(crate) struct Module {
     /// The unit's name, the same for both spellings.
     pub(crate) label: String,
     pub(crate) parts: Vec<Part>,
+    /// The same rows by the names of each spelling, without a prefix: adapters may be spelled otherwise than the model that they are for.
+    pub(crate) spelled: [Vec<Part>; 2],
 }
 
 /// Where a checkpoint keeps what: the only place that knows the names of both layouts, side by side.
@@ -66,8 +68,7 @@ impl Names {
 
     /// A linear that both spellings store whole.
     pub(crate) fn whole(&self, diffusers: &str, bfl: &str, rows: usize) -> Module {
-        let part = Part { module: self.pick(diffusers, bfl), rows: 0..rows, of: rows };
-        Module { label: diffusers.to_owned(), parts: vec![part] }
+        self.module(diffusers.to_owned(), vec![Part::whole(diffusers, rows)], vec![Part::whole(bfl, rows)])
     }
 
     /// Rows q, k, v of one stream of a double block.
@@ -76,17 +77,10 @@ impl Names {
             Side::Image => (["to_q", "to_k", "to_v"], "to_qkv"),
             Side::Text => (["add_q_proj", "add_k_proj", "add_v_proj"], "add_qkv_proj"),
         };
-        let parts = match self.spelling {
-            Spelling::Diffusers => stored
-                .map(|name| self.stored_whole(&format!("transformer_blocks.{block}.attn.{name}"), width))
-                .into(),
-            Spelling::Bfl => {
-                vec![
-                    self.stored_whole(&format!("double_blocks.{block}.{}_attn.qkv", stream(side)), 3 * width),
-                ]
-            }
-        };
-        Module { label: format!("transformer_blocks.{block}.attn.{label}"), parts }
+        let diffusers =
+            stored.map(|name| Part::whole(&format!("transformer_blocks.{block}.attn.{name}"), width));
+        let bfl = Part::whole(&format!("double_blocks.{block}.{}_attn.qkv", stream(side)), 3 * width);
+        self.module(format!("transformer_blocks.{block}.attn.{label}"), diffusers.into(), vec![bfl])
     }
 
     /// The projection after attention of one stream of a double block.
@@ -151,25 +145,18 @@ impl Names {
 
     /// Rows q, k, v of a single block.
     pub(crate) fn single_qkv(&self, block: usize, width: usize, mlp: usize) -> Module {
-        let parts = match self.spelling {
-            Spelling::Diffusers => ["to_q", "to_k", "to_v"]
-                .map(|name| {
-                    self.stored_whole(&format!("single_transformer_blocks.{block}.attn.{name}"), width)
-                })
-                .into(),
-            Spelling::Bfl => vec![self.first_linear(block, 0..3 * width, 3 * width + mlp)],
-        };
-        Module { label: format!("single_transformer_blocks.{block}.attn.to_qkv"), parts }
+        let diffusers = ["to_q", "to_k", "to_v"]
+            .map(|name| Part::whole(&format!("single_transformer_blocks.{block}.attn.{name}"), width));
+        let bfl = first_linear(block, 0..3 * width, 3 * width + mlp);
+        self.module(format!("single_transformer_blocks.{block}.attn.to_qkv"), diffusers.into(), vec![bfl])
     }
 
     /// The linear that makes the MLP's hidden columns in a single block.
     pub(crate) fn single_mlp(&self, block: usize, width: usize, mlp: usize) -> Module {
         let label = format!("single_transformer_blocks.{block}.proj_mlp");
-        let part = match self.spelling {
-            Spelling::Diffusers => self.stored_whole(&label, mlp),
-            Spelling::Bfl => self.first_linear(block, 3 * width..3 * width + mlp, 3 * width + mlp),
-        };
-        Module { label, parts: vec![part] }
+        let bfl = first_linear(block, 3 * width..3 * width + mlp, 3 * width + mlp);
+        let diffusers = Part::whole(&label, mlp);
+        self.module(label, vec![diffusers], vec![bfl])
     }
 
     /// The projection of attention and MLP columns together.
@@ -204,14 +191,10 @@ impl Names {
 
     /// The modulation before the last linear, as shift, scale. diffusers stores scale first: its halves are stacked the other way round.
     pub(crate) fn out_modulation(&self, width: usize) -> Module {
+        let part = |module: &str, rows| Part { module: module.to_owned(), rows, of: 2 * width };
         let label = "norm_out.linear";
-        let module = self.pick(label, "final_layer.adaLN_modulation.1");
-        let part = |rows| Part { module: module.clone(), rows, of: 2 * width };
-        let parts = match self.spelling {
-            Spelling::Diffusers => vec![part(width..2 * width), part(0..width)],
-            Spelling::Bfl => vec![part(0..2 * width)],
-        };
-        Module { label: label.to_owned(), parts }
+        let diffusers = vec![part(label, width..2 * width), part(label, 0..width)];
+        self.module(label.to_owned(), diffusers, vec![part("final_layer.adaLN_modulation.1", 0..2 * width)])
     }
 
     /// The tensor whose rows tell how wide the MLP is: of the first double or, without one, of the first single block.
@@ -234,15 +217,26 @@ impl Names {
         format!("{}{name}", self.prefix)
     }
 
-    fn stored_whole(&self, name: &str, rows: usize) -> Part {
-        Part { module: self.pick(name, name), rows: 0..rows, of: rows }
+    fn module(&self, label: String, diffusers: Vec<Part>, bfl: Vec<Part>) -> Module {
+        let own = match self.spelling {
+            Spelling::Diffusers => &diffusers,
+            Spelling::Bfl => &bfl,
+        };
+        let prefixed =
+            |part: &Part| Part { module: format!("{}{}", self.prefix, part.module), ..part.clone() };
+        Module { label, parts: own.iter().map(prefixed).collect(), spelled: [diffusers, bfl] }
     }
+}
 
-    /// BFL's `linear1` of a single block: q, k, v and the MLP's columns in one.
-    fn first_linear(&self, block: usize, rows: Range<usize>, of: usize) -> Part {
-        let name = format!("single_blocks.{block}.linear1");
-        Part { module: self.pick(&name, &name), rows, of }
+impl Part {
+    fn whole(module: &str, rows: usize) -> Self {
+        Self { module: module.to_owned(), rows: 0..rows, of: rows }
     }
+}
+
+/// BFL's `linear1` of a single block: q, k, v and the MLP's columns in one.
+fn first_linear(block: usize, rows: Range<usize>, of: usize) -> Part {
+    Part { module: format!("single_blocks.{block}.linear1"), rows, of }
 }
 
 const fn stream(side: Side) -> &'static str {

@@ -1,7 +1,7 @@
 use lighterage_checkpoint::Checkpoint;
 use lighterage_device::{Backend, View};
 use lighterage_ops::{Modulation, Queue, Tensor};
-use lighterage_pager::{Pager, Units};
+use lighterage_pager::{Pager, UnitId, Units};
 use lighterage_shape::DType;
 
 use crate::error::{expect_rows, expect_shape};
@@ -10,7 +10,7 @@ use crate::loader::Loader;
 use crate::norm::modulated;
 use crate::trunk::{Pass, Trunk};
 use crate::views::{row_chunks, text_and_image};
-use crate::{Conditioning, Config, Error, Modulations, Residuals, Result, Rope};
+use crate::{Adapters, Conditioning, Config, Error, Modulations, Residuals, Result, Rope};
 
 /// The FLUX transformer, dev or schnell: predicts the velocity, noise minus image, of packed latents.
 ///
@@ -47,10 +47,25 @@ impl Transformer {
     /// [`Error::Config`], [`Error::Layout`]; [`Error::Checkpoint`] or [`Error::Pager`] with file, tensor and shapes if one is
     /// missing or misshapen.
     pub fn new(config: Config, checkpoint: &Checkpoint, dtype: DType, units: &mut Units) -> Result<Self> {
-        let mut loader = Loader::new(&config, checkpoint, dtype, units, "")?;
+        Self::adapted(config, checkpoint, None, dtype, units)
+    }
+
+    /// The same with low-rank changes to its linears.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Adapter`] if one does not fit the model.
+    pub fn adapted(
+        config: Config,
+        checkpoint: &Checkpoint,
+        adapters: Option<&Adapters>,
+        dtype: DType,
+        units: &mut Units,
+    ) -> Result<Self> {
+        let mut loader = Loader::new(&config, checkpoint, dtype, units, "")?.adapted(adapters);
         let trunk = Trunk::new(config, &mut loader, true)?;
         let out = loader.names.whole("proj_out", "final_layer.linear", trunk.config.out_channels());
         let out = loader.linear(&out, trunk.dims.width)?;
+        loader.check_adapters()?;
         Ok(Self { trunk, out })
     }
 
@@ -90,6 +105,36 @@ impl Transformer {
         states: View<'_>,
     ) -> Result<Tensor<B>> {
         self.trunk.embed_text(Run { queue, pager }, states)
+    }
+
+    /// The units that a step reads outside of its blocks, in [`embed`](Self::embed) and [`finish`](Self::finish): all that is left of a step whose blocks are
+    /// skipped. They may be leased from a pager of their own, so that the blocks' pager sees whole cycles only.
+    #[must_use]
+    pub fn edges(&self) -> Vec<UnitId> {
+        self.trunk.image_in().units().chain(self.out.units()).collect()
+    }
+
+    /// What the first double block's attention reads of the image rows, `[image, width]`: the norm of `x`, `[text + image, width]`, under the modulation
+    /// of this step. `TeaCache` compares it from step to step.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a model without double blocks; [`Error::Input`], or what ops report.
+    pub fn first_input<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+        inputs: &StepInputs<'_, B>,
+        x: &Tensor<B>,
+    ) -> Result<Tensor<B>> {
+        inputs.modulations.check_step(inputs.step)?;
+        let Some([_, modulation]) = inputs.modulations.doubles.first() else {
+            let needs = "at least 1: the first one's input is compared".to_owned();
+            return Err(Error::Value { name: "num_layers", got: "0".to_owned(), needs });
+        };
+        let text_rows = expect_rows("text", inputs.text, self.dtype(), self.config().width())?;
+        let [_, image] = text_and_image(x.view(), text_rows)?;
+        let [shift, scale, ..] = row_chunks::<6>(modulation.view(), inputs.step)?;
+        modulated(Run { queue, pager }, image, 0, [Modulation { shift, scale }; 2])
     }
 
     /// The velocity, `[image, out_channels]`: [`embed`](Self::embed), [`blocks`](Self::blocks), [`finish`](Self::finish).

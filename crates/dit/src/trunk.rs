@@ -56,6 +56,11 @@ impl Trunk {
         Ok(Self { config, dims, conditioner, image_in, text_in, doubles, singles })
     }
 
+    /// The embedder of the latents.
+    pub(crate) const fn image_in(&self) -> &LinearUnit {
+        &self.image_in
+    }
+
     /// `[text, joint]` to `[text, width]`.
     pub(crate) fn embed_text<B: Backend>(&self, run: Run<'_, B>, states: View<'_>) -> Result<Tensor<B>> {
         let rows = expect_rows("text states", states, self.dims.dtype, self.config.joint_attention_dim)?;

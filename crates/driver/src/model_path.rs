@@ -10,6 +10,11 @@ pub(crate) fn bundled() -> PathBuf {
     beside.filter(|path| path.is_dir()).unwrap_or_else(in_repository)
 }
 
+/// Where the bundled InfiniteYou is: beside the bundled model.
+pub(crate) fn bundled_infinite_you() -> PathBuf {
+    bundled().with_file_name("infinite-you")
+}
+
 fn in_repository() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(BUNDLED);
     // Without the dots, so that messages are easy to read.

@@ -1,13 +1,15 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use half::bf16;
 use lighterage_device::{Backend, Event, View};
-use lighterage_dit::{Conditioning, Modulations, Residuals, Rope, StepInputs, Transformer};
+use lighterage_dit::{Conditioning, InfuseOutputs, Modulations, Residuals, Rope, StepInputs, Transformer};
 use lighterage_ops::{self as ops, Queue, Tensor};
 use lighterage_pager::Pager;
 use lighterage_shape::DType;
 
-use crate::{Error, Grid, Observer, Result, Schedule, tensor};
+use crate::teacache::Memory;
+use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache, tensor};
 
 /// The most steps that are queued and not done yet. Two keep the device busy; more would only make stopping slower.
 pub const IN_FLIGHT_MAX: usize = 2;
@@ -54,25 +56,55 @@ impl<B: Backend> Conditions<B> {
     }
 }
 
-/// The timesteps as the transformer takes them, from 1 to 0. A bf16 pipeline rounds before and after the division (diffusers 0.42,
+/// The timesteps as the models take them, from 1 to 0. A bf16 pipeline rounds before and after the division (diffusers 0.42,
 /// `timestep.to(dtype) / 1000`).
 pub(crate) fn model_timesteps(schedule: &Schedule, dtype: DType) -> Vec<f32> {
     let round = |value: f32| if dtype == DType::Bf16 { bf16::from_f32(value).to_f32() } else { value };
     schedule.timesteps().iter().map(|timestep| round(round(*timestep) / 1000.0)).collect()
 }
 
-/// Takes latents from noise to a picture, one Euler step after the other.
-///
-/// [`step`](Self::step) is the whole of it; [`run`](Self::run) does all steps without ever draining the device. Whoever wants to look at or change the
-/// latents in between calls `step` and uses [`latents`](Self::latents).
+/// Where a step's weights come from.
 #[derive(Debug)]
-pub struct Denoiser<'a, B: Backend> {
-    queue: &'a Queue<B>,
-    transformer: &'a Transformer,
-    schedule: &'a Schedule,
+pub struct Lent<'a, B: Backend> {
+    /// Leases the units of InfuseNet and of the transformer's blocks, in the order of a step.
+    pub cycle: &'a Pager<B>,
+    /// Leases the transformer's [`edges`](Transformer::edges), also of a step whose blocks are skipped. Without `TeaCache` this may be `cycle`.
+    pub edges: &'a Pager<B>,
+}
+
+/// One prompt of a loop, and what its steps remember.
+#[derive(Debug)]
+struct Branch<B: Backend> {
     conditions: Conditions<B>,
     rope: Rope<B>,
+    memory: Option<Memory<B>>,
+}
+
+/// The prompt to stay away from, and how far.
+#[derive(Debug)]
+struct Negative<B: Backend> {
+    branch: Branch<B>,
+    scale: f32,
+}
+
+/// Takes latents from noise to a picture, one Euler step after the other.
+///
+/// [`step`](Self::step) is the least of it: one velocity and one update. [`advance`](Self::advance) is a step with everything that was put in: InfuseNet
+/// ([`infused`](Self::infused)), a negative prompt ([`against`](Self::against)), `TeaCache` ([`cached`](Self::cached)). [`run`](Self::run) does many steps without
+/// ever draining the device. Whoever wants to look at or change the latents in between uses [`latents`](Self::latents).
+#[derive(Debug)]
+pub struct Denoiser<'a, B: Backend> {
+    queue: Queue<B>,
+    transformer: &'a Transformer,
+    schedule: &'a Schedule,
+    grid: Grid,
+    positive: Branch<B>,
+    negative: Option<Negative<B>>,
+    infused: Option<Infused<'a, B>>,
+    cache: Option<TeaCache>,
+    leases: Leases,
     latents: Tensor<B>,
+    ran: Vec<bool>,
 }
 
 impl<'a, B: Backend> Denoiser<'a, B> {
@@ -81,7 +113,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// [`Error::Option`] if there are not that many values, or what device and transformer report.
     pub fn new(
-        queue: &'a Queue<B>,
+        queue: &Queue<B>,
         transformer: &'a Transformer,
         schedule: &'a Schedule,
         conditions: Conditions<B>,
@@ -97,57 +129,117 @@ impl<'a, B: Backend> Denoiser<'a, B> {
             );
         }
         let latents = tensor::upload(queue, transformer.dtype(), noise, &shape, "latents")?;
-        let text_tokens = conditions.text.shape()[0];
-        let rope = Rope::grid(queue, transformer.config(), text_tokens, grid.rows, grid.columns)?;
-        Ok(Self { queue, transformer, schedule, conditions, rope, latents })
+        let positive = Branch::new(queue, transformer, conditions, grid)?;
+        Ok(Self {
+            queue: queue.clone(),
+            transformer,
+            schedule,
+            grid,
+            positive,
+            negative: None,
+            infused: None,
+            cache: None,
+            leases: Leases::default(),
+            latents,
+            ran: Vec::new(),
+        })
     }
 
-    /// Queues step `index`: one velocity from the transformer, then `x += velocity * (next sigma - sigma)`.
+    /// With InfuseNet on the steps that [`advance`](Self::advance) is told.
+    #[must_use]
+    pub fn infused(mut self, infused: Option<Infused<'a, B>>) -> Self {
+        self.infused = infused;
+        self
+    }
+
+    /// Away from another prompt: the velocity becomes `negative + scale (positive - negative)`, at the price of a second pass. InfuseNet adds to
+    /// the positive one only.
+    ///
+    /// # Errors
+    /// What the transformer reports.
+    pub fn against(mut self, conditions: Conditions<B>, scale: f32) -> Result<Self> {
+        let branch = Branch::new(&self.queue, self.transformer, conditions, self.grid)?;
+        self.negative = Some(Negative { branch, scale });
+        Ok(self)
+    }
+
+    /// With `TeaCache`, which each prompt has of its own. A threshold that no step can meet changes nothing.
+    ///
+    /// # Errors
+    /// If there is no memory for what it remembers.
+    pub fn cached(mut self, cache: Option<TeaCache>) -> Result<Self> {
+        self.cache = cache.filter(TeaCache::can_skip);
+        if let Some(cache) = self.cache {
+            let shape = [self.grid.tokens(), self.transformer.config().width()];
+            let (steps, dtype) = (self.schedule.steps(), self.transformer.dtype());
+            let memory = || Memory::new(&self.queue, cache, steps, dtype, shape);
+            self.positive.memory = Some(memory()?);
+            if let Some(negative) = &mut self.negative {
+                negative.branch.memory = Some(memory()?);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Queues step `index`: one velocity from the transformer, then `x += velocity * (next sigma - sigma)`. Nothing that was put in takes part.
     ///
     /// # Errors
     /// What the transformer reports, among it an index that is no step.
     pub fn step(&self, pager: &Pager<B>, index: usize, residuals: Option<Residuals<'_>>) -> Result<()> {
-        let inputs = StepInputs {
-            latents: self.latents.view(),
-            text: self.conditions.text.view(),
-            modulations: &self.conditions.modulations,
-            step: index,
-            rope: &self.rope,
-            residuals,
-        };
-        let velocity = self.transformer.step(self.queue, pager, &inputs)?;
-        let (x, delta) = (self.latents.view(), self.schedule.delta(index));
-        Ok(ops::euler_step(self.queue, &ops::EulerStep { x, velocity: velocity.view(), delta })?)
+        let inputs = self.positive.inputs(self.latents.view(), index, residuals);
+        let velocity = self.transformer.step(&self.queue, pager, &inputs)?;
+        self.update(velocity.view(), index)
     }
 
-    /// Queues the first `steps` steps and waits for the last of them. The device never waits for the host: at most
+    /// Queues step `index` with everything that was put in; InfuseNet only if `is_infused`. With `TeaCache` it waits for the device, to decide.
+    ///
+    /// # Errors
+    /// What the models report, among it an index that is no step.
+    pub fn advance(&mut self, lent: &Lent<'_, B>, index: usize, is_infused: bool) -> Result<()> {
+        let pass = Pass {
+            queue: &self.queue,
+            transformer: self.transformer,
+            lent,
+            latents: self.latents.view(),
+            index,
+            infused: self.infused.as_ref().filter(|_| is_infused),
+        };
+        let negative = self.negative.as_mut().map(|negative| &mut negative.branch);
+        let (velocities, ran) = match self.cache {
+            None => (pass.both(&self.positive, negative.as_deref())?, true),
+            Some(cache) => pass.cached(cache, &mut self.leases, &mut self.positive, negative)?,
+        };
+        let Velocities { positive, negative } = velocities;
+        if let Some((other, Negative { scale, .. })) = negative.zip(self.negative.as_ref()) {
+            let (a, b) = (positive.view(), other.view());
+            ops::add(&self.queue, &ops::Add { a, b, scale: -1.0, out: a })?;
+            ops::add(&self.queue, &ops::Add { a: b, b: a, scale: *scale, out: a })?;
+        }
+        self.ran.push(ran);
+        self.update(positive.view(), index)
+    }
+
+    /// Queues `steps` and waits for the last of them. The device never waits for the host (but for `TeaCache`): at most
     /// [`IN_FLIGHT_MAX`] steps are queued ahead of the one that is waited for.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the observer says so, once the steps in flight are done; else as [`step`](Self::step).
-    pub fn run(&self, pager: &Pager<B>, steps: usize, observer: &mut dyn Observer) -> Result<()> {
-        self.run_from(pager, 0, steps, observer)
-    }
-
-    /// As [`run`](Self::run), for the steps from `first` to `end`.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn run_from(
-        &self,
-        pager: &Pager<B>,
-        first: usize,
-        end: usize,
+    /// [`Error::Cancelled`] if the observer says so, once the steps in flight are done; else as [`advance`](Self::advance).
+    pub fn run(
+        &mut self,
+        lent: &Lent<'_, B>,
+        steps: Range<usize>,
+        is_infused: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let mut flight = Flight { in_flight: VecDeque::new(), done: first, steps: self.schedule.steps() };
-        for index in first..end {
+        let mut flight =
+            Flight { in_flight: VecDeque::new(), done: steps.start, steps: self.schedule.steps() };
+        for index in steps {
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
-            pager.turn(0)?;
-            self.step(pager, index, None)?;
+            lent.cycle.turn(0)?;
+            self.advance(lent, index, is_infused)?;
             let event = self.queue.device().event()?;
             self.queue.stream().record(&event)?;
             flight.in_flight.push_back(event);
@@ -162,10 +254,219 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         self.latents.view()
     }
 
+    /// Of each step that was advanced, whether the transformer's blocks ran for the prompt.
+    #[must_use]
+    pub fn ran(&self) -> &[bool] {
+        &self.ran
+    }
+
     /// The latents, when all is done; everything else is released.
     #[must_use]
     pub fn into_latents(self) -> Tensor<B> {
         self.latents
+    }
+
+    fn update(&self, velocity: View<'_>, index: usize) -> Result<()> {
+        let (x, delta) = (self.latents.view(), self.schedule.delta(index));
+        Ok(ops::euler_step(&self.queue, &ops::EulerStep { x, velocity, delta })?)
+    }
+}
+
+impl<B: Backend> Branch<B> {
+    fn new(
+        queue: &Queue<B>,
+        transformer: &Transformer,
+        conditions: Conditions<B>,
+        grid: Grid,
+    ) -> Result<Self> {
+        let text_tokens = conditions.text.shape()[0];
+        let rope = Rope::grid(queue, transformer.config(), text_tokens, grid.rows, grid.columns)?;
+        Ok(Self { conditions, rope, memory: None })
+    }
+
+    fn inputs<'b>(
+        &'b self,
+        latents: View<'b>,
+        step: usize,
+        residuals: Option<Residuals<'b>>,
+    ) -> StepInputs<'b, B> {
+        let Conditions { text, modulations } = &self.conditions;
+        StepInputs { latents, text: text.view(), modulations, step, rope: &self.rope, residuals }
+    }
+}
+
+/// What the transformer says of each prompt.
+struct Velocities<B: Backend> {
+    positive: Tensor<B>,
+    negative: Option<Tensor<B>>,
+}
+
+/// How many leases a step's parts take, as seen when they last ran: what is to be passed over when one of them is skipped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Leases {
+    infusenet: u64,
+    blocks: u64,
+}
+
+/// A step of one prompt whose blocks have not run yet.
+struct Begun<B: Backend> {
+    x: Tensor<B>,
+    computes: bool,
+}
+
+/// One step.
+struct Pass<'p, 'a, B: Backend> {
+    queue: &'p Queue<B>,
+    transformer: &'a Transformer,
+    lent: &'p Lent<'p, B>,
+    latents: View<'p>,
+    index: usize,
+    infused: Option<&'p Infused<'a, B>>,
+}
+
+impl<B: Backend> Pass<'_, '_, B> {
+    /// Without `TeaCache`: everything runs.
+    fn both(&self, positive: &Branch<B>, negative: Option<&Branch<B>>) -> Result<Velocities<B>> {
+        let outputs = self.outputs()?;
+        let views = Views::new(outputs.as_ref(), self.infused);
+        let first = self.whole(positive, views.residuals())?;
+        drop(views);
+        drop(outputs);
+        let negative = negative.map(|branch| self.whole(branch, None)).transpose()?;
+        Ok(Velocities { positive: first, negative })
+    }
+
+    fn whole(&self, branch: &Branch<B>, residuals: Option<Residuals<'_>>) -> Result<Tensor<B>> {
+        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let x = self.transformer.embed(self.queue, self.lent.edges, &inputs)?;
+        self.transformer.blocks(self.queue, self.lent.cycle, &inputs, &x)?;
+        self.finish(branch, &x)
+    }
+
+    /// With `TeaCache`: decides for each prompt, then runs what is to run; and whether the first one's blocks did. A cycle of weights is used whole
+    /// or not at all, so what is skipped while something else runs is passed over.
+    fn cached(
+        &self,
+        cache: TeaCache,
+        leases: &mut Leases,
+        positive: &mut Branch<B>,
+        negative: Option<&mut Branch<B>>,
+    ) -> Result<(Velocities<B>, bool)> {
+        let first = self.begin(positive)?;
+        let second = negative.map(|branch| Ok::<_, Error>((self.begin(branch)?, branch))).transpose()?;
+        let keeps = cache.keeps_infusenet && self.infused.is_some();
+        let uses_cycle = first.computes || keeps || second.as_ref().is_some_and(|(begun, _)| begun.computes);
+        let outputs = if first.computes || keeps {
+            let (outputs, count) = self.counted(|| self.outputs())?;
+            leases.infusenet = count;
+            outputs
+        } else {
+            self.pass_over(if uses_cycle && self.infused.is_some() { leases.infusenet } else { 0 })?;
+            None
+        };
+        let views = Views::new(outputs.as_ref(), self.infused);
+        let positive = self.end(&first, positive, views.residuals(), uses_cycle, leases)?;
+        drop(views);
+        drop(outputs);
+        let negative =
+            second.map(|(begun, branch)| self.end(&begun, branch, None, uses_cycle, leases)).transpose()?;
+        Ok((Velocities { positive, negative }, first.computes))
+    }
+
+    fn begin(&self, branch: &mut Branch<B>) -> Result<Begun<B>> {
+        let Self { queue, transformer, lent, .. } = self;
+        let inputs = branch.inputs(self.latents, self.index, None);
+        let x = transformer.embed(queue, lent.edges, &inputs)?;
+        let first = transformer.first_input(queue, lent.edges, &inputs, &x)?;
+        let computes = match &mut branch.memory {
+            Some(memory) => memory.computes(queue, self.index, first.view())?,
+            None => true,
+        };
+        Ok(Begun { x, computes })
+    }
+
+    /// Runs the blocks and remembers what they add, or adds what they added last.
+    fn end(
+        &self,
+        Begun { x, computes }: &Begun<B>,
+        branch: &Branch<B>,
+        residuals: Option<Residuals<'_>>,
+        uses_cycle: bool,
+        leases: &mut Leases,
+    ) -> Result<Tensor<B>> {
+        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let image = image_rows(branch, x)?;
+        match &branch.memory {
+            Some(memory) if *computes => {
+                memory.keep(self.queue, image)?;
+                let run = || Ok(self.transformer.blocks(self.queue, self.lent.cycle, &inputs, x)?);
+                ((), leases.blocks) = self.counted(run)?;
+                memory.learn(self.queue, image)?;
+            }
+            Some(memory) => {
+                self.pass_over(if uses_cycle { leases.blocks } else { 0 })?;
+                memory.repeat(self.queue, image)?;
+            }
+            None => (),
+        }
+        self.finish(branch, x)
+    }
+
+    /// Runs something, and says how many leases of the cycle it took.
+    fn counted<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
+        let before = self.lent.cycle.statistics().leases;
+        let made = run()?;
+        Ok((made, self.lent.cycle.statistics().leases - before))
+    }
+
+    /// Leases the next units of the cycle for nothing.
+    fn pass_over(&self, count: u64) -> Result<()> {
+        let cycle = self.lent.cycle.plan().cycle();
+        let next = self.lent.cycle.statistics().leases;
+        for visit in next..next + count {
+            let unit = cycle[usize::try_from(visit % cycle.len() as u64).unwrap_or(0)];
+            drop(self.lent.cycle.lease(unit)?);
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<Option<InfuseOutputs<B>>> {
+        let run =
+            |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents, self.index);
+        self.infused.map(run).transpose()
+    }
+
+    fn finish(&self, branch: &Branch<B>, x: &Tensor<B>) -> Result<Tensor<B>> {
+        let inputs = branch.inputs(self.latents, self.index, None);
+        Ok(self.transformer.finish(self.queue, self.lent.edges, &inputs, image_rows(branch, x)?)?)
+    }
+}
+
+/// The rows behind the text's.
+fn image_rows<'x, B: Backend>(branch: &Branch<B>, x: &'x Tensor<B>) -> Result<View<'x>> {
+    let text_rows = branch.conditions.text.shape()[0];
+    Ok(x.view().rows(text_rows, x.shape()[0] - text_rows)?)
+}
+
+/// What InfuseNet adds, as the transformer takes it.
+struct Views<'o> {
+    double: Vec<View<'o>>,
+    single: Vec<View<'o>>,
+    scale: Option<f32>,
+}
+
+impl<'o> Views<'o> {
+    fn new<B: Backend>(outputs: Option<&'o InfuseOutputs<B>>, infused: Option<&Infused<'_, B>>) -> Self {
+        let list = |tensors: &'o [Tensor<B>]| tensors.iter().map(Tensor::view).collect();
+        Self {
+            double: outputs.map(|outputs| list(&outputs.double)).unwrap_or_default(),
+            single: outputs.map(|outputs| list(&outputs.single)).unwrap_or_default(),
+            scale: infused.map(|infused| infused.scale),
+        }
+    }
+
+    fn residuals(&self) -> Option<Residuals<'_>> {
+        self.scale.map(|scale| Residuals { double: &self.double, single: &self.single, scale })
     }
 }
 

@@ -45,6 +45,14 @@ pub enum Error {
         /// What is wrong, one sentence each.
         faults: Vec<String>,
     },
+    /// A folder is no InfiniteYou: everything that is missing.
+    #[error("{}: no InfiniteYou: {}", path.display(), faults.join("; "))]
+    InfiniteYou {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, one sentence each.
+        faults: Vec<String>,
+    },
     /// An option is outside of what can be done.
     #[error("{name} is {got}, should be {needs}")]
     Option {
@@ -107,6 +115,9 @@ pub enum Error {
     /// The decoder refused.
     #[error(transparent)]
     Vae(Box<lighterage_vae::Error>),
+    /// The projector refused.
+    #[error(transparent)]
+    Identity(Box<lighterage_identity::Error>),
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(Box<lighterage_checkpoint::Error>),
@@ -139,6 +150,7 @@ boxed! {
     Text(lighterage_text::Error),
     Transformer(lighterage_dit::Error),
     Vae(lighterage_vae::Error),
+    Identity(lighterage_identity::Error),
     Checkpoint(lighterage_checkpoint::Error),
     Pager(lighterage_pager::Error),
     Ops(lighterage_ops::Error),

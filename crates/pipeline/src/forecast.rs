@@ -176,7 +176,7 @@ pub struct Forecast {
 pub struct PhaseForecast {
     /// Which.
     pub phase: Phase,
-    /// Physical bytes of activations at their peak.
+    /// Physical bytes of activations at their peak; with `TeaCache` also of the weights that a skipped step reads.
     pub activations_bytes: u64,
     /// Pinned bytes of the host that its converted weights take: of a checkpoint whose element type is that of the run, few.
     pub host_bytes: u64,
@@ -258,10 +258,6 @@ impl Forecast {
             }
             _ => Ok(()),
         }
-    }
-
-    pub(crate) fn of(&self, phase: Phase) -> Option<&PhaseForecast> {
-        self.phases.iter().find(|planned| planned.phase == phase)
     }
 }
 

@@ -1,21 +1,30 @@
 use std::sync::Arc;
 
 use lighterage_device::{Backend, Device, Rates};
-use lighterage_dit::Transformer;
+use lighterage_dit::{Adapters, InfuseNet, Transformer};
 use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
-use lighterage_pager::{Pager, Units, check_finite};
-use lighterage_text::clip::Clip;
-use lighterage_text::t5::T5;
-use lighterage_text::{ClipTokenizer, T5Tokenizer};
+use lighterage_pager::{Pager, UnitId, Units, check_finite};
 use lighterage_vae::{Decoder, Tiling};
 
+use crate::encoders::{Encoders, Prompt};
+use crate::face::FaceModels;
+use crate::infusion::Segment;
 use crate::options::FACTOR;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
-    Conditions, Denoiser, Forecast, Keep, Model, Observer, Options, Phase, Picture, PromptValues, Prompted,
-    Report, Result, Schedule, Survey, tensor,
+    Conditions, Denoiser, Forecast, InfiniteYou, Infused, Infusion, Keep, Model, Observer, Options, Phase,
+    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window, tensor,
 };
+
+/// What a job may have beside its model.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// Needed for a face.
+    pub infinite_you: Option<&'a InfiniteYou>,
+    /// Low-rank changes to the transformer's linears.
+    pub adapters: Option<&'a Adapters>,
+}
 
 /// One picture to be made: the prompt as ids, the models that they need, and which weights those read. No weight is touched yet.
 ///
@@ -24,19 +33,29 @@ use crate::{
 pub struct Job {
     options: Options,
     schedule: Schedule,
-    clip: Clip,
-    t5: T5,
+    encoders: Encoders,
+    negative: Option<Encoders>,
     text_units: Arc<Units>,
+    face: Option<FaceModels>,
+    net: Option<InfuseNet>,
     transformer: Transformer,
+    /// Of transformer and InfuseNet: one cycle.
     transformer_units: Arc<Units>,
     decoder: Decoder,
     decoder_units: Arc<Units>,
 }
 
-/// What the text encoders made of the prompt, on the device.
-struct Prompt<B: Backend> {
-    states: Tensor<B>,
-    pooled: Tensor<B>,
+/// What the loop reads and no step changes.
+struct Told<B: Backend> {
+    positive: Conditions<B>,
+    negative: Option<Conditions<B>>,
+    infusion: Option<Infusion<B>>,
+}
+
+/// A face on the device: its tokens, and the latents of its pose.
+struct Portrait<B: Backend> {
+    tokens: Tensor<B>,
+    control: Tensor<B>,
 }
 
 /// What comes back to the host of one walk.
@@ -47,6 +66,8 @@ struct Made {
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
     steps: Vec<Vec<f32>>,
+    tokens: Option<Vec<f32>>,
+    steps_computed: usize,
 }
 
 impl Job {
@@ -56,24 +77,47 @@ impl Job {
     /// [`Error::Option`](crate::Error::Option) for an option outside of its range; else what is wrong in a tokenizer, a configuration or a
     /// checkpoint, with file, tensor and numbers.
     pub fn new(model: &Model, options: Options) -> Result<Self> {
+        Self::with(model, Extras::default(), options)
+    }
+
+    /// The same with a face or adapters.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Option`](crate::Error::Option) for a face without an InfiniteYou, or one that does not fit the model.
+    pub fn with(model: &Model, extras: Extras<'_>, options: Options) -> Result<Self> {
         options.check()?;
         let dtype = options.dtype;
         let mut text_units = Units::default();
-        let (clip, t5) = encoders(model, &options, &mut text_units)?;
-        let (config, weights) = (model.transformer.config.clone(), &model.transformer.weights);
+        let encoders = Encoders::new(model, &options.prompt, &options, &mut text_units)?;
+        let negation = options.negative.as_ref().filter(|negation| (negation.scale - 1.0).abs() > 0.0);
+        let negative = negation
+            .map(|negation| Encoders::new(model, &negation.prompt, &options, &mut text_units))
+            .transpose()?;
+        let face = face(model, extras.infinite_you, &options)?;
         let mut transformer_units = Units::default();
-        let transformer = Transformer::new(config, weights, dtype, &mut transformer_units)?;
+        let net =
+            face.as_ref().map(|(_, infinite_you)| net(model, infinite_you, &options, &mut transformer_units));
+        let (config, weights) = (model.transformer.config.clone(), &model.transformer.weights);
+        let transformer =
+            Transformer::adapted(config, weights, extras.adapters, dtype, &mut transformer_units)?;
         let mut decoder_units = Units::default();
         let decoder = Decoder::new(model.vae.config.clone(), &model.vae.weights, dtype, &mut decoder_units)?;
+        let face = face.map(|(models, _)| models);
         if options.check_weights {
-            [&text_units, &transformer_units, &decoder_units].into_iter().try_for_each(check_finite)?;
+            let faces = face.iter().flat_map(|face| [&*face.resampler_units, &*face.encoder_units]);
+            [&text_units, &transformer_units, &decoder_units]
+                .into_iter()
+                .chain(faces)
+                .try_for_each(check_finite)?;
         }
         Ok(Self {
             schedule: options.schedule(&model.scheduler),
             options,
-            clip,
-            t5,
+            encoders,
+            negative,
             text_units: Arc::new(text_units),
+            face,
+            net: net.transpose()?,
             transformer,
             transformer_units: Arc::new(transformer_units),
             decoder,
@@ -130,6 +174,7 @@ impl Job {
         forecast.check_host(device.host_ledger().free_bytes())?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let made = self.walk(&mut stage, &self.noise(), keep)?;
+        let report = Report::new(device, self.options.steps, &stage.into_seen());
         Ok(Picture {
             width: self.options.width,
             height: self.options.height,
@@ -138,44 +183,28 @@ impl Job {
             latents: made.latents,
             prompt: made.prompt,
             steps: made.steps,
-            report: Report::new(device, self.options.steps, &stage.into_seen()),
+            tokens: made.tokens,
+            report: Report { steps_computed: made.steps_computed, ..report },
         })
     }
 
     /// The whole way, on any backend: what survives a phase is what the next one is given.
     fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>, noise: &[f32], keep: Keep) -> Result<Made> {
         let mut made = Made::default();
-        let steps = if stage.is_dry() { 1 } else { self.options.steps };
-        let prompt = stage.phase(Phase::Text, &self.text_units, |queue, pager, _| {
-            let prompt = self.encode(queue, pager)?;
+        let (prompt, negative) = stage.phase(Phase::Text, &self.text_units, |queue, pager, _| {
+            let prompt = self.encoders.forward(queue, pager)?;
             if keep.prompt {
                 made.prompt = prompt.values(queue)?;
             }
-            Ok(prompt)
+            let negative =
+                self.negative.as_ref().map(|encoders| encoders.forward(queue, pager)).transpose()?;
+            Ok((prompt, negative))
         })?;
-        let conditions = stage.phase(Phase::Modulation, &self.transformer_units, |queue, pager, _| {
-            let Prompt { states, pooled } = prompt;
-            let guidance = self.options.guidance;
-            let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance };
-            Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
+        let portrait = self.portray(stage, keep, &mut made)?;
+        let told = stage.phase(Phase::Modulation, &self.transformer_units, |queue, pager, _| {
+            self.tell(queue, pager, prompt, negative, portrait)
         })?;
-        stage.repeats(&[self.options.steps as u64]);
-        let latents = stage.phase(Phase::Denoise, &self.transformer_units, |queue, pager, observer| {
-            let grid = self.options.grid();
-            let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, grid, noise)?;
-            if keep.steps {
-                for index in 0..steps {
-                    denoiser.run_from(pager, index, index + 1, observer)?;
-                    made.steps.extend(tensor::read(queue, denoiser.latents())?);
-                }
-            } else {
-                denoiser.run(pager, steps, observer)?;
-            }
-            if keep.latents {
-                made.latents = tensor::read(queue, denoiser.latents())?;
-            }
-            Ok(denoiser.into_latents())
-        })?;
+        let latents = self.denoise(stage, told, noise, keep, &mut made)?;
         let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
             let image = self.decode(queue, pager, latents)?;
             tensor::read(queue, image.view())
@@ -185,9 +214,125 @@ impl Job {
         Ok(made)
     }
 
-    fn encode<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>) -> Result<Prompt<B>> {
-        let pooled = self.clip.forward(queue, pager)?.pooled;
-        Ok(Prompt { states: self.t5.forward(queue, pager)?, pooled })
+    /// Tokens and pose of the face, if there is one.
+    fn portray<B: Backend>(
+        &self,
+        stage: &mut Stage<'_, B>,
+        keep: Keep,
+        made: &mut Made,
+    ) -> Result<Option<Portrait<B>>> {
+        let Some(face) = &self.face else { return Ok(None) };
+        let tokens = stage.phase(Phase::Identity, &face.resampler_units, |queue, pager, _| {
+            let tokens = face.tokens(queue, pager, &self.options)?;
+            if keep.prompt {
+                made.tokens = tensor::read(queue, tokens.view())?;
+            }
+            Ok(tokens)
+        })?;
+        let control = stage.phase(Phase::Control, &face.encoder_units, |queue, pager, _| {
+            face.control(queue, pager, &self.options)
+        })?;
+        Ok(Some(Portrait { tokens, control }))
+    }
+
+    /// All that depends on timestep, guidance, texts and face alone.
+    fn tell<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+        prompt: Prompt<B>,
+        negative: Option<Prompt<B>>,
+        portrait: Option<Portrait<B>>,
+    ) -> Result<Told<B>> {
+        let conditions = |prompt: &Prompt<B>| {
+            let guidance = self.options.guidance;
+            let prompted = Prompted { states: prompt.states.view(), pooled: prompt.pooled.view(), guidance };
+            Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
+        };
+        let infusion = match (&self.net, &self.face, portrait) {
+            (Some(net), Some(face), Some(Portrait { tokens, control })) => {
+                let (tokens, pooled, control) = (tokens.view(), prompt.pooled.view(), control.view());
+                let portrayed = Portrayed { tokens, pooled, control, guidance: face.face().guidance };
+                Some(Infusion::new(queue, pager, net, &portrayed, &self.schedule)?)
+            }
+            _ => None,
+        };
+        let positive = conditions(&prompt)?;
+        drop(prompt);
+        let negative = negative.map(|negative| conditions(&negative)).transpose()?;
+        Ok(Told { positive, negative, infusion })
+    }
+
+    /// The loop: one phase for each run of steps that read the same weights.
+    fn denoise<B: Backend>(
+        &self,
+        stage: &mut Stage<'_, B>,
+        told: Told<B>,
+        noise: &[f32],
+        keep: Keep,
+        made: &mut Made,
+    ) -> Result<Tensor<B>> {
+        let is_dry = stage.is_dry();
+        let (mut told, mut denoiser) = (Some(told), None);
+        let segments = self.segments();
+        let last = segments.len() - 1;
+        for (index, Segment { steps, is_infused }) in segments.into_iter().enumerate() {
+            stage.repeats(&[steps.len() as u64]);
+            let steps = if is_dry { steps.start..steps.start + 1 } else { steps };
+            let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
+            stage.phase_beside(phase, &self.transformer_units, &self.beside(), |queue, lent, observer| {
+                if let Some(told) = told.take() {
+                    denoiser = Some(self.denoiser(queue, told, noise)?);
+                }
+                let Some(denoiser) = &mut denoiser else { return Ok(()) };
+                if keep.steps {
+                    for step in steps {
+                        denoiser.run(lent, step..step + 1, is_infused, observer)?;
+                        made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                    }
+                } else {
+                    denoiser.run(lent, steps, is_infused, observer)?;
+                }
+                if index == last {
+                    made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
+                    if keep.latents {
+                        made.latents = tensor::read(queue, denoiser.latents())?;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        // There is at least one step, so there is a segment, which made it.
+        Ok(denoiser.expect("a loop of at least one step").into_latents())
+    }
+
+    fn denoiser<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        told: Told<B>,
+        noise: &[f32],
+    ) -> Result<Denoiser<'_, B>> {
+        let Told { positive, negative, infusion } = told;
+        let grid = self.options.grid();
+        let mut denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, positive, grid, noise)?;
+        if let (Some(net), Some(face), Some(infusion)) = (&self.net, &self.face, infusion) {
+            denoiser = denoiser.infused(Some(Infused::new(queue, net, infusion, grid, face.face().scale)?));
+        }
+        if let (Some(conditions), Some(negation)) = (negative, &self.options.negative) {
+            denoiser = denoiser.against(conditions, negation.scale)?;
+        }
+        denoiser.cached(self.options.teacache)
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let window = self.face.as_ref().map_or(Window::ALL, |face| face.face().window);
+        window.segments(self.options.steps)
+    }
+
+    /// The weights that a step reads whose blocks are skipped.
+    fn beside(&self) -> Vec<UnitId> {
+        let can_skip = self.options.teacache.is_some_and(|cache| cache.can_skip());
+        if can_skip { self.transformer.edges().to_vec() } else { Vec::new() }
     }
 
     /// `[height, width, 3]`, -1 to 1.
@@ -224,21 +369,24 @@ impl Job {
     }
 }
 
-impl<B: Backend> Prompt<B> {
-    fn values(&self, queue: &Queue<B>) -> Result<Option<PromptValues>> {
-        let states = tensor::read(queue, self.states.view())?;
-        let pooled = tensor::read(queue, self.pooled.view())?;
-        Ok(states.zip(pooled).map(|(states, pooled)| PromptValues { states, pooled }))
-    }
+/// The models of the face and where they are from, if it changes anything.
+fn face<'a>(
+    model: &Model,
+    infinite_you: Option<&'a InfiniteYou>,
+    options: &Options,
+) -> Result<Option<(FaceModels, &'a InfiniteYou)>> {
+    let Some(face) = options.face.as_ref().filter(|face| face.is_active(options.steps)) else {
+        return Ok(None);
+    };
+    let Some(infinite_you) = infinite_you else {
+        return crate::error::option("face", "given", "given with an InfiniteYou, which is not there");
+    };
+    infinite_you.check_joints(model)?;
+    Ok(Some((FaceModels::new(model, infinite_you, face.clone(), options)?, infinite_you)))
 }
 
-/// Both text encoders for the prompt's ids. The tokenizers, with their vocabularies, are gone when it returns.
-fn encoders(model: &Model, options: &Options, units: &mut Units) -> Result<(Clip, T5)> {
-    let clip_tokens = Clip::positions(&model.clip.config, &model.clip.weights)?;
-    let ids = ClipTokenizer::open(&model.root.join("tokenizer"))?.encode(&options.prompt, clip_tokens)?;
-    let clip = Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &ids, units)?;
-    let ids = T5Tokenizer::open(&model.root.join("tokenizer_2"))?
-        .encode(&options.prompt, options.max_sequence_length)?;
-    let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &ids, units)?;
-    Ok((clip, t5))
+fn net(model: &Model, infinite_you: &InfiniteYou, options: &Options, units: &mut Units) -> Result<InfuseNet> {
+    infinite_you.check_joints(model)?;
+    let part = &infinite_you.net;
+    Ok(InfuseNet::new(part.config.clone(), &part.weights, options.dtype, units)?)
 }

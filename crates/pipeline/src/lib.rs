@@ -28,12 +28,16 @@
 //! *Noise and levels are torch's and diffusers'*, bit for bit and operation for operation ([`Noise`], [`Schedule`]), so that a seed means the same
 //! picture here and there.
 //!
+//! *A face is more of the same.* The identity (an embedding, `lighterage-identity`) becomes tokens in a phase of its own, the pose picture a latent in another. InfuseNet and the
+//! transformer are one list of units, one cycle and one plan; outside of InfuseNet's [`Window`] the loop reads other weights, so it is another phase there, with a plan of its
+//! own. With [`TeaCache`] the two linears that a skipped step reads are kept beside the plan: a skipped step reads no other weight, and a cycle is used whole or not at all.
+//!
 //! *Pieces first.* [`Denoiser`] knows nothing of prompts or phases; `examples/assemble.rs` builds a pipeline of its own from it.
 //!
 //! # What not
 //!
 //! No kernels, no memory management, no model: those are the floors below. No files but a model's: pictures are written by the driver.
-//! No batches; InfuseNet's residuals enter through [`Denoiser::step`], and a skipped step would be the caller not calling it.
+//! No batches: the second branch of a negative prompt is a second pass over the weights, and a second picture a second run.
 //!
 //! # Example
 //!
@@ -68,12 +72,17 @@ mod forecast;
 mod report;
 
 mod denoiser;
+mod infusion;
+mod teacache;
 
 mod folder;
+mod infinite_you;
 mod model;
 mod options;
 
 mod builtin;
+mod encoders;
+mod face;
 mod job;
 mod picture;
 mod trajectory;
@@ -83,16 +92,20 @@ mod file;
 mod tensor;
 
 pub use builtin::{BuiltIn, BuiltInOptions};
-pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Prompted};
+pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};
+pub use face::{Face, Latent};
 pub use forecast::{Forecast, Need, PhaseForecast, Shortage, Survey};
-pub use job::Job;
+pub use infinite_you::InfiniteYou;
+pub use infusion::{Infused, Infusion, Portrayed, Window};
+pub use job::{Extras, Job};
 pub use model::Model;
 pub use noise::{Multiprocessors, Noise};
 pub use observer::Observer;
-pub use options::{Grid, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
+pub use options::{Grid, Negation, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
 pub use picture::{Keep, Picture, PromptValues, pack, pixel};
 pub use report::{PhaseReport, Report};
 pub use schedule::{Schedule, SchedulerConfig, Spacing};
 pub use stage::Phase;
+pub use teacache::{TEACACHE_MINIMUM, TeaCache};
 pub use trajectory::{Latents, Trajectory};

@@ -34,7 +34,11 @@ pub(crate) struct Part<C> {
 }
 
 impl<C> Part<C> {
-    fn open<E>(folder: &Path, promise: Unmodified, config: fn(&Path) -> Result<C, E>) -> Result<Self>
+    pub(crate) fn open<E>(
+        folder: &Path,
+        promise: Unmodified,
+        config: fn(&Path) -> Result<C, E>,
+    ) -> Result<Self>
     where
         Error: From<E>,
     {
@@ -140,14 +144,34 @@ struct Defaults {
 }
 
 /// The same as a file has it: any field may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Given {
+pub(crate) struct Given {
     width: Option<usize>,
     height: Option<usize>,
     num_inference_steps: Option<usize>,
     guidance_scale: Option<f32>,
     max_sequence_length: Option<usize>,
+}
+
+impl Given {
+    /// Nothing where the folder has no `generation_config.json`.
+    pub(crate) fn of(folder: &Path) -> Result<Self> {
+        let path = folder.join("generation_config.json");
+        if path.exists() { file::json(&path) } else { Ok(Self::default()) }
+    }
+
+    /// What is given, in the place of what was there.
+    pub(crate) fn over(self, options: Options) -> Options {
+        Options {
+            width: self.width.unwrap_or(options.width),
+            height: self.height.unwrap_or(options.height),
+            steps: self.num_inference_steps.unwrap_or(options.steps),
+            guidance: self.guidance_scale.unwrap_or(options.guidance),
+            max_sequence_length: self.max_sequence_length.unwrap_or(options.max_sequence_length),
+            ..options
+        }
+    }
 }
 
 impl Defaults {
@@ -160,10 +184,7 @@ impl Defaults {
     /// Of the folder, where it has a `generation_config.json`.
     fn or_from(self, folder: &Path) -> Result<Self> {
         let path = folder.join("generation_config.json");
-        if !path.exists() {
-            return Ok(self);
-        }
-        let given: Given = file::json(&path)?;
+        let given = Given::of(folder)?;
         self.with(given).checked(&path)
     }
 
@@ -201,6 +222,9 @@ impl Defaults {
             dtype: DType::Bf16,
             vae_tile: None,
             check_weights: false,
+            negative: None,
+            teacache: None,
+            face: None,
         }
     }
 }

@@ -2,7 +2,7 @@ use lighterage_shape::DType;
 use lighterage_vae::Tiling;
 
 use crate::error::option;
-use crate::{Noise, Result, Schedule, SchedulerConfig, Spacing};
+use crate::{Face, Noise, Result, Schedule, SchedulerConfig, Spacing, TeaCache};
 
 /// Pixels along one side that one latent position stands for, in every FLUX model.
 pub(crate) const FACTOR: usize = 8;
@@ -42,6 +42,21 @@ pub struct Options {
     pub vae_tile: Option<usize>,
     /// Whether to look for NaN and infinities in all weights first.
     pub check_weights: bool,
+    /// What not to be seen, and how strongly (true classifier-free guidance): every step costs a second pass.
+    pub negative: Option<Negation>,
+    /// Which steps to skip; none: none.
+    pub teacache: Option<TeaCache>,
+    /// Whose picture it is to be; needs an [`InfiniteYou`](crate::InfiniteYou).
+    pub face: Option<Face>,
+}
+
+/// A prompt to stay away from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Negation {
+    /// What not to be seen; may be empty.
+    pub prompt: String,
+    /// The velocity becomes `negative + scale (positive - negative)`: finite and 0 or more; 1 is without it.
+    pub scale: f32,
 }
 
 impl Options {
@@ -57,6 +72,19 @@ impl Options {
         }
         if !(self.guidance.is_finite() && self.guidance >= 0.0) {
             return option("guidance", self.guidance, "a finite number, 0 or more");
+        }
+        if let Some(Negation { scale, .. }) = &self.negative
+            && !(scale.is_finite() && *scale >= 0.0)
+        {
+            return option("true-cfg", scale, "a finite number, 0 or more");
+        }
+        if let Some(TeaCache { threshold, .. }) = &self.teacache
+            && !(threshold.is_finite() && *threshold >= 0.0)
+        {
+            return option("teacache", threshold, "a finite number, 0 or more");
+        }
+        if let Some(face) = &self.face {
+            face.check(self)?;
         }
         match self.dtype {
             DType::Bf16 | DType::F32 => Ok(()),
@@ -132,6 +160,9 @@ mod tests {
             dtype: DType::Bf16,
             vae_tile: None,
             check_weights: false,
+            negative: None,
+            teacache: None,
+            face: None,
         }
     }
 

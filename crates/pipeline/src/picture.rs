@@ -18,6 +18,8 @@ pub struct Picture {
     pub steps: Vec<Vec<f32>>,
     /// What the text encoders made of the prompt, if it was to be kept.
     pub prompt: Option<PromptValues>,
+    /// What the projector made of the face, `[tokens, joint]`, if it was to be kept.
+    pub tokens: Option<Vec<f32>>,
     /// What it took.
     pub report: Report,
 }
@@ -36,7 +38,7 @@ pub struct PromptValues {
 pub struct Keep {
     /// [`Picture::latents`].
     pub latents: bool,
-    /// [`Picture::prompt`].
+    /// [`Picture::prompt`] and [`Picture::tokens`].
     pub prompt: bool,
     /// [`Picture::steps`]; the device is drained after every step then.
     pub steps: bool,

@@ -14,6 +14,8 @@ pub struct Report {
     pub cap_bytes: u64,
     /// Steps of the loop.
     pub steps: usize,
+    /// Those among them whose blocks ran: fewer with `TeaCache`.
+    pub steps_computed: usize,
     /// In the order in which they ran.
     pub phases: Vec<PhaseReport>,
 }
@@ -43,6 +45,7 @@ impl Report {
             peak_bytes: device.ledger().peak_bytes(),
             cap_bytes: device.ledger().cap_bytes(),
             steps,
+            steps_computed: steps,
             phases: seen.iter().map(phase).collect(),
         }
     }
@@ -51,8 +54,9 @@ impl Report {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
     pub fn seconds_per_step(&self) -> f64 {
-        let denoise = self.phases.iter().find(|report| report.phase == Phase::Denoise);
-        denoise.map_or(0.0, |report| report.seconds / self.steps.max(1) as f64)
+        let is_loop = |report: &&PhaseReport| matches!(report.phase, Phase::Denoise | Phase::Bare);
+        let seconds: f64 = self.phases.iter().filter(is_loop).map(|report| report.seconds).sum();
+        seconds / self.steps.max(1) as f64
     }
 
     /// Seconds of all phases.

@@ -6,9 +6,9 @@ use std::time::Instant;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Backend, Device, Purpose, StreamKind};
 use lighterage_ops::Queue;
-use lighterage_pager::{Cycle, Pager, UnitId, Units};
+use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
 
-use crate::{Error, Forecast, Observer, Result};
+use crate::{Error, Forecast, Lent, Observer, Result};
 
 /// Addresses that the pool of activations reserves: far more than any device holds, so that a free range is always found and the placement
 /// of tensors depends on the order of allocations alone.
@@ -19,10 +19,16 @@ const ADDRESS_BYTES: u64 = 1 << 40;
 pub enum Phase {
     /// CLIP and T5.
     Text,
+    /// The projector: from a face to the tokens that stand for it.
+    Identity,
+    /// The control picture's latent.
+    Control,
     /// The parts of the transformer that depend on timestep, guidance and text alone, for all steps at once.
     Modulation,
-    /// The loop.
+    /// The loop; with a face those of its steps on which InfuseNet works.
     Denoise,
+    /// With a face, the steps on which InfuseNet does not work: they read fewer weights, and have a plan of their own.
+    Bare,
     /// Latents to pixels.
     Vae,
 }
@@ -31,8 +37,11 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Text => "text",
+            Self::Identity => "identity",
+            Self::Control => "control",
             Self::Modulation => "modulation",
             Self::Denoise => "denoise",
+            Self::Bare => "bare",
             Self::Vae => "vae",
         })
     }
@@ -45,7 +54,7 @@ pub(crate) struct Seen {
     pub(crate) units: Arc<Units>,
     /// The kinds of turns, with their numbers in a run; empty after a planned one.
     pub(crate) cycles: Vec<Cycle>,
-    /// The most physical bytes that the pool of activations held.
+    /// The most physical bytes that the pool of activations held, and the weights that a phase keeps beside its plan.
     pub(crate) activations_bytes: u64,
     pub(crate) copied_bytes: u64,
     pub(crate) seconds: f64,
@@ -104,19 +113,36 @@ impl<'a, B: Backend> Stage<'a, B> {
         units: &Arc<Units>,
         body: impl FnOnce(&Queue<B>, &Pager<B>, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
+        self.phase_beside(phase, units, &[], |queue, lent, observer| body(queue, lent.cycle, observer))
+    }
+
+    /// The same with some units kept on the device beside the plan, on a pager of their own: those that are read when the others are not.
+    pub(crate) fn phase_beside<T>(
+        &mut self,
+        phase: Phase,
+        units: &Arc<Units>,
+        beside: &[UnitId],
+        body: impl FnOnce(&Queue<B>, &Lent<'_, B>, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
         let start = Instant::now();
         self.observer.phase(phase);
         self.queue.pool().trim()?;
         self.queue.pool().reset_peaks();
-        let pager = self.pager(phase, units)?;
-        let made = body(&self.queue, &pager, self.observer)?;
+        let edges = self.kept(units, beside)?;
+        let cycle = self.pager(phase, units)?;
+        let made = body(
+            &self.queue,
+            &Lent { cycle: &cycle, edges: edges.as_ref().unwrap_or(&cycle) },
+            self.observer,
+        )?;
         self.queue.stream().synchronize()?;
+        let beside_bytes = edges.as_ref().map_or(0, |pager| pager.plan().bytes());
         self.seen.push(Seen {
             phase,
             units: Arc::clone(units),
-            cycles: if self.is_dry() { cycles(&pager, &self.turns) } else { Vec::new() },
-            activations_bytes: self.queue.pool().statistics().reserved_peak_bytes,
-            copied_bytes: pager.statistics().copied_bytes,
+            cycles: if self.is_dry() { cycles(&cycle, &self.turns) } else { Vec::new() },
+            activations_bytes: self.queue.pool().statistics().reserved_peak_bytes + beside_bytes,
+            copied_bytes: cycle.statistics().copied_bytes,
             seconds: start.elapsed().as_secs_f64(),
         });
         self.turns.clear();
@@ -127,13 +153,23 @@ impl<'a, B: Backend> Stage<'a, B> {
         self.seen
     }
 
+    fn kept(&self, units: &Arc<Units>, beside: &[UnitId]) -> Result<Option<Pager<B>>> {
+        if beside.is_empty() {
+            return Ok(None);
+        }
+        let stream = self.queue.stream();
+        let plan = Plan::resident(units, beside, stream.device().info().page_bytes);
+        Ok(Some(Pager::new(stream, Arc::clone(units), beside.to_vec(), &plan)?))
+    }
+
     fn pager(&self, phase: Phase, units: &Arc<Units>) -> Result<Pager<B>> {
         let (stream, units) = (self.queue.stream(), Arc::clone(units));
         Ok(match self.weights {
             Weights::All => Pager::resident(stream, units)?,
             Weights::Planned(forecast) => {
-                // A survey sees every phase that a run has: they are the same code.
-                let planned = forecast.of(phase).ok_or(Error::Unplanned { phase })?;
+                // A survey sees every phase that a run has, in the same order: they are the same code.
+                let planned = forecast.phases.get(self.seen.len()).filter(|planned| planned.phase == phase);
+                let planned = planned.ok_or(Error::Unplanned { phase })?;
                 Pager::planned(stream, units, &planned.plan)?
             }
         })

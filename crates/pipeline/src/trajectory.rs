@@ -4,47 +4,73 @@ use std::sync::Arc;
 use half::bf16;
 use lighterage_checkpoint::{Checkpoint, Unmodified};
 use lighterage_device::{Backend, Device};
-use lighterage_dit::Transformer;
-use lighterage_pager::Units;
+use lighterage_dit::{InfuseNet, Transformer};
+use lighterage_ops::Queue;
+use lighterage_pager::{Pager, UnitId, Units};
 use lighterage_shape::DType;
 use serde::Deserialize;
 
+use crate::infusion::Segment;
 use crate::stage::{Stage, Weights};
 use crate::{
-    Conditions, Denoiser, Error, Forecast, Grid, Observer, Phase, Prompted, Report, Result, Schedule,
-    SchedulerConfig, Spacing, Survey, file, tensor,
+    Conditions, Denoiser, Error, Forecast, Grid, Infused, Infusion, Observer, Phase, Portrayed, Prompted,
+    Report, Result, Schedule, SchedulerConfig, Spacing, Survey, TeaCache, Window, file, tensor,
 };
 
 /// The bare loop over given tensors: what a prompt and a seed would have made of them is in a file.
 ///
-/// The folder has `transformer/` (`config.json` and weights), `inputs.safetensors` (`latents` `[1, tokens, channels]`, `prompt_embeds`
-/// `[1, text, joint]`, `pooled_prompt_embeds` `[1, pooled]`) and `run.json` (`steps`, `latent_height` and `latent_width` in tokens, `guidance`).
+/// The folder has `transformer/` (`config.json` and weights), perhaps `infusenet/` (the same), `inputs.safetensors` (`latents` `[1, tokens, channels]`,
+/// `prompt_embeds` `[1, text, joint]`, `pooled_prompt_embeds` `[1, pooled]`; with an InfuseNet also `id_tokens` `[1, ids, joint]` and `control_latents`
+/// `[1, tokens, channels]`) and `run.json` (`steps`, `latent_height` and `latent_width` in tokens, `guidance`; with an InfuseNet perhaps `infusenet_guidance`,
+/// `conditioning_scale`, `guidance_start` and `guidance_end`; perhaps `teacache_threshold`).
 #[derive(Debug)]
 pub struct Trajectory {
     transformer: Transformer,
+    net: Option<InfuseNet>,
+    /// Of both.
     units: Arc<Units>,
     schedule: Schedule,
     grid: Grid,
-    guidance: f32,
+    run: Run,
     inputs: Inputs,
 }
 
 /// `run.json`.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Run {
     steps: usize,
     latent_height: usize,
     latent_width: usize,
     guidance: f32,
+    #[serde(default = "one")]
+    infusenet_guidance: f32,
+    #[serde(default = "one")]
+    conditioning_scale: f32,
     #[serde(default)]
-    teacache_threshold: Option<f32>,
+    guidance_start: Option<f64>,
+    #[serde(default)]
+    guidance_end: Option<f64>,
+    #[serde(default)]
+    teacache_threshold: Option<f64>,
+}
+
+const fn one() -> f32 {
+    1.0
 }
 
 #[derive(Debug)]
 struct Inputs {
-    latents: Vec<f32>,
+    latents: Matrix,
     states: Matrix,
     pooled: Matrix,
+    portrait: Option<Portrait>,
+}
+
+/// What an InfuseNet is told.
+#[derive(Debug)]
+struct Portrait {
+    tokens: Matrix,
+    control: Matrix,
 }
 
 /// Rows of equal length.
@@ -61,6 +87,8 @@ pub struct Latents {
     pub steps: Option<Vec<Vec<f32>>>,
     /// Shape of each, with the batch: `[1, tokens, channels]`.
     pub shape: [usize; 3],
+    /// Of each step, whether the blocks ran: with `TeaCache` not all do.
+    pub ran: Vec<bool>,
     /// What it took.
     pub report: Report,
 }
@@ -69,18 +97,19 @@ impl Trajectory {
     /// Opens a folder; weights are mapped, not touched. `dtype` is bf16 or f32.
     ///
     /// # Errors
-    /// With file, tensor and numbers if something is missing or misshapen, or asks for an InfuseNet or `TeaCache`.
+    /// With file, tensor and numbers if something is missing or misshapen.
     pub fn open(path: &Path, promise: Unmodified, dtype: DType) -> Result<Self> {
         let run = Run::open(path)?;
         let folder = path.join("transformer");
         let config = lighterage_dit::Config::read(&folder.join("config.json"))?;
         let grid = Grid { rows: run.latent_height, columns: run.latent_width };
-        let inputs = Inputs::open(&path.join("inputs.safetensors"), promise, &config, grid)?;
         let mut units = Units::default();
+        let net = net(&path.join("infusenet"), promise, dtype, &mut units)?;
+        let inputs = Inputs::open(&path.join("inputs.safetensors"), promise, &config, net.as_ref(), grid)?;
         let transformer = Transformer::new(config, &Checkpoint::open(&folder, promise)?, dtype, &mut units)?;
         let schedule =
             Schedule::new(Spacing::Diffusers, &SchedulerConfig::flux_dev(), run.steps, grid.tokens());
-        Ok(Self { transformer, units: Arc::new(units), schedule, grid, guidance: run.guidance, inputs })
+        Ok(Self { transformer, net, units: Arc::new(units), schedule, grid, run, inputs })
     }
 
     /// What it needs on a device with pages of this size: a dry pass.
@@ -103,51 +132,105 @@ impl Trajectory {
     ) -> Result<Latents> {
         forecast.check_host(device.host_ledger().free_bytes())?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
-        let steps = self.walk(&mut stage)?;
+        let (steps, ran) = self.walk(&mut stage)?;
         let report = Report::new(device, self.schedule.steps(), &stage.into_seen());
+        let report = Report { steps_computed: ran.iter().filter(|ran| **ran).count(), ..report };
         let channels = self.transformer.config().in_channels;
-        Ok(Latents { steps, shape: [1, self.grid.tokens(), channels], report })
+        Ok(Latents { steps, shape: [1, self.grid.tokens(), channels], ran, report })
     }
 
-    fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>) -> Result<Option<Vec<Vec<f32>>>> {
-        let steps = if stage.is_dry() { 1 } else { self.schedule.steps() };
-        let conditions = stage.phase(Phase::Modulation, &self.units, |queue, pager, _| {
-            let dtype = self.transformer.dtype();
-            let states = tensor::upload(
-                queue,
-                dtype,
-                &self.inputs.states.values,
-                &self.inputs.states.shape,
-                "states",
-            )?;
-            let pooled = tensor::upload(
-                queue,
-                dtype,
-                &self.inputs.pooled.values,
-                &self.inputs.pooled.shape,
-                "pooled",
-            )?;
-            let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance: self.guidance };
-            Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
-        })?;
-        stage.repeats(&[self.schedule.steps() as u64]);
-        stage.phase(Phase::Denoise, &self.units, |queue, pager, observer| {
-            let noise = &self.inputs.latents;
-            let denoiser =
-                Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid, noise)?;
-            let mut kept = Vec::with_capacity(steps);
-            for step in 0..steps {
-                if observer.cancelled() {
-                    return Err(Error::Cancelled { done: step, steps });
+    fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>) -> Result<(Option<Vec<Vec<f32>>>, Vec<bool>)> {
+        let told = stage.phase(Phase::Modulation, &self.units, |queue, pager, _| self.tell(queue, pager))?;
+        let (mut told, mut denoiser) = (Some(told), None);
+        let (mut kept, mut total, steps) = (Vec::new(), 0, self.schedule.steps());
+        for Segment { steps: range, is_infused } in self.window().segments(steps) {
+            stage.repeats(&[range.len() as u64]);
+            let range = if stage.is_dry() { range.start..range.start + 1 } else { range };
+            let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
+            stage.phase_beside(phase, &self.units, &self.beside(), |queue, lent, observer| {
+                if let Some(told) = told.take() {
+                    denoiser = Some(self.denoiser(queue, told)?);
                 }
-                pager.turn(0)?;
-                denoiser.step(pager, step, None)?;
-                kept.extend(tensor::read(queue, denoiser.latents())?);
-                observer.step(step + 1, steps);
-            }
-            Ok((kept.len() == steps).then_some(kept))
-        })
+                let Some(denoiser) = &mut denoiser else { return Ok(()) };
+                for step in range {
+                    if observer.cancelled() {
+                        return Err(Error::Cancelled { done: step, steps });
+                    }
+                    lent.cycle.turn(0)?;
+                    denoiser.advance(lent, step, is_infused)?;
+                    kept.extend(tensor::read(queue, denoiser.latents())?);
+                    total += 1;
+                    observer.step(step + 1, steps);
+                }
+                Ok(())
+            })?;
+        }
+        let ran = denoiser.map(|denoiser| denoiser.ran().to_vec()).unwrap_or_default();
+        Ok(((kept.len() == total).then_some(kept), ran))
     }
+
+    fn tell<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+    ) -> Result<(Conditions<B>, Option<Infusion<B>>)> {
+        let upload = |matrix: &Matrix, tag| {
+            tensor::upload(queue, self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
+        };
+        let (states, pooled) =
+            (upload(&self.inputs.states, "states")?, upload(&self.inputs.pooled, "pooled")?);
+        let infusion = match (&self.net, &self.inputs.portrait) {
+            (Some(net), Some(portrait)) => {
+                let (tokens, control) =
+                    (upload(&portrait.tokens, "tokens")?, upload(&portrait.control, "control")?);
+                let guidance = self.run.infusenet_guidance;
+                let (tokens, pooled, control) = (tokens.view(), pooled.view(), control.view());
+                let portrayed = Portrayed { tokens, pooled, control, guidance };
+                Some(Infusion::new(queue, pager, net, &portrayed, &self.schedule)?)
+            }
+            _ => None,
+        };
+        let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance: self.run.guidance };
+        Ok((Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)?, infusion))
+    }
+
+    fn denoiser<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        (conditions, infusion): (Conditions<B>, Option<Infusion<B>>),
+    ) -> Result<Denoiser<'_, B>> {
+        let noise = &self.inputs.latents.values;
+        let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid, noise)?;
+        let infused = match (&self.net, infusion) {
+            (Some(net), Some(infusion)) => {
+                Some(Infused::new(queue, net, infusion, self.grid, self.run.conditioning_scale)?)
+            }
+            _ => None,
+        };
+        denoiser.infused(infused).cached(self.cache())
+    }
+
+    fn cache(&self) -> Option<TeaCache> {
+        self.run.teacache_threshold.map(|threshold| TeaCache { threshold, keeps_infusenet: false })
+    }
+
+    fn window(&self) -> Window {
+        let (start, end) = (self.run.guidance_start.unwrap_or(0.0), self.run.guidance_end.unwrap_or(1.0));
+        if self.net.is_some() { Window { start, end } } else { Window::ALL }
+    }
+
+    fn beside(&self) -> Vec<UnitId> {
+        if self.cache().is_some_and(|cache| cache.can_skip()) { self.transformer.edges() } else { Vec::new() }
+    }
+}
+
+/// The InfuseNet of a folder, if there is one.
+fn net(folder: &Path, promise: Unmodified, dtype: DType, units: &mut Units) -> Result<Option<InfuseNet>> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let config = lighterage_dit::Config::read(&folder.join("config.json"))?;
+    Ok(Some(InfuseNet::new(config, &Checkpoint::open(folder, promise)?, dtype, units)?))
 }
 
 impl Run {
@@ -157,16 +240,6 @@ impl Run {
         let refuse = |field, got: String, expected: &str| {
             Err(Error::Config { path: path.clone(), field, got, expected: expected.to_owned() })
         };
-        if let Some(threshold) = run.teacache_threshold {
-            return refuse(
-                "teacache_threshold",
-                threshold.to_string(),
-                "null: there is no TeaCache here yet",
-            );
-        }
-        if folder.join("infusenet").exists() {
-            return refuse("infusenet", "there".to_owned(), "absent: there is no InfuseNet here yet");
-        }
         for (field, got) in
             [("steps", run.steps), ("latent_height", run.latent_height), ("latent_width", run.latent_width)]
         {
@@ -180,13 +253,25 @@ impl Run {
 }
 
 impl Inputs {
-    fn open(path: &Path, promise: Unmodified, config: &lighterage_dit::Config, grid: Grid) -> Result<Self> {
+    fn open(
+        path: &Path,
+        promise: Unmodified,
+        config: &lighterage_dit::Config,
+        net: Option<&InfuseNet>,
+        grid: Grid,
+    ) -> Result<Self> {
         let file = File { path: path.to_owned(), tensors: Checkpoint::open(path, promise)? };
-        let latents = file.matrix("latents", Some(grid.tokens()), config.in_channels)?;
+        let portrait = |net: &InfuseNet| -> Result<Portrait> {
+            Ok(Portrait {
+                tokens: file.matrix("id_tokens", None, net.config().joint_attention_dim)?,
+                control: file.matrix("control_latents", Some(grid.tokens()), net.config().in_channels)?,
+            })
+        };
         Ok(Self {
-            latents: latents.values,
+            latents: file.matrix("latents", Some(grid.tokens()), config.in_channels)?,
             states: file.matrix("prompt_embeds", None, config.joint_attention_dim)?,
             pooled: file.matrix("pooled_prompt_embeds", Some(1), config.pooled_projection_dim)?,
+            portrait: net.map(portrait).transpose()?,
         })
     }
 }

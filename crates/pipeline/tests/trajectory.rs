@@ -1,7 +1,7 @@
 //! The bare loop against diffusers, step by step, at every budget.
 use lighterage_checkpoint::Unmodified;
 use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
-use lighterage_pipeline::{Error, Survey, Trajectory};
+use lighterage_pipeline::{Error, Phase, Survey, Trajectory};
 use lighterage_shape::DType;
 use lighterage_testkit::{Golden, assert_close, folder};
 
@@ -28,20 +28,60 @@ fn latents<B: Backend>(
     made.steps
 }
 
-#[test]
-fn every_step_is_that_of_diffusers_at_every_budget() {
-    let trajectory = open("loop-tiny", DType::F32).unwrap();
+/// golden/make_golden.py: a loop's f32 error is at most 1e-4 on every step.
+fn check_every_step(case: &str, count: usize) -> Trajectory {
+    let trajectory = open(case, DType::F32).unwrap();
     let survey = trajectory.survey(PAGE_BYTES).unwrap();
-    let expected = Golden::open(&folder("loop-tiny").join("expected.safetensors"));
+    let expected = Golden::open(&folder(case).join("expected.safetensors"));
     let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
     let runs = [least, least + (most - least) / 3, most]
         .map(|budget| latents(&trajectory, &survey, &host(budget)).expect("bytes"));
-    assert_eq!(runs[0].len(), 6);
+    assert_eq!(runs[0].len(), count);
     for (step, got) in runs[0].iter().enumerate() {
-        // golden/make_golden.py: a loop's f32 error is at most 1e-4 on every step.
         assert_close(&format!("step {step}"), got, expected.values(&format!("latents.{step}")), 1e-4);
     }
     assert!(runs[1..].iter().all(|run| *run == runs[0]), "other bits at another budget");
+    trajectory
+}
+
+#[test]
+fn every_step_is_that_of_diffusers_at_every_budget() {
+    check_every_step("loop-tiny", 6);
+}
+
+/// With InfuseNet, at a scale below 1 and within a window: a plan for each side of its end.
+#[test]
+fn every_step_with_infusenet_is_that_of_diffusers_at_every_budget() {
+    let trajectory = check_every_step("loop-infiniteyou-tiny", steps("loop-infiniteyou-tiny"));
+    let survey = trajectory.survey(PAGE_BYTES).unwrap();
+    let phases: Vec<_> =
+        survey.within(survey.maximum_bytes()).unwrap().phases.iter().map(|planned| planned.phase).collect();
+    assert_eq!(phases, [Phase::Modulation, Phase::Denoise, Phase::Bare]);
+}
+
+fn settings(case: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(folder(case).join("run.json")).expect("run.json")).expect("JSON")
+}
+
+fn steps(case: &str) -> usize {
+    usize::try_from(settings(case)["steps"].as_u64().expect("steps")).expect("few")
+}
+
+#[test]
+fn teacache_skips_the_steps_of_the_reference_at_every_budget() {
+    let case = "loop-teacache-tiny";
+    let trajectory = check_every_step(case, steps(case));
+    let survey = trajectory.survey(PAGE_BYTES).unwrap();
+    let expected: Vec<bool> =
+        serde_json::from_value(settings(case)["transformer_ran"].clone()).expect("flags");
+    assert!(expected.contains(&false));
+    for budget in [survey.minimum_bytes(), survey.maximum_bytes()] {
+        let device = host(budget);
+        let made = trajectory.run(&device, &survey.within(budget).unwrap(), &mut ()).unwrap();
+        assert_eq!(made.ran, expected);
+        assert_eq!(made.report.steps_computed, expected.iter().filter(|ran| **ran).count());
+        assert_eq!(device.ledger().peak_bytes(), survey.within(budget).unwrap().peak_bytes());
+    }
 }
 
 /// A bf16 run is told other timesteps (968 for 967.8), so the f32 latents are no reference for it; `loop-schnell-bfl-tiny` has one, in the driver's tests.
@@ -53,17 +93,6 @@ fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {
         .map(|budget| latents(&trajectory, &survey, &host(budget)).expect("bytes"));
     assert!(least.iter().flatten().all(|value| value.is_finite()));
     assert_eq!(least, most);
-}
-
-#[test]
-fn what_is_not_there_yet_is_refused_by_name() {
-    for (case, expected) in [
-        ("loop-teacache-tiny", "teacache_threshold is 0.6, should be null"),
-        ("loop-infiniteyou-tiny", "infusenet is there, should be absent"),
-    ] {
-        let message = open(case, DType::F32).unwrap_err().to_string();
-        assert!(message.contains(expected), "{message}");
-    }
 }
 
 #[test]

@@ -17,8 +17,9 @@ use crate::{interrupt, mapping, output};
 /// than the weights; the values do not depend on it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-DIR holds transformer/ (config.json and weights), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds) and run.json (steps,
-latent_height and latent_width in tokens, guidance).
+DIR holds transformer/ and perhaps infusenet/ (config.json and weights each), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds;
+with infusenet/ also id_tokens and control_latents) and run.json (steps, latent_height and latent_width in tokens, guidance; perhaps
+infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold).
 
 Example:
   lighterage denoise --dir tests/golden/loop-tiny --out latents.safetensors
@@ -70,7 +71,16 @@ impl Work for Denoise<'_> {
         drop(progress);
         let report = &latents.report;
         let (peak, cap) = (Size(report.peak_bytes), Size(report.cap_bytes));
-        output::note(&format!("peak {peak} of {cap}, {:.4} s/step", report.seconds_per_step()));
+        let skipped: Vec<String> = latents
+            .ran
+            .iter()
+            .enumerate()
+            .filter(|(_, ran)| !**ran)
+            .map(|(step, _)| step.to_string())
+            .collect();
+        let skipped =
+            if skipped.is_empty() { String::new() } else { format!(", skipped steps {}", skipped.join(" ")) };
+        output::note(&format!("peak {peak} of {cap}, {:.4} s/step{skipped}", report.seconds_per_step()));
         Ok(latents)
     }
 }

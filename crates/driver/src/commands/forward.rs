@@ -19,7 +19,8 @@ use crate::size::Size;
 ///
 /// All weights of the module are on the device. Outputs are written as f32 (a bf16 run's values are exact in it), under the names that the
 /// reference uses: flux `sample`; infusenet `controlnet_block_samples.N` and `controlnet_single_block_samples.N`; t5 `last_hidden_state`;
-/// clip `last_hidden_state` and `pooler_output`; vae-encode `moments.mean` and `moments.logvar`; vae-decode `decoded`.
+/// clip `last_hidden_state` and `pooler_output`; vae-encode `moments.mean` and `moments.logvar`; vae-decode `decoded`; resampler
+/// `tokens`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 DIR holds config.json, model.safetensors and inputs.safetensors, whose tensors are, by module:
@@ -28,6 +29,7 @@ DIR holds config.json, model.safetensors and inputs.safetensors, whose tensors a
   t5, clip    input_ids
   vae-encode  image [1, 3, height, width], -1 to 1
   vae-decode  latent [1, channels, height, width], neither scaled nor shifted
+  resampler   id_embedding [1, 1, numbers]; the weights may be image_proj_model.bin, a head has 64 numbers where config.json names no dim_head
 
 Example:
   lighterage forward --module flux --dir tests/golden/flux-dev-tiny --out sample.safetensors
@@ -63,6 +65,8 @@ pub(crate) enum Module {
     VaeEncode,
     /// Latent to picture.
     VaeDecode,
+    /// A face's embedding to the tokens that stand for it.
+    Resampler,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

@@ -1,34 +1,40 @@
 mod arguments;
+mod jobs;
+mod models;
 mod record;
+mod request;
 mod texts;
 
 use std::path::Path;
 
 use lighterage_checkpoint::{NewTensor, write};
 use lighterage_device::{Backend, Device};
-use lighterage_pipeline::{Forecast, Job, Keep, Model, Options, Picture};
+use lighterage_pipeline::{Forecast, Job, Keep, Options, Picture};
 use lighterage_shape::DType;
 
 pub(crate) use self::arguments::Arguments;
+use self::models::Models;
+pub(crate) use self::models::read_embedding;
 use self::record::{Planned, Record};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::size::Size;
-use crate::{interrupt, json, mapping, output, picture_file};
+use crate::{interrupt, json, output, picture_file};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.warn();
+    if let Some(path) = &arguments.jobs {
+        return jobs::run(arguments, path);
+    }
     let seeds = arguments.seeds();
     if !arguments.is_dry() {
         (0..seeds.len()).try_for_each(|index| check_outputs(arguments, index, seeds.len()))?;
         interrupt::install()?;
     }
-    let model = Model::open(&arguments.model(), mapping::promise())?;
-    let options = arguments.options(&model);
-    let texts_of = |seed| texts::of(&Options { seed, ..options.clone() }, model.path());
-    let texts = seeds.iter().map(|seed| texts_of(*seed)).collect();
-    let job = Job::new(&model, options)?;
-    arguments.device.run(Generate { arguments, job, seeds, texts })
+    let models = Models::open(arguments, arguments.request.has_face())?;
+    let job = models.job(models.options(arguments, &arguments.request)?)?;
+    arguments.device.run(Generate { arguments, models, job, seeds })
 }
 
 fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()> {
@@ -44,10 +50,9 @@ fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()
 
 struct Generate<'a> {
     arguments: &'a Arguments,
+    models: Models,
     job: Job,
     seeds: Vec<u64>,
-    /// Of each picture.
-    texts: Vec<Vec<picture_file::Text>>,
 }
 
 impl Work for Generate<'_> {
@@ -60,42 +65,53 @@ impl Work for Generate<'_> {
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
         }
-        let mut records = Vec::new();
-        for index in 0..self.seeds.len() {
-            records.push(self.picture(index, device, &forecast)?);
+        let (mut records, count) = (Vec::new(), self.seeds.len());
+        for (index, seed) in self.seeds.iter().enumerate() {
+            self.job.reseed(*seed);
+            let path = output::numbered(&self.arguments.output, index, count);
+            let latents = self.arguments.save_latents.as_ref();
+            let latents = latents.map(|path| output::numbered(path, index, count));
+            let shot = Shot { arguments: self.arguments, models: &self.models };
+            records.push(shot.take(&self.job, device, &forecast, &path, latents.as_deref())?);
         }
         if self.arguments.json { json::print(&records) } else { Ok(()) }
     }
 }
 
-impl Generate<'_> {
-    fn picture<B: Backend>(
-        &mut self,
-        index: usize,
+/// One picture, made and written.
+struct Shot<'a> {
+    arguments: &'a Arguments,
+    models: &'a Models,
+}
+
+impl Shot<'_> {
+    fn take<B: Backend>(
+        &self,
+        job: &Job,
         device: &Device<B>,
         forecast: &Forecast,
+        path: &Path,
+        latents: Option<&Path>,
     ) -> Result<Record> {
-        let count = self.seeds.len();
-        let seed = self.seeds[index];
-        self.job.reseed(seed);
-        let keep = Keep { latents: self.arguments.save_latents.is_some(), ..Keep::default() };
+        let keep = Keep { latents: latents.is_some(), ..Keep::default() };
         let mut progress = Progress::new(device.ledger());
-        let picture = self.job.run(device, forecast, keep, &mut progress)?;
+        let picture = job.run(device, forecast, keep, &mut progress)?;
         drop(progress);
         stop_if_asked()?;
-        let path = output::numbered(&self.arguments.output, index, count);
         if let Some(rgb) = &picture.rgb {
             let sides = [picture.width, picture.height];
-            output::write(&path, |file| picture_file::write(file, sides, rgb, &self.texts[index]))?;
+            let texts = texts::of(job.options(), self.models.model.path(), &self.arguments.lora);
+            output::write(path, |file| picture_file::write(file, sides, rgb, &texts))?;
         }
-        if let Some(latents) = &self.arguments.save_latents {
-            save_latents(&output::numbered(latents, index, count), &picture)?;
+        if let Some(latents) = latents {
+            save_latents(latents, &picture)?;
         }
         if picture.not_finite > 0 {
             output::note(&not_finite(&picture));
         }
-        output::note(&report_line(&picture, forecast, seed, &path));
-        Ok(Record::new(path, seed, &picture, forecast))
+        let Options { seed, .. } = *job.options();
+        output::note(&report_line(&picture, forecast, seed, path));
+        Ok(Record::new(path.to_owned(), seed, &picture, forecast))
     }
 }
 
@@ -137,8 +153,12 @@ fn report_line(picture: &Picture, forecast: &Forecast, seed: u64, path: &Path) -
     let report = &picture.report;
     let denoise = record::denoise(forecast);
     let (resident, streamed) = denoise.map_or((0, 0), |plan| (plan.resident_bytes(), plan.streamed_bytes()));
+    let skipped = match report.steps - report.steps_computed {
+        0 => String::new(),
+        skipped => format!("{skipped} of {} steps skipped, ", report.steps),
+    };
     format!(
-        "{}: seed {seed}, resident {}, streamed {} a step, peak {} of {}, {:.4} s/step, {:.3} s in all",
+        "{}: seed {seed}, {skipped}resident {}, streamed {} a step, peak {} of {}, {:.4} s/step, {:.3} s in all",
         path.display(),
         Size(resident),
         Size(streamed),

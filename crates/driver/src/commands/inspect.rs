@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lighterage_checkpoint::{Checkpoint, Tensor};
+use lighterage_pipeline::{InfiniteYou, Model};
 use serde::Serialize;
 
 use self::blocks::Block;
@@ -17,8 +18,8 @@ use crate::{json, mapping};
 /// Show what a checkpoint is: layout, architecture, tensors, bytes by block, fingerprint.
 ///
 /// Reads headers only, so that a file of 24 GB takes milliseconds; with --check-weights all of it, and the first NaN or infinity is an
-/// error. PATH is a safetensors file, an index, a folder with one of them, or the folder of a pipeline (with `model_index.json`), whose
-/// parts are shown one after the other.
+/// error. PATH is a safetensors file, an index, a folder with one of them, a .bin or .pth of torch, or the folder of a pipeline (with
+/// `model_index.json`) or of an InfiniteYou (with `InfuseNetModel`), whose parts are shown one after the other, and what it lacks for a run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,15 +56,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for report in &reports {
         report.print(&mut out)?;
     }
+    if let Some(lacks) = lacks(&arguments.path) {
+        writeln!(out, "not ready for a run: {lacks}")?;
+    }
     Ok(())
 }
 
-/// The checkpoints of a pipeline's folder, or the path itself.
+/// The checkpoints of a pipeline's folder or of an InfiniteYou's, or the path itself.
 fn parts(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.join("model_index.json").is_file() {
+    if !path.join("model_index.json").is_file() && !path.join("InfuseNetModel").is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut parts = Vec::new();
+    let mut parts: Vec<PathBuf> =
+        FILES.iter().map(|name| path.join(name)).filter(|path| path.is_file()).collect();
     for entry in std::fs::read_dir(path)? {
         let part = entry?.path();
         if part.is_dir() && has_weights(&part)? {
@@ -75,6 +80,25 @@ fn parts(path: &Path) -> Result<Vec<PathBuf>> {
         return Err(Failure::Refused(format!("{}: no part of this pipeline has weights", path.display())));
     }
     Ok(parts)
+}
+
+/// What an InfiniteYou's folder holds beside InfuseNet.
+const FILES: [&str; 4] = [
+    "image_proj_model.bin",
+    "image_proj_model.safetensors",
+    "arcface_ir_se.safetensors",
+    "recognition_arcface_ir_se50.pth",
+];
+
+/// What a folder lacks for a run, in one line; nothing for other paths and where all is there.
+fn lacks(path: &Path) -> Option<String> {
+    let is_pipeline = path.join("model_index.json").is_file();
+    let opened = match path.join("InfuseNetModel").is_dir() {
+        true => InfiniteYou::open(path, mapping::promise()).map(drop),
+        false if is_pipeline => Model::open(path, mapping::promise()).map(drop),
+        false => Ok(()),
+    };
+    opened.err().map(|error| error.to_string())
 }
 
 fn has_weights(folder: &Path) -> Result<bool> {

@@ -4,6 +4,7 @@
 mod compare;
 mod denoise;
 mod emulated;
+mod faces;
 mod forward;
 mod generate;
 mod inspect;

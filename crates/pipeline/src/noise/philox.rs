@@ -21,6 +21,11 @@ pub(super) fn normals(seed: u64, offset: u64, count: usize, multiprocessors: Mul
         .collect()
 }
 
+/// Where a generator stands that has drawn `count` values once: every thread is counted as if it had drawn as often as the first.
+pub(super) fn offset_after(count: u64, multiprocessors: Multiprocessors) -> u64 {
+    (count.saturating_sub(1) / (4 * stride(count, multiprocessors)) + 1) * 4
+}
+
 /// Threads that torch starts for `count` values.
 pub(super) fn stride(count: u64, multiprocessors: Multiprocessors) -> u64 {
     let held = u64::from(multiprocessors.count) * (u64::from(multiprocessors.threads) / BLOCK_THREADS);

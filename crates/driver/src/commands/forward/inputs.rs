@@ -11,11 +11,12 @@ use crate::mapping;
 use crate::number::{Number, numbers};
 
 /// The names that weights go by, in diffusers' and transformers' folders.
-const WEIGHTS: [&str; 4] = [
+const WEIGHTS: [&str; 5] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
+    "image_proj_model.bin",
 ];
 
 /// A folder of configuration, weights and inputs.
@@ -42,6 +43,11 @@ impl Folder {
             return Err(misshapen(stored, "[tokens] or [1, tokens]"));
         }
         numbers(stored).enumerate().map(|(index, number)| id(stored, index, number)).collect()
+    }
+
+    /// All values of a tensor, whatever its shape.
+    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(reals(self.inputs.tensor(name)?))
     }
 
     /// A picture `[1, channels, height, width]` or without the 1, as values and its last three extents.

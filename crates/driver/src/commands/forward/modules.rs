@@ -4,6 +4,7 @@ use std::sync::Arc;
 use half::bf16;
 use lighterage_device::Backend;
 use lighterage_dit as dit;
+use lighterage_identity::Resampler;
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
 use lighterage_shape::DType;
@@ -12,7 +13,7 @@ use lighterage_vae as vae;
 
 use super::Module;
 use super::inputs::{Folder, upload};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +58,7 @@ pub(super) fn run<B: Backend>(
         Module::Clip => run.clip(),
         Module::VaeEncode => run.encode(),
         Module::VaeDecode => run.decode(),
+        Module::Resampler => run.resample(),
     }
 }
 
@@ -134,6 +136,20 @@ impl<B: Backend> Run<'_, B> {
         let decoded = model.decode(self.queue, &self.pager(units)?, latent.view(), tiling)?;
         let &[height, width, channels] = decoded.shape() else { return Ok(Vec::new()) };
         Ok(vec![Output::picture("decoded", &read(&decoded, self.queue)?, [height, width, channels])])
+    }
+
+    fn resample(&self) -> Result<Vec<Output>> {
+        let mut units = Units::default();
+        let head = Resampler::head_of(&self.folder.config)?;
+        let model = Resampler::new(&self.folder.weights, head, self.dtype, &mut units)?;
+        let values = self.folder.values("id_embedding")?;
+        if values.len() != model.embedding() {
+            let (got, expected) = (values.len(), model.embedding());
+            return Err(Failure::Refused(format!("id_embedding should have {expected} numbers, has {got}")));
+        }
+        let embedding = upload(self.queue, self.dtype, &values, &[1, values.len()])?;
+        let tokens = model.forward(self.queue, &self.pager(units)?, embedding.view())?;
+        Ok(vec![Output::read("tokens", &tokens, self.queue)?])
     }
 
     fn pager(&self, units: Units) -> Result<Pager<B>> {

@@ -1,13 +1,15 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 
-use lighterage_pipeline::{Model, Multiprocessors, Noise, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, Spacing};
+use lighterage_pipeline::{Multiprocessors, Noise, Options, Spacing, TEACACHE_MINIMUM, TeaCache};
 use lighterage_shape::DType;
 
+use super::jobs::Shard;
+use super::request::Request;
 use crate::device::{DeviceArguments, Precision};
 use crate::{model_path, output};
 
-/// Turn a prompt into a PNG.
+/// Turn a prompt, and a face, into a PNG.
 ///
 /// The same seed, model and options give the same bytes at every budget (--vram) and number of threads. A budget below the minimum is
 /// refused before anything runs, with the missing bytes, the largest reason, and the smallest budget that would do.
@@ -21,13 +23,20 @@ Examples:
   lighterage generate --prompt \"cat face, noto style, white background\" --seed 1,2,3 -o cat.png    (cat-1.png to cat-3.png)
   lighterage generate --prompt \"...\" --vram 2MiB -o small.png      (most weights streamed, the same picture)
   lighterage generate --prompt \"...\" --vram 2MiB --dry-run         (what would be resident, streamed, needed)
+  lighterage generate --id-image assets/demo/faces/cleo.png --prompt \"toon portrait of a smiling person, blue background\" -o cleo.png
+  lighterage generate --jobs pictures.jsonl --shard 0/4             (docs/SCALING.md)
+
+A face comes from --id-embedding, else from --id-image: its keypoints from --id-keypoints, else from a faces.json beside it, else from a detector
+(scrfd_10g_bnkps.onnx in --face-models); with none of these only a 112 x 112 picture will do, which is taken as an aligned crop.
+
+The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth
+--noise cuda) and since (--schedule diffsynth --noise cpu). The default is diffusers' schedule with torch's CPU noise.
 
 The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule,
-Noise, Dtype, Software. Ctrl-C ends after the current step and writes nothing; the exit code is then 130.")]
+Noise, Dtype, Software, and what else changed it. Ctrl-C ends after the current step and writes nothing; the exit code is then 130.")]
 pub(crate) struct Arguments {
-    /// What is to be seen; may be empty.
-    #[arg(long, value_name = "TEXT")]
-    prompt: String,
+    #[command(flatten)]
+    pub(super) request: Request,
     /// The PNG to write; with several seeds NAME-1.png, NAME-2.png and so on. An existing file is replaced when the picture is done.
     #[arg(short, long, value_name = "FILE", default_value = "lighterage.png")]
     pub(super) output: PathBuf,
@@ -38,27 +47,27 @@ pub(crate) struct Arguments {
     /// scheduler/, transformer/config.json and vae/config.json say is taken from there if they exist, else as FLUX.1 has it.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
+    /// InfiniteYou's folder: InfuseNetModel and image_proj_model.bin [default: with the bundled model its own].
+    #[arg(long, value_name = "DIR")]
+    infinite_you: Option<PathBuf>,
+    /// The folder with the face network and perhaps a detector [default: that of --infinite-you].
+    #[arg(long, value_name = "DIR")]
+    face_models: Option<PathBuf>,
+    /// A LoRA file for the transformer, and its strength; may be given several times.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    pub(super) lora: Vec<String>,
     /// Seed of the noise; several make several pictures. Without it one is drawn and shown.
     #[arg(long, value_name = "N[,N...]", allow_negative_numbers = true, value_delimiter = ',')]
     seed: Vec<u64>,
-    /// Steps of the loop, 1 to 1000 [default: the model's].
-    #[arg(long, value_name = "N", value_parser = steps)]
-    steps: Option<usize>,
-    /// Width in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", value_parser = side)]
-    width: Option<usize>,
-    /// Height in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", value_parser = side)]
-    height: Option<usize>,
-    /// Guidance that the model is told, 0 or more; models without guidance ignore it [default: the model's].
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = guidance)]
-    guidance: Option<f32>,
     /// How noise levels are spaced.
     #[arg(long, value_enum, default_value_t = ScheduleName::Diffusers)]
     schedule: ScheduleName,
     /// Whose random numbers make the noise.
     #[arg(long, value_enum, default_value_t = NoiseName::Cpu)]
     noise: NoiseName,
+    /// Run InfuseNet on skipped steps too, for nothing, as the reference pipelines do.
+    #[arg(long)]
+    teacache_keep_infusenet: bool,
     /// Element type of weights and activations.
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     dtype: Precision,
@@ -71,8 +80,17 @@ pub(crate) struct Arguments {
     #[arg(long)]
     check_weights: bool,
     /// Also write the latents after the last step: `latents`, f32 [1, tokens, channels], packed.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "jobs")]
     pub(super) save_latents: Option<PathBuf>,
+    /// Make one picture for each line of a file: JSON objects with the options above by their names, with underscores, and `output` and `seed`.
+    ///
+    /// The options given here hold where a line says nothing. Results are written to NAME.results.jsonl beside the file; a second run skips what
+    /// is done.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(super) jobs: Option<PathBuf>,
+    /// Of the lines only those whose number (from 0) leaves the rest I when divided by N; results go to NAME.results-I-of-N.jsonl.
+    #[arg(long, value_name = "I/N", requires = "jobs")]
+    pub(super) shard: Option<Shard>,
     /// Run nothing; show what would be resident, streamed and needed, in bytes.
     #[arg(long)]
     dry_run: bool,
@@ -97,6 +115,8 @@ enum NoiseName {
     Cpu,
     /// As torch's generator on a CUDA device (an H100).
     Cuda,
+    /// As InfiniteYou's own pipeline on a CUDA device: first a sample of the control picture's latent, then the noise.
+    Official,
 }
 
 impl Arguments {
@@ -109,25 +129,45 @@ impl Arguments {
         self.model.clone().unwrap_or_else(model_path::bundled)
     }
 
+    /// Where InfiniteYou is, if that is known.
+    pub(super) fn infinite_you(&self) -> Option<PathBuf> {
+        let bundled = || self.model.is_none().then(model_path::bundled_infinite_you);
+        self.infinite_you.clone().or_else(bundled)
+    }
+
+    /// Where face network and detector are, if that is known.
+    pub(super) fn face_models(&self) -> Option<PathBuf> {
+        self.face_models.clone().or_else(|| self.infinite_you())
+    }
+
     /// The seeds that were asked for, else one that is drawn and shown.
     pub(super) fn seeds(&self) -> Vec<u64> {
         if !self.seed.is_empty() {
             return self.seed.clone();
         }
-        // The standard library's hashers start from random keys. 32 bits, since torch's CPU generator takes no more.
-        let seed = RandomState::new().build_hasher().finish() >> 32;
+        let seed = draw_seed();
         output::note(&format!("seed {seed}"));
         vec![seed]
     }
 
-    /// The model's options with what was given in their place.
-    pub(super) fn options(&self, model: &Model) -> Options {
-        let defaults = model.options(&self.prompt);
+    /// Says what an option will not do.
+    pub(super) fn warn(&self) {
+        if let Some(threshold) = self.request.teacache.filter(|threshold| *threshold <= TEACACHE_MINIMUM) {
+            output::note(&format!(
+                "--teacache {threshold}: no step will ever be skipped, the least distance that TeaCache sees is {TEACACHE_MINIMUM}"
+            ));
+        }
+    }
+
+    /// Whether the control picture's latent is a sample.
+    pub(super) fn samples_control(&self) -> bool {
+        self.noise == NoiseName::Official
+    }
+
+    /// What holds for all pictures of a run, in the place of the model's options.
+    pub(super) fn over(&self, options: Options) -> Options {
+        let keeps_infusenet = self.teacache_keep_infusenet;
         Options {
-            steps: self.steps.unwrap_or(defaults.steps),
-            width: self.width.unwrap_or(defaults.width),
-            height: self.height.unwrap_or(defaults.height),
-            guidance: self.guidance.unwrap_or(defaults.guidance),
             spacing: match self.schedule {
                 ScheduleName::Diffusers => Spacing::Diffusers,
                 ScheduleName::Diffsynth => Spacing::DiffSynth,
@@ -135,40 +175,23 @@ impl Arguments {
             noise: match self.noise {
                 NoiseName::Cpu => Noise::Cpu,
                 NoiseName::Cuda => Noise::Cuda(Multiprocessors::H100),
+                NoiseName::Official => Noise::CudaSecond(Multiprocessors::H100),
             },
             dtype: DType::from(self.dtype),
             vae_tile: self.vae_tile,
             check_weights: self.check_weights,
-            ..defaults
+            teacache: options.teacache.map(|cache| TeaCache { keeps_infusenet, ..cache }),
+            ..options
         }
     }
 }
 
-fn steps(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=STEPS_MAX).contains(count));
-    count.ok_or_else(|| format!("not a number of steps from 1 to {STEPS_MAX}"))
+/// The standard library's hashers start from random keys. 32 bits, since torch's CPU generator takes no more.
+pub(super) fn draw_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
 }
 
 fn tile(text: &str) -> Result<usize, String> {
     let pixels = text.parse().ok().filter(|pixels: &usize| *pixels >= 32 && pixels.is_multiple_of(8));
     pixels.ok_or_else(|| "not a multiple of 8 that is 32 or more".to_owned())
-}
-
-fn guidance(text: &str) -> Result<f32, String> {
-    let scale = text.parse().ok().filter(|scale: &f32| scale.is_finite() && *scale >= 0.0);
-    scale.ok_or_else(|| "not a finite number that is 0 or more".to_owned())
-}
-
-fn side(text: &str) -> Result<usize, String> {
-    let range = format!("not a multiple of {SIDE_STEP} from {SIDE_STEP} to {SIDE_MAX}");
-    let pixels: usize = text.parse().map_err(|_| range.clone())?;
-    if !(SIDE_STEP..=SIDE_MAX).contains(&pixels) {
-        return Err(range);
-    }
-    let below = pixels - pixels % SIDE_STEP;
-    if below == pixels {
-        Ok(pixels)
-    } else {
-        Err(format!("not a multiple of {SIDE_STEP}; the two nearest are {below} and {}", below + SIDE_STEP))
-    }
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use lighterage_pipeline::{Noise, Options, Spacing};
+use lighterage_pipeline::{Face, Negation, Noise, Options, Spacing, TeaCache};
 
 use crate::model_path;
 use crate::picture_file::Text;
@@ -12,13 +12,17 @@ const SOFTWARE: &str = concat!("lighterage ", env!("CARGO_PKG_VERSION"));
 /// `parameters` is the one line that the tools of the ecosystem write and read (AUTOMATIC1111's web UI; "Distilled CFG Scale" is Forge's
 /// name for the guidance that a FLUX model is told). The others are ours; they begin with capitals, as the PNG specification's own do,
 /// since a lower-case `prompt` is taken for a workflow in JSON by other tools.
-pub(super) fn of(options: &Options, model: &Path) -> Vec<Text> {
+pub(super) fn of(options: &Options, model: &Path, loras: &[String]) -> Vec<Text> {
     let size = format!("{}x{}", options.width, options.height);
     let model = model_name(model);
     let (schedule, noise) = (schedule(options.spacing), noise(options.noise));
     let Options { prompt, seed, steps, guidance, dtype, .. } = options;
+    let (negative, true_cfg) = match &options.negative {
+        Some(Negation { prompt, scale }) => (format!("\nNegative prompt: {prompt}"), *scale),
+        None => (String::new(), 1.0),
+    };
     let parameters = format!(
-        "{prompt}\nSteps: {steps}, Sampler: Euler, Schedule type: {schedule}, CFG scale: 1, Distilled CFG Scale: {guidance}, \
+        "{prompt}{negative}\nSteps: {steps}, Sampler: Euler, Schedule type: {schedule}, CFG scale: {true_cfg}, Distilled CFG Scale: {guidance}, \
          Seed: {seed}, Size: {size}, Model: {model}, RNG: {noise}, Version: {SOFTWARE}"
     );
     let mut texts = vec![
@@ -35,7 +39,20 @@ pub(super) fn of(options: &Options, model: &Path) -> Vec<Text> {
         ("Software", SOFTWARE.to_owned()),
     ];
     texts.extend(options.vae_tile.map(|pixels| ("Tile", pixels.to_string())));
+    texts.extend(options.negative.iter().flat_map(|Negation { prompt, scale }| {
+        [("Negative prompt", prompt.clone()), ("True CFG", scale.to_string())]
+    }));
+    texts.extend(options.face.as_ref().map(|face| ("InfuseNet", infusenet(face))));
+    texts.extend(options.teacache.map(|TeaCache { threshold, .. }| ("TeaCache", threshold.to_string())));
+    texts.extend((!loras.is_empty()).then(|| ("LoRA", loras.join(", "))));
     texts
+}
+
+/// How the face was put in. The face itself is not told.
+fn infusenet(face: &Face) -> String {
+    let Face { scale, window, guidance, control, .. } = face;
+    let pose = if control.is_some() { ", with a pose" } else { "" };
+    format!("scale {scale}, steps {} to {}, guidance {guidance}{pose}", window.start, window.end)
 }
 
 /// The folder's name; of the bundled one, which is called `base`, a bit more.
@@ -58,5 +75,6 @@ const fn noise(noise: Noise) -> &'static str {
     match noise {
         Noise::Cpu => "cpu",
         Noise::Cuda(_) => "cuda",
+        Noise::CudaSecond(_) => "official",
     }
 }

@@ -3,10 +3,11 @@ use std::path::Path;
 use lighterage_checkpoint::Checkpoint;
 
 /// Fingerprints of released files (reference: flux-infiniteyou-spec, 13.1, after DiffSynth-Studio's list).
-const RELEASED: [(&str, &str); 7] = [
+const RELEASED: [(&str, &str); 8] = [
     ("a29710fea6dddb0314663ee823598e50", "FLUX.1-dev transformer, BFL layout"),
     ("605c56eab23e9e2af863ad8f0813a25d", "FLUX.1-dev transformer, diffusers layout"),
     ("7f9583eb8ba86642abb9a21a4b2c9e16", "InfiniteYou InfuseNet, diffusers layout"),
+    ("c07c0f04f5ff55e86b4e937c7a40d481", "InfiniteYou image projector, torch pickle"),
     ("94eefa3dac9cec93cb1ebaf1747d7b78", "CLIP-L text encoder"),
     ("22540b49eaedbc2f2784b2091a234c7c", "T5-XXL v1.1 encoder"),
     ("21ea55f476dfc4fd135587abb59dfe5d", "FLUX VAE, BFL layout"),
@@ -14,7 +15,7 @@ const RELEASED: [(&str, &str); 7] = [
 ];
 
 /// What names give away, the most telling first: a part of one tensor's name, and what has such a tensor.
-const MARKS: [(&str, &str); 9] = [
+const MARKS: [(&str, &str); 10] = [
     ("controlnet_blocks.0.", "FLUX ControlNet or InfuseNet, diffusers layout"),
     ("double_blocks.0.", "FLUX transformer, BFL layout"),
     ("transformer_blocks.0.attn.add_q_proj.", "FLUX transformer, diffusers layout"),
@@ -23,6 +24,7 @@ const MARKS: [(&str, &str); 9] = [
     ("decoder.up_blocks.0.", "VAE, diffusers layout"),
     ("decoder.up.0.", "VAE, BFL layout"),
     ("latents", "image projector (resampler)"),
+    ("image_proj.latents", "image projector (resampler), torch pickle"),
     ("input_layer.0.weight", "ArcFace embedding network"),
 ];
 

@@ -1,0 +1,253 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use lighterage_device::{Backend, Device};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::arguments::draw_seed;
+use super::models::Models;
+use super::request::Request;
+use super::{Arguments, Shot};
+use crate::device::Work;
+use crate::failure::{Failure, Result};
+use crate::{interrupt, output};
+
+/// Which lines of a file are this process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        match parts {
+            Some((index, count)) if index < count => Ok(Self { index, count }),
+            _ => Err("not I/N with I from 0 to N - 1".to_owned()),
+        }
+    }
+}
+
+/// One picture of a file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Line {
+    #[serde(default)]
+    output: Option<PathBuf>,
+    #[serde(default)]
+    seed: Option<u64>,
+    #[serde(flatten)]
+    request: BTreeMap<String, Value>,
+}
+
+/// What became of a line.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+struct Outcome {
+    /// Its number, from 0.
+    line: usize,
+    /// The line itself, so that a changed one is made again.
+    job: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Outcome {
+    fn is_done(&self) -> bool {
+        self.error.is_none() && self.output.as_ref().is_some_and(|path| path.is_file())
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, path: &Path) -> Result<()> {
+    let shard = arguments.shard.unwrap_or(Shard { index: 0, count: 1 });
+    let jobs = read(path)?;
+    let mine: Vec<(usize, Value)> =
+        jobs.into_iter().enumerate().filter(|(line, _)| line % shard.count == shard.index).collect();
+    let results = results_path(path, arguments.shard);
+    let known = known(&results)?;
+    let has_face = arguments.request.has_face()
+        || mine
+            .iter()
+            .any(|(_, job)| ["id_image", "id_embedding"].iter().any(|name| job.get(name).is_some()));
+    output::check(&results)?;
+    interrupt::install()?;
+    let models = Models::open(arguments, has_face)?;
+    arguments.device.run(Batch { arguments, models, jobs: mine, results, known, file: path })
+}
+
+/// One JSON object a line; empty lines are passed over but counted.
+fn read(path: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))?;
+    let parse = |(index, line): (usize, &str)| -> Result<Value> {
+        if line.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        let value: Result<Value, _> = serde_json::from_str(line);
+        match value {
+            Ok(value @ Value::Object(_)) => Ok(value),
+            Ok(_) => {
+                Err(Failure::Refused(format!("{}: line {} is no JSON object", path.display(), index + 1)))
+            }
+            Err(error) => Err(Failure::Refused(format!("{}: line {}: {error}", path.display(), index + 1))),
+        }
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+/// `NAME.results.jsonl`, or `NAME.results-I-of-N.jsonl`, beside the file.
+fn results_path(path: &Path, shard: Option<Shard>) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(match shard {
+        None => format!("{stem}.results.jsonl"),
+        Some(Shard { index, count }) => format!("{stem}.results-{index}-of-{count}.jsonl"),
+    })
+}
+
+/// What an earlier run left, by line; nothing if there was none.
+fn known(path: &Path) -> Result<BTreeMap<usize, Outcome>> {
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let outcomes = read(path)?.into_iter().filter(|value| !value.is_null());
+    let mut known = BTreeMap::new();
+    for value in outcomes {
+        let outcome: Outcome = serde_json::from_value(value).map_err(|error| {
+            Failure::Refused(format!("{}: not a list of results: {error}", path.display()))
+        })?;
+        known.insert(outcome.line, outcome);
+    }
+    Ok(known)
+}
+
+struct Batch<'a> {
+    arguments: &'a Arguments,
+    models: Models,
+    jobs: Vec<(usize, Value)>,
+    results: PathBuf,
+    known: BTreeMap<usize, Outcome>,
+    file: &'a Path,
+}
+
+impl Work for Batch<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
+        let (mut failed, mut skipped) = (0, 0);
+        for (line, job) in std::mem::take(&mut self.jobs) {
+            if job.is_null() {
+                continue;
+            }
+            if self.known.get(&line).is_some_and(|outcome| outcome.job == job && outcome.is_done()) {
+                skipped += 1;
+                continue;
+            }
+            let outcome = self.outcome(line, job, device)?;
+            if let Some(error) = &outcome.error {
+                failed += 1;
+                output::note(&format!("{}: line {}: {error}", self.file.display(), line + 1));
+            }
+            self.known.insert(line, outcome);
+            self.write()?;
+        }
+        let made = self.known.values().filter(|outcome| outcome.error.is_none()).count() - skipped;
+        output::note(&format!(
+            "{made} made, {skipped} were done, {failed} failed: {}",
+            self.results.display()
+        ));
+        if failed == 0 { Ok(()) } else { Err(Failure::Refused(format!("{failed} pictures failed"))) }
+    }
+}
+
+impl Batch<'_> {
+    /// An error is the line's own affair; only an interrupt ends the run.
+    fn outcome<B: Backend>(&self, line: usize, job: Value, device: &Device<B>) -> Result<Outcome> {
+        let plain =
+            Outcome { line, job, output: None, seed: None, seconds: None, peak_bytes: None, error: None };
+        match self.picture(&plain, device) {
+            Ok(outcome) => Ok(outcome),
+            Err(interrupted @ Failure::Interrupted(_)) => Err(interrupted),
+            Err(failure) => Ok(Outcome { error: Some(failure.to_string()), ..plain }),
+        }
+    }
+
+    fn picture<B: Backend>(&self, plain: &Outcome, device: &Device<B>) -> Result<Outcome> {
+        let Line { output, seed, request } = serde_json::from_value(plain.job.clone())?;
+        let request: Request = serde_json::from_value(serde_json::to_value(request)?)?;
+        let request = request.or(&self.arguments.request);
+        let path = output.unwrap_or_else(|| self.default_output(plain.line));
+        output::check(&path)?;
+        let seed = seed.unwrap_or_else(draw_seed);
+        let options = self.models.options(self.arguments, &request)?;
+        let shot = Shot { arguments: self.arguments, models: &self.models };
+        let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
+        let survey = job.survey(device.info().page_bytes)?;
+        let forecast = survey.within(device.ledger().cap_bytes())?;
+        if self.arguments.is_dry() {
+            return Err(Failure::Refused(format!(
+                "not made (a dry run): it would take {} bytes",
+                forecast.peak_bytes()
+            )));
+        }
+        let record = shot.take(&job, device, &forecast, &path, None)?;
+        Ok(Outcome {
+            output: Some(path),
+            seed: Some(seed),
+            seconds: Some(record.seconds),
+            peak_bytes: Some(record.peak_bytes),
+            ..plain.clone()
+        })
+    }
+
+    fn default_output(&self, line: usize) -> PathBuf {
+        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
+        self.file.with_file_name(format!("{stem}-{line}.png"))
+    }
+
+    /// Whole or not at all, after every picture.
+    fn write(&self) -> Result<()> {
+        output::write(&self.results, |file| {
+            for outcome in self.known.values() {
+                serde_json::to_writer(&mut *file, outcome)?;
+                file.write_all(b"\n")?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_counted_from_zero() {
+        assert_eq!("0/4".parse(), Ok(Shard { index: 0, count: 4 }));
+        for text in ["4/4", "1", "1/0", "-1/2", "a/b", ""] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn results_lie_beside_the_file() {
+        let path = Path::new("a/b.jsonl");
+        assert_eq!(results_path(path, None), Path::new("a/b.results.jsonl"));
+        assert_eq!(
+            results_path(path, Some(Shard { index: 1, count: 3 })),
+            Path::new("a/b.results-1-of-3.jsonl")
+        );
+    }
+}

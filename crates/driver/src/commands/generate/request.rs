@@ -1,0 +1,174 @@
+use std::path::PathBuf;
+
+use lighterage_pipeline::{Negation, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, TeaCache};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Result};
+
+/// What may differ from picture to picture: options of the command line, and the fields of a job's line.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Request {
+    /// What is to be seen; may be empty.
+    #[arg(long, value_name = "TEXT", required_unless_present = "jobs")]
+    pub(super) prompt: Option<String>,
+    /// What not to be seen; works with --true-cfg.
+    #[arg(long, value_name = "TEXT", requires = "true_cfg")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) negative_prompt: Option<String>,
+    /// How far to go away from the negative prompt (which is empty by default); 1 is not at all. Every step takes twice as long.
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) true_cfg: Option<f32>,
+    /// Steps of the loop, 1 to 1000 [default: the model's].
+    #[arg(long, value_name = "N", value_parser = steps)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) steps: Option<usize>,
+    /// Width in pixels, a multiple of 16 [default: the model's].
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) width: Option<usize>,
+    /// Height in pixels, a multiple of 16 [default: the model's].
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) height: Option<usize>,
+    /// Guidance that the model is told, 0 or more; models without guidance ignore it [default: the model's].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) guidance: Option<f32>,
+    /// A photo of the person.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id_image: Option<PathBuf>,
+    /// Keypoints of the face in the photo, as in assets/demo/faces/faces.json; or `aligned` for a 112 x 112 crop.
+    #[arg(long, value_name = "FILE.json|aligned", requires = "id_image")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id_keypoints: Option<PathBuf>,
+    /// The person's embedding, from a safetensors file, in place of a photo.
+    #[arg(long, value_name = "FILE[:NAME]", conflicts_with = "id_image")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id_embedding: Option<String>,
+    /// A photo whose face is turned as the picture's is to be [default: any way]. Its keypoints are found as those of --id-image.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) control_image: Option<PathBuf>,
+    /// Keypoints of the face in that photo.
+    #[arg(long, value_name = "FILE.json", requires = "control_image")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) control_keypoints: Option<PathBuf>,
+    /// How strongly InfuseNet works; 0 is not at all [default: 1].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) infusenet_scale: Option<f32>,
+    /// From which part of the steps on InfuseNet works, 0 to 1 [default: 0].
+    #[arg(long, value_name = "PART", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) infusenet_start: Option<f64>,
+    /// Up to which part of the steps InfuseNet works, 0 to 1 [default: 1].
+    #[arg(long, value_name = "PART", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) infusenet_end: Option<f64>,
+    /// InfuseNet's own guidance, which is not its strength [default: 1].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) infusenet_guidance: Option<f32>,
+    /// Skip steps that would add almost the same as the one before: the more, the higher the threshold (0.25, 0.4, 0.6, 0.8). Below 0.1804 none is.
+    #[arg(long, value_name = "THRESHOLD")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) teacache: Option<f64>,
+}
+
+impl Request {
+    /// What this says, and where it says nothing, what the other says.
+    pub(super) fn or(self, other: &Self) -> Self {
+        macro_rules! either {
+            ($($field:ident),+ $(,)?) => { Self { $($field: self.$field.or_else(|| other.$field.clone())),+ } };
+        }
+        // A line with a photo means that person, whatever embedding the command names, and the other way round.
+        let mut other = other.clone();
+        if self.id_image.is_some() || self.id_embedding.is_some() {
+            (other.id_image, other.id_embedding, other.id_keypoints) = (None, None, None);
+        }
+        if self.control_image.is_some() {
+            other.control_keypoints = None;
+        }
+        either!(
+            prompt,
+            negative_prompt,
+            true_cfg,
+            steps,
+            width,
+            height,
+            guidance,
+            id_image,
+            id_keypoints,
+            id_embedding,
+            control_image,
+            control_keypoints,
+            infusenet_scale,
+            infusenet_start,
+            infusenet_end,
+            infusenet_guidance,
+            teacache,
+        )
+    }
+
+    /// Whether there is a face.
+    pub(super) const fn has_face(&self) -> bool {
+        self.id_image.is_some() || self.id_embedding.is_some()
+    }
+
+    /// The model's options with what was given in their place, all but the face.
+    pub(super) fn options(&self, defaults: Options) -> Result<Options> {
+        let options = Options {
+            prompt: self.prompt.clone().unwrap_or_default(),
+            steps: self.steps.unwrap_or(defaults.steps),
+            width: self.width.unwrap_or(defaults.width),
+            height: self.height.unwrap_or(defaults.height),
+            guidance: self.guidance.unwrap_or(defaults.guidance),
+            negative: self.true_cfg.map(|scale| {
+                let prompt = self.negative_prompt.clone().unwrap_or_default();
+                Negation { prompt, scale }
+            }),
+            teacache: self.teacache.map(|threshold| TeaCache { threshold, keeps_infusenet: false }),
+            ..defaults
+        };
+        let needs_face = [
+            ("--control-image", self.control_image.is_some()),
+            ("--infusenet-scale", self.infusenet_scale.is_some()),
+            ("--infusenet-start", self.infusenet_start.is_some()),
+            ("--infusenet-end", self.infusenet_end.is_some()),
+            ("--infusenet-guidance", self.infusenet_guidance.is_some()),
+        ];
+        match needs_face.into_iter().find(|(_, given)| *given && !self.has_face()) {
+            Some((name, _)) => {
+                Err(Failure::Usage(format!("{name} needs a face: --id-image or --id-embedding")))
+            }
+            None => Ok(options),
+        }
+    }
+}
+
+fn steps(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=STEPS_MAX).contains(count));
+    count.ok_or_else(|| format!("not a number of steps from 1 to {STEPS_MAX}"))
+}
+
+fn scale(text: &str) -> Result<f32, String> {
+    let scale = text.parse().ok().filter(|scale: &f32| scale.is_finite() && *scale >= 0.0);
+    scale.ok_or_else(|| "not a finite number that is 0 or more".to_owned())
+}
+
+fn side(text: &str) -> Result<usize, String> {
+    let range = format!("not a multiple of {SIDE_STEP} from {SIDE_STEP} to {SIDE_MAX}");
+    let pixels: usize = text.parse().map_err(|_| range.clone())?;
+    if !(SIDE_STEP..=SIDE_MAX).contains(&pixels) {
+        return Err(range);
+    }
+    let below = pixels - pixels % SIDE_STEP;
+    if below == pixels {
+        Ok(pixels)
+    } else {
+        Err(format!("not a multiple of {SIDE_STEP}; the two nearest are {below} and {}", below + SIDE_STEP))
+    }
+}

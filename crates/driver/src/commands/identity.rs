@@ -1,0 +1,172 @@
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use lighterage_checkpoint::{NewTensor, write};
+use lighterage_identity::{
+    Embedding, Face, FaceNetwork, Keypoints, Photo, Points, align, draw, find_detector, find_points,
+    keypoints_beside, read_keypoints,
+};
+use lighterage_shape::DType;
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::{json, mapping, model_path, output, picture_file};
+
+/// Find the face in a photo, and who it is: boxes, keypoints, aligned crop, embedding, each printed or saved.
+///
+/// Keypoints come from --keypoints, else from a faces.json beside the photo, else from a detector in --face-models. Without any of them a photo of
+/// 112 x 112 pixels is taken as an aligned crop.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage identity assets/demo/faces/cleo.png
+  lighterage identity photo.jpg --face-models antelopev2 --crop face.png --embedding me.safetensors
+  lighterage generate --id-embedding me.safetensors --prompt \"...\"
+  lighterage identity made.png --keypoints points.json --compare me.safetensors")]
+pub(crate) struct Arguments {
+    /// The photo.
+    photo: PathBuf,
+    /// The folder with the face network and perhaps a detector [default: the bundled one].
+    #[arg(long, value_name = "DIR")]
+    face_models: Option<PathBuf>,
+    /// Keypoints of the face.
+    #[arg(long, value_name = "FILE.json")]
+    keypoints: Option<PathBuf>,
+    /// Save the aligned crop, 112 x 112.
+    #[arg(long, value_name = "FILE.png")]
+    crop: Option<PathBuf>,
+    /// Save the drawing of the keypoints, in the photo's size: what --control-image makes of it.
+    #[arg(long, value_name = "FILE.png")]
+    drawing: Option<PathBuf>,
+    /// Save the embedding, under the name `embedding`.
+    #[arg(long, value_name = "FILE.safetensors")]
+    embedding: Option<PathBuf>,
+    /// Print the cosine to another embedding.
+    #[arg(long, value_name = "FILE[:NAME]")]
+    compare: Option<String>,
+    /// Print JSON, the embedding included.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Found {
+    width: usize,
+    height: usize,
+    /// By the detector, best first; empty where the keypoints were given.
+    faces: Vec<Box>,
+    /// Of the face that counts; none in an aligned crop.
+    keypoints: Option<[[f64; 2]; 5]>,
+    network: PathBuf,
+    embedding: Vec<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosine: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Box {
+    /// Left, top, right, bottom.
+    corners: [f32; 4],
+    score: f32,
+    keypoints: [[f64; 2]; 5],
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let saved = [&arguments.crop, &arguments.drawing, &arguments.embedding];
+    saved.into_iter().flatten().try_for_each(|path| output::check(path))?;
+    let folder = arguments.face_models.clone().unwrap_or_else(model_path::bundled_infinite_you);
+    let photo = Photo::open(&arguments.photo)?;
+    let (faces, keypoints) = find(arguments, &folder, &photo)?;
+    let crop = match keypoints {
+        Some(keypoints) => align(&photo, keypoints)?,
+        None => photo.clone(),
+    };
+    let network = FaceNetwork::find(&folder, mapping::promise())?;
+    let embedding = network.embed(&crop)?;
+    if let Some(path) = &arguments.crop {
+        save_picture(path, &crop)?;
+    }
+    if let (Some(path), Some(keypoints)) = (&arguments.drawing, keypoints) {
+        save_picture(path, &draw(photo.width(), photo.height(), keypoints))?;
+    }
+    if let Some(path) = &arguments.embedding {
+        save_embedding(path, &embedding)?;
+    }
+    let known = arguments.compare.as_deref().map(super::read_embedding).transpose()?;
+    let found = Found {
+        width: photo.width(),
+        height: photo.height(),
+        faces: faces.iter().map(Box::from).collect(),
+        keypoints: keypoints.map(|keypoints| keypoints.0),
+        network: network.path().to_owned(),
+        cosine: known.map(|known| embedding.cosine(&known)),
+        embedding: embedding.values().to_vec(),
+    };
+    if arguments.json { json::print(&found) } else { found.print() }
+}
+
+/// The faces that a detector finds, and the keypoints of the one that counts.
+fn find(arguments: &Arguments, folder: &Path, photo: &Photo) -> Result<(Vec<Face>, Option<Keypoints>)> {
+    let path = &arguments.photo;
+    let given = match &arguments.keypoints {
+        Some(keypoints) => Some(read_keypoints(keypoints, path)?),
+        None => keypoints_beside(path)?,
+    };
+    let name = path.display().to_string();
+    match (given, find_detector(folder)?) {
+        (Some(keypoints), _) => Ok((Vec::new(), Some(keypoints))),
+        (None, Some(detector)) => {
+            let largest = detector.largest(photo, &name)?;
+            Ok((detector.faces(photo)?, Some(largest.keypoints)))
+        }
+        (None, None) => Ok((Vec::new(), find_points(photo, &name, Points::Detector(None))?)),
+    }
+}
+
+fn save_picture(path: &Path, photo: &Photo) -> Result<()> {
+    let sides = [photo.width(), photo.height()];
+    Ok(output::write(path, |file| picture_file::write(file, sides, photo.rgb(), &[]))?)
+}
+
+fn save_embedding(path: &Path, embedding: &Embedding) -> Result<()> {
+    let bytes: Vec<u8> = embedding.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = [embedding.values().len()];
+    write(path, &[NewTensor { name: "embedding", dtype: DType::F32, shape: &shape, bytes: &bytes }])?;
+    Ok(())
+}
+
+impl From<&Face> for Box {
+    fn from(face: &Face) -> Self {
+        Self { corners: face.corners, score: face.score, keypoints: face.keypoints.0 }
+    }
+}
+
+impl Found {
+    fn print(&self) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "photo      {} x {}", self.width, self.height)?;
+        for Box { corners: [left, top, right, bottom], score, .. } in &self.faces {
+            writeln!(out, "face       {left:.1} {top:.1} to {right:.1} {bottom:.1}, score {score:.3}")?;
+        }
+        match self.keypoints {
+            Some(points) => {
+                let points: Vec<String> = points.iter().map(|[x, y]| format!("{x:.2} {y:.2}")).collect();
+                writeln!(out, "keypoints  {}", points.join(", "))?;
+            }
+            None => writeln!(out, "keypoints  none: an aligned crop")?,
+        }
+        let first: Vec<String> = self.embedding.iter().take(4).map(|value| format!("{value:.4}")).collect();
+        writeln!(
+            out,
+            "embedding  {} numbers: {} ... by {}",
+            self.embedding.len(),
+            first.join(" "),
+            self.network.display()
+        )?;
+        if let Some(cosine) = self.cosine {
+            writeln!(out, "cosine     {cosine:.4}")?;
+        }
+        Ok(())
+    }
+}
