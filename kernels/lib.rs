@@ -27,6 +27,7 @@
 pub mod params;
 
 pub mod attention;
+pub mod base;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;

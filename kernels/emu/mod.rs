@@ -293,6 +293,16 @@ pub fn kernels() -> Vec<String> {
     names
 }
 
+/// Bytes of the parameter struct of a kernel, and how many tensor maps it takes; none if it is not compiled in.
+#[must_use]
+pub fn parameters(name: &str) -> Option<(u32, u32)> {
+    let name = CString::new(name).ok()?;
+    let (mut bytes, mut maps) = (0, 0);
+    // SAFETY: reads a string that ends in zero, writes two numbers.
+    let known = unsafe { lighterage_emu_parameters(name.as_ptr(), &raw mut bytes, &raw mut maps) };
+    known.then_some((bytes, maps))
+}
+
 fn kernel(index: u32) -> Option<String> {
     // SAFETY: takes a number, gives a null pointer past the last one.
     let name = unsafe { lighterage_emu_kernel(index) };
@@ -377,5 +387,6 @@ unsafe extern "C" {
         failure: *mut RawFailure,
     ) -> c_int;
     fn lighterage_emu_kernel(index: u32) -> *const c_char;
+    fn lighterage_emu_parameters(name: *const c_char, params_bytes: *mut u32, maps_count: *mut u32) -> bool;
     fn lighterage_emu_describe(place: u64, text: *mut c_char, bytes: usize) -> usize;
 }

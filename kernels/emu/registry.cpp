@@ -79,6 +79,15 @@ const char* lighterage_emu_kernel(uint32_t index) {
     return kernel == nullptr ? nullptr : kernel->name;
 }
 
+/// Bytes of a kernel's parameter struct and its number of tensor maps; false if there is no such kernel.
+bool lighterage_emu_parameters(const char* name, uint32_t* params_bytes, uint32_t* maps_count) {
+    const emu::Registration* kernel = emu::find(name);
+    if (kernel == nullptr) return false;
+    *params_bytes = kernel->params_bytes;
+    *maps_count = kernel->maps_count;
+    return true;
+}
+
 /// Writes the source line of a place into `text`; its length, at most `bytes`.
 size_t lighterage_emu_describe(uint64_t place, char* text, size_t bytes) { return emu::describe(place, text, bytes); }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The floor of each crate. A crate may use lower floors only.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("lighterage-kernels", 0),
     ("lighterage-shape", 0),
     ("lighterage-device", 1),
@@ -22,6 +22,7 @@ const FLOORS: [(&str, u8); 13] = [
     ("lighterage-pipeline", 5),
     ("lighterage", 6),
     ("lighterage-testkit", TESTS_ONLY),
+    ("lighterage-fakecuda", TESTS_ONLY),
 ];
 
 /// Above every floor: only a dev-dependency may point there.
@@ -37,7 +38,7 @@ const ONLY: [(&str, &str); 5] = [
 ];
 
 /// Crates that contain unsafe code, each block argued; every other one forbids it.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "lighterage-kernels",
     "lighterage-device",
     "lighterage-checkpoint",
@@ -45,11 +46,12 @@ const UNSAFE: [&str; 7] = [
     "lighterage-ops",
     "lighterage-pager",
     "lighterage",
+    "lighterage-fakecuda",
 ];
 
 /// Files that may read the environment: `build.rs`, the driver, and the seed of a repeated test run.
-const READS_ENVIRONMENT: [&str; 4] =
-    ["build.rs", "kernels/build/", "crates/driver/", "crates/testkit/src/rng.rs"];
+const READS_ENVIRONMENT: [&str; 5] =
+    ["build.rs", "kernels/build/", "crates/driver/", "crates/testkit/src/rng.rs", "crates/fakecuda/"];
 
 struct Package {
     name: String,

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Kernel, Result};
+use crate::{Kernel, Purpose, Result};
 
 /// An address in the device's address space; on `Host` a plain pointer value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +82,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// Constants of the device.
     fn info(&self) -> &Info;
+
+    /// Bytes of the device that the driver has taken for itself, by purpose: what a budget has to be charged with before anything else.
+    fn taken(&self) -> Vec<(Purpose, u64)> {
+        Vec::new()
+    }
 
     /// Reserves `bytes` of address space, without memory; `bytes` is a multiple of the page.
     ///
@@ -260,6 +265,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// # Errors
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Whether copies from page-locked memory are faster than from any other.
+    fn prefers_pinned(&self) -> bool {
+        true
+    }
 
     /// Seconds that the work queued so far should take, where the device works by a model; else none.
     fn modelled(&self) -> Option<Modelled> {

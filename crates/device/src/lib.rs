@@ -10,18 +10,19 @@
 //! 2. [`Device`], [`Chunk`], [`Reservation`], [`Pinned`], [`Stream`], [`Event`]: shells that own what they make. Each byte is granted by
 //!    a [`Ledger`] before it exists and goes back when the shell is dropped. What a `Drop` cannot return, the device's next call does.
 //! 3. [`View`]: a tensor in device memory as a launch sees it. [`Kernel`]: what can be launched.
-//! 4. [`Host`] and [`Sim`]: two backends.
+//! 4. [`Cuda`], [`Host`] and [`Sim`]: three backends.
 //!
 //! # Which backend for what
 //!
 //! | | memory | work | for |
 //! |---|---|---|---|
+//! | [`Cuda`] | the driver's virtual memory management | the driver's streams, events, [graphs](Graph) | running on a GPU |
 //! | [`Host`] | a sparse file in memory, mapped where chunks are mapped | a thread for each stream, [`Workers`] inside kernels | running without a GPU; real asynchrony, sanitizers, `/proc` |
 //! | [`Host`] with a [seed](HostConfig::seed) | the same, with memory in flight poisoned | no threads: whose turn it is, is drawn | finding missing events and unhandled failures, repeatably |
 //! | [`Host`], [emulating](HostConfig::emulate) | the same | kernels are the CUDA sources on the emulator | the CUDA path without a GPU: its grids, its parameters, its bits, but for the driver |
 //! | [`Sim`] | none | a virtual clock, by the [`Rates`] of a [`Profile`] | plans: the same program, its addresses, its peak and its time, in milliseconds |
 //!
-//! The `Cuda` backend comes with the kernels' images; today [`cuda::probe`] says what there is of CUDA on a machine.
+//! [`cuda::probe`] says what there is of CUDA on a machine.
 //!
 //! # Why so
 //!
@@ -61,7 +62,8 @@
 //! * `host/work.rs` copies, fills and runs kernels: the promises made to [`Backend`]'s unsafe calls, kept until the work's turn.
 //! * `host/seeded.rs` does the same, and poisons.
 //! * `crew.rs` lends tasks on a caller's stack to helper threads, and does not return before they have let go.
-//! * `cuda.rs` asks the driver for facts.
+//! * `cuda/` calls the driver: each call with what makes its arguments right, memory under the books of `space.rs`; a handle is destroyed by the
+//!   drop of what owns it.
 //! * The shells call [`Backend`] after the checks that its conditions ask for. Launching a kernel stays unsafe for whoever does it: only
 //!   the op that fills the parameters can know how far it reaches.
 //!
@@ -105,6 +107,7 @@ mod space;
 mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
+pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph};
 pub use error::{Error, OutOfBudget, Result};
 pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Kernel};

@@ -16,6 +16,8 @@ struct Inner<B> {
     ledger: Ledger,
     host_ledger: Ledger,
     deferred: Mutex<Option<Error>>,
+    /// What the driver has taken for itself.
+    _taken: Vec<Grant>,
 }
 
 impl<B: Backend> Clone for Device<B> {
@@ -28,7 +30,23 @@ impl<B: Backend> Device<B> {
     /// A device whose memory is granted by `ledger` and whose pinned host memory by `host_ledger`.
     #[must_use]
     pub fn new(backend: B, ledger: Ledger, host_ledger: Ledger) -> Self {
-        Self { inner: Arc::new(Inner { backend, ledger, host_ledger, deferred: Mutex::new(None) }) }
+        Self::with(backend, ledger, host_ledger, Vec::new())
+    }
+
+    /// As [`new`](Device::new), with what the driver has taken for itself charged to `ledger` first: a budget that does not even hold that is refused
+    /// before anything is copied.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBudget`].
+    pub fn open(backend: B, ledger: Ledger, host_ledger: Ledger) -> Result<Self> {
+        let taken = backend.taken().into_iter().map(|(purpose, bytes)| ledger.grant(purpose, bytes));
+        let taken = taken.collect::<Result<_>>()?;
+        Ok(Self::with(backend, ledger, host_ledger, taken))
+    }
+
+    fn with(backend: B, ledger: Ledger, host_ledger: Ledger, taken: Vec<Grant>) -> Self {
+        let inner = Inner { backend, ledger, host_ledger, deferred: Mutex::new(None), _taken: taken };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The raw driver calls.

@@ -256,6 +256,23 @@ impl Space {
             .collect()
     }
 
+    /// The maps that a range of whole maps consists of.
+    pub(crate) fn whole_maps_of(
+        &self,
+        call: &'static str,
+        address: Address,
+        bytes: u64,
+    ) -> Result<Vec<(Address, u64)>> {
+        self.whole_maps(call, address, bytes)?;
+        let maps = self.maps.range(address.0..address.0 + bytes);
+        Ok(maps.map(|(start, map)| (Address(*start), map.bytes)).collect())
+    }
+
+    /// Every map, for a backend that goes away.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.maps.iter().map(|(address, map)| (Address(*address), map.bytes))
+    }
+
     /// Every reservation, for a backend that goes away.
     pub(crate) fn reservations(&self) -> impl Iterator<Item = (Address, u64)> {
         self.reservations.iter().map(|(address, bytes)| (Address(*address), *bytes))

@@ -210,7 +210,7 @@ impl<B: Backend> Stream<B> {
         self.inner.device.backend()
     }
 
-    fn raw(&self) -> &B::Stream {
+    pub(crate) fn raw(&self) -> &B::Stream {
         &self.inner.raw
     }
 }

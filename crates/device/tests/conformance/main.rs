@@ -1,7 +1,9 @@
-//! What every backend promises, written once and run over all of them: `Host` with 1, 2 and 4 threads, `Host` seeded, and `Sim` where it has an answer.
+//! What every backend promises, written once and run over all of them: `Host` with 1, 2 and 4 threads, `Host` seeded, `Sim` where it has an answer, and `Cuda`
+//! where there is a device. With feature `emu` there always is one: the stand-in of `crates/fakecuda`.
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 #![expect(clippy::print_stdout, reason = "shown by the test harness when a test fails")]
 
+mod cuda;
 mod faults;
 mod memory;
 mod races;
@@ -14,9 +16,10 @@ use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 use lighterage_device::{
-    Address, Backend, Chunk, Cost, Device, Host, HostConfig, Kernel, Ledger, Purpose, Reservation, Result,
-    Sim, SimConfig, Stream, Usage, View, Workers,
+    Address, Backend, Chunk, Cost, Cuda, Device, Host, HostConfig, Kernel, Launches, Ledger, Purpose,
+    Reservation, Result, Sim, SimConfig, Stream, Target, Usage, View, Workers,
 };
+use lighterage_kernels::base::self_test::{self, SelfTestParams};
 use lighterage_shape::{DType, Layout};
 
 /// Seeds of the seeded mode that every check runs under.
@@ -40,6 +43,12 @@ impl Inspect for Sim {
     }
 }
 
+impl Inspect for Cuda {
+    fn usage(&self) -> Usage {
+        Cuda::usage(self)
+    }
+}
+
 /// A check, for any backend.
 trait Check {
     fn check<B: Inspect>(&self, device: &Device<B>);
@@ -47,11 +56,18 @@ trait Check {
 
 /// Runs a check on every kind of device; each must be empty afterwards.
 fn everywhere(check: &impl Check) {
+    if let Some(cuda) = cuda::device() {
+        on(cuda, check);
+    }
     on_hosts(check);
     on(Sim::new(SimConfig { capacity_bytes: CAPACITY, ..SimConfig::default() }).unwrap(), check);
 }
 
 fn on_hosts(check: &impl Check) {
+    // A run on the stand-in has been on the hosts already.
+    if cuda::is_inside() {
+        return;
+    }
     for config in threaded().into_iter().chain((0..SEEDS).map(seeded)) {
         on(Host::new(config).unwrap(), check);
     }
@@ -161,6 +177,11 @@ impl Kernel for AddOne {
 
     fn cost(_: &Ends) -> Cost {
         Cost { flops: 4.0, bytes: 32.0 }
+    }
+
+    fn launches(params: &Ends, target: Target) -> Launches {
+        let Ends { target: to, source } = *params;
+        self_test::launches(&SelfTestParams { target: to, source }, target)
     }
 }
 

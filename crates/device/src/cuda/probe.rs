@@ -1,4 +1,4 @@
-//! What there is of CUDA on this machine. The `Cuda` backend itself comes with the kernels; until then this module only looks.
+//! What there is of CUDA on this machine: looks, and makes no context.
 
 use std::ffi::c_int;
 use std::fmt;

@@ -1,0 +1,84 @@
+//! The context of a device: what every other call needs to be current on its thread.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute};
+
+use super::api::{self, check, give_back};
+use crate::Result;
+
+/// The primary context of one device, retained. Whoever holds something of the device holds this too.
+#[derive(Debug)]
+pub(super) struct Context {
+    device: CUdevice,
+    raw: Raw,
+}
+
+/// The driver's pointer.
+#[derive(Debug)]
+struct Raw(CUcontext);
+
+// SAFETY: a context may be current on any number of threads (driver API, "Context Management"); the pointer is never read here.
+unsafe impl Send for Raw {}
+// SAFETY: as above.
+unsafe impl Sync for Raw {}
+
+impl Context {
+    /// The device with this number, as the driver counts; the driver has been started.
+    pub(super) fn open(ordinal: u32) -> Result<Self> {
+        let mut count: c_int = 0;
+        // SAFETY: writes one int.
+        check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
+        let ordinal = match c_int::try_from(ordinal) {
+            Ok(number) if number < count => number,
+            _ => return api::no_device(format!("there is no device {ordinal}, the driver has {count}")),
+        };
+        let mut device: CUdevice = 0;
+        // SAFETY: writes one device; the ordinal is below the count.
+        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&raw mut device, ordinal) })?;
+        let mut raw: CUcontext = ptr::null_mut();
+        // SAFETY: writes one pointer; the device is the driver's.
+        let code = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
+        check("cuDevicePrimaryCtxRetain", code)?;
+        Ok(Self { device, raw: Raw(raw) })
+    }
+
+    /// Makes the context current on this thread, which the next call needs.
+    pub(super) fn enter(&self) -> Result<()> {
+        // SAFETY: retained by `open`, until the drop.
+        check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.raw.0) })
+    }
+
+    /// The device.
+    pub(super) const fn device(&self) -> CUdevice {
+        self.device
+    }
+
+    /// A fact about the device, never negative.
+    pub(super) fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32> {
+        let mut value: c_int = 0;
+        // SAFETY: writes one int; the device is the driver's.
+        let code = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, self.device) };
+        check("cuDeviceGetAttribute", code)?;
+        Ok(value.unsigned_abs())
+    }
+
+    /// Bytes free and bytes in all, as the driver sees the whole device now.
+    pub(super) fn memory(&self) -> Result<(u64, u64)> {
+        self.enter()?;
+        let (mut free, mut total) = (0_usize, 0_usize);
+        // SAFETY: writes two numbers; a context is current.
+        check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) })?;
+        Ok((free as u64, total as u64))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained once by `open`; everything that needs it owns it and is gone. Nobody is left to hear of an error.
+        let _ = give_back("cuDevicePrimaryCtxRelease", || unsafe {
+            sys::cuDevicePrimaryCtxRelease_v2(self.device)
+        });
+    }
+}

@@ -1,0 +1,261 @@
+//! Device memory by the driver's virtual memory management, and page-locked host memory.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::sys;
+
+use super::api::{check, give_back, size};
+use super::context::Context;
+use crate::space::{Space, Usage};
+use crate::{Address, ChunkId, Error, Result};
+
+/// Usable by every context, not only by the one that pinned it.
+const PORTABLE: u32 = sys::CU_MEMHOSTALLOC_PORTABLE;
+
+/// The memory of a device: the rules, and the driver behind them. Streams own it too, so that pending work still finds it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    context: Arc<Context>,
+    page: u64,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug)]
+struct Books {
+    space: Space,
+    /// The driver's names of the chunks that were not destroyed.
+    handles: BTreeMap<ChunkId, u64>,
+}
+
+impl Memory {
+    pub(super) fn new(context: Arc<Context>, capacity: u64) -> Result<Self> {
+        context.enter()?;
+        let (properties, mut page) = (properties(&context), 0_usize);
+        let minimum = sys::CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
+        // SAFETY: writes one number, reads one struct; a context is current.
+        let code =
+            unsafe { sys::cuMemGetAllocationGranularity(&raw mut page, &raw const properties, minimum) };
+        check("cuMemGetAllocationGranularity", code)?;
+        let page = page as u64;
+        let books = Books { space: Space::new(page, capacity), handles: BTreeMap::new() };
+        Ok(Self { context, page, books: Mutex::new(books) })
+    }
+
+    /// Smallest piece of memory.
+    pub(super) const fn page(&self) -> u64 {
+        self.page
+    }
+
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Address> {
+        self.context.enter()?;
+        self.books().space.reserve(bytes, || {
+            let mut address = 0;
+            // SAFETY: writes one address; a context is current.
+            let code =
+                unsafe { sys::cuMemAddressReserve(&raw mut address, size(bytes), size(self.page), 0, 0) };
+            check("cuMemAddressReserve", code)?;
+            Ok(Address(address))
+        })
+    }
+
+    /// # Safety
+    /// - No pending work uses the range.
+    pub(super) unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let mut reported = Ok(());
+        let gone = self.books().space.unreserve(address, bytes, || {
+            // SAFETY: the books say that `reserve` made the range and nothing is mapped in it; nothing uses it, as promised.
+            let free = || unsafe { sys::cuMemAddressFree(address.0, size(bytes)) };
+            settle(give_back("cuMemAddressFree", free), &mut reported)
+        });
+        gone.and(reported)
+    }
+
+    pub(super) fn create(&self, bytes: u64) -> Result<ChunkId> {
+        self.context.enter()?;
+        let properties = properties(&self.context);
+        let Books { space, handles } = &mut *self.books();
+        let refused = space.out_of_memory(bytes);
+        let mut handle = 0;
+        let id = space.create(bytes, |_| {
+            // SAFETY: writes one handle, reads one struct; a context is current.
+            let code = unsafe { sys::cuMemCreate(&raw mut handle, size(bytes), &raw const properties, 0) };
+            match check("cuMemCreate", code) {
+                Err(Error::Driver { code, .. }) if code == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as i32 => {
+                    Err(refused)
+                }
+                outcome => outcome,
+            }
+        })?;
+        handles.insert(id, handle);
+        Ok(id)
+    }
+
+    pub(super) fn destroy(&self, chunk: ChunkId) -> Result<()> {
+        self.context.enter()?;
+        let Books { space, handles } = &mut *self.books();
+        space.destroy(chunk)?;
+        let Some(handle) = handles.remove(&chunk) else { return Ok(()) };
+        // SAFETY: `create` made it and it was taken out of the books just now. Where it is mapped the driver keeps it until the last unmap.
+        give_back("cuMemRelease", || unsafe { sys::cuMemRelease(handle) }).0
+    }
+
+    /// # Safety
+    /// - Nothing uses the range.
+    pub(super) unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let Books { space, handles } = &mut *self.books();
+        let handle = handles.get(&chunk).copied().unwrap_or_default();
+        space.map(address, chunk, bytes, |_| {
+            // SAFETY: the books say that the range lies in a reservation, nothing is mapped there, and the chunk has this size and was not
+            // destroyed, so that its handle is here.
+            check("cuMemMap", unsafe { sys::cuMemMap(address.0, size(bytes), 0, handle, 0) })
+        })
+    }
+
+    pub(super) fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let access = sys::CUmemAccessDesc {
+            location: location(&self.context),
+            flags: sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+        };
+        self.books().space.set_access(address, bytes, || {
+            // SAFETY: the books say that the range consists of whole maps of one reservation; reads one struct.
+            let code = unsafe { sys::cuMemSetAccess(address.0, size(bytes), &raw const access, 1) };
+            check("cuMemSetAccess", code)
+        })
+    }
+
+    /// Map by map: the driver promises no more than to undo what one call has mapped.
+    ///
+    /// # Safety
+    /// - No pending work uses the range.
+    pub(super) unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let space = &mut self.books().space;
+        let mut reported = Ok(());
+        for (start, length) in space.whole_maps_of("unmap", address, bytes)? {
+            let gone = space.unmap(start, length, || {
+                // SAFETY: the books say that this is one whole map; nothing uses it, as promised.
+                let unmap = || unsafe { sys::cuMemUnmap(start.0, size(length)) };
+                settle(give_back("cuMemUnmap", unmap), &mut reported)
+            });
+            // What the driver keeps stays in the books, and the others still go.
+            if let (Err(error), true) = (gone, reported.is_ok()) {
+                reported = Err(error);
+            }
+        }
+        reported
+    }
+
+    pub(super) fn pin(&self, bytes: u64) -> Result<Address> {
+        self.context.enter()?;
+        self.books().space.pin(bytes, || {
+            let mut first: *mut c_void = ptr::null_mut();
+            let length = pinned_length(bytes);
+            // SAFETY: writes one pointer; a context is current.
+            let code = unsafe { sys::cuMemHostAlloc(&raw mut first, length, PORTABLE) };
+            check("cuMemHostAlloc", code)?;
+            // SAFETY: the driver has just given `length` bytes there, to nobody else.
+            unsafe { ptr::write_bytes(first.cast::<u8>(), 0, length) };
+            Ok(Address(first.expose_provenance() as u64))
+        })
+    }
+
+    /// # Safety
+    /// - No pending work uses the range.
+    pub(super) unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let mut reported = Ok(());
+        let gone = self.books().space.unpin(address, bytes, || {
+            // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
+            let free = || unsafe { sys::cuMemFreeHost(host_pointer(address)) };
+            settle(give_back("cuMemFreeHost", free), &mut reported)
+        });
+        gone.and(reported)
+    }
+
+    /// Refuses a range that is not mapped with access.
+    pub(super) fn accessible(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
+        self.books().space.accessible(call, address, bytes)
+    }
+
+    /// What exists now.
+    pub(super) fn usage(&self) -> Usage {
+        self.books().space.usage()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // The books change after the last fallible step of a call, so a panic elsewhere leaves them whole.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Memory {
+    /// Only what could not be given back is left here. Nobody is left to hear of an error either.
+    fn drop(&mut self) {
+        if self.context.enter().is_err() {
+            return;
+        }
+        let Books { space, handles } = &*self.books();
+        for (address, bytes) in space.maps() {
+            // SAFETY: one whole map; streams own this memory too, so no work is pending when it goes.
+            let _ = unsafe { sys::cuMemUnmap(address.0, size(bytes)) };
+        }
+        for (address, bytes) in space.reservations() {
+            // SAFETY: made by `reserve`; its maps were undone just now.
+            let _ = unsafe { sys::cuMemAddressFree(address.0, size(bytes)) };
+        }
+        for handle in handles.values() {
+            // SAFETY: made by `create` and not released since.
+            let _ = unsafe { sys::cuMemRelease(*handle) };
+        }
+        for (address, _) in space.pins() {
+            // SAFETY: made by `pin`; no work is pending.
+            let _ = unsafe { sys::cuMemFreeHost(host_pointer(address)) };
+        }
+    }
+}
+
+/// What a call that gives something back means for the books: gone if the driver did it in the end, whatever it said first.
+fn settle((outcome, done): (Result<()>, bool), reported: &mut Result<()>) -> Result<()> {
+    if !done {
+        return outcome;
+    }
+    if reported.is_ok() {
+        *reported = outcome;
+    }
+    Ok(())
+}
+
+fn location(context: &Context) -> sys::CUmemLocation {
+    sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: context.device() }
+}
+
+/// Memory of this device alone, that no other process is shown.
+fn properties(context: &Context) -> sys::CUmemAllocationProp {
+    sys::CUmemAllocationProp {
+        type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+        requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+        location: location(context),
+        win32HandleMetaData: ptr::null_mut(),
+        allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
+            compressionType: 0,
+            gpuDirectRDMACapable: 0,
+            usage: 0,
+            reserved: [0; 4],
+        },
+    }
+}
+
+/// The driver allocates no empty ranges.
+fn pinned_length(bytes: u64) -> usize {
+    size(bytes).max(1)
+}
+
+fn host_pointer(address: Address) -> *mut c_void {
+    ptr::with_exposed_provenance_mut(size(address.0))
+}

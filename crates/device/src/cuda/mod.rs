@@ -1,0 +1,387 @@
+//! NVIDIA GPUs by the CUDA driver API. [`probe`] says what there is of it on a machine.
+//!
+//! The driver is loaded when it is first asked for; a machine without it builds and runs everything else. Memory is the driver's virtual memory
+//! management, under the same books as on [`Host`](crate::Host): what they refuse never reaches the driver. Kernels are images that nvcc made
+//! when this program was built (feature `cuda`); all of them are loaded with the device.
+//!
+//! Work that fails on the device, an illegal address for instance, ends the whole context: CUDA knows no smaller unit. Every later call on any stream then
+//! answers [`Error::Stream`].
+
+mod api;
+mod context;
+mod graph;
+mod memory;
+mod modules;
+mod probe;
+mod self_test;
+mod staging;
+mod stream;
+mod tensor_map;
+
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUstream};
+use lighterage_kernels::images::{self, Image};
+use lighterage_kernels::launch::{Arch, Grid, Launch, Target};
+
+use self::api::{check, size};
+use self::context::Context;
+use self::memory::Memory;
+use self::modules::Modules;
+use self::staging::{SLOT_BYTES, Staging};
+use self::tensor_map::Encoded;
+use crate::space::Usage;
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, StreamKind};
+
+pub use self::graph::Graph;
+pub use self::probe::{CudaDevice, CudaStatus, probe};
+pub use self::self_test::self_test;
+pub use self::stream::{CudaEvent, CudaStream};
+
+/// How a [`Cuda`] device is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CudaConfig {
+    /// Which device, as the driver counts them (`CUDA_VISIBLE_DEVICES` hides some).
+    pub ordinal: u32,
+    /// Physical bytes that it is taken to have; none: what the driver says.
+    pub capacity_bytes: Option<u64>,
+    /// The kernels.
+    pub images: &'static [Image],
+}
+
+impl Default for CudaConfig {
+    /// The first device, and the kernels that were built in.
+    fn default() -> Self {
+        Self { ordinal: 0, capacity_bytes: None, images: images::ALL }
+    }
+}
+
+/// A GPU.
+#[derive(Debug)]
+pub struct Cuda {
+    info: Info,
+    target: Target,
+    taken: [(Purpose, u64); 2],
+    // In the order in which they have to go.
+    staging: Staging,
+    modules: Arc<Modules>,
+    memory: Arc<Memory>,
+    context: Arc<Context>,
+}
+
+impl Cuda {
+    /// A device as configured. Nothing is copied yet, so what the driver takes for itself can be held against a budget first: see
+    /// [`Device::open`](crate::Device::open).
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] if there is no driver, an old one, no such device, or one that the kernels were not compiled for; what the driver reports.
+    pub fn new(config: CudaConfig) -> Result<Self> {
+        api::start()?;
+        let context = Arc::new(Context::open(config.ordinal)?);
+        let target = target(&context, config.images)?;
+        if context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)? == 0 {
+            return api::no_device(
+                "the device has no virtual memory management, as under WSL and on some vGPUs".to_owned(),
+            );
+        }
+        let (free, total) = context.memory()?;
+        let capacity_bytes = config.capacity_bytes.unwrap_or(total);
+        let memory = Arc::new(Memory::new(Arc::clone(&context), capacity_bytes)?);
+        let modules = Arc::new(Modules::load(&context, config.images, target.arch)?);
+        let staging = Staging::new(&context)?;
+        let (free_now, _) = context.memory()?;
+        let taken = [
+            (Purpose::Context, context_bytes(target.arch, total - free.min(total))),
+            (Purpose::Modules, free.saturating_sub(free_now)),
+        ];
+        let name = name(&context)?;
+        let info = Info { name, page_bytes: memory.page(), capacity_bytes, has_bytes: true };
+        Ok(Self { info, target, taken, staging, modules, memory, context })
+    }
+
+    /// What launches depend on.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// How many kernels are loaded.
+    #[must_use]
+    pub fn kernels(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// What exists now: zero when everything was given back.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.memory.usage()
+    }
+
+    /// Bytes free and in all on the whole device, as the driver sees it now, other programs included.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
+        self.context.memory()
+    }
+
+    fn no_image(&self, kernel: &'static str) -> Error {
+        Error::NoImage { kernel, device: format!("{} ({})", self.info.name, self.target.arch) }
+    }
+
+    /// A launch with all that can be refused before it is queued.
+    fn prepare<'a>(&self, kernel: &'static str, launch: &'a Launch) -> Result<Prepared<'a>> {
+        let function = self.modules.function(launch.image).ok_or_else(|| self.no_image(kernel))?;
+        let function = function.with_shared(launch.grid.shared_bytes)?;
+        Ok(Prepared { function, grid: &launch.grid, maps: Encoded::new(launch.maps())? })
+    }
+}
+
+/// A kernel, its grid and its tensor maps as the driver takes them.
+struct Prepared<'a> {
+    function: CUfunction,
+    grid: &'a Grid,
+    maps: Encoded,
+}
+
+impl Prepared<'_> {
+    /// # Safety
+    /// - As [`Backend::launch`]; `params` points to the kernel's own parameter struct.
+    unsafe fn queue(&mut self, stream: CUstream, params: *mut c_void) -> Result<()> {
+        // A kernel without tensor maps has no second parameter, and the driver reads none.
+        let mut parameters = [params, self.maps.parameter()];
+        let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
+        // SAFETY: the function's module is loaded; the driver copies as many bytes of each parameter as the kernel declares, which are those of
+        // the struct (offsets checked when it was compiled) and of the maps; what the kernel touches is the caller's promise.
+        let code = unsafe {
+            sys::cuLaunchKernel(
+                self.function,
+                x,
+                y,
+                z,
+                threads,
+                1,
+                1,
+                shared_bytes,
+                stream,
+                parameters.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        check("cuLaunchKernel", code)
+    }
+}
+
+/// Architecture and size of the device, if there are images for it.
+fn target(context: &Context, images: &[Image]) -> Result<Target> {
+    let major = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let Some(arch) = Arch::of(major, minor) else {
+        return api::no_device(format!("there are no kernels for compute capability {major}.{minor}"));
+    };
+    if images.is_empty() {
+        return api::no_device(
+            "this program was built without kernels: cargo build --features cuda".to_owned(),
+        );
+    }
+    if !images.iter().any(|image| image.archs.contains(&arch)) {
+        return api::no_device(format!(
+            "this program was built without kernels for {arch}: see LIGHTERAGE_CUDA_ARCHS"
+        ));
+    }
+    Ok(Target { arch, multiprocessors })
+}
+
+/// What a context takes, if this program is alone on the device: then it is what is not free. Where others have memory there too, their share
+/// cannot be told from ours, and the estimate counts.
+fn context_bytes(arch: Arch, used: u64) -> u64 {
+    // What nvidia-smi shows for a process with an empty context grows with the number of multiprocessors: 250 MiB to 550 MiB.
+    // docs/GPU-CHECKS.md has the check.
+    let estimate = match arch {
+        Arch::Sm80 => 450 << 20,
+        Arch::Sm86 => 300 << 20,
+        Arch::Sm89 => 400 << 20,
+        Arch::Sm90a => 550 << 20,
+        Arch::Sm100a | Arch::Sm120a => 600 << 20,
+    };
+    if used <= 2 * estimate { used } else { estimate }
+}
+
+fn name(context: &Context) -> Result<String> {
+    let mut text = [0_u8; 128];
+    // SAFETY: writes at most as many bytes as it is told, with a zero at the end.
+    let code = unsafe { sys::cuDeviceGetName(text.as_mut_ptr().cast(), 128, context.device()) };
+    check("cuDeviceGetName", code)?;
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    Ok(String::from_utf8_lossy(&text[..end]).into_owned())
+}
+
+impl Backend for Cuda {
+    type Stream = CudaStream;
+    type Event = CudaEvent;
+
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn taken(&self) -> Vec<(Purpose, u64)> {
+        self.taken.to_vec()
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<Address> {
+        self.memory.reserve(bytes)
+    }
+
+    unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.unreserve(address, bytes) }
+    }
+
+    fn create(&self, bytes: u64) -> Result<ChunkId> {
+        self.memory.create(bytes)
+    }
+
+    unsafe fn destroy(&self, chunk: ChunkId) -> Result<()> {
+        self.memory.destroy(chunk)
+    }
+
+    unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.map(address, chunk, bytes) }
+    }
+
+    unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
+        self.memory.set_access(address, bytes)
+    }
+
+    unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.unmap(address, bytes) }
+    }
+
+    fn pin(&self, bytes: u64) -> Result<Address> {
+        self.memory.pin(bytes)
+    }
+
+    unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.unpin(address, bytes) }
+    }
+
+    fn stream(&self, kind: StreamKind) -> Result<CudaStream> {
+        CudaStream::new(&self.context, &self.memory, kind)
+    }
+
+    fn event(&self) -> Result<CudaEvent> {
+        CudaEvent::new(&self.context)
+    }
+
+    unsafe fn copy_from_host(
+        &self,
+        stream: &CudaStream,
+        target: Address,
+        source: *const u8,
+        bytes: u64,
+        staged: bool,
+    ) -> Result<()> {
+        self.memory.accessible("copy_from_host", target, bytes)?;
+        let length = size(bytes);
+        if staged && stream.is_capturing() {
+            let reason = "a staged copy cannot be part of a graph";
+            return Err(Error::Range { call: "copy_from_host", address: target, bytes, reason });
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        if staged && length <= SLOT_BYTES {
+            // SAFETY: the caller's promise; the target is mapped (checked).
+            return unsafe { self.staging.copy(stream, target.0, source, length) };
+        }
+        let raw = stream.entered()?;
+        // SAFETY: the target is mapped (checked) and the source valid until the copy is done, or until the wait below, as promised.
+        let code = unsafe { sys::cuMemcpyHtoDAsync_v2(target.0, source.cast(), length, raw) };
+        check("cuMemcpyHtoDAsync", code)?;
+        if staged { stream.synchronize() } else { Ok(()) }
+    }
+
+    unsafe fn copy_to_host(
+        &self,
+        stream: &CudaStream,
+        target: *mut u8,
+        source: Address,
+        bytes: u64,
+    ) -> Result<bool> {
+        self.memory.accessible("copy_to_host", source, bytes)?;
+        let raw = stream.entered()?;
+        // SAFETY: the source is mapped (checked) and the target valid for writes, as promised, until the wait below.
+        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target.cast(), source.0, size(bytes), raw) };
+        let queued = check("cuMemcpyDtoHAsync", code);
+        // Also after a refusal: a call that waits has waited.
+        let waited = stream.synchronize();
+        queued.and(waited).map(|()| true)
+    }
+
+    unsafe fn copy(&self, stream: &CudaStream, target: Address, source: Address, bytes: u64) -> Result<()> {
+        self.memory.accessible("copy", target, bytes)?;
+        self.memory.accessible("copy", source, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let raw = stream.entered()?;
+        // SAFETY: both ranges are mapped (checked), stay so and do not overlap, as promised.
+        check("cuMemcpyDtoDAsync", unsafe { sys::cuMemcpyDtoDAsync_v2(target.0, source.0, size(bytes), raw) })
+    }
+
+    unsafe fn fill(&self, stream: &CudaStream, target: Address, value: u8, bytes: u64) -> Result<()> {
+        self.memory.accessible("fill", target, bytes)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let raw = stream.entered()?;
+        // SAFETY: the range is mapped (checked) and stays so, as promised.
+        check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(target.0, value, size(bytes), raw) })
+    }
+
+    unsafe fn launch<K: Kernel>(&self, stream: &CudaStream, params: &K::Params) -> Result<()> {
+        let launches = K::launches(params, self.target);
+        if launches.as_slice().is_empty() {
+            return Err(self.no_image(K::NAME));
+        }
+        let raw = stream.entered()?;
+        let prepared = launches.as_slice().iter().map(|launch| self.prepare(K::NAME, launch));
+        let mut params = *params;
+        for launch in &mut prepared.collect::<Result<Vec<_>>>()? {
+            // SAFETY: the caller's promise; `launches` of the kernel says which images take its parameters.
+            let queued = unsafe { launch.queue(raw, (&raw mut params).cast()) };
+            if queued.is_err() {
+                // An earlier part of the same call may be under way, and nobody will wait for it.
+                let _ = stream.synchronize();
+                return queued;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {
+        stream.record(event)
+    }
+
+    fn wait(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {
+        stream.wait(event)
+    }
+
+    fn query(&self, event: &CudaEvent) -> Result<bool> {
+        event.query()
+    }
+
+    fn synchronize_event(&self, event: &CudaEvent) -> Result<()> {
+        event.synchronize()
+    }
+
+    fn synchronize(&self, stream: &CudaStream) -> Result<()> {
+        stream.synchronize()
+    }
+}

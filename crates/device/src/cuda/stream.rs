@@ -1,0 +1,201 @@
+//! Streams and events of the driver.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::sys::{self, CUevent, CUresult, CUstream};
+
+use super::api::{check, check_wait, give_back};
+use super::context::Context;
+use super::memory::Memory;
+use crate::{Result, StreamKind};
+
+/// Created once: no timing, which would cost a time stamp at each record.
+const NO_TIMING: u32 = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+/// Not ordered by the default stream, which nobody here uses.
+const OWN_ORDER: u32 = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+
+const RECORD_EXTERNAL: u32 = sys::CUevent_record_flags_enum::CU_EVENT_RECORD_EXTERNAL as u32;
+const WAIT_EXTERNAL: u32 = sys::CUevent_wait_flags_enum::CU_EVENT_WAIT_EXTERNAL as u32;
+
+/// A stream of a [`Cuda`](crate::Cuda). Dropping it waits for its work.
+#[derive(Debug)]
+pub struct CudaStream {
+    raw: Raw<CUstream>,
+    graphs: Mutex<Graphs>,
+    /// What pending work uses.
+    _memory: Arc<Memory>,
+    context: Arc<Context>,
+}
+
+/// The events that a graph records or waits for. They have to live as long as it may run.
+pub(super) type Events = Vec<Arc<Handle>>;
+
+/// What a stream has to do with graphs.
+#[derive(Debug, Default)]
+struct Graphs {
+    /// While work is being recorded instead of done: its events.
+    recording: Option<Events>,
+    /// The events of graphs that may still run.
+    running: Vec<Arc<Events>>,
+}
+
+/// An event of a [`Cuda`](crate::Cuda).
+#[derive(Debug)]
+pub struct CudaEvent(Arc<Handle>);
+
+/// The event itself. Dropping it destroys it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    raw: Raw<CUevent>,
+    context: Arc<Context>,
+}
+
+/// A handle of the driver's.
+#[derive(Clone, Copy, Debug)]
+struct Raw<T>(T);
+
+// SAFETY: streams and events may be used from any thread at any time (driver API, "Stream Management": thread-safe); the pointers are
+// never read here.
+unsafe impl<T> Send for Raw<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Raw<T> {}
+
+impl CudaStream {
+    pub(super) fn new(context: &Arc<Context>, memory: &Arc<Memory>, kind: StreamKind) -> Result<Self> {
+        context.enter()?;
+        let (mut least, mut greatest): (c_int, c_int) = (0, 0);
+        // SAFETY: writes two ints; a context is current.
+        let code = unsafe { sys::cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest) };
+        check("cuCtxGetStreamPriorityRange", code)?;
+        let priority = match kind {
+            StreamKind::Compute => least,
+            StreamKind::Copy => greatest,
+        };
+        let mut raw: CUstream = ptr::null_mut();
+        // SAFETY: writes one pointer; a context is current.
+        let code = unsafe { sys::cuStreamCreateWithPriority(&raw mut raw, OWN_ORDER, priority) };
+        check("cuStreamCreateWithPriority", code)?;
+        Ok(Self {
+            raw: Raw(raw),
+            graphs: Mutex::default(),
+            _memory: Arc::clone(memory),
+            context: Arc::clone(context),
+        })
+    }
+
+    /// The driver's pointer, with the context current on this thread.
+    pub(super) fn entered(&self) -> Result<CUstream> {
+        self.context.enter()?;
+        Ok(self.raw.0)
+    }
+
+    /// Does `work` while it is known that the stream records; its answer, and the events that it used.
+    pub(super) fn captured<T>(&self, work: impl FnOnce() -> T) -> (T, Events) {
+        self.graphs().recording = Some(Events::new());
+        let outcome = work();
+        (outcome, self.graphs().recording.take().unwrap_or_default())
+    }
+
+    pub(super) fn is_capturing(&self) -> bool {
+        self.graphs().recording.is_some()
+    }
+
+    /// Keeps the events of a graph until the stream was waited for.
+    pub(super) fn keep(&self, events: &Arc<Events>) {
+        let running = &mut self.graphs().running;
+        if !running.iter().any(|kept| Arc::ptr_eq(kept, events)) {
+            running.push(Arc::clone(events));
+        }
+    }
+
+    /// Whether an event is one of a recording, which then keeps it.
+    fn is_external(&self, event: &CudaEvent) -> bool {
+        let recording = &mut self.graphs().recording;
+        recording.as_mut().map(|events| events.push(Arc::clone(&event.0))).is_some()
+    }
+
+    fn graphs(&self) -> MutexGuard<'_, Graphs> {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self, event: &CudaEvent) -> Result<()> {
+        let stream = self.entered()?;
+        // In a recording the event is a node of its own: each replay records it for whoever waits outside.
+        let flags = if self.is_external(event) { RECORD_EXTERNAL } else { 0 };
+        // SAFETY: both are alive.
+        check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.0.raw.0, stream, flags) })
+    }
+
+    pub(super) fn wait(&self, event: &CudaEvent) -> Result<()> {
+        let stream = self.entered()?;
+        let flags = if self.is_external(event) { WAIT_EXTERNAL } else { 0 };
+        // SAFETY: both are alive.
+        check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.0.raw.0, flags) })
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        let stream = self.entered()?;
+        // SAFETY: it is alive.
+        let outcome = wait("cuStreamSynchronize", || unsafe { sys::cuStreamSynchronize(stream) });
+        self.graphs().running.clear();
+        outcome
+    }
+}
+
+impl Drop for CudaStream {
+    fn drop(&mut self) {
+        // Failures were reported by the calls on the stream; what matters is that nothing is pending.
+        let _ = self.synchronize();
+        if self.context.enter().is_ok() {
+            // SAFETY: made by `new` and used by nobody any more.
+            let _ = give_back("cuStreamDestroy", || unsafe { sys::cuStreamDestroy_v2(self.raw.0) });
+        }
+    }
+}
+
+impl CudaEvent {
+    pub(super) fn new(context: &Arc<Context>) -> Result<Self> {
+        context.enter()?;
+        let mut raw: CUevent = ptr::null_mut();
+        // SAFETY: writes one pointer; a context is current.
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, NO_TIMING) })?;
+        Ok(Self(Arc::new(Handle { raw: Raw(raw), context: Arc::clone(context) })))
+    }
+
+    pub(super) fn query(&self) -> Result<bool> {
+        self.0.context.enter()?;
+        // SAFETY: it is alive.
+        match unsafe { sys::cuEventQuery(self.0.raw.0) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            code => check_wait("cuEventQuery", code).map(|()| true),
+        }
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.0.context.enter()?;
+        // SAFETY: it is alive.
+        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.0.raw.0) })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: made by `new` and used by nobody any more; the driver keeps what pending work still needs of it.
+            let _ = give_back("cuEventDestroy", || unsafe { sys::cuEventDestroy_v2(self.raw.0) });
+        }
+    }
+}
+
+/// Waits, and has waited also where the call is refused: it is asked again, and in the end the whole context is waited for. If the work has failed
+/// nothing of it is pending, since the driver ends the context.
+fn wait(call: &'static str, attempt: impl Fn() -> CUresult) -> Result<()> {
+    let first = check_wait(call, attempt());
+    if first.is_err() && attempt() != CUresult::CUDA_SUCCESS {
+        // SAFETY: a context is current: the callers entered it.
+        let _ = unsafe { sys::cuCtxSynchronize() };
+    }
+    first
+}

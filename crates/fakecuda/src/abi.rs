@@ -1,0 +1,74 @@
+//! Numbers and structs of the driver API's C interface (cuda.h of CUDA 13.0), as far as they are used here.
+
+/// What a call answers.
+pub(crate) type Code = u32;
+
+pub(crate) const SUCCESS: Code = 0;
+pub(crate) const INVALID_VALUE: Code = 1;
+pub(crate) const OUT_OF_MEMORY: Code = 2;
+pub(crate) const NOT_INITIALIZED: Code = 3;
+pub(crate) const INVALID_DEVICE: Code = 101;
+pub(crate) const INVALID_IMAGE: Code = 200;
+pub(crate) const INVALID_CONTEXT: Code = 201;
+pub(crate) const OPERATING_SYSTEM: Code = 304;
+pub(crate) const INVALID_HANDLE: Code = 400;
+pub(crate) const NOT_FOUND: Code = 500;
+pub(crate) const NOT_READY: Code = 600;
+pub(crate) const ILLEGAL_ADDRESS: Code = 700;
+pub(crate) const MISALIGNED_ADDRESS: Code = 716;
+pub(crate) const LAUNCH_FAILED: Code = 719;
+pub(crate) const NOT_SUPPORTED: Code = 801;
+pub(crate) const STREAM_CAPTURE_UNSUPPORTED: Code = 900;
+pub(crate) const STREAM_CAPTURE_INVALIDATED: Code = 901;
+pub(crate) const STREAM_CAPTURE_ISOLATION: Code = 905;
+
+/// `CUdevice_attribute`.
+pub(crate) const ATTRIBUTE_MULTIPROCESSORS: u32 = 16;
+pub(crate) const ATTRIBUTE_CAPABILITY_MAJOR: u32 = 75;
+pub(crate) const ATTRIBUTE_CAPABILITY_MINOR: u32 = 76;
+pub(crate) const ATTRIBUTE_VIRTUAL_MEMORY: u32 = 102;
+
+/// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
+pub(crate) const FUNCTION_SHARED_MAX: u32 = 8;
+
+/// `CU_STREAM_NON_BLOCKING`, the only kind of stream that is made here.
+pub(crate) const STREAM_NON_BLOCKING: u32 = 1;
+
+/// `CUmemLocation`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Location {
+    /// 1: a device.
+    pub(crate) kind: u32,
+    pub(crate) id: i32,
+}
+
+/// `CUmemAllocationProp`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AllocationProperties {
+    /// 1: pinned.
+    pub(crate) kind: u32,
+    /// 0: shown to no other process.
+    pub(crate) handle_kinds: u32,
+    pub(crate) location: Location,
+    pub(crate) win32_metadata: usize,
+    pub(crate) compression: u8,
+    pub(crate) rdma: u8,
+    pub(crate) usage: u16,
+    pub(crate) reserved: [u8; 4],
+}
+
+/// `CUmemAccessDesc`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AccessDescription {
+    pub(crate) location: Location,
+    /// 3: read and write.
+    pub(crate) flags: u32,
+}
+
+/// `CUtensorMap`: opaque to its users.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TensorMap(pub(crate) [u8; 128]);

@@ -1,0 +1,109 @@
+//! What tests say to the stand-in: what it pretends to be, which call fails.
+
+use std::ffi::{CString, c_char};
+use std::sync::Mutex;
+
+use crate::abi::{Code, SUCCESS};
+use crate::driver;
+
+/// What it pretends to be, from the environment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    pub(crate) capability: (u32, u32),
+    pub(crate) driver: i32,
+    pub(crate) memory: u64,
+    pub(crate) has_virtual_memory: bool,
+    pub(crate) devices: i32,
+    pub(crate) checks: bool,
+}
+
+impl Config {
+    pub(crate) fn read() -> Self {
+        let number = |name: &str, default: u64| {
+            std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+        };
+        let capability = std::env::var("FAKECUDA_CAPABILITY").unwrap_or_default();
+        let capability =
+            capability.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        Self {
+            capability: capability.unwrap_or((9, 0)),
+            driver: i32::try_from(number("FAKECUDA_DRIVER", 13_000)).unwrap_or(0),
+            memory: number("FAKECUDA_MEMORY", 4 << 30),
+            has_virtual_memory: number("FAKECUDA_VMM", 1) != 0,
+            devices: i32::try_from(number("FAKECUDA_DEVICES", 1)).unwrap_or(0),
+            checks: number("FAKECUDA_CHECKS", 0) != 0,
+        }
+    }
+}
+
+/// Which call fails, and what was called so far.
+#[derive(Debug)]
+struct Plan {
+    calls: u64,
+    fail: Option<Failure>,
+    failed: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    call: u64,
+    /// Whether the call does its work and then says that it failed, as a driver that reports earlier trouble does.
+    after: bool,
+}
+
+static PLAN: Mutex<Plan> = Mutex::new(Plan { calls: 0, fail: None, failed: None });
+
+/// Calls that give something back or wait.
+const LATE: [&str; 7] = ["Free", "Release", "Unmap", "Destroy", "Unload", "EndCapture", "Synchronize"];
+
+/// Counts a call and does it, unless it is the one to fail with `code`.
+pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) -> Code {
+    // A call that takes or queues something has not done so when it fails.
+    let is_late = LATE.iter().any(|late| name.contains(late));
+    let fails = {
+        let Ok(mut plan) = PLAN.lock() else { return code };
+        let number = plan.calls;
+        plan.calls += 1;
+        let fails = plan.fail.filter(|failure| failure.call == number);
+        if fails.is_some() {
+            plan.failed = Some(name);
+        }
+        fails
+    };
+    match fails {
+        None => work(),
+        Some(Failure { after: true, .. }) if is_late => match work() {
+            SUCCESS => code,
+            other => other,
+        },
+        Some(_) => code,
+    }
+}
+
+/// From now on call number `call`, counted from 0, fails: before its work, or with `after` behind it. Any number that is not reached: none does.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_fail(call: u64, after: bool) {
+    if let Ok(mut plan) = PLAN.lock() {
+        *plan = Plan { calls: 0, fail: Some(Failure { call, after }), failed: None };
+    }
+}
+
+/// Calls since the last `fakecuda_fail`.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_calls() -> u64 {
+    PLAN.lock().map_or(0, |plan| plan.calls)
+}
+
+/// Name of the call that was made to fail; null if none was. The string is never freed.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_failed() -> *const c_char {
+    let name = PLAN.lock().ok().and_then(|plan| plan.failed);
+    name.and_then(|name| CString::new(name).ok())
+        .map_or(std::ptr::null(), |name| name.into_raw().cast_const())
+}
+
+/// Handles, reservations, maps and pieces of memory that exist.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_left() -> u64 {
+    driver::lock().left()
+}

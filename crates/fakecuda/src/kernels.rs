@@ -1,0 +1,183 @@
+//! Launches on the emulator.
+
+use lighterage_kernels::launch::{Arch, TensorMap};
+
+use crate::abi::{self, Code, ILLEGAL_ADDRESS, INVALID_VALUE, LAUNCH_FAILED, MISALIGNED_ADDRESS};
+use crate::control::Config;
+use crate::driver::Result;
+use crate::memory::Memory;
+
+/// Dynamic shared memory that a kernel has without asking.
+const SHARED_FREE: u32 = 48 << 10;
+
+/// A kernel of a loaded module.
+#[derive(Clone, Debug)]
+pub(crate) struct Function {
+    pub(crate) module: u64,
+    pub(crate) name: String,
+    pub(crate) params_bytes: u32,
+    pub(crate) maps_count: u32,
+    shared_bytes_max: u32,
+}
+
+/// One launch with all that it needs, copied when it was queued.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    function: Function,
+    blocks: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    params: Vec<u8>,
+    maps: Vec<TensorMap>,
+}
+
+impl Function {
+    /// The kernel of that name, if the emulator has it.
+    pub(crate) fn find(module: u64, name: &str) -> Option<Self> {
+        let (params_bytes, maps_count) = parameters(name)?;
+        Some(Self { module, name: name.to_owned(), params_bytes, maps_count, shared_bytes_max: SHARED_FREE })
+    }
+
+    pub(crate) fn allow_shared(&mut self, bytes: u32, config: Config) -> Result {
+        if bytes > shared_bytes_max(config) {
+            return Err(INVALID_VALUE);
+        }
+        self.shared_bytes_max = bytes;
+        Ok(())
+    }
+
+    /// A launch, if its grid is allowed.
+    ///
+    /// # Safety
+    /// - `parameters` points to one pointer for each parameter of the kernel, each valid for as many bytes as the kernel takes.
+    pub(crate) unsafe fn launch(
+        &self,
+        blocks: [u32; 3],
+        threads: [u32; 3],
+        shared_bytes: u32,
+        parameters: *const *const u8,
+    ) -> Result<Launch> {
+        let [x, y, z] = blocks;
+        let is_grid =
+            x > 0 && i32::try_from(x).is_ok() && (1..=65535).contains(&y) && (1..=65535).contains(&z);
+        let is_block = (1..=1024).contains(&threads[0]) && threads[1..] == [1, 1];
+        if !is_grid || !is_block || shared_bytes > self.shared_bytes_max {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: the caller's promise: at least the first parameter is there.
+        let first = unsafe { parameters.read() };
+        // SAFETY: the caller's promise.
+        let params = unsafe { std::slice::from_raw_parts(first, self.params_bytes as usize) }.to_vec();
+        let mut maps = Vec::new();
+        if self.maps_count > 0 {
+            // SAFETY: the caller's promise: a kernel with tensor maps has a second parameter.
+            let second = unsafe { parameters.add(1) };
+            // SAFETY: as above.
+            let second = unsafe { second.read() }.cast::<abi::TensorMap>();
+            // SAFETY: as above.
+            let encoded = unsafe { std::slice::from_raw_parts(second, self.maps_count as usize) };
+            maps = encoded.iter().map(decode).collect::<Result<_>>()?;
+        }
+        Ok(Launch { function: self.clone(), blocks, threads: threads[0], shared_bytes, params, maps })
+    }
+}
+
+fn shared_bytes_max(config: Config) -> u32 {
+    let (major, minor) = config.capability;
+    Arch::of(major, minor).map_or(SHARED_FREE, Arch::shared_bytes_max)
+}
+
+/// What a tensor map looks like inside: the plain data, and a mark that it is one.
+const MARK: [u8; 16] = *b"fake tensor map\0";
+const PLAIN: usize = size_of::<TensorMap>();
+const _: () = assert!(PLAIN + MARK.len() <= 128);
+
+/// Checks a tensor map as `cuTensorMapEncodeTiled` documents it, and packs it.
+pub(crate) fn encode(map: &TensorMap) -> Result<abi::TensorMap> {
+    let rank = map.rank as usize;
+    if !(1..=5).contains(&rank) || map.address == 0 || !map.address.is_multiple_of(16) {
+        return Err(INVALID_VALUE);
+    }
+    let sizes = map.sizes[..rank].iter().all(|size| (1..=1 << 32).contains(size));
+    let strides = map.strides[..rank - 1].iter().all(|bytes| bytes.is_multiple_of(16) && *bytes < 1 << 40);
+    let boxes = map.box_sizes[..rank].iter().all(|size| (1..=256).contains(size));
+    let inner = map.box_sizes[0] * map.element_bytes;
+    let swizzle = map.swizzle_bytes == 0 || inner <= map.swizzle_bytes;
+    if !(sizes && strides && boxes && swizzle && inner.is_multiple_of(16)) {
+        return Err(INVALID_VALUE);
+    }
+    let mut bytes = [0; 128];
+    // SAFETY: a plain struct of numbers, all of whose bytes are read: its size has no padding (112 = 8 + 40 + 32 + 20 + 3 * 4).
+    let plain = unsafe { std::slice::from_raw_parts((&raw const *map).cast::<u8>(), PLAIN) };
+    bytes[..PLAIN].copy_from_slice(plain);
+    bytes[PLAIN..PLAIN + MARK.len()].copy_from_slice(&MARK);
+    Ok(abi::TensorMap(bytes))
+}
+
+fn decode(encoded: &abi::TensorMap) -> Result<TensorMap> {
+    if encoded.0[PLAIN..PLAIN + MARK.len()] != MARK {
+        return Err(INVALID_VALUE);
+    }
+    // SAFETY: `encode` packed a whole struct of numbers there; any bytes are one.
+    Ok(unsafe { encoded.0.as_ptr().cast::<TensorMap>().read_unaligned() })
+}
+
+#[cfg(feature = "emu")]
+fn parameters(name: &str) -> Option<(u32, u32)> {
+    lighterage_kernels::emu::parameters(name)
+}
+
+#[cfg(not(feature = "emu"))]
+fn parameters(_: &str) -> Option<(u32, u32)> {
+    None
+}
+
+impl Launch {
+    /// Runs the kernel to its end.
+    #[cfg(feature = "emu")]
+    pub(crate) fn run(&self, memory: &Memory, config: Config) -> Result {
+        use lighterage_kernels::emu::{self, Grid, Region};
+
+        let Self { function, blocks, threads, shared_bytes, params, maps } = self;
+        let grid = Grid { blocks: *blocks, threads: [*threads, 1, 1], shared_bytes: *shared_bytes };
+        let regions = memory.regions().into_iter().map(|(address, bytes)| Region { address, bytes });
+        let regions: Vec<Region> = regions.collect();
+        let run = emu::Config {
+            checks: config.checks,
+            shared_bytes_max: shared_bytes_max(config),
+            ..emu::Config::default()
+        };
+        // SAFETY: with checks every address outside of device memory ends the launch; without, the tests that run it promise as for a GPU.
+        match unsafe { emu::launch(&function.name, grid, params, maps, &regions, run) } {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                complain(&failure.to_string());
+                Err(code(failure.kind))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "emu"))]
+    pub(crate) fn run(&self, _: &Memory, _: Config) -> Result {
+        complain(&format!("{} cannot run: built without the emulator", self.function.name));
+        Err(LAUNCH_FAILED)
+    }
+}
+
+#[cfg(feature = "emu")]
+fn code(kind: lighterage_kernels::emu::Kind) -> Code {
+    use lighterage_kernels::emu::Kind;
+    match kind {
+        Kind::OutOfBounds => ILLEGAL_ADDRESS,
+        Kind::Misaligned => MISALIGNED_ADDRESS,
+        _ => LAUNCH_FAILED,
+    }
+}
+
+#[cfg(not(feature = "emu"))]
+const _: [Code; 2] = [ILLEGAL_ADDRESS, MISALIGNED_ADDRESS];
+
+#[expect(clippy::print_stderr, reason = "a driver has no other way to say why a kernel failed")]
+fn complain(text: &str) {
+    eprintln!("fakecuda: {text}");
+}

@@ -1,0 +1,239 @@
+//! Streams and events: queues that are worked off when somebody waits, and points in them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::abi::{
+    Code, INVALID_HANDLE, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION, STREAM_CAPTURE_UNSUPPORTED,
+};
+use crate::driver::{Driver, Result, named};
+use crate::kernels::Launch;
+use crate::memory::pointer;
+
+/// One piece of queued work. Host addresses are read and written when it is its turn.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    /// From and to the host, or on the device: whichever addresses are the device's are checked.
+    Copy {
+        target: u64,
+        source: u64,
+        bytes: usize,
+        is_target_ours: bool,
+        is_source_ours: bool,
+    },
+    Fill {
+        target: u64,
+        value: u8,
+        bytes: usize,
+    },
+    Launch(Box<Launch>),
+    /// Waits for a point of a stream.
+    Wait(Point),
+    /// In a graph: records the event when it is its turn.
+    RecordExternal(u64),
+    /// In a graph: waits for what the event recorded last when it is its turn.
+    WaitExternal(u64),
+}
+
+/// All work of a stream up to a number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    stream: u64,
+    count: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    streams: BTreeMap<u64, Stream>,
+    /// What each event recorded last.
+    events: BTreeMap<u64, Option<Point>>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    queue: VecDeque<Operation>,
+    /// Pieces of work that were queued, and those that are done.
+    queued: u64,
+    done: u64,
+    /// Work that is being recorded; none of it if the recording was spoilt.
+    recording: Option<std::result::Result<Vec<Operation>, Code>>,
+}
+
+impl Streams {
+    pub(crate) fn left(&self) -> u64 {
+        (self.streams.len() + self.events.len()) as u64
+    }
+
+    pub(crate) fn add_stream(&mut self, handle: u64) {
+        self.streams.insert(handle, Stream::default());
+    }
+
+    pub(crate) fn add_event(&mut self, handle: u64) {
+        self.events.insert(handle, None);
+    }
+
+    pub(crate) fn remove_event(&mut self, handle: u64) -> Result {
+        self.events.remove(&handle).map(drop).ok_or(INVALID_HANDLE)
+    }
+
+    /// Queues work, or records it.
+    pub(crate) fn push(&mut self, stream: u64, operation: Operation) -> Result {
+        let stream = named(&mut self.streams, stream)?;
+        match &mut stream.recording {
+            Some(Ok(recorded)) => recorded.push(operation),
+            Some(Err(code)) => return Err(*code),
+            None => {
+                stream.queue.push_back(operation);
+                stream.queued += 1;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn record(&mut self, event: u64, stream: u64, is_external: bool) -> Result {
+        named(&mut self.events, event)?;
+        let named_stream = named(&mut self.streams, stream)?;
+        match (named_stream.recording.is_some(), is_external) {
+            (true, true) => self.push(stream, Operation::RecordExternal(event)),
+            // An event recorded inside of a recording is a point in it, which nobody outside may wait for: not done here.
+            (true, false) => Err(self.spoil(stream, STREAM_CAPTURE_UNSUPPORTED)),
+            (false, _) => {
+                let point = Point { stream, count: named_stream.queued };
+                self.events.insert(event, Some(point));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn wait(&mut self, stream: u64, event: u64, is_external: bool) -> Result {
+        let point = *self.events.get(&event).ok_or(INVALID_HANDLE)?;
+        let is_recording = named(&mut self.streams, stream)?.recording.is_some();
+        match (is_recording, is_external, point) {
+            (true, true, _) => self.push(stream, Operation::WaitExternal(event)),
+            (true, false, _) => Err(self.spoil(stream, STREAM_CAPTURE_ISOLATION)),
+            (false, _, Some(point)) => self.push(stream, Operation::Wait(point)),
+            (false, _, None) => Ok(()),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, stream: u64) -> Result {
+        let stream = named(&mut self.streams, stream)?;
+        if stream.recording.is_some() {
+            return Err(STREAM_CAPTURE_UNSUPPORTED);
+        }
+        stream.recording = Some(Ok(Vec::new()));
+        Ok(())
+    }
+
+    pub(crate) fn end(&mut self, stream: u64) -> Result<Vec<Operation>> {
+        let recording =
+            named(&mut self.streams, stream)?.recording.take().ok_or(STREAM_CAPTURE_UNSUPPORTED)?;
+        recording.map_err(|_| STREAM_CAPTURE_INVALIDATED)
+    }
+
+    /// Ends a recording by something that cannot be recorded.
+    fn spoil(&mut self, stream: u64, code: Code) -> Code {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.recording = Some(Err(STREAM_CAPTURE_INVALIDATED));
+        }
+        code
+    }
+
+    fn is_done(&self, point: Point) -> bool {
+        // A stream that is gone has done its work.
+        self.streams.get(&point.stream).is_none_or(|stream| stream.done >= point.count)
+    }
+}
+
+impl Driver {
+    /// Works a stream off.
+    pub(crate) fn synchronize(&mut self, stream: u64) -> Result {
+        let named_stream = named(&mut self.streams.streams, stream)?;
+        if named_stream.recording.is_some() {
+            return Err(self.streams.spoil(stream, STREAM_CAPTURE_UNSUPPORTED));
+        }
+        let count = named_stream.queued;
+        self.reach(Point { stream, count })
+    }
+
+    /// Works every stream off.
+    pub(crate) fn synchronize_all(&mut self) -> Result {
+        let streams: Vec<u64> = self.streams.streams.keys().copied().collect();
+        streams.into_iter().try_for_each(|stream| self.synchronize(stream))
+    }
+
+    /// Whether the event's point is reached. Asking again and again gets there: each time one more piece of work is done.
+    pub(crate) fn query(&mut self, event: u64) -> Result<bool> {
+        let Some(point) = *self.streams.events.get(&event).ok_or(INVALID_HANDLE)? else { return Ok(true) };
+        if self.streams.is_done(point) {
+            return Ok(true);
+        }
+        let next = self.streams.streams.get(&point.stream).map_or(0, |stream| stream.done + 1);
+        self.reach(Point { stream: point.stream, count: next })?;
+        Ok(false)
+    }
+
+    pub(crate) fn synchronize_event(&mut self, event: u64) -> Result {
+        match *self.streams.events.get(&event).ok_or(INVALID_HANDLE)? {
+            Some(point) => self.reach(point),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits, then forgets the stream.
+    pub(crate) fn remove_stream(&mut self, stream: u64) -> Result {
+        let outcome = self.synchronize(stream);
+        self.streams.streams.remove(&stream).map(drop).ok_or(INVALID_HANDLE)?;
+        // A context that has failed still forgets its streams.
+        if self.failed.is_some() { Ok(()) } else { outcome }
+    }
+
+    fn reach(&mut self, point: Point) -> Result {
+        while !self.streams.is_done(point) {
+            let Some(stream) = self.streams.streams.get_mut(&point.stream) else { break };
+            let Some(operation) = stream.queue.pop_front() else { break };
+            let outcome = self.perform(&operation, point.stream);
+            if let Some(stream) = self.streams.streams.get_mut(&point.stream) {
+                stream.done += 1;
+            }
+            if let Err(code) = outcome {
+                self.failed = Some(code);
+                return Err(code);
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, operation: &Operation, stream: u64) -> Result {
+        match operation {
+            Operation::Copy { target, source, bytes, is_target_ours, is_source_ours } => {
+                if *is_target_ours {
+                    self.memory.check(*target, *bytes as u64)?;
+                }
+                if *is_source_ours {
+                    self.memory.check(*source, *bytes as u64)?;
+                }
+                // SAFETY: device ranges were checked; host ranges and that they do not overlap is what the caller promised when it queued.
+                unsafe { pointer(*target).copy_from_nonoverlapping(pointer(*source), *bytes) };
+                Ok(())
+            }
+            Operation::Fill { target, value, bytes } => {
+                self.memory.check(*target, *bytes as u64)?;
+                // SAFETY: checked just now.
+                unsafe { pointer(*target).write_bytes(*value, *bytes) };
+                Ok(())
+            }
+            Operation::Launch(launch) => launch.run(&self.memory, self.config),
+            Operation::Wait(point) => self.reach(*point),
+            Operation::RecordExternal(event) => {
+                let count = self.streams.streams.get(&stream).map_or(0, |stream| stream.done + 1);
+                // An event has to live as long as a graph may record it.
+                *named(&mut self.streams.events, *event)? = Some(Point { stream, count });
+                Ok(())
+            }
+            Operation::WaitExternal(event) => match *named(&mut self.streams.events, *event)? {
+                Some(point) => self.reach(point),
+                None => Ok(()),
+            },
+        }
+    }
+}
