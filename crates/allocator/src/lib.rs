@@ -1,29 +1,44 @@
-//! The caching device allocator: a [`Pool`] hands out [`Buffer`]s of device memory on one stream.
+//! The caching device allocator: one heap for all streams, pages that move, a hard budget; and a pool whose placement is known beforehand.
 //!
 //! # What
 //!
-//! A pool reserves one long range of addresses and maps physical pages into it on demand, each charged to the device's ledger
-//! before it exists. Requests are placed in that range by best fit, the lowest address among equals, at multiples of
-//! [`ALIGNMENT_BYTES`]; free neighbours are joined. Since addresses are contiguous however the pages came, there are no segments
-//! and so no fragmentation between them.
+//! * [`Allocator`] hands out memory for any number of streams ([`Allocator::on`], [`OnStream::allocate`], [`OnStream::buffer`]). This is what to use
+//!   where requests are not known beforehand.
+//! * [`Steps`] records the requests of a step that repeats, finds an offset for each ([`Plan`]), and serves the step from one block from then on.
+//! * [`Pool`] is one stream's range of addresses, where a request's place depends on the sequence of requests alone. The activations of a
+//!   pipeline live there: a dry pass on `Sim` finds the offsets and the peak of a run to the byte.
+//! * [`Trace`] is a sequence of requests, to be replayed or planned.
+//!
+//! # How the allocator works
+//!
+//! Two heaps of addresses, for requests up to 1 MiB and above, are reserved once and shared by all streams. A *block* is a range of them: handed out, free with memory,
+//! or bare. Blocks are records of 64 bytes in a slab, chained by address; free ones are in lists by size, of which a bitmap knows which are not
+//! empty. So a request looks at eight blocks at most, and memory is given back in constant time, without a driver call, by a handle that is known to be
+//! stale afterwards.
+//!
+//! Memory comes in *chunks* of one page or of eight, created while the ledger grants them and never split. Chunks that hold nothing are taken from where they are
+//! and mapped where they are needed when the limit leaves no more to create: that costs a quarter of a new one, and it is why fragmentation of addresses
+//! is no fragmentation of memory. `caching/ladder.rs` has the rungs that a request climbs.
 //!
 //! # Why so
 //!
-//! * *Stream order makes reuse free.* Work on a stream runs in the order of its launches. A buffer that is dropped may
-//!   therefore be handed out again at once: whatever is launched on it next comes after all that used it before. Nothing waits, and no event
-//!   is recorded.
-//! * *Placement depends on the sequence of requests alone*: not on time, on the budget, on what is mapped, or on the backend. So a dry
-//!   pass on `Sim` finds the very offsets and, for the same page size, the very [`Statistics::reserved_peak_bytes`] that a run
-//!   on another device will have, and a plan can be made from it.
-//! * *One chunk a page.* A chunk cannot be split, so this is what lets [`Pool::trim`] give back every page that holds nothing.
-//!   Access is granted once for each run of pages.
-//! * *A failure changes nothing.* The ledger, the device or the driver may refuse in the middle of a request; what the request had mapped
-//!   is unmapped again, and the error says who holds how much.
+//! * *Stream order makes reuse free.* Later work of the same stream comes after all work that used a block before. Another stream gets it when an event
+//!   says that the work is done, or behind a wait that is put into its queue; copy streams never wait for compute. Giving back stamps the block
+//!   with a counter; an event is recorded only where someone needs to know, and says "everything up to this stamp".
+//! * *The budget is the ledger.* A chunk is charged before it exists, so the limit holds at every instant. It may be lowered while running
+//!   ([`Allocator::set_budget`]). Who can give something back is asked for exactly what is missing ([`Allocator::on_pressure`]), on the thread that
+//!   needs it and under no lock.
+//! * *After each rung the search begins again*, so no request is refused while a block that fits is free.
+//! * *No driver call under the lock of the books.* Other threads go on allocating while one maps.
+//! * *A failure changes nothing*: tests let every driver call fail once, in three ways.
+//! * *Moving late beats moving early.* Taking empty chunks before the limit asks for it keeps the peak lower in some traces and scatters what stays in others;
+//!   [`Settings::slack_permille`] allows it, the default does not.
 //!
 //! # What not
 //!
-//! There is no free list by size class, no splitting threshold and no rounding to powers of two: the driver is never asked for
-//! a block of one size, so there is nothing to hoard. Memory is not shared between streams; a pool belongs to one.
+//! No rounding to powers of two, no splitting threshold, no pools that cannot lend to each other: what PyTorch needs them for does not arise here.
+//! No clock: a trace counts events. Statistics have PyTorch's names where the meaning is the same ([`AllocatorStatistics::by_name`]). Not here
+//! yet: snapshots for PyTorch's viewer and PyTorch's settings strings.
 //!
 //! ```
 //! use lighterage_allocator::{Config, Pool};
@@ -45,6 +60,10 @@
 #![deny(unsafe_code)]
 
 mod arena;
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "pages, slots and stamps of tables in memory fit into `usize`, slack is below 512"
+)]
 mod caching;
 mod error;
 mod sync;

@@ -224,14 +224,14 @@ impl Counts {
     fn note_active(&mut self) {
         let mut both = [0; 2];
         for tally in &mut self.heaps {
-            for position in 0..2 {
+            for (position, sum) in both.iter_mut().enumerate() {
                 let active = tally.current[position] + tally.pending[position];
                 tally.active_peak[position] = tally.active_peak[position].max(active);
-                both[position] += active;
+                *sum += active;
             }
         }
-        for position in 0..2 {
-            self.active_peak[position] = self.active_peak[position].max(both[position]);
+        for (peak, active) in self.active_peak.iter_mut().zip(both) {
+            *peak = (*peak).max(active);
         }
     }
 }

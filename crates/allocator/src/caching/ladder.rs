@@ -1,9 +1,13 @@
 //! What is tried, in turn, when no free block fits at once.
 //!
-//! 1. The plan of a step, if there is one. 2. A free block. 3. Bare addresses that get memory: chunks from the pool, new ones under the
-//! limit, or chunks that hold nothing from elsewhere. 4. A block of another compute stream, behind an inserted wait. 5. Waiting for the oldest
-//! work that memory waits for. 6. The pressure handlers. 7. What the device itself refuses lowers the limit, and the chunks are looked for
-//! again. 8. Refusal, with the numbers.
+//! 1. The plan of a step, if there is one.
+//! 2. A free block.
+//! 3. Bare addresses that get memory: chunks from the pool, new ones under the limit, or chunks that hold nothing from elsewhere.
+//! 4. A block of another compute stream, behind an inserted wait.
+//! 5. Waiting for the oldest work that memory waits for.
+//! 6. The pressure handlers.
+//! 7. What the device itself refuses lowers the limit, and chunks are looked for again.
+//! 8. Refusal, with the numbers.
 //!
 //! After every rung the search begins again. One thread climbs at a time, but not while handlers run; the books are never locked during a driver call.
 
@@ -413,7 +417,7 @@ impl<B: Backend> Inner<B> {
             state.core.chunks.put(chunk, ChunkPlace::Idle);
         }
         if let Some(growth) = growth {
-            state.core.abandon(growth);
+            state.core.abandon(&growth);
         }
     }
 

@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// Puts everything back as it was; nothing is mapped.
-    pub(crate) fn abandon(&mut self, growth: Growth) {
+    pub(crate) fn abandon(&mut self, growth: &Growth) {
         self.replace(growth.block, &growth.before);
     }
 

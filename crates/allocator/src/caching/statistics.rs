@@ -5,6 +5,7 @@ use lighterage_device::Backend;
 use super::allocator::Allocator;
 use super::block::{Heap, State};
 use super::counts::{Events, Gauge, PoolCounts};
+use super::ring::{Action, Event};
 use crate::ALIGNMENT_BYTES;
 
 /// What an [`Allocator`] holds and has done.
@@ -141,6 +142,17 @@ impl<B: Backend> Allocator<B> {
             budget_limit_bytes,
             external_bytes: granted.saturating_sub(all.reserved_bytes.current),
         }
+    }
+
+    /// The latest events, the oldest first, and the number of the first of them; empty without [`Settings::trace_events`](crate::Settings::trace_events).
+    #[must_use]
+    pub fn trace(&self) -> (u64, Vec<Event>) {
+        self.inner.heap().core.ring.read()
+    }
+
+    /// Puts a mark of the caller into the trace.
+    pub fn mark(&self, number: u64) {
+        self.inner.heap().core.ring.push(Event::pages(Action::Mark, number, 0));
     }
 
     /// Sets all peaks to the present values.
