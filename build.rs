@@ -59,7 +59,9 @@ mod emulator {
             .opt_level(2)
             .debug(true)
             .flag("-ffp-contract=off")
-            .flag("-Wno-unknown-pragmas");
+            .flag("-Wno-unknown-pragmas")
+            // Counters of unrolled loops are int by the habit of this language; nvcc has no such warning either.
+            .flag("-Wno-sign-compare");
         build
     }
 

@@ -26,11 +26,15 @@
 #[rustfmt::skip]
 pub mod params;
 
+pub mod attention;
 pub mod base;
+pub mod conv;
+pub mod elementwise;
 pub mod gemm;
 pub mod images;
 pub mod launch;
 pub mod norm;
+pub mod rope;
 
 #[cfg(feature = "emu")]
 pub mod emu;

@@ -171,7 +171,7 @@ const _: () = {
     ["Offset of field: UpsampleParams::channels"][::std::mem::offset_of!(UpsampleParams, channels) - 24usize];
     ["Offset of field: UpsampleParams::padding"][::std::mem::offset_of!(UpsampleParams, padding) - 28usize];
 };
-#[doc = " out\\[r, c\\] = f(x\\[r, c\\]), f chosen by kind:\n 1 GELU in its tanh form, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); 2 GELU exact, 0.5 x (1 + erf(x / sqrt(2)));\n 3 quick-GELU, x sigmoid(1.702 x); 4 SiLU, x sigmoid(x). (Hendrycks & Gimpel 2016.)"]
+#[doc = " out\\[r, c\\] = f(x\\[r, c\\]), f chosen by kind:\n 1 GELU in its tanh form, 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); 2 GELU exact, 0.5 x (1 + erf(x / sqrt(2)));\n 3 quick-GELU, x sigmoid(1.702 x); 4 SiLU, x sigmoid(x) (Hendrycks & Gimpel 2016); 5 ReLU, max(x, 0)."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct ActivationParams {
@@ -187,7 +187,7 @@ pub struct ActivationParams {
     pub rows: u32,
     #[doc = " columns"]
     pub columns: u32,
-    #[doc = " 1 to 4, see above"]
+    #[doc = " 1 to 5, see above"]
     pub kind: u32,
     #[doc = " zero"]
     pub padding: u32,
@@ -370,6 +370,8 @@ pub struct MeanAbsDiffParams {
     pub b: u64,
     #[doc = " fp32 \\[2\\]"]
     pub out: u64,
+    #[doc = " fp32 \\[blocks, 2\\], blocks as mean_abs_diff.rs says: the sums of each block of elements"]
+    pub workspace: u64,
     #[doc = " elements, at least 1"]
     pub count: u32,
     #[doc = " zero"]
@@ -377,14 +379,16 @@ pub struct MeanAbsDiffParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MeanAbsDiffParams"][::std::mem::size_of::<MeanAbsDiffParams>() - 32usize];
+    ["Size of MeanAbsDiffParams"][::std::mem::size_of::<MeanAbsDiffParams>() - 40usize];
     ["Alignment of MeanAbsDiffParams"][::std::mem::align_of::<MeanAbsDiffParams>() - 8usize];
     ["Offset of field: MeanAbsDiffParams::a"][::std::mem::offset_of!(MeanAbsDiffParams, a) - 0usize];
     ["Offset of field: MeanAbsDiffParams::b"][::std::mem::offset_of!(MeanAbsDiffParams, b) - 8usize];
     ["Offset of field: MeanAbsDiffParams::out"][::std::mem::offset_of!(MeanAbsDiffParams, out) - 16usize];
-    ["Offset of field: MeanAbsDiffParams::count"][::std::mem::offset_of!(MeanAbsDiffParams, count) - 24usize];
+    ["Offset of field: MeanAbsDiffParams::workspace"]
+        [::std::mem::offset_of!(MeanAbsDiffParams, workspace) - 24usize];
+    ["Offset of field: MeanAbsDiffParams::count"][::std::mem::offset_of!(MeanAbsDiffParams, count) - 32usize];
     ["Offset of field: MeanAbsDiffParams::padding"]
-        [::std::mem::offset_of!(MeanAbsDiffParams, padding) - 28usize];
+        [::std::mem::offset_of!(MeanAbsDiffParams, padding) - 36usize];
 };
 #[doc = " tokens\\[(y / 2) * (width / 2) + x / 2, c * 4 + (y % 2) * 2 + x % 2\\] = image\\[c, y, x\\] * multiply + add\n FLUX's packing: 2x2 patches, row-major, channel-major inside a token. The image's strides choose NCHW or NHWC."]
 #[repr(C)]
@@ -533,7 +537,7 @@ pub struct LinearParams {
     pub columns: u32,
     #[doc = " the summed dimension"]
     pub inner: u32,
-    #[doc = " 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU; as in ActivationParams"]
+    #[doc = " 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU, 5 ReLU; as in ActivationParams"]
     pub activation: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -557,6 +561,36 @@ const _: () = {
     ["Offset of field: LinearParams::inner"][::std::mem::offset_of!(LinearParams, inner) - 88usize];
     ["Offset of field: LinearParams::activation"][::std::mem::offset_of!(LinearParams, activation) - 92usize];
 };
+#[doc = " out\\[c, r\\] = x\\[r, c\\]"]
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
+pub struct TransposeParams {
+    #[doc = " \\[rows, columns\\], rows x_stride apart"]
+    pub x: u64,
+    #[doc = " \\[columns, rows\\], rows out_stride apart"]
+    pub out: u64,
+    #[doc = " elements"]
+    pub x_stride: u64,
+    #[doc = " elements"]
+    pub out_stride: u64,
+    #[doc = " rows of x, columns of out"]
+    pub rows: u32,
+    #[doc = " columns of x, rows of out"]
+    pub columns: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TransposeParams"][::std::mem::size_of::<TransposeParams>() - 40usize];
+    ["Alignment of TransposeParams"][::std::mem::align_of::<TransposeParams>() - 8usize];
+    ["Offset of field: TransposeParams::x"][::std::mem::offset_of!(TransposeParams, x) - 0usize];
+    ["Offset of field: TransposeParams::out"][::std::mem::offset_of!(TransposeParams, out) - 8usize];
+    ["Offset of field: TransposeParams::x_stride"]
+        [::std::mem::offset_of!(TransposeParams, x_stride) - 16usize];
+    ["Offset of field: TransposeParams::out_stride"]
+        [::std::mem::offset_of!(TransposeParams, out_stride) - 24usize];
+    ["Offset of field: TransposeParams::rows"][::std::mem::offset_of!(TransposeParams, rows) - 32usize];
+    ["Offset of field: TransposeParams::columns"][::std::mem::offset_of!(TransposeParams, columns) - 36usize];
+};
 #[doc = " out\\[p, c\\] = act((x\\[p, c\\] - mean_g) * rsqrt(var_g + eps) * weight\\[c\\] + bias\\[c\\])\n One image, channels last: group g holds channels g * channels / groups and so on, statistics over all its pixels\n (Wu & He 2018), in fp32 partial sums of fixed blocks of pixels, added by halves, so that the result depends on no thread count; two passes.\n act is SiLU where `silu` is 1."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
@@ -569,6 +603,8 @@ pub struct GroupNormParams {
     pub bias: u64,
     #[doc = " \\[pixels, channels\\], contiguous; may be x"]
     pub out: u64,
+    #[doc = " fp32 \\[blocks + 1, groups, 2\\], blocks as group_norm.rs says: partial statistics of each block of pixels, then those of the image"]
+    pub workspace: u64,
     #[doc = " height * width"]
     pub pixels: u32,
     #[doc = " channels of x and out"]
@@ -584,19 +620,21 @@ pub struct GroupNormParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GroupNormParams"][::std::mem::size_of::<GroupNormParams>() - 56usize];
+    ["Size of GroupNormParams"][::std::mem::size_of::<GroupNormParams>() - 64usize];
     ["Alignment of GroupNormParams"][::std::mem::align_of::<GroupNormParams>() - 8usize];
     ["Offset of field: GroupNormParams::x"][::std::mem::offset_of!(GroupNormParams, x) - 0usize];
     ["Offset of field: GroupNormParams::weight"][::std::mem::offset_of!(GroupNormParams, weight) - 8usize];
     ["Offset of field: GroupNormParams::bias"][::std::mem::offset_of!(GroupNormParams, bias) - 16usize];
     ["Offset of field: GroupNormParams::out"][::std::mem::offset_of!(GroupNormParams, out) - 24usize];
-    ["Offset of field: GroupNormParams::pixels"][::std::mem::offset_of!(GroupNormParams, pixels) - 32usize];
+    ["Offset of field: GroupNormParams::workspace"]
+        [::std::mem::offset_of!(GroupNormParams, workspace) - 32usize];
+    ["Offset of field: GroupNormParams::pixels"][::std::mem::offset_of!(GroupNormParams, pixels) - 40usize];
     ["Offset of field: GroupNormParams::channels"]
-        [::std::mem::offset_of!(GroupNormParams, channels) - 36usize];
-    ["Offset of field: GroupNormParams::groups"][::std::mem::offset_of!(GroupNormParams, groups) - 40usize];
-    ["Offset of field: GroupNormParams::silu"][::std::mem::offset_of!(GroupNormParams, silu) - 44usize];
-    ["Offset of field: GroupNormParams::eps"][::std::mem::offset_of!(GroupNormParams, eps) - 48usize];
-    ["Offset of field: GroupNormParams::padding"][::std::mem::offset_of!(GroupNormParams, padding) - 52usize];
+        [::std::mem::offset_of!(GroupNormParams, channels) - 44usize];
+    ["Offset of field: GroupNormParams::groups"][::std::mem::offset_of!(GroupNormParams, groups) - 48usize];
+    ["Offset of field: GroupNormParams::silu"][::std::mem::offset_of!(GroupNormParams, silu) - 52usize];
+    ["Offset of field: GroupNormParams::eps"][::std::mem::offset_of!(GroupNormParams, eps) - 56usize];
+    ["Offset of field: GroupNormParams::padding"][::std::mem::offset_of!(GroupNormParams, padding) - 60usize];
 };
 #[doc = " out\\[r, c\\] = (x\\[r, c\\] - mean) * rsqrt(var + eps) * weight\\[c\\] + bias\\[c\\]\n Statistics in fp32, two passes (Ba et al. 2016)."]
 #[repr(C)]
@@ -742,6 +780,41 @@ const _: () = {
     ["Offset of field: RmsNormParams::columns"][::std::mem::offset_of!(RmsNormParams, columns) - 44usize];
     ["Offset of field: RmsNormParams::eps"][::std::mem::offset_of!(RmsNormParams, eps) - 48usize];
     ["Offset of field: RmsNormParams::padding"][::std::mem::offset_of!(RmsNormParams, padding) - 52usize];
+};
+#[doc = " out\\[r, c\\] = exp(scale * x\\[r, c\\] - m\\[r\\]) / sum_j exp(scale * x\\[r, j\\] - m\\[r\\]), m\\[r\\] the largest scale * x\\[r, j\\]\n fp32 inside, rounded once. x is fp32 or has the element type of out."]
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
+pub struct SoftmaxParams {
+    #[doc = " \\[rows, columns\\], rows x_stride apart"]
+    pub x: u64,
+    #[doc = " \\[rows, columns\\], rows out_stride apart; may be x where the types are the same"]
+    pub out: u64,
+    #[doc = " elements"]
+    pub x_stride: u64,
+    #[doc = " elements"]
+    pub out_stride: u64,
+    #[doc = " rows of x and out"]
+    pub rows: u32,
+    #[doc = " columns of x and out"]
+    pub columns: u32,
+    #[doc = " factor on x"]
+    pub scale: f32,
+    #[doc = " zero"]
+    pub padding: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SoftmaxParams"][::std::mem::size_of::<SoftmaxParams>() - 48usize];
+    ["Alignment of SoftmaxParams"][::std::mem::align_of::<SoftmaxParams>() - 8usize];
+    ["Offset of field: SoftmaxParams::x"][::std::mem::offset_of!(SoftmaxParams, x) - 0usize];
+    ["Offset of field: SoftmaxParams::out"][::std::mem::offset_of!(SoftmaxParams, out) - 8usize];
+    ["Offset of field: SoftmaxParams::x_stride"][::std::mem::offset_of!(SoftmaxParams, x_stride) - 16usize];
+    ["Offset of field: SoftmaxParams::out_stride"]
+        [::std::mem::offset_of!(SoftmaxParams, out_stride) - 24usize];
+    ["Offset of field: SoftmaxParams::rows"][::std::mem::offset_of!(SoftmaxParams, rows) - 32usize];
+    ["Offset of field: SoftmaxParams::columns"][::std::mem::offset_of!(SoftmaxParams, columns) - 36usize];
+    ["Offset of field: SoftmaxParams::scale"][::std::mem::offset_of!(SoftmaxParams, scale) - 40usize];
+    ["Offset of field: SoftmaxParams::padding"][::std::mem::offset_of!(SoftmaxParams, padding) - 44usize];
 };
 #[doc = " For q and k, each head of each row, in place: RMSNorm over head_dim with a learned weight (rounded to the element type before\n the weight), then rotation of adjacent pairs (Su et al. 2021):\n   y\\[2p\\] = x\\[2p\\] * cos\\[r, p\\] - x\\[2p + 1\\] * sin\\[r, p\\];   y\\[2p + 1\\] = x\\[2p\\] * sin\\[r, p\\] + x\\[2p + 1\\] * cos\\[r, p\\]\n Rows before `split` (text) take the first pair of weights, the others (image) the second. Rotation in fp32."]
 #[repr(C)]

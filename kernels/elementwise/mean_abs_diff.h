@@ -14,6 +14,8 @@ struct MeanAbsDiffParams {
     uint64_t b;
     /* fp32 [2] */
     uint64_t out;
+    /* fp32 [blocks, 2], blocks as mean_abs_diff.rs says: the sums of each block of elements */
+    uint64_t workspace;
     /* elements, at least 1 */
     uint32_t count;
     /* zero */

@@ -35,7 +35,7 @@ struct LinearParams {
     uint32_t columns;
     /* the summed dimension */
     uint32_t inner;
-    /* 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU; as in ActivationParams */
+    /* 0 none, 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU, 5 ReLU; as in ActivationParams */
     uint32_t activation;
 };
 

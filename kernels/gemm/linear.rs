@@ -1,6 +1,6 @@
 //! How `linear_sm80.cu` and `linear_sm90a.cu` are launched: which tile, by a model of the time that knows sizes and architecture.
 
-use crate::launch::{Arch, Grid, Launch, Launches, Target};
+use crate::launch::{Arch, Grid, Launch, Launches, Target, TensorMap};
 use crate::params::LinearParams;
 
 /// What of a call the choice depends on.
@@ -50,12 +50,21 @@ enum Unit {
     Warps { warp: [u32; 2] },
     /// mma.sync by four warps that share the summed dimension; a block has all rows.
     FewRows,
+    /// wgmma by two warpgroups; one block a multiprocessor takes tile after tile.
+    Groups,
 }
 
-const fn warps(image: &'static str, tile: [u32; 2], stages: u32) -> Config {
+/// Four warps, so many down and across.
+pub(crate) const fn warps(image: &'static str, tile: [u32; 2], warps: [u32; 2], stages: u32) -> Config {
     let shared_bytes = stages * (tile[0] + tile[1]) * 64;
-    let unit = Unit::Warps { warp: [tile[0] / 2, tile[1] / 2] };
+    let unit = Unit::Warps { warp: [tile[0] / warps[0], tile[1] / warps[1]] };
     Config { image, tile, depth: 32, stages, threads: 128, shared_bytes, unit }
+}
+
+/// Two warpgroups of 64 rows, with 16 KiB each for their finished rows, and two mbarriers a stage.
+const fn groups(image: &'static str, columns: u32, stages: u32) -> Config {
+    let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * 16 * 1024;
+    Config { image, tile: [128, columns], depth: 64, stages, threads: 384, shared_bytes, unit: Unit::Groups }
 }
 
 const fn few_rows(image: &'static str) -> Config {
@@ -71,11 +80,24 @@ const fn few_rows(image: &'static str) -> Config {
 }
 
 const SM80: [Config; 3] = [
-    warps("linear_sm80_128x128_bf16", [128, 128], 3),
-    warps("linear_sm80_64x128_bf16", [64, 128], 4),
-    warps("linear_sm80_64x64_bf16", [64, 64], 4),
+    warps("linear_sm80_128x128_bf16", [128, 128], [2, 2], 3),
+    warps("linear_sm80_64x128_bf16", [64, 128], [2, 2], 4),
+    warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
-const SM80_UNALIGNED: Config = warps("linear_sm80_64x64_unaligned_bf16", [64, 64], 4);
+/// The tiles of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
+const SM90A: [Config; 5] = [
+    groups("linear_sm90a_128x256_bf16", 256, 4),
+    groups("linear_sm90a_128x128_bf16", 128, 6),
+    SM80[0],
+    SM80[1],
+    SM80[2],
+];
+const SM80_UNALIGNED: Config = warps("linear_sm80_64x64_unaligned_bf16", [64, 64], [2, 2], 4);
+const SUMS: [Config; 2] = [
+    warps("linear_sums_sm80_128x128_bf16", [128, 128], [2, 2], 3),
+    warps("linear_sums_sm80_64x64_bf16", [64, 64], [2, 2], 4),
+];
+const SUMS_UNALIGNED: Config = warps("linear_sums_sm80_64x64_unaligned_bf16", [64, 64], [2, 2], 4);
 const FEW_ROWS: Config = few_rows("linear_sm80_rows16_bf16");
 const FEW_ROWS_UNALIGNED: Config = few_rows("linear_sm80_rows16_unaligned_bf16");
 
@@ -121,18 +143,33 @@ pub fn choose(shape: Shape, target: Target) -> Config {
         (true, Alignment::Bytes16) => FEW_ROWS,
         (true, Alignment::Less) => FEW_ROWS_UNALIGNED,
         (false, Alignment::Less) => SM80_UNALIGNED,
-        (false, Alignment::Bytes16) => {
-            let fastest =
-                candidates(target.arch).iter().min_by_key(|config| predicted_clocks(**config, shape, target));
-            *fastest.unwrap_or(&SM80[0])
-        }
+        // A tensor map has no empty dimension.
+        (false, Alignment::Bytes16) if shape.inner == 0 => SM80[0],
+        (false, Alignment::Bytes16) => fastest(candidates(target.arch), shape, target),
+    }
+}
+
+/// The first of those with the least predicted time; there is at least one.
+pub(crate) fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
+    *configs.iter().min_by_key(|config| predicted_clocks(**config, shape, target)).unwrap_or(&configs[0])
+}
+
+/// The variant for sums that are stored as f32.
+#[must_use]
+pub fn choose_sums(shape: Shape, target: Target) -> Config {
+    match shape.alignment {
+        Alignment::Less => SUMS_UNALIGNED,
+        Alignment::Bytes16 => fastest(&SUMS, shape, target),
     }
 }
 
 /// The variants for more than 16 rows in 16-byte pieces, the largest tile first: of two that should be equally fast it is taken.
 #[must_use]
-pub const fn candidates(_arch: Arch) -> &'static [Config] {
-    &SM80
+pub const fn candidates(arch: Arch) -> &'static [Config] {
+    match arch {
+        Arch::Sm90a => &SM90A,
+        _ => &SM80,
+    }
 }
 
 /// How many clocks the multiplication takes on the multiprocessor that has most to do.
@@ -145,7 +182,7 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
     let depth = u64::from(config.depth);
     let rounds = tiles(config, shape).div_ceil(u64::from(target.multiprocessors));
     let steps = u64::from(shape.inner).div_ceil(depth);
-    let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(target.arch));
+    let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(config.unit, target.arch));
     let from_l2 = ((rows + columns) * depth * 2).div_ceil(l2_bytes_per_clock(target.arch));
     let operands = match config.unit {
         Unit::Warps { warp: [warp_rows, warp_columns] } => {
@@ -153,6 +190,8 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
             u64::from(warps * (warp_rows + warp_columns)) * depth * 2 / 128
         }
         Unit::FewRows => (rows + columns) * depth * 2 / 128,
+        // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
+        Unit::Groups => (rows + 2 * columns) * depth * 2 / 128,
     };
     // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
     let store = rows * columns * 2 / l2_bytes_per_clock(target.arch);
@@ -165,13 +204,14 @@ pub fn tiles(config: Config, shape: Shape) -> u64 {
     u64::from(shape.rows.div_ceil(config.tile[0])) * u64::from(shape.columns.div_ceil(config.tile[1]))
 }
 
-/// bf16 with fp32 sums by mma.sync, of one multiprocessor (data sheets: peak / multiprocessors / boost clock). The tensor cores of `sm_90`
-/// and `sm_100` reach about 60 % of theirs by mma.sync.
-const fn flops_per_clock(arch: Arch) -> u64 {
-    match arch {
-        Arch::Sm80 | Arch::Sm100a => 2048,
-        Arch::Sm86 | Arch::Sm89 | Arch::Sm120a => 512,
-        Arch::Sm90a => 2560,
+/// bf16 with fp32 sums, of one multiprocessor (data sheets: peak / multiprocessors / boost clock). By mma.sync the tensor cores of `sm_90`
+/// and `sm_100` reach about 60 and 25 % of their peak.
+const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
+    match (unit, arch) {
+        (Unit::Groups, _) => 4096,
+        (_, Arch::Sm80 | Arch::Sm100a) => 2048,
+        (_, Arch::Sm86 | Arch::Sm89 | Arch::Sm120a) => 512,
+        (_, Arch::Sm90a) => 2560,
     }
 }
 
@@ -199,10 +239,37 @@ pub fn launches(params: &LinearParams, target: Target) -> Launches {
     launches_of(choose(shape, target), params, target)
 }
 
+/// One launch of the variant that [`choose_sums`] names: `out` is f32.
+#[must_use]
+pub fn launches_sums(params: &LinearParams, target: Target) -> Launches {
+    launches_of(choose_sums(shape(params), target), params, target)
+}
+
 /// One launch of a given variant.
 #[must_use]
-pub fn launches_of(config: Config, params: &LinearParams, _target: Target) -> Launches {
-    let blocks = u32::try_from(tiles(config, shape(params))).unwrap_or(u32::MAX);
-    let grid = Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes };
-    Launches::of(&[Launch::new(config.image, grid)])
+pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Launches {
+    let tiles = u32::try_from(tiles(config, shape(params))).unwrap_or(u32::MAX);
+    let grid =
+        |blocks| Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes };
+    let launch = match config.unit {
+        Unit::Warps { .. } | Unit::FewRows => Launch::new(config.image, grid(tiles)),
+        Unit::Groups => Launch::new(config.image, grid(tiles.min(target.multiprocessors))).with_maps(&[
+            map(params.x, params.x_stride, [params.inner, params.rows], config.tile[0]),
+            map(params.weight, params.weight_stride, [params.inner, params.columns], config.tile[1]),
+        ]),
+    };
+    Launches::of(&[launch])
+}
+
+/// Boxes of 64 columns, 128 bytes, and a tile's rows.
+fn map(address: u64, stride: u64, [columns, rows]: [u32; 2], box_rows: u32) -> TensorMap {
+    TensorMap {
+        address,
+        sizes: [u64::from(columns), u64::from(rows), 0, 0, 0],
+        strides: [stride * 2, 0, 0, 0],
+        box_sizes: [64, box_rows, 0, 0, 0],
+        rank: 2,
+        element_bytes: 2,
+        swizzle_bytes: 128,
+    }
 }

@@ -11,6 +11,7 @@
 //   64 x 128, 64 x 64: where the larger ones leave processors idle.
 // Mapping, `rows16` (at most 16 rows, bound by reading the weight once): blockIdx.x = 32 columns; each of 4 warps takes every fourth stage of 32 elements and has
 // a ring of its own, without a barrier; their four sums are added in the order of the warps. 36 KiB of weight under way a block.
+// `sums`: out is fp32 and gets the sums with their bias unrounded (scores of attention).
 // `unaligned`: addresses or strides that are no multiples of 16 bytes; the same, brought by single loads.
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2 where the raster holds. FLOPs: 2 rows columns inner.
@@ -23,7 +24,7 @@ namespace {
 
 using namespace product;
 
-template <class Tile, bool is_aligned>
+template <class Tile, bool is_aligned, Result result = Result::Finished>
 DEVICE void linear_tile(const LinearParams& p) {
     DYNAMIC_SHARED(smem);
     const int down = (p.rows + Tile::rows - 1) / Tile::rows, across = (p.columns + Tile::columns - 1) / Tile::columns;
@@ -33,7 +34,7 @@ DEVICE void linear_tile(const LinearParams& p) {
     MatrixRows<Tile::rows, Tile::threads, is_aligned> x(reinterpret_cast<const bf16*>(p.x), p.x_stride, row, p.rows, inner, thread);
     MatrixRows<Tile::columns, Tile::threads, is_aligned> weight(reinterpret_cast<const bf16*>(p.weight), p.weight_stride, column,
                                                                 p.columns, inner, thread);
-    multiply_tile<Tile>(x, weight, epilogue_of(p), smem, inner, row, column);
+    multiply_tile<Tile, result>(x, weight, epilogue_of(p), smem, inner, row, column);
 }
 
 // ---- few rows
@@ -135,3 +136,18 @@ extern "C" __global__ void __launch_bounds__(128, 2) linear_sm80_rows16_unaligne
     linear_few_rows<false>(p);
 }
 KERNEL(linear_sm80_rows16_unaligned_bf16)
+
+extern "C" __global__ void __launch_bounds__(128, 2) linear_sums_sm80_128x128_bf16(const __grid_constant__ LinearParams p) {
+    linear_tile<Tile128x128, true, Result::Sums>(p);
+}
+KERNEL(linear_sums_sm80_128x128_bf16)
+
+extern "C" __global__ void __launch_bounds__(128, 3) linear_sums_sm80_64x64_bf16(const __grid_constant__ LinearParams p) {
+    linear_tile<Tile64x64, true, Result::Sums>(p);
+}
+KERNEL(linear_sums_sm80_64x64_bf16)
+
+extern "C" __global__ void __launch_bounds__(128, 3) linear_sums_sm80_64x64_unaligned_bf16(const __grid_constant__ LinearParams p) {
+    linear_tile<Tile64x64, false, Result::Sums>(p);
+}
+KERNEL(linear_sums_sm80_64x64_unaligned_bf16)

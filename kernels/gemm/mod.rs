@@ -1,3 +1,4 @@
-//! Launches of the matrix products.
+//! Launches of the matrix products, and of what prepares their operands.
 
 pub mod linear;
+pub mod transpose;

@@ -1,4 +1,4 @@
-// The matrix product of linear_sm80.cu, conv2d.cu and attention_wide.cu: a tile of out = x weight^T by mma.sync m16n8k16, bf16 in, fp32 sums, for every architecture from sm_80 on.
+// The matrix product of linear_sm80.cu and conv2d.cu: a tile of out = x weight^T by mma.sync m16n8k16, bf16 in, fp32 sums, for every architecture from sm_80 on.
 //
 // The inner dimension is taken 32 at a time. A stage of the ring holds that much of the tile's rows of x and of weight: rows of 64 bytes, four
 // pieces of 16; piece c of row r lies at c ^ (r / 2 % 4), so that the eight rows of an 8 x 8 matrix meet all 32 banks once. Stages arrive by
@@ -185,15 +185,50 @@ DEVICE void put_sums(const Sums<Tile>& sums, const Epilogue& e, unsigned char* t
     }
 }
 
+/// Stores sums with their bias unrounded: out is [rows, columns] of float. A quad of lanes writes 32 bytes side by side.
+template <class Tile>
+DEVICE void store_sums(const Sums<Tile>& sums, const Epilogue& e, int64_t first_row, int first_column, int thread) {
+    const int lane = thread % 32;
+    first_row += Tile::warp_row(thread / 32) + lane / 4;
+    first_column += Tile::warp_column(thread / 32) + lane % 4 * 2;
+    float* out = reinterpret_cast<float*>(e.out);
+    const bool is_paired = (reinterpret_cast<uint64_t>(out) | e.out_stride * 4) % 8 == 0;
+#pragma unroll
+    for (int n = 0; n < Tile::warp_columns / 8; n++) {
+        const int column = first_column + n * 8;
+        const float bias0 = bias_of(e, column), bias1 = bias_of(e, column + 1);
+#pragma unroll
+        for (int m = 0; m < Tile::warp_rows / 8; m++) {
+            const int64_t row = first_row + m * 8;
+            if (row >= e.rows || column >= e.columns) continue;
+            float* target = out + row * e.out_stride + column;
+            const float low = sums.value[m / 2][n][m % 2 * 2] + bias0, high = sums.value[m / 2][n][m % 2 * 2 + 1] + bias1;
+            if (is_paired && column + 1 < e.columns) {
+                *reinterpret_cast<float2*>(target) = make_float2(low, high);
+            } else {
+                target[0] = low;
+                if (column + 1 < e.columns) target[1] = high;
+            }
+        }
+    }
+}
+
+/// What becomes of the sums: rounded and finished, or stored as they are.
+enum class Result { Finished, Sums };
+
 /// One tile of out = x weight^T from beginning to end; `smem` has Tile::ring_bytes.
-template <class Tile, class X, class Weight>
+template <class Tile, Result result = Result::Finished, class X, class Weight>
 DEVICE void multiply_tile(X& x, Weight& weight, const Epilogue& e, unsigned char* smem, int inner, int64_t first_row, int first_column) {
     const int thread = threadIdx.x;
     Sums<Tile> sums = {};
     sum_products<Tile>(sums, x, weight, smem, (inner + depth - 1) / depth, thread);
-    put_sums<Tile>(sums, e, smem, first_column, thread);
-    meet<Tile>();
-    finish_rows<Tile::rows, Tile::columns, Tile::threads>(e, smem, first_row, first_column, thread);
+    if constexpr (result == Result::Sums) {
+        store_sums<Tile>(sums, e, first_row, first_column, thread);
+    } else {
+        put_sums<Tile>(sums, e, smem, first_column, thread);
+        meet<Tile>();
+        finish_rows<Tile::rows, Tile::columns, Tile::threads>(e, smem, first_row, first_column, thread);
+    }
 }
 
 }  // namespace product

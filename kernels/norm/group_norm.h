@@ -18,6 +18,8 @@ struct GroupNormParams {
     uint64_t bias;
     /* [pixels, channels], contiguous; may be x */
     uint64_t out;
+    /* fp32 [blocks + 1, groups, 2], blocks as group_norm.rs says: partial statistics of each block of pixels, then those of the image */
+    uint64_t workspace;
     /* height * width */
     uint32_t pixels;
     /* channels of x and out */

@@ -1,3 +1,7 @@
 //! Launches of the norms.
 
+pub mod group_norm;
+pub mod layer_norm;
+pub mod norm_mod;
 pub mod rms_norm;
+pub mod softmax;

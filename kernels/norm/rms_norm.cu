@@ -53,8 +53,6 @@ DEVICE float sum_of_squares(const Row& row, unsigned lane) {
     return warp_sum(sum);
 }
 
-DEVICE float rounded(float value) { return __bfloat162float(__float2bfloat16_rn(value)); }
-
 DEVICE void scale(const Row& row, float inverse, unsigned lane) {
     for (unsigned c = lane * 8; c < vector_columns(row); c += 256) {
         float x[8], weight[8];

@@ -54,3 +54,42 @@ impl Buffer {
         all().skip(first).take(self.count).map(bf16::to_f32).collect()
     }
 }
+
+/// Device memory is aligned to 256 bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(256))]
+struct FloatLine([f32; 64]);
+
+/// The same of f32 numbers.
+pub(crate) struct Floats {
+    lines: Vec<FloatLine>,
+    count: usize,
+}
+
+impl Floats {
+    pub(crate) fn of(values: &[f32]) -> Self {
+        let mut lines = vec![FloatLine([f32::NAN; 64]); values.len().div_ceil(64) + 2 * GUARD_LINES];
+        for (index, value) in values.iter().enumerate() {
+            lines[GUARD_LINES + index / 64].0[index % 64] = *value;
+        }
+        Self { lines, count: values.len() }
+    }
+
+    /// The address of element 0, for a kernel to write through.
+    pub(crate) fn address(&mut self) -> u64 {
+        self.lines[GUARD_LINES..].as_mut_ptr().expose_provenance() as u64
+    }
+
+    pub(crate) fn region(&mut self) -> Region {
+        Region { address: self.address(), bytes: self.count as u64 * 4 }
+    }
+
+    /// All elements; fails where a guard was touched.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        let all = || self.lines.iter().flat_map(|line| line.0);
+        let first = GUARD_LINES * 64;
+        let mut guards = all().take(first).chain(all().skip(first + self.count));
+        assert!(guards.all(|guard| guard.to_bits() == f32::NAN.to_bits()), "a guard was overwritten");
+        all().skip(first).take(self.count).collect()
+    }
+}

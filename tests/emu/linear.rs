@@ -22,7 +22,7 @@ struct Case {
     bias: bool,
     activation: u32,
     residual: Residual,
-    arch: Arch,
+    target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,11 @@ const PLAIN: Case = Case {
     bias: false,
     activation: 0,
     residual: Residual::None,
-    arch: Arch::Sm80,
+    target: Target::typical(Arch::Sm80),
 };
+
+/// On so few multiprocessors every block has several tiles.
+const HOPPER: Case = Case { target: Target { arch: Arch::Sm90a, multiprocessors: 2 }, ..EVERYTHING };
 
 const EVERYTHING: Case = Case { bias: true, activation: 1, residual: Residual::Gated, ..PLAIN };
 
@@ -141,6 +144,41 @@ fn wide_tiles_give_the_same_bits() {
     assert!(bits.all(|other| other == first), "the tile does not show in the result");
 }
 
+#[test]
+fn hopper_tiles() {
+    for (rows, columns, inner) in [(129, 257, 65), (17, 16, 513), (256, 100, 64)] {
+        let case = Case { rows, columns, inner, gaps: aligned(inner), ..HOPPER };
+        check_named(case, "linear_sm90a_128x128_bf16");
+        check_named(case, "linear_sm90a_128x256_bf16");
+    }
+}
+
+#[test]
+fn hopper_turns_of_the_ring() {
+    // Five tiles for one block, nine stages each: the ring turns over between and within tiles.
+    let target = Target { multiprocessors: 1, ..HOPPER.target };
+    let case = Case { rows: 300, columns: 130, inner: 9 * 64, residual: Residual::InPlace, target, ..HOPPER };
+    check_named(case, "linear_sm90a_128x128_bf16");
+    check_named(case, "linear_sm90a_128x256_bf16");
+}
+
+#[test]
+fn hopper_of_a_flux_shape_cut_down() {
+    let target = Target { multiprocessors: 3, ..HOPPER.target };
+    let case = Case { rows: 512, columns: 768, inner: 768, target, ..HOPPER };
+    compare(case, Variant::Chosen, &[Config { checks: false, ..Config::default() }]);
+}
+
+#[test]
+fn hopper_does_what_tma_cannot() {
+    for case in [
+        Case { rows: 20, columns: 20, inner: 15, ..HOPPER },
+        Case { rows: 20, columns: 20, inner: 0, ..HOPPER },
+    ] {
+        compare(case, Variant::Chosen, &[Config::default()]);
+    }
+}
+
 /// Gaps of x and weight after which rows of `inner` elements begin at multiples of 16 bytes.
 fn aligned(inner: usize) -> [usize; 4] {
     let gap = inner.next_multiple_of(8) - inner;
@@ -228,7 +266,7 @@ impl Problem {
             residual.region(),
             out.region(),
         ];
-        let config = Config { shared_bytes_max: self.case.arch.shared_bytes_max(), ..config };
+        let config = Config { shared_bytes_max: self.case.target.arch.shared_bytes_max(), ..config };
         // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
         let report = unsafe {
             emu::launch(launch.image, launch.grid.into(), bytes_of(&params), launch.maps(), &regions, config)
@@ -269,12 +307,12 @@ impl Problem {
     }
 
     fn launches(&self, variant: Variant, params: &LinearParams) -> Launches {
-        let target = Target::typical(self.case.arch);
+        let target = self.case.target;
         match variant {
             Variant::Chosen => launches(params, target),
             Variant::Named(image) => {
                 let chosen = choose(shape(params), target);
-                let mut all = linear::candidates(self.case.arch).iter().chain([&chosen]);
+                let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
                 let config =
                     all.find(|config| config.image == image).expect("a variant of this architecture");
                 launches_of(*config, params, target)

@@ -3,6 +3,7 @@
 
 mod attention;
 mod buffer;
+mod conv2d;
 mod device;
 mod layouts;
 mod linear;
@@ -10,3 +11,4 @@ mod planted;
 mod product;
 mod rms_norm;
 mod runs;
+mod softmax;

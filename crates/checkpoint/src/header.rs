@@ -196,6 +196,7 @@ struct RawHeader {
 }
 
 #[derive(serde::Deserialize)]
+#[serde(expecting = "an object with dtype, shape and data_offsets")]
 struct RawEntry {
     dtype: String,
     shape: RawShape,

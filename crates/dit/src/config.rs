@@ -63,7 +63,7 @@ impl Config {
     /// [`Error::Io`], [`Error::Json`], [`Error::Config`].
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        Self::parse(&text, path)
+        Self::parse(&text, path).map_err(|error| error.within(path))
     }
 
     /// Checks the text of a `config.json`; `path` is for messages.
@@ -85,18 +85,9 @@ impl Config {
         self.check_extents()?;
         self.check_axes()?;
         refuse(self.patch_size != 1, "patch_size", self.patch_size.to_string(), "1: latents come packed")?;
-        refuse(
-            self.num_mode.is_some(),
-            "num_mode",
-            format!("{:?}", self.num_mode),
-            "null: no union ControlNet",
-        )?;
-        refuse(
-            self.conditioning_embedding_channels.is_some(),
-            "conditioning_embedding_channels",
-            format!("{:?}", self.conditioning_embedding_channels),
-            "null: the control input is a packed latent",
-        )
+        let channels = self.conditioning_embedding_channels;
+        absent("num_mode", self.num_mode, "null: no union ControlNet")?;
+        absent("conditioning_embedding_channels", channels, "null: the control input is a packed latent")
     }
 
     /// Columns of the residual stream: heads times the elements of a head.
@@ -149,6 +140,10 @@ pub(crate) const fn flux_axes() -> [usize; 3] {
 
 const fn one() -> usize {
     1
+}
+
+fn absent(name: &'static str, got: Option<usize>, needs: &str) -> Result<()> {
+    refuse(got.is_some(), name, got.map(|got| got.to_string()).unwrap_or_default(), needs)
 }
 
 fn refuse(bad: bool, name: &'static str, got: impl Into<String>, needs: impl Into<String>) -> Result<()> {

@@ -47,12 +47,12 @@ impl Config {
             joint_attention_dim,
             pooled_projection_dim,
             guidance_embeds: witness.find(guidance).is_some(),
-            axes_dims_rope: axes(attention_head_dim)?,
+            axes_dims_rope: axes(attention_head_dim).map_err(|error| error.within(checkpoint.path()))?,
             patch_size: 1,
             num_mode: None,
             conditioning_embedding_channels: None,
         };
-        config.check()?;
+        config.check().map_err(|error| error.within(checkpoint.path()))?;
         Ok(config)
     }
 }
@@ -111,6 +111,8 @@ fn axes(head: usize) -> Result<[usize; 3]> {
         return Ok(flux_axes());
     }
     let got = format!("not in the checkpoint, whose heads have {head} elements");
-    let needs = "given in a config.json: only for heads of 128 elements is it known".to_owned();
+    let needs =
+        "given in a config.json beside it (or in transformer/): only for heads of 128 elements is it known"
+            .to_owned();
     Err(Error::Config { name: "axes_dims_rope", got, needs })
 }

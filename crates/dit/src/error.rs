@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lighterage_device::View;
 use lighterage_shape::DType;
@@ -26,8 +26,16 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// Something is wrong in a file.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<Error>,
+    },
     /// A configuration has a value that the model cannot have.
-    #[error("config: {name} is {got}, should be {needs}")]
+    #[error("{name} is {got}, should be {needs}")]
     Config {
         /// The value's name.
         name: &'static str,
@@ -88,6 +96,16 @@ pub enum Error {
     /// The device refused.
     #[error(transparent)]
     Device(Box<lighterage_device::Error>),
+}
+
+impl Error {
+    /// Says which file a value is from.
+    pub(crate) fn within(self, path: &Path) -> Self {
+        match self {
+            Self::Config { .. } => Self::File { path: path.into(), source: Box::new(self) },
+            other => other,
+        }
+    }
 }
 
 // Boxed: they are larger than what a successful call returns.

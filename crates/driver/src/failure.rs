@@ -1,4 +1,5 @@
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -38,16 +39,23 @@ impl Failure {
 
     /// One line on stderr, and the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        let text = match &self {
-            Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => Some(text.clone()),
-            Self::Failed(error) => Some(chain(&**error)),
-            Self::PipeClosed => None,
-        };
-        if let Some(text) = text {
+        if !matches!(self, Self::PipeClosed) {
             // Nobody is left to tell if stderr is closed too.
-            let _ = writeln!(io::stderr(), "error: {}", text.replace('\n', " "));
+            let _ = writeln!(io::stderr(), "error: {self}");
         }
         self.into()
+    }
+}
+
+/// One line, with the whole chain of causes in it.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Usage(text) | Self::Refused(text) | Self::Interrupted(text) => text.clone(),
+            Self::Failed(error) => chain(&**error),
+            Self::PipeClosed => "nobody reads the output".to_owned(),
+        };
+        f.write_str(&text.replace('\n', " "))
     }
 }
 

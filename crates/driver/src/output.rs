@@ -3,6 +3,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::failure::{Failure, Result};
+
 /// Why a file could not be written; what was there before is untouched.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: cannot {call}", path.display())]
@@ -25,7 +27,35 @@ pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
             io::Error::new(io::ErrorKind::AlreadyExists, "something else than a regular file has that name");
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
-    Ok(())
+    // Rights, a read-only or a full file system: what the system says is found out by doing it.
+    beside(path).map(drop).map_err(|source| OutputError {
+        path: path.to_owned(),
+        call: "write beside it",
+        source,
+    })
+}
+
+/// Refuses two outputs that would be the same file: the second would replace the first.
+pub(crate) fn check_apart(options: [&str; 2], paths: [&Path; 2]) -> Result<()> {
+    if place(paths[0]) != place(paths[1]) {
+        return Ok(());
+    }
+    let [first, second] = options;
+    Err(Failure::Usage(format!("{first} and {second} are the same file: {}", paths[0].display())))
+}
+
+/// The folder, however it is spelled, and the name in it.
+fn place(path: &Path) -> (PathBuf, Option<&std::ffi::OsStr>) {
+    let folder = folder_of(path);
+    (folder.canonicalize().unwrap_or_else(|_| folder.to_owned()), path.file_name())
+}
+
+/// An empty file beside that path; it is gone when it is dropped.
+fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".lighterage-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder_of(path))
 }
 
 /// Writes a file whole or not at all: beside its place at first, renamed when it is complete. An existing file is replaced then, never
@@ -36,11 +66,7 @@ pub(crate) fn write(
 ) -> Result<(), OutputError> {
     check(path)?;
     let failed = |call| move |source| OutputError { path: path.to_owned(), call, source };
-    let mut beside = tempfile::Builder::new()
-        .prefix(".lighterage-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder_of(path))
-        .map_err(failed("write beside it"))?;
+    let mut beside = beside(path).map_err(failed("write beside it"))?;
     fill_buffered(beside.as_file_mut(), fill).map_err(failed("write beside it"))?;
     beside.persist(path).map_err(|error| failed("replace it")(error.error))?;
     Ok(())

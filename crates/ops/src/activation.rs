@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::ActivationParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math;
 use crate::rows::{PIECE, Rows, RowsMut};
 use crate::tasks::for_pieces;
@@ -23,6 +24,8 @@ pub enum ActivationKind {
     QuickGelu,
     /// `x sigmoid(x)`.
     Silu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// An activation of every element.
@@ -69,6 +72,7 @@ impl ActivationKind {
             Self::Gelu => 2,
             Self::QuickGelu => 3,
             Self::Silu => 4,
+            Self::Relu => 5,
         }
     }
 }
@@ -81,6 +85,7 @@ pub(crate) fn apply(code: u32, values: &mut [f32]) {
         2 => each(values, math::gelu),
         3 => each(values, math::quick_gelu),
         4 => each(values, math::silu),
+        5 => each(values, math::relu),
         _ => (),
     }
 }
@@ -124,6 +129,10 @@ impl<E: Float> Kernel for ActivationKernel<E> {
         let elements = f64::from(p.rows) * f64::from(p.columns);
         Cost { flops: 20.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
     }
+
+    fn launches(p: &ActivationParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::activation::launches(p, target))
+    }
 }
 
 #[cfg(test)]
@@ -136,8 +145,13 @@ mod tests {
         Board, COLUMNS, DTYPES, assert_near, assert_refused, dry, normals, on_hosts, rounding,
     };
 
-    const KINDS: [ActivationKind; 4] =
-        [ActivationKind::GeluTanh, ActivationKind::Gelu, ActivationKind::QuickGelu, ActivationKind::Silu];
+    const KINDS: [ActivationKind; 5] = [
+        ActivationKind::GeluTanh,
+        ActivationKind::Gelu,
+        ActivationKind::QuickGelu,
+        ActivationKind::Silu,
+        ActivationKind::Relu,
+    ];
 
     /// `erf` by Taylor's series (Abramowitz & Stegun 7.1.5), for `|x|` below 4.
     fn erf(x: f64) -> f64 {
@@ -157,6 +171,7 @@ mod tests {
             ActivationKind::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
             ActivationKind::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
             ActivationKind::Silu => x / (1.0 + (-x).exp()),
+            ActivationKind::Relu => x.max(0.0),
         }
     }
 

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::AddParams;
 use lighterage_shape::Float;
 
 use crate::check::{Check, Matrix, Operand};
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{PIECE, Rows, RowsMut};
 use crate::tasks::for_pieces;
 use crate::{Queue, Result};
@@ -99,6 +100,10 @@ impl<E: Float> Kernel for AddKernel<E> {
         let elements = f64::from(p.rows) * f64::from(p.columns);
         let right = if p.b_stride == 0 { f64::from(p.columns) } else { elements };
         Cost { flops: 2.0 * elements, bytes: (2.0 * elements + right) * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &AddParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::add::launches(p, target))
     }
 }
 

@@ -1,7 +1,8 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::CastParams;
 use lighterage_shape::{DType, Float};
 
@@ -92,6 +93,10 @@ impl<From: Float, To: Float> Kernel for CastKernel<From, To> {
 
     fn cost(p: &CastParams) -> Cost {
         Cost { flops: 0.0, bytes: f64::from(p.count) * (size_of::<From>() + size_of::<To>()) as f64 }
+    }
+
+    fn launches(p: &CastParams, target: Target) -> Launches {
+        elementwise::cast::launches(p, target)
     }
 }
 

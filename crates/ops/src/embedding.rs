@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::EmbeddingParams;
 use lighterage_shape::{DType, Float};
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -76,6 +77,10 @@ impl<E: Float> Kernel for EmbeddingKernel<E> {
     fn cost(p: &EmbeddingParams) -> Cost {
         let rows = f64::from(p.rows);
         Cost { flops: 0.0, bytes: 2.0 * rows * f64::from(p.columns) * size_of::<E>() as f64 + 4.0 * rows }
+    }
+
+    fn launches(p: &EmbeddingParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::embedding::launches(p, target))
     }
 }
 

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::EulerStepParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{PIECE, Rows, RowsMut};
 use crate::tasks::for_pieces;
 use crate::{Queue, Result};
@@ -76,6 +77,10 @@ impl<E: Float> Kernel for EulerStepKernel<E> {
     fn cost(p: &EulerStepParams) -> Cost {
         let count = f64::from(p.count);
         Cost { flops: 2.0 * count, bytes: 3.0 * count * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &EulerStepParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::euler_step::launches(p, target))
     }
 }
 

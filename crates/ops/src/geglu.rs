@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::GegluParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math;
 use crate::rows::{PIECE, Rows, RowsMut};
 use crate::tasks::for_pieces;
@@ -79,6 +80,10 @@ impl<E: Float> Kernel for GegluKernel<E> {
     fn cost(p: &GegluParams) -> Cost {
         let elements = f64::from(p.rows) * f64::from(p.columns);
         Cost { flops: 21.0 * elements, bytes: 3.0 * elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &GegluParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::geglu::launches(p, target))
     }
 }
 

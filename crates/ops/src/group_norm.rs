@@ -1,13 +1,14 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::norm;
 use lighterage_kernels::params::GroupNormParams;
-use lighterage_shape::Float;
+use lighterage_shape::{DType, Float};
 
 use crate::activation::apply;
 use crate::check::{Check, Operand};
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::pairwise;
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::{for_rows, map};
@@ -30,6 +31,19 @@ pub struct GroupNorm<'a> {
     pub activation: Option<ActivationKind>,
     /// As `x`; may be `x`.
     pub out: View<'a>,
+    /// f32 `[group_norm_workspace(pixels, channels, groups)]` for statistics; overlaps nothing, undefined afterwards.
+    pub workspace: View<'a>,
+}
+
+/// Numbers that [`GroupNorm::workspace`] holds for such an image: by its sizes alone.
+///
+/// # Panics
+/// With more than 2^32 pixels or channels, which the op refuses.
+#[must_use]
+pub fn group_norm_workspace(pixels: usize, channels: usize, groups: usize) -> usize {
+    let [pixels, channels, groups] =
+        [pixels, channels, groups].map(|count| u32::try_from(count).expect("a count that fits into 32 bits"));
+    norm::group_norm::workspace(pixels, channels, groups)
 }
 
 /// `out = act((x - mean_g) * rsqrt(var_g + eps) * weight + bias)`, statistics of each group of channels over all pixels, in f32.
@@ -50,6 +64,13 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
     let (weight, bias) = (vector("weight", args.weight)?, vector("bias", args.bias)?);
     let divides = args.groups > 0 && channels.is_multiple_of(args.groups);
     check.value("groups", args.groups as f64, "a divisor of the channels", divides)?;
+    let pixels = check.count("pixels", image.rows)?;
+    check.count("channels", channels)?;
+    let numbers = group_norm_workspace(image.rows, channels, args.groups);
+    let workspace = check.tensor("workspace", args.workspace)?.is(DType::F32, &[numbers])?.contiguous()?;
+    for other in [x, out, weight, bias] {
+        other.apart(workspace)?;
+    }
     let silu = match args.activation {
         None => 0,
         Some(ActivationKind::Silu) => 1,
@@ -60,14 +81,16 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
         weight: weight.address(),
         bias: bias.address(),
         out: out.address(),
-        pixels: check.count("pixels", image.rows)?,
+        workspace: workspace.address(),
+        pixels,
         channels: check.count("channels", channels)?,
         groups: check.count("groups", args.groups)?,
         silu,
         eps: args.eps,
         padding: 0,
     };
-    // SAFETY: the views have the extents that `params` names (checked), on this stream; x is out or apart from it, the vectors are apart.
+    // SAFETY: the views have the extents that `params` names (checked), on this stream; x is out or apart from it, the vectors are apart, and the
+    // workspace is apart from all.
     unsafe { launch::<B, GroupNormKernel<f32>, GroupNormKernel<bf16>>(queue, dtype, &params) }
 }
 
@@ -137,6 +160,10 @@ impl<E: Float> Kernel for GroupNormKernel<E> {
         let (elements, bytes) = (f64::from(p.pixels) * f64::from(p.channels), size_of::<E>() as f64);
         let flops = elements * (8.0 + 16.0 * f64::from(p.silu));
         Cost { flops, bytes: (2.0 * elements + 2.0 * f64::from(p.channels)) * bytes }
+    }
+
+    fn launches(p: &GroupNormParams, target: Target) -> Launches {
+        for_bf16::<E>(|| norm::group_norm::launches(p, target))
     }
 }
 
@@ -208,10 +235,13 @@ mod tests {
                     let bias = queue.upload_as(dtype, &bias, &[channels], "bias")?;
                     let fresh = Board::poisoned(queue, dtype, [pixels, channels], false)?;
                     let out = if in_place { &x } else { &fresh };
+                    let numbers = group_norm_workspace(pixels, channels, groups);
+                    let workspace = queue.tensor(DType::F32, &[numbers], "workspace")?;
                     let activation = silu.then_some(ActivationKind::Silu);
-                    let (weight, bias, out_view) = (weight.view(), bias.view(), out.view());
+                    let (x, out_view, workspace) = (x.view(), out.view(), workspace.view());
+                    let (weight, bias) = (weight.view(), bias.view());
                     let args =
-                        GroupNorm { x: x.view(), weight, bias, groups, eps: EPS, activation, out: out_view };
+                        GroupNorm { x, weight, bias, groups, eps: EPS, activation, out: out_view, workspace };
                     group_norm(queue, &args)?;
                     out.read(queue)
                 })
@@ -278,6 +308,7 @@ mod tests {
             on_hosts(|queue| {
                 let (x, one) = (queue.upload(&x, shape, "x")?, queue.upload(&[1.0_f32; 8], &[8], "one")?);
                 let (weight, bias) = (one.view(), one.view());
+                let workspace = queue.tensor(DType::F32, &[group_norm_workspace(20, 8, 2)], "workspace")?;
                 let args = GroupNorm {
                     x: x.view(),
                     weight,
@@ -286,6 +317,7 @@ mod tests {
                     eps: EPS,
                     activation: None,
                     out: x.view(),
+                    workspace: workspace.view(),
                 };
                 group_norm(queue, &args)?;
                 Ok(queue.read_f32(x.view())?.unwrap())
@@ -300,7 +332,9 @@ mod tests {
         let tensor = |shape: &[usize]| queue.tensor(DType::F32, shape, "x").unwrap();
         let (x, weight, bias, short) = (tensor(&[4, 6]), tensor(&[6]), tensor(&[6]), tensor(&[5]));
         let (weight, bias, x) = (weight.view(), bias.view(), x.view());
-        let good = GroupNorm { x, weight, bias, groups: 3, eps: EPS, activation: None, out: x };
+        let (space, none) = (tensor(&[group_norm_workspace(4, 6, 3)]), tensor(&[0]));
+        let workspace = space.view();
+        let good = GroupNorm { x, weight, bias, groups: 3, eps: EPS, activation: None, out: x, workspace };
         group_norm(&queue, &good).unwrap();
         let cases = [
             (GroupNorm { groups: 4, ..good }, "group_norm: groups is 4, should be a divisor of the channels"),
@@ -309,6 +343,7 @@ mod tests {
                 GroupNorm { activation: Some(ActivationKind::Gelu), ..good },
                 "group_norm: activation is 2, should be none or 4, SiLU",
             ),
+            (GroupNorm { workspace: none.view(), ..good }, "group_norm: workspace should be [12], is F32[0]"),
             (GroupNorm { weight: short.view(), ..good }, "group_norm: weight should be [6], is F32[5]"),
             (GroupNorm { bias: short.view(), ..good }, "group_norm: bias should be [6], is F32[5]"),
             (

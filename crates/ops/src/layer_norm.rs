@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::norm;
 use lighterage_kernels::params::LayerNormParams;
 use lighterage_shape::Float;
 
 use crate::check::{Check, Operand};
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::normalise;
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
@@ -96,6 +97,10 @@ impl<E: Float> Kernel for LayerNormKernel<E> {
     fn cost(p: &LayerNormParams) -> Cost {
         let (elements, columns) = (f64::from(p.rows) * f64::from(p.columns), f64::from(p.columns));
         Cost { flops: 8.0 * elements, bytes: (2.0 * elements + 2.0 * columns) * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &LayerNormParams, target: Target) -> Launches {
+        for_bf16::<E>(|| norm::layer_norm::launches(p, target))
     }
 }
 

@@ -46,6 +46,12 @@ pub(crate) fn normal_tail(x: f32) -> f32 {
     0.5 * (u * q) * exp(-0.5 * x * x)
 }
 
+/// `max(x, 0)`; NaN stays.
+#[inline(always)]
+pub(crate) fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, as `x sigmoid(2 y)`: `(1 + tanh y) / 2` is `sigmoid(2 y)`.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::MeanAbsDiffParams;
 use lighterage_shape::{DType, Float};
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::{pairwise, sum};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::map;
@@ -21,6 +22,14 @@ pub struct MeanAbsDiff<'a> {
     pub b: View<'a>,
     /// f32 `[2]`.
     pub out: View<'a>,
+    /// f32 `[mean_abs_diff_workspace(elements)]` for partial sums; overlaps nothing, undefined afterwards.
+    pub workspace: View<'a>,
+}
+
+/// Numbers that [`MeanAbsDiff::workspace`] holds for so many elements.
+#[must_use]
+pub const fn mean_abs_diff_workspace(elements: usize) -> usize {
+    elementwise::mean_abs_diff::workspace(elements)
 }
 
 /// `out = [mean |a - b|, mean |b|]` in f32: TeaCache's distance is their quotient.
@@ -37,14 +46,21 @@ pub fn mean_abs_diff<B: Backend>(queue: &Queue<B>, args: &MeanAbsDiff<'_>) -> Re
     b.apart(out)?;
     let count = args.a.layout().elements();
     check.value("elements", count as f64, "at least 1", count > 0)?;
+    let numbers = mean_abs_diff_workspace(count);
+    let workspace = check.tensor("workspace", args.workspace)?.is(DType::F32, &[numbers])?.contiguous()?;
+    for other in [a, b, out] {
+        other.apart(workspace)?;
+    }
     let params = MeanAbsDiffParams {
         a: a.address(),
         b: b.address(),
         out: out.address(),
+        workspace: workspace.address(),
         count: check.count("elements", count)?,
         padding: 0,
     };
-    // SAFETY: a and b hold `count` elements and out two (checked), on this stream; out is apart from both.
+    // SAFETY: a and b hold `count` elements and out two (checked), on this stream; out and the workspace are apart
+    // from both and from each other.
     unsafe { launch::<B, MeanAbsDiffKernel<f32>, MeanAbsDiffKernel<bf16>>(queue, dtype, &params) }
 }
 
@@ -94,6 +110,10 @@ impl<E: Float> Kernel for MeanAbsDiffKernel<E> {
         let count = f64::from(p.count);
         Cost { flops: 5.0 * count, bytes: 2.0 * count * size_of::<E>() as f64 + 8.0 }
     }
+
+    fn launches(p: &MeanAbsDiffParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::mean_abs_diff::launches(p, target))
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +132,9 @@ mod tests {
                 let a = Board::new(queue, dtype, [1, count], &a, false)?;
                 let b = Board::new(queue, dtype, [1, count], &b, false)?;
                 let out = Board::poisoned(queue, DType::F32, [1, 2], false)?;
-                mean_abs_diff(queue, &MeanAbsDiff { a: a.view(), b: b.view(), out: out.shaped(&[2]) })?;
+                let workspace = queue.tensor(DType::F32, &[mean_abs_diff_workspace(count)], "workspace")?;
+                let (a, b, workspace) = (a.view(), b.view(), workspace.view());
+                mean_abs_diff(queue, &MeanAbsDiff { a, b, out: out.shaped(&[2]), workspace })?;
                 out.read(queue)
             });
             let mean = |of: &dyn Fn(f64, f64) -> f64| {
@@ -146,12 +168,21 @@ mod tests {
         let (a, b, out) =
             (tensor(DType::Bf16, &[4, 6]), tensor(DType::Bf16, &[4, 6]), tensor(DType::F32, &[2]));
         let (single, half) = (tensor(DType::F32, &[1]), tensor(DType::Bf16, &[2]));
-        let good = MeanAbsDiff { a: a.view(), b: b.view(), out: out.view() };
+        let space = tensor(DType::F32, &[2]);
+        let good = MeanAbsDiff { a: a.view(), b: b.view(), out: out.view(), workspace: space.view() };
         mean_abs_diff(&queue, &good).unwrap();
         let none = a.view().rows(0, 0).unwrap();
         let cases = [
             (MeanAbsDiff { out: single.view(), ..good }, "mean_abs_diff: out should be [2], is F32[1]"),
             (MeanAbsDiff { out: half.view(), ..good }, "mean_abs_diff: out should be F32, is BF16"),
+            (
+                MeanAbsDiff { workspace: single.view(), ..good },
+                "mean_abs_diff: workspace should be [2], is F32[1]",
+            ),
+            (
+                MeanAbsDiff { workspace: out.view(), ..good },
+                "mean_abs_diff: out overlaps workspace, which is written",
+            ),
             (MeanAbsDiff { b: half.view(), ..good }, "mean_abs_diff: b should be [4, 6], is BF16[2]"),
             (MeanAbsDiff { a: none, b: none, ..good }, "mean_abs_diff: elements is 0, should be at least 1"),
         ];

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::norm;
 use lighterage_kernels::params::NormModParams;
 use lighterage_shape::Float;
 
 use crate::check::{Check, Operand};
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::{normalise, round};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
@@ -152,6 +153,10 @@ impl<E: Float> Kernel for NormModKernel<E> {
         let (passes, vectors, flops) = if p.y == 0 { (2.0, 2.0, 9.0) } else { (4.0, 3.0, 11.0) };
         let elements = passes * rows * columns + ranges * vectors * columns;
         Cost { flops: flops * rows * columns, bytes: elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &NormModParams, target: Target) -> Launches {
+        for_bf16::<E>(|| norm::norm_mod::launches(p, target))
     }
 }
 

@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
 use lighterage_kernels::params::QkNormRopeParams;
+use lighterage_kernels::rope;
 use lighterage_shape::{DType, Float};
 
 use crate::check::{Check, Operand};
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::math::{inverse_rms, round};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
@@ -130,6 +131,10 @@ impl<E: Float> Kernel for QkNormRopeKernel<E> {
         let bytes =
             (2.0 * elements + ranges * 2.0 * head_dim) * size_of::<E>() as f64 + 4.0 * rows * head_dim;
         Cost { flops: 7.0 * elements, bytes }
+    }
+
+    fn launches(p: &QkNormRopeParams, target: Target) -> Launches {
+        for_bf16::<E>(|| rope::qk_norm_rope::launches(p, target))
     }
 }
 

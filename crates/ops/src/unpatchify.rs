@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::elementwise;
 use lighterage_kernels::params::UnpatchifyParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::patchify::{corner, pixel};
 use crate::rows::{Rows, Volume};
 use crate::tasks::for_rows;
@@ -87,6 +88,10 @@ impl<E: Float> Kernel for UnpatchifyKernel<E> {
     fn cost(p: &UnpatchifyParams) -> Cost {
         let elements = f64::from(p.channels) * f64::from(p.height) * f64::from(p.width);
         Cost { flops: 2.0 * elements, bytes: 2.0 * elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &UnpatchifyParams, target: Target) -> Launches {
+        for_bf16::<E>(|| elementwise::unpatchify::launches(p, target))
     }
 }
 

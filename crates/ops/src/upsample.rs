@@ -1,12 +1,13 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Backend, Cost, Kernel, View, Workers};
+use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
+use lighterage_kernels::conv;
 use lighterage_kernels::params::UpsampleParams;
 use lighterage_shape::Float;
 
 use crate::check::Check;
-use crate::launch::{image, launch};
+use crate::launch::{for_bf16, image, launch};
 use crate::rows::{Rows, RowsMut};
 use crate::tasks::for_rows;
 use crate::{Queue, Result};
@@ -69,6 +70,10 @@ impl<E: Float> Kernel for UpsampleKernel<E> {
     fn cost(p: &UpsampleParams) -> Cost {
         let elements = f64::from(p.height) * f64::from(p.width) * f64::from(p.channels);
         Cost { flops: 0.0, bytes: 5.0 * elements * size_of::<E>() as f64 }
+    }
+
+    fn launches(p: &UpsampleParams, target: Target) -> Launches {
+        for_bf16::<E>(|| conv::upsample::launches(p, target))
     }
 }
 

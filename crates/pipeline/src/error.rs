@@ -70,6 +70,20 @@ pub enum Error {
     /// The budget is too small. Nothing was done.
     #[error("{0}")]
     Shortage(Box<Shortage>),
+    /// The budget of pinned host memory is too small. Nothing was done.
+    #[error(
+        "the {phase} phase needs {needed_bytes} bytes of pinned host memory for converted weights, {free_bytes} are left, {} are missing; \
+         a larger --vram keeps more weights on the device and fewer on the host",
+        needed_bytes - free_bytes
+    )]
+    HostShortage {
+        /// The phase that needs most.
+        phase: Phase,
+        /// What it needs.
+        needed_bytes: u64,
+        /// What the host's ledger has left.
+        free_bytes: u64,
+    },
     /// A forecast was made for another kind of run.
     #[error("the forecast has no {phase} phase: it was made for another run")]
     Unplanned {

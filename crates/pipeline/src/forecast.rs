@@ -59,10 +59,12 @@ impl Survey {
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
         let weights_budget = budget_bytes - seen.activations_bytes;
+        let plan = Plan::within(&seen.units, &seen.trace, weights_budget, self.page_bytes)?;
         Ok(PhaseForecast {
             phase: seen.phase,
             activations_bytes: seen.activations_bytes,
-            plan: Plan::within(&seen.units, &seen.trace, weights_budget, self.page_bytes)?,
+            host_bytes: plan.pinned_bytes(&seen.units),
+            plan,
         })
     }
 
@@ -120,12 +122,12 @@ impl Shortage {
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Need { phase, activations_bytes, weights_bytes, largest_unit } = &self.need;
-        let (budget, smallest) = (self.budget_bytes, self.need.bytes());
+        let (budget, smallest, missing) = (self.budget_bytes, self.need.bytes(), self.missing_bytes());
+        let bytes = if missing == 1 { "byte" } else { "bytes" };
         write!(
             f,
-            "a budget of {budget} bytes is {} bytes too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
-             would do, {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is ",
-            self.missing_bytes()
+            "a budget of {budget} bytes is {missing} {bytes} too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
+             would do, {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is "
         )?;
         if activations_bytes >= weights_bytes {
             f.write_str("the activations")
@@ -155,6 +157,8 @@ pub struct PhaseForecast {
     pub phase: Phase,
     /// Physical bytes of activations at their peak.
     pub activations_bytes: u64,
+    /// Pinned bytes of the host that its converted weights take: of a checkpoint whose element type is that of the run, few.
+    pub host_bytes: u64,
     /// What is resident and what is streamed.
     pub plan: Plan,
 }
@@ -180,6 +184,25 @@ impl Forecast {
         self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
     }
 
+    /// The most pinned bytes of the host that the run will hold.
+    #[must_use]
+    pub fn host_bytes(&self) -> u64 {
+        self.phases.iter().map(|planned| planned.host_bytes).max().unwrap_or(0)
+    }
+
+    /// Whether the host's budget will do: known before any work is done. A run checks it by itself.
+    ///
+    /// # Errors
+    /// [`Error::HostShortage`](crate::Error::HostShortage) with the phase that needs most.
+    pub fn check_host(&self, free_bytes: u64) -> Result<()> {
+        match self.phases.iter().max_by_key(|planned| planned.host_bytes) {
+            Some(PhaseForecast { phase, host_bytes, .. }) if *host_bytes > free_bytes => {
+                Err(crate::Error::HostShortage { phase: *phase, needed_bytes: *host_bytes, free_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn of(&self, phase: Phase) -> Option<&PhaseForecast> {
         self.phases.iter().find(|planned| planned.phase == phase)
     }
@@ -187,17 +210,20 @@ impl Forecast {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = ["phase", "activations", "resident", "ring", "streamed/cycle", "peak"];
-        let [phase, activations, resident, ring, streamed, peak] = columns;
-        writeln!(f, "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}")?;
+        let columns = ["phase", "activations", "resident", "ring", "streamed/cycle", "peak", "host"];
+        let [phase, activations, resident, ring, streamed, peak, host] = columns;
+        writeln!(
+            f,
+            "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}{host:>14}"
+        )?;
         for planned in &self.phases {
-            let PhaseForecast { phase, activations_bytes, plan } = planned;
+            let PhaseForecast { phase, activations_bytes, host_bytes, plan } = planned;
             let (resident, ring, streamed) =
                 (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
             let peak = planned.peak_bytes();
             writeln!(
                 f,
-                "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}"
+                "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}{host_bytes:>14}"
             )?;
         }
         write!(

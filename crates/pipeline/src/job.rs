@@ -43,6 +43,7 @@ struct Prompt<B: Backend> {
 #[derive(Default)]
 struct Made {
     rgb: Option<Vec<u8>>,
+    not_finite: usize,
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
 }
@@ -108,7 +109,8 @@ impl Job {
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, or what device, pager and models report.
+    /// [`Error::HostShortage`](crate::Error::HostShortage) before anything is done, [`Error::Cancelled`](crate::Error::Cancelled) if the observer
+    /// says so, or what device, pager and models report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,
@@ -116,12 +118,14 @@ impl Job {
         keep: Keep,
         observer: &mut dyn Observer,
     ) -> Result<Picture> {
+        forecast.check_host(device.host_ledger().free_bytes())?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let made = self.walk(&mut stage, &self.noise(), keep)?;
         Ok(Picture {
             width: self.options.width,
             height: self.options.height,
             rgb: made.rgb,
+            not_finite: made.not_finite,
             latents: made.latents,
             prompt: made.prompt,
             report: Report::new(device, self.options.steps, &stage.into_seen()),
@@ -154,11 +158,12 @@ impl Job {
             }
             Ok(denoiser.into_latents())
         })?;
-        made.rgb = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
+        let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
             let image = self.decode(queue, pager, latents)?;
-            let values = tensor::read(queue, image.view())?;
-            Ok(values.map(|values| values.into_iter().map(pixel).collect()))
+            tensor::read(queue, image.view())
         })?;
+        made.not_finite = values.iter().flatten().filter(|value| !value.is_finite()).count();
+        made.rgb = values.map(|values| values.into_iter().map(pixel).collect());
         Ok(made)
     }
 
@@ -211,10 +216,10 @@ impl<B: Backend> Prompt<B> {
 
 /// Both text encoders for the prompt's ids. The tokenizers, with their vocabularies, are gone when it returns.
 fn encoders(model: &Model, options: &Options, units: &mut Units) -> Result<(Clip, T5)> {
-    let clip_tokens = model.clip.config.max_position_embeddings;
-    let ids = ClipTokenizer::open(&model.path().join("tokenizer"))?.encode(&options.prompt, clip_tokens)?;
+    let clip_tokens = Clip::positions(&model.clip.config, &model.clip.weights)?;
+    let ids = ClipTokenizer::open(&model.root.join("tokenizer"))?.encode(&options.prompt, clip_tokens)?;
     let clip = Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &ids, units)?;
-    let ids = T5Tokenizer::open(&model.path().join("tokenizer_2"))?
+    let ids = T5Tokenizer::open(&model.root.join("tokenizer_2"))?
         .encode(&options.prompt, options.max_sequence_length)?;
     let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &ids, units)?;
     Ok((clip, t5))

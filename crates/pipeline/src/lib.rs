@@ -2,7 +2,7 @@
 //!
 //! # The life of one image
 //!
-//! 1. [`Model::open`] looks whether a folder has all that a FLUX pipeline consists of, reads the configurations, and maps the weights.
+//! 1. [`Model::open`] looks whether all that a FLUX pipeline consists of is there, in diffusers' folders or around one file, reads the configurations, and maps the weights.
 //!    Nothing is assumed about sizes, and no weight is touched.
 //! 2. [`Job::new`] checks the [`Options`], splits the prompt into ids, and registers every weight that this one picture will read. The text encoders
 //!    are made *for* these ids, since they copy only those rows of their tables.

@@ -6,15 +6,18 @@ use lighterage_text::{clip, t5};
 use lighterage_vae as vae;
 use serde::Deserialize;
 
+use crate::folder::{self, Place};
 use crate::options::FACTOR;
-use crate::{Error, Noise, Options, Result, SchedulerConfig, Spacing, file, folder};
+use crate::{Error, Noise, Options, Result, SchedulerConfig, Spacing, file};
 
-/// A FLUX pipeline on disk, in diffusers' folders: configurations read, weights mapped but not touched.
+/// A FLUX pipeline on disk: configurations read, weights mapped but not touched.
 ///
-/// Nothing about the sizes is assumed: every part says its own in its `config.json`.
+/// Nothing about the sizes is assumed: every part says its own in its `config.json`, or by the shapes of its tensors.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
+    /// The folder of the text encoders and tokenizers.
+    pub(crate) root: PathBuf,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) clip: Part<clip::Config>,
     pub(crate) t5: Part<t5::Config>,
@@ -39,29 +42,60 @@ impl<C> Part<C> {
     }
 }
 
+/// The transformer: without a `config.json`, as its tensors' names and shapes say.
+fn transformer(place: &Place, promise: Unmodified) -> Result<Part<lighterage_dit::Config>> {
+    let weights = Checkpoint::open(&place.weights, promise)?;
+    let config = match &place.config {
+        Some(config) => lighterage_dit::Config::read(config)?,
+        None => lighterage_dit::Config::derive(&weights)?,
+    };
+    Ok(Part { config, weights })
+}
+
+/// The autoencoder: without a `config.json`, the one that all FLUX.1 models share.
+fn autoencoder(place: &Place, promise: Unmodified) -> Result<Part<vae::Config>> {
+    let config = match &place.config {
+        Some(config) => vae::Config::open(config)?,
+        None => vae::Config::flux(),
+    };
+    Ok(Part { config, weights: Checkpoint::open(&place.weights, promise)? })
+}
+
 impl Model {
-    /// Opens a folder with `model_index.json`, `scheduler`, `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`,
+    /// Opens a folder as diffusers writes it, with `model_index.json`, `scheduler`, `text_encoder`, `text_encoder_2`, `tokenizer`, `tokenizer_2`,
     /// `transformer`, `vae`, and perhaps `generation_config.json`.
+    ///
+    /// Or one file, as Black Forest Labs publish the transformer (`flux1-dev.safetensors`), or the folder that has one but no `transformer/`. The text encoders and
+    /// tokenizers then lie beside it as above; the autoencoder too, or as `ae.safetensors`; without `scheduler` the noise levels are those of FLUX.1
+    /// dev or schnell. The transformer's sizes are those of `transformer/config.json` if that is there, else they follow from the shapes of its
+    /// tensors, where heads have 128 elements.
     ///
     /// # Errors
     /// [`Error::Folder`] names everything that is missing or of the wrong class, [`Error::Config`] where two parts do not fit together; else what reading a part says.
     pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
-        folder::check(path)?;
-        let transformer = Part::open(&path.join("transformer"), promise, lighterage_dit::Config::read)?;
+        let places = folder::find(path)?;
+        let root = places.root;
+        let transformer = transformer(&places.transformer, promise)?;
+        let is_dev = transformer.config.guidance_embeds;
         let model = Self {
             path: path.to_owned(),
-            scheduler: SchedulerConfig::open(&path.join("scheduler/scheduler_config.json"))?,
-            clip: Part::open(&path.join("text_encoder"), promise, clip::Config::open)?,
-            t5: Part::open(&path.join("text_encoder_2"), promise, t5::Config::open)?,
-            vae: Part::open(&path.join("vae"), promise, vae::Config::open)?,
-            defaults: Defaults::of(transformer.config.guidance_embeds).or_from(path)?,
+            scheduler: match &places.scheduler {
+                Some(file) => SchedulerConfig::open(file)?,
+                None if is_dev => SchedulerConfig::flux_dev(),
+                None => SchedulerConfig::flux_schnell(),
+            },
+            clip: Part::open(&root.join("text_encoder"), promise, clip::Config::open)?,
+            t5: Part::open(&root.join("text_encoder_2"), promise, t5::Config::open)?,
+            vae: autoencoder(&places.vae, promise)?,
+            defaults: Defaults::of(is_dev).or_from(&root)?,
             transformer,
+            root,
         };
         model.check_joints()?;
         Ok(model)
     }
 
-    /// The folder.
+    /// The folder or file that it was opened from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -70,20 +104,7 @@ impl Model {
     /// What the model's own files, else its family, say about everything but the prompt.
     #[must_use]
     pub fn options(&self, prompt: &str) -> Options {
-        Options {
-            prompt: prompt.to_owned(),
-            seed: 0,
-            steps: self.defaults.num_inference_steps,
-            width: self.defaults.width,
-            height: self.defaults.height,
-            guidance: self.defaults.guidance_scale,
-            max_sequence_length: self.defaults.max_sequence_length,
-            spacing: Spacing::default(),
-            noise: Noise::default(),
-            dtype: DType::Bf16,
-            vae_tile: None,
-            check_weights: false,
-        }
+        self.defaults.options(prompt)
     }
 
     /// Whether the parts fit together: each may be sound by itself.
@@ -102,7 +123,7 @@ impl Model {
             None => Ok(()),
             Some((part, field, got, expected)) => {
                 let (got, expected) = (got.to_string(), format!("{expected}, as the other parts have it"));
-                Err(Error::Config { path: self.path.join(part).join("config.json"), field, got, expected })
+                Err(Error::Config { path: self.root.join(part).join("config.json"), field, got, expected })
             }
         }
     }
@@ -143,13 +164,44 @@ impl Defaults {
             return Ok(self);
         }
         let given: Given = file::json(&path)?;
-        Ok(Self {
+        self.with(given).checked(&path)
+    }
+
+    fn with(self, given: Given) -> Self {
+        Self {
             width: given.width.unwrap_or(self.width),
             height: given.height.unwrap_or(self.height),
             num_inference_steps: given.num_inference_steps.unwrap_or(self.num_inference_steps),
             guidance_scale: given.guidance_scale.unwrap_or(self.guidance_scale),
             max_sequence_length: given.max_sequence_length.unwrap_or(self.max_sequence_length),
-        })
+        }
+    }
+
+    /// Refuses what cannot be done, in the file's name: nobody gave it as an option.
+    fn checked(self, path: &Path) -> Result<Self> {
+        match self.options("").check() {
+            Err(Error::Option { name, got, needs }) => {
+                Err(Error::Config { path: path.to_owned(), field: name, got, expected: needs })
+            }
+            outcome => outcome.map(|()| self),
+        }
+    }
+
+    fn options(self, prompt: &str) -> Options {
+        Options {
+            prompt: prompt.to_owned(),
+            seed: 0,
+            steps: self.num_inference_steps,
+            width: self.width,
+            height: self.height,
+            guidance: self.guidance_scale,
+            max_sequence_length: self.max_sequence_length,
+            spacing: Spacing::default(),
+            noise: Noise::default(),
+            dtype: DType::Bf16,
+            vae_tile: None,
+            check_weights: false,
+        }
     }
 }
 

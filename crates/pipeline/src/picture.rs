@@ -10,6 +10,8 @@ pub struct Picture {
     pub height: usize,
     /// `[height, width, 3]`, red, green, blue; none where memory has no bytes (`Sim`).
     pub rgb: Option<Vec<u8>>,
+    /// Values of the picture that are no numbers, or infinite: 0 unless the weights are broken or an option is absurd. Such a pixel is black or white.
+    pub not_finite: usize,
     /// The latents after the last step, packed, `[1, tokens, channels]`, if they were to be kept.
     pub latents: Option<Vec<f32>>,
     /// What the text encoders made of the prompt, if it was to be kept.

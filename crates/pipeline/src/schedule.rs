@@ -73,6 +73,12 @@ impl SchedulerConfig {
         Self { use_dynamic_shifting: true, shift: 3.0, ..Self::default() }
     }
 
+    /// The levels of FLUX.1-schnell, which are not shifted, for runs without a `scheduler_config.json`.
+    #[must_use]
+    pub fn flux_schnell() -> Self {
+        Self::default()
+    }
+
     /// Reads `scheduler_config.json`.
     ///
     /// # Errors

@@ -94,13 +94,14 @@ impl Trajectory {
     /// Runs the loop by a forecast, and reads the latents after every step.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the observer says so, or what device, pager and transformer report.
+    /// [`Error::HostShortage`] before anything is done, [`Error::Cancelled`] if the observer says so, or what device, pager and transformer report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,
         forecast: &Forecast,
         observer: &mut dyn Observer,
     ) -> Result<Latents> {
+        forecast.check_host(device.host_ledger().free_bytes())?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let steps = self.walk(&mut stage)?;
         let report = Report::new(device, self.schedule.steps(), &stage.into_seen());

@@ -71,7 +71,7 @@ fn one_byte_below_the_least_is_refused_with_the_numbers() {
         let Err(Error::Shortage(shortage)) = survey.within(least - 1) else { panic!("not refused") };
         assert_eq!((shortage.missing_bytes(), shortage.need.bytes()), (1, least));
         let text = shortage.to_string();
-        let numbers = format!("a budget of {} bytes is 1 bytes too small", least - 1);
+        let numbers = format!("a budget of {} bytes is 1 byte too small", least - 1);
         assert!(text.contains(&numbers) && text.contains(&least.to_string()), "{text}");
         assert!(survey.within(0).is_err());
     }
@@ -176,4 +176,34 @@ fn the_seed_changes_the_picture_and_nothing_else_does() {
     assert_eq!(first, picture(&job));
     job.reseed(1);
     assert_ne!(first, picture(&job));
+}
+
+#[test]
+fn the_host_s_budget_is_checked_before_any_work() {
+    let job = job(DType::F32);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let forecast = survey.within(survey.minimum_bytes()).unwrap();
+    let needed = forecast.host_bytes();
+    // Every streamed weight is kept converted: about the transformer in f32, and more than its activations.
+    assert!(needed > 1 << 20, "{needed}");
+    let run = |host_bytes| {
+        let host = lighterage_device::Host::new(HostConfig::default()).unwrap();
+        let device = Device::new(host, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
+        let outcome = job.run(&device, &forecast, Keep::default(), &mut ());
+        (outcome.map(drop), device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
+    };
+    let (refused, device_peak, host_peak) = run(needed - 1);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains(&needed.to_string()) && text.contains("1 are missing"), "{text}");
+    assert_eq!((device_peak, host_peak), (0, 0));
+    let (done, _, host_peak) = run(needed);
+    done.unwrap();
+    assert_eq!(host_peak, needed);
+}
+
+#[test]
+fn a_model_in_the_type_of_the_run_takes_next_to_no_memory_of_the_host() {
+    let survey = job(DType::Bf16).survey(PAGE_BYTES).unwrap();
+    let forecast = survey.within(survey.maximum_bytes()).unwrap();
+    assert!(forecast.host_bytes() < 1 << 20, "{}", forecast.host_bytes());
 }

@@ -90,6 +90,24 @@ fn parts_that_do_not_fit_together_are_named() {
 }
 
 #[test]
+fn a_default_that_cannot_be_names_its_file() {
+    let small =
+        |folder: &Path| fs::write(folder.join("generation_config.json"), r#"{"width": 2}"#).expect("written");
+    check(small, &["generation_config.json", "width is 2, should be a multiple of 16"]);
+}
+
+#[test]
+fn a_configuration_out_of_range_names_its_file() {
+    let change = |from: &'static str, to: &'static str| {
+        move |folder: &Path| replace(&folder.join("transformer/config.json"), from, to)
+    };
+    check(
+        change("\"patch_size\": 1", "\"patch_size\": 2"),
+        &["transformer/config.json", "patch_size is 2, should be 1"],
+    );
+}
+
+#[test]
 fn truncated_weights_name_the_file() {
     let truncate = |folder: &Path| {
         let path = folder.join("transformer/diffusion_pytorch_model.safetensors");
@@ -136,4 +154,44 @@ fn a_weight_that_is_no_number_is_found_on_request() {
     let error =
         Job::new(&model, Options { check_weights: true, ..model.options("") }).unwrap_err().to_string();
     assert!(error.contains("NaN") && error.contains("diffusion_pytorch_model.safetensors"), "{error}");
+}
+
+/// As Black Forest Labs publish it: transformer and autoencoder in a file each, here with configurations since the demo model's sizes are its own.
+#[test]
+fn one_file_with_the_rest_around_it_is_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    copy(&base(), root);
+    fs::rename(
+        root.join("transformer/diffusion_pytorch_model.safetensors"),
+        root.join("flux1-demo.safetensors"),
+    )
+    .unwrap();
+    fs::rename(root.join("vae/diffusion_pytorch_model.safetensors"), root.join("ae.safetensors")).unwrap();
+    for gone in ["model_index.json", "scheduler/scheduler_config.json"] {
+        fs::remove_file(root.join(gone)).unwrap();
+    }
+    let latents = |path: &Path| {
+        let model = Model::open(path, promise()).unwrap();
+        let job = Job::new(&model, Options { steps: 1, ..model.options("a cat") }).unwrap();
+        let device = common::host(lighterage_device::HostConfig::default(), 64 << 20);
+        let forecast = job.survey(device.info().page_bytes).unwrap().within(64 << 20).unwrap();
+        let keep = lighterage_pipeline::Keep { latents: true, ..Default::default() };
+        job.run(&device, &forecast, keep, &mut ()).unwrap().latents.unwrap()
+    };
+    let whole = latents(&base());
+    assert_eq!(latents(root), whole);
+    assert_eq!(latents(&root.join("flux1-demo.safetensors")), whole);
+}
+
+#[test]
+fn positions_that_the_table_does_not_have_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&base(), folder.path());
+    let config = folder.path().join("text_encoder/config.json");
+    // Two billion padding tokens would be made before anybody looked.
+    replace(&config, "\"max_position_embeddings\": 77", "\"max_position_embeddings\": 2147483647");
+    let model = Model::open(folder.path(), promise()).unwrap();
+    let error = Job::new(&model, model.options("")).unwrap_err().to_string();
+    assert!(error.contains("max_position_embeddings is 2147483647") && error.contains("77 rows"), "{error}");
 }

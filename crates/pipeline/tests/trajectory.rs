@@ -44,7 +44,7 @@ fn every_step_is_that_of_diffusers_at_every_budget() {
     assert!(runs[1..].iter().all(|run| *run == runs[0]), "other bits at another budget");
 }
 
-/// There is no reference for it: a bf16 run is told other timesteps (968 for 967.8), which random weights answer with other latents.
+/// A bf16 run is told other timesteps (968 for 967.8), so the f32 latents are no reference for it; `loop-schnell-bfl-tiny` has one, in the driver's tests.
 #[test]
 fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {
     let trajectory = open("loop-tiny", DType::Bf16).unwrap();

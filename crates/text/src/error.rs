@@ -19,10 +19,10 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A configuration is not JSON, or lacks a field.
-    #[error("configuration: {0}")]
+    #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// A configuration asks for what the model cannot do.
-    #[error("configuration: {name} is {got}, should be {needs}")]
+    #[error("{name} is {got}, should be {needs}")]
     Config {
         /// The field.
         name: &'static str,
@@ -40,6 +40,16 @@ pub enum Error {
         position: usize,
         /// Rows of the table.
         vocabulary: usize,
+        /// The table.
+        tensor: String,
+    },
+    /// A configuration and the table of positions do not agree.
+    #[error("max_position_embeddings is {configured}, {tensor} has {rows} rows")]
+    Positions {
+        /// What the configuration says.
+        configured: usize,
+        /// What the table has.
+        rows: usize,
         /// The table.
         tensor: String,
     },

@@ -88,6 +88,21 @@ impl Config {
         read().map_err(|error: Error| error.within(path))
     }
 
+    /// The autoencoder of all FLUX.1 models, whose `ae.safetensors` comes without a `config.json`.
+    #[must_use]
+    pub fn flux() -> Self {
+        Self {
+            latent_channels: 16,
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: 2,
+            use_quant_conv: false,
+            use_post_quant_conv: false,
+            scaling_factor: 0.3611,
+            shift_factor: Some(0.1159),
+            ..Self::default()
+        }
+    }
+
     /// Pixels along one side that one latent position stands for.
     #[must_use]
     pub const fn factor(&self) -> usize {

@@ -13,6 +13,8 @@ enum Spelling {
     Diffusers,
     /// Black Forest Labs' `ae.safetensors`, after `CompVis`. Its decoder numbers the levels from full size on, diffusers' from the middle on.
     Bfl,
+    /// diffusers before 0.14, and still many files: as [`Diffusers`](Self::Diffusers), but for the middle attention.
+    Deprecated,
 }
 
 /// What one half's parts are called in a checkpoint. Levels count in the order of use.
@@ -33,8 +35,13 @@ pub(crate) struct AttentionNames {
 
 impl Names {
     pub(crate) fn new(checkpoint: &Checkpoint, side: Side, levels: usize) -> Self {
-        let bfl = checkpoint.tensors().any(|tensor| tensor.name().contains(".mid.block_1."));
-        Self { spelling: if bfl { Spelling::Bfl } else { Spelling::Diffusers }, side, levels }
+        let has = |part: &str| checkpoint.tensors().any(|tensor| tensor.name().contains(part));
+        let spelling = match () {
+            () if has(".mid.block_1.") => Spelling::Bfl,
+            () if has(".mid_block.attentions.0.query.") => Spelling::Deprecated,
+            () => Spelling::Diffusers,
+        };
+        Self { spelling, side, levels }
     }
 
     pub(crate) fn conv_in(self) -> String {
@@ -52,19 +59,22 @@ impl Names {
     /// `index` is 0 before the attention, 1 after it.
     pub(crate) fn middle_resnet(self, index: usize) -> String {
         match self.spelling {
-            Spelling::Diffusers => format!("{}.mid_block.resnets.{index}", self.side()),
+            Spelling::Diffusers | Spelling::Deprecated => {
+                format!("{}.mid_block.resnets.{index}", self.side())
+            }
             Spelling::Bfl => format!("{}.mid.block_{}", self.side(), index + 1),
         }
     }
 
     pub(crate) fn attention(self) -> AttentionNames {
         let base = format!("{}.{}", self.side(), self.pick("mid_block.attentions.0", "mid.attn_1"));
-        let part = |diffusers, bfl| format!("{base}.{}", self.pick(diffusers, bfl));
-        AttentionNames {
-            norm: part("group_norm", "norm"),
-            qkv: [part("to_q", "q"), part("to_k", "k"), part("to_v", "v")],
-            out: part("to_out.0", "proj_out"),
+        let [norm, q, k, v, out] = match self.spelling {
+            Spelling::Diffusers => ["group_norm", "to_q", "to_k", "to_v", "to_out.0"],
+            Spelling::Bfl => ["norm", "q", "k", "v", "proj_out"],
+            Spelling::Deprecated => ["group_norm", "query", "key", "value", "proj_attn"],
         }
+        .map(|part| format!("{base}.{part}"));
+        AttentionNames { norm, qkv: [q, k, v], out }
     }
 
     pub(crate) fn resnet(self, level: usize, block: usize) -> String {
@@ -86,9 +96,13 @@ impl Names {
 
     fn level(self, level: usize) -> String {
         match (self.side, self.spelling) {
-            (Side::Encoder, Spelling::Diffusers) => format!("encoder.down_blocks.{level}"),
+            (Side::Encoder, Spelling::Diffusers | Spelling::Deprecated) => {
+                format!("encoder.down_blocks.{level}")
+            }
             (Side::Encoder, Spelling::Bfl) => format!("encoder.down.{level}"),
-            (Side::Decoder, Spelling::Diffusers) => format!("decoder.up_blocks.{level}"),
+            (Side::Decoder, Spelling::Diffusers | Spelling::Deprecated) => {
+                format!("decoder.up_blocks.{level}")
+            }
             (Side::Decoder, Spelling::Bfl) => format!("decoder.up.{}", self.levels - 1 - level),
         }
     }
@@ -102,7 +116,7 @@ impl Names {
 
     const fn pick(self, diffusers: &'static str, bfl: &'static str) -> &'static str {
         match self.spelling {
-            Spelling::Diffusers => diffusers,
+            Spelling::Diffusers | Spelling::Deprecated => diffusers,
             Spelling::Bfl => bfl,
         }
     }
@@ -139,5 +153,8 @@ mod tests {
         let attention = names(Spelling::Diffusers, Side::Decoder).attention();
         assert_eq!(attention.qkv[1], "decoder.mid_block.attentions.0.to_k");
         assert_eq!(attention.norm, "decoder.mid_block.attentions.0.group_norm");
+        let attention = names(Spelling::Deprecated, Side::Decoder).attention();
+        assert_eq!(attention.qkv[1], "decoder.mid_block.attentions.0.key");
+        assert_eq!(attention.out, "decoder.mid_block.attentions.0.proj_attn");
     }
 }

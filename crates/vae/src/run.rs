@@ -1,6 +1,7 @@
 use lighterage_device::{Backend, View};
 use lighterage_ops::{
-    ActivationKind, Conv2d, GroupNorm, Linear, Padding, Queue, Residual, Tensor, conv2d, group_norm, linear,
+    ActivationKind, Conv2d, GroupNorm, Linear, Padding, Queue, Residual, Tensor, conv2d, group_norm,
+    group_norm_workspace, linear,
 };
 use lighterage_pager::{Pager, UnitId};
 use lighterage_shape::DType;
@@ -58,7 +59,19 @@ impl<B: Backend> Run<'_, B> {
     ) -> Result<()> {
         let lease = self.pager.lease(unit)?;
         let (weight, bias) = (lease.tensor(0), lease.tensor(1));
-        let args = GroupNorm { x, weight, bias, groups: self.groups, eps: NORM_EPS, activation: then, out };
+        let [pixels, channels] = [x.layout().elements() / weight.shape()[0], weight.shape()[0]];
+        let numbers = group_norm_workspace(pixels, channels, self.groups);
+        let workspace = self.queue.tensor(DType::F32, &[numbers], "vae norm statistics")?;
+        let args = GroupNorm {
+            x,
+            weight,
+            bias,
+            groups: self.groups,
+            eps: NORM_EPS,
+            activation: then,
+            out,
+            workspace: workspace.view(),
+        };
         Ok(group_norm(self.queue, &args)?)
     }
 

@@ -1,3 +1,5 @@
+mod trial;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 
@@ -6,6 +8,8 @@ use lighterage_device::{Backend, Cuda, CudaConfig, Isa};
 use lighterage_kernels::images;
 use serde::Serialize;
 
+use self::trial::Trial;
+use crate::device::DeviceArguments;
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::size::Size;
@@ -14,12 +18,19 @@ use crate::{json, mapping, model_path};
 
 /// Show what this machine offers, and what to do about what is missing.
 ///
-/// Each line says ok, note (it works, with a limit) or PROBLEM (something will not work), what was found, and what to do.
+/// Each line says ok, note (it works, with a limit) or PROBLEM (something will not work), what was found, and what to do. What a run asks of
+/// its device is tried there: addresses, memory mapped twice, access, pinned memory, copies.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage doctor
+  lighterage doctor --vram 8GiB --host-memory 16GiB --json      (as a run with these options would find it)")]
 pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,7 +64,7 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let findings = findings(&Machine::read());
+    let findings = findings(&Machine::read(), &arguments.device);
     if arguments.json {
         return json::print(&findings);
     }
@@ -64,12 +75,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn findings(machine: &Machine) -> Vec<Finding> {
+fn findings(machine: &Machine, device: &DeviceArguments) -> Vec<Finding> {
     let mut findings =
-        vec![processor(), memory(machine), cgroup(machine), pinning(machine), images(), driver(machine)];
+        vec![processor(), memory(machine), cgroup(machine), locked(machine), images(), driver(machine)];
     findings.extend(gpu());
+    findings.extend(tried(device));
     findings.push(bundled_model());
     findings
+}
+
+/// What the device that a run would use does when it is asked.
+fn tried(device: &DeviceArguments) -> Vec<Finding> {
+    let problem = |subject, text: String| Finding::new(subject, Verdict::Problem, text);
+    match device.run(Trial) {
+        Err(failure) => vec![problem("device", failure.to_string())],
+        Ok(tried) => tried
+            .into_iter()
+            .map(|(subject, outcome)| match outcome {
+                Ok(text) => Finding::new(subject, Verdict::Ok, text),
+                Err(text) => problem(subject, text),
+            })
+            .collect(),
+    }
 }
 
 fn processor() -> Finding {
@@ -103,15 +130,15 @@ fn cgroup(machine: &Machine) -> Finding {
     }
 }
 
-fn pinning(machine: &Machine) -> Finding {
+fn locked(machine: &Machine) -> Finding {
     match machine.locked_limit {
         Some(limit) if limit < 64 << 20 => {
             let text =
                 format!("{} may be locked; for a GPU's copies raise it: ulimit -l unlimited", Size(limit));
-            Finding::new("pinned memory", Verdict::Note, text)
+            Finding::new("locked memory", Verdict::Note, text)
         }
-        Some(limit) => Finding::new("pinned memory", Verdict::Ok, format!("{} may be locked", Size(limit))),
-        None => Finding::new("pinned memory", Verdict::Ok, "no limit".to_owned()),
+        Some(limit) => Finding::new("locked memory", Verdict::Ok, format!("{} may be locked", Size(limit))),
+        None => Finding::new("locked memory", Verdict::Ok, "no limit".to_owned()),
     }
 }
 

@@ -33,6 +33,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()> {
     let latents = arguments.save_latents.as_deref();
+    if let Some(latents) = latents {
+        output::check_apart(["--output", "--save-latents"], [&arguments.output, latents])?;
+    }
     for path in latents.into_iter().chain([arguments.output.as_path()]) {
         output::check(&output::numbered(path, index, count))?;
     }
@@ -53,6 +56,7 @@ impl Work for Generate<'_> {
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
         let survey = self.job.survey(device.info().page_bytes)?;
         let forecast = survey.within(device.ledger().cap_bytes())?;
+        forecast.check_host(device.host_ledger().cap_bytes())?;
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
         }
@@ -87,6 +91,9 @@ impl Generate<'_> {
         if let Some(latents) = &self.arguments.save_latents {
             save_latents(&output::numbered(latents, index, count), &picture)?;
         }
+        if picture.not_finite > 0 {
+            output::note(&not_finite(&picture));
+        }
         output::note(&report_line(&picture, forecast, seed, &path));
         Ok(Record::new(path, seed, &picture, forecast))
     }
@@ -117,6 +124,13 @@ fn show_forecast(forecast: &Forecast, maximum_bytes: u64, as_json: bool) -> Resu
     }
     writeln!(std::io::stdout().lock(), "{forecast}, everything resident from {maximum_bytes} bytes on")?;
     Ok(())
+}
+
+fn not_finite(picture: &Picture) -> String {
+    let (count, of) = (picture.not_finite, 3 * picture.width * picture.height);
+    format!(
+        "warning: {count} of {of} values of the picture are NaN or infinite; look for broken weights with --check-weights, or at --guidance"
+    )
 }
 
 fn report_line(picture: &Picture, forecast: &Forecast, seed: u64, path: &Path) -> String {

@@ -40,6 +40,24 @@ fn vae_cases() {
     check("vae-decode", "vae-tiny", "1e-5");
 }
 
+// Cases of tests/golden/make_more.py: what a review with random configurations found.
+
+#[test]
+fn an_angle_of_thirty_thousand_is_torchs() {
+    check("flux", "flux-guidance-30-tiny", "1e-5");
+}
+
+#[test]
+fn a_t5_without_gate_and_with_odd_buckets() {
+    check("t5", "t5-relu-odd-tiny", "3e-5");
+}
+
+#[test]
+fn an_autoencoder_with_quantising_convolutions_and_odd_sides() {
+    check("vae-encode", "vae-quant-odd-tiny", "1e-5");
+    check("vae-decode", "vae-quant-odd-tiny", "1e-5");
+}
+
 /// A bf16 run is off the reference by at most twice what torch's own bf16 run is (`tests/golden/make_golden.py`).
 #[track_caller]
 fn check_bf16(module: &str, case: &str, output: &str, reference: &str) {
@@ -64,6 +82,10 @@ fn bf16_is_as_near_as_torchs() {
         ("clip", "clip-tiny", "pooler_output", "pooler_output"),
         ("vae-encode", "vae-tiny", "moments.mean", "moments.mean"),
         ("vae-decode", "vae-tiny", "decoded", "decoded"),
+        ("flux", "flux-guidance-30-tiny", "sample", "sample.rounded"),
+        ("t5", "t5-relu-odd-tiny", "last_hidden_state", "last_hidden_state"),
+        ("vae-encode", "vae-quant-odd-tiny", "moments.mean", "moments.mean"),
+        ("vae-decode", "vae-quant-odd-tiny", "decoded", "decoded"),
     ] {
         check_bf16(module, case, output, reference);
     }

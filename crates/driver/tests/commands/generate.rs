@@ -85,7 +85,7 @@ fn a_budget_below_the_minimum_is_refused_with_the_numbers() {
     let planned: serde_json::Value = serde_json::from_str(&planned).unwrap();
     let minimum = planned["minimum_bytes"].as_u64().unwrap();
     let words =
-        [format!("a budget of {} bytes is 1 bytes too small", minimum - 1), format!("needs {minimum} bytes")];
+        [format!("a budget of {} bytes is 1 byte too small", minimum - 1), format!("needs {minimum} bytes")];
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     generate(&["-o", &out, "--vram", &(minimum - 1).to_string()]).check_failed(&words);
     generate(&["-o", &out, "--vram", "0"]).check_failed(&["a budget of 0 bytes", "largest reason"]);
@@ -147,7 +147,8 @@ fn failures_leave_the_old_file() {
     let out = scratch.text("p.png");
     std::fs::write(&out, "old").unwrap();
     generate(&["-o", &out, "--vram", "1KiB"]).check_failed(&["too small"]);
-    generate(&["-o", &out, "--model", &scratch.text("none")]).check_failed(&["none/model_index.json"]);
+    generate(&["-o", &out, "--model", &scratch.text("none")])
+        .check_failed(&["none: no FLUX pipeline: there is nothing of that name"]);
     generate(&["-o", &out, "--save-latents", "/no/such/folder/l"]).check_failed(&["/no/such/folder"]);
     generate(&["-o", "/dev/null"]).check_failed(&["/dev/null", "regular file"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"old");
@@ -173,4 +174,51 @@ fn interrupts_end_after_the_step_and_write_nothing() {
     assert!(lines.any(|line| line.starts_with("error: stopped after step")));
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn a_host_budget_that_is_too_small_is_refused_before_the_first_phase() {
+    let scratch = Scratch::new();
+    let out = scratch.text("out.png");
+    let options = ["-o", &out, "--dtype", "f32", "--vram", "3MiB", "--host-memory", "1MiB"];
+    let run = generate(&options);
+    assert!(!run.stderr.contains("VRAM"), "{}", run.stderr);
+    run.check_failed(&["pinned host memory", "1048576 are left", "--vram"]);
+    generate(&["--dry-run", "--dtype", "f32", "--host-memory", "0"]).check_failed(&["pinned host memory"]);
+    assert!(scratch.names().is_empty());
+}
+
+#[test]
+fn latents_and_picture_in_one_file_are_refused() {
+    let scratch = Scratch::new();
+    let out = scratch.text("out");
+    std::fs::write(&out, "old").unwrap();
+    let other = format!("{}/./out", scratch.text(""));
+    generate(&["-o", &out, "--save-latents", &other])
+        .check(2, &["--output and --save-latents are the same file"]);
+    assert_eq!(std::fs::read(out).unwrap(), b"old");
+}
+
+#[test]
+fn a_folder_that_nobody_can_write_to_is_found_before_the_run() {
+    let run = generate(&["-o", "/proc/heart.png"]);
+    assert!(!run.stderr.contains("step"), "{}", run.stderr);
+    run.check_failed(&["/proc/heart.png: cannot write beside it"]);
+}
+
+#[test]
+fn a_picture_of_no_numbers_is_said_to_be_one() {
+    let scratch = Scratch::new();
+    let out = scratch.text("out.png");
+    generate(&["-o", &out, "--steps", "1", "--guidance", "3e38"])
+        .check(0, &["warning: ", "are NaN or infinite"]);
+}
+
+#[test]
+fn a_folder_that_is_no_model_is_told_what_it_lacks() {
+    let scratch = Scratch::new();
+    let (out, folder) = (scratch.text("out.png"), scratch.text(""));
+    generate(&["-o", &out, "--model", &folder]).check_failed(&["no FLUX pipeline", "no model_index.json"]);
+    generate(&["-o", &out, "--model", &scratch.text("none")])
+        .check_failed(&["there is nothing of that name"]);
 }

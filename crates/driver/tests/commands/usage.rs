@@ -74,7 +74,7 @@ fn names_that_are_not_known_show_those_that_are() {
 #[test]
 fn help_teaches_every_command_with_an_example() {
     let help = lighterage(&["--help"]).check(0, &["Examples:", "Exit codes", "12GiB"]).stdout;
-    for command in ["generate", "forward", "denoise", "compare", "inspect"] {
+    for command in ["generate", "forward", "denoise", "compare", "inspect", "doctor"] {
         assert!(help.contains(command), "{help}");
         lighterage(&[command, "--help"]).check(0, &["Example", &format!("lighterage {command}")]);
     }
@@ -84,7 +84,11 @@ fn help_teaches_every_command_with_an_example() {
 #[test]
 fn doctor_finds_the_bundled_model() {
     let run = lighterage(&["doctor"]).check(0, &["host device", "memory", "demo model", "assets/demo/base"]);
+    for tried in ["map twice", "pinned and given back", "to the device and back"] {
+        assert!(run.stdout.contains(tried), "no {tried:?} in {}", run.stdout);
+    }
     assert!(!run.stdout.contains("PROBLEM"), "{}", run.stdout);
+    lighterage(&["doctor", "--vram", "1"]).check(0, &["PROBLEM", "mapped memory", "try a larger --vram"]);
     let json = lighterage(&["doctor", "--json"]).check(0, &[]).stdout;
     let findings: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(findings.as_array().unwrap().iter().all(|finding| finding["subject"].is_string()));

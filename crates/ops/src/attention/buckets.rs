@@ -2,7 +2,7 @@
 /// of the reference code, since a distance on the edge of a bucket would otherwise change sides).
 ///
 /// Half of the buckets are for keys after the query. Of each half the first half hold one distance each, the others grow
-/// logarithmically up to `max_distance`; everything beyond shares the last.
+/// logarithmically up to `max_distance`; everything beyond shares the last. An odd number of buckets leaves the last of them unused.
 #[inline]
 #[expect(clippy::cast_precision_loss, reason = "distances and buckets are far below 2^24")]
 #[expect(
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn every_bucket_is_inside() {
-        for buckets in [4, 6, 32, 64] {
+        for buckets in [4, 5, 6, 7, 11, 32, 33, 64] {
             for distance in -300..=300 {
                 assert!(bucket(distance, buckets, 20) < buckets, "distance {distance} of {buckets} buckets");
             }

@@ -6,7 +6,8 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Cost, Kernel, Workers};
+use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
+use lighterage_kernels::attention;
 use lighterage_kernels::params::AttentionParams;
 
 use super::buckets::bucket;
@@ -45,6 +46,10 @@ impl Kernel for AttentionKernel<bf16> {
     fn cost(params: &AttentionParams) -> Cost {
         cost(params, size_of::<bf16>())
     }
+
+    fn launches(params: &AttentionParams, target: Target) -> Launches {
+        attention::launches(params, target)
+    }
 }
 
 /// Queries of a task at most: packing a block of keys and values is spread over so many rows.
@@ -56,10 +61,13 @@ const BLOCK_QUERIES_FEW: usize = 96;
 /// With fewer tasks than this, tasks are made smaller. A constant, not the number of threads.
 const TASKS_WANTED: usize = 16;
 
+/// How much longer a FLOP of a short attention takes than one of a large product: packing and exponentials are not counted.
+const SLOWNESS: f64 = 3.0;
+
 fn run<E: HostElement>(params: &AttentionParams, workers: &Workers) {
     let (heads, queries) = (params.heads as usize, params.queries as usize);
     let job = Flash { params: *params, block_queries: block_queries(heads, queries) };
-    execute::<E>(workers, heads * queries.div_ceil(job.block_queries), flops(params), &job);
+    execute::<E>(workers, heads * queries.div_ceil(job.block_queries), SLOWNESS * flops(params), &job);
 }
 
 /// Queries of a task, of nearly equal size.

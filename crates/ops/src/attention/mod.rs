@@ -54,8 +54,8 @@ const OP: &str = "attention";
 ///
 /// # Errors
 /// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if there are no keys,
-/// if the scale is not finite, if a causal mask meets unequal numbers of queries and keys, if the number of buckets is odd
-/// or below 4 or the largest distance is not above a quarter of it, if a tensor belongs to another stream, or if the launch fails.
+/// if the scale is not finite, if a causal mask meets unequal numbers of queries and keys, if the number of buckets is below 4
+/// or the largest distance is not above a quarter of it, if a tensor belongs to another stream, or if the launch fails.
 pub fn attention<B: Backend>(queue: &Queue<B>, args: &Attention<'_>) -> Result<()> {
     let params = args.params(Check::new(OP, queue))?;
     if params.queries == 0 || params.heads == 0 || params.head_dim == 0 {
@@ -143,12 +143,7 @@ impl Attention<'_> {
                 let table = check.tensor("table", table)?.contiguous()?.apart(out)?;
                 let [buckets, _] = table.extents()?;
                 table.is(dtype, &[buckets, heads])?;
-                check.value(
-                    "buckets",
-                    buckets as f64,
-                    "even and at least 4",
-                    buckets >= 4 && buckets.is_multiple_of(2),
-                )?;
+                check.value("buckets", buckets as f64, "at least 4", buckets >= 4)?;
                 let apart = max_distance > buckets / 4;
                 check.value("max_distance", max_distance as f64, "above a quarter of the buckets", apart)?;
                 Ok(MaskParams {

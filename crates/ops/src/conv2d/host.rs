@@ -1,7 +1,8 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Cost, Kernel, Workers};
+use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
+use lighterage_kernels::conv;
 use lighterage_kernels::params::Conv2dParams;
 
 use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply};
@@ -37,6 +38,10 @@ impl Kernel for Conv2dKernel<bf16> {
 
     fn cost(params: &Conv2dParams) -> Cost {
         cost(params, size_of::<bf16>())
+    }
+
+    fn launches(params: &Conv2dParams, target: Target) -> Launches {
+        conv::conv2d::launches(params, target)
     }
 }
 

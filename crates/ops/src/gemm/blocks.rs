@@ -10,8 +10,15 @@ use super::{
 /// Rows of a task at most: their share of A (512 x 576 bytes) and of the sums (512 x 1024 bytes) stay in a second-level cache of 1 MiB.
 const BLOCK_ROWS: usize = 512;
 
-/// Columns of a task at most: every packed row of A is used by eight panels.
-const BLOCK_COLUMNS: usize = 256;
+/// Panels of a task at most: every packed row of A is used by eight.
+const BLOCK_PANELS: usize = 8;
+
+/// With fewer tasks than this, tasks are made narrower, down to one panel: with few rows, packing A once more for each costs little beside
+/// packing the weights, which so is shared among the threads. A constant, not the number of threads.
+const TASKS_WANTED: usize = 8;
+
+/// Rows whose product takes about as long as packing the weights for it.
+const PACKING_ROWS: f64 = 32.0;
 
 /// Where the rows of A come from.
 pub(crate) trait RowSource<E>: Sync {
@@ -54,8 +61,9 @@ unsafe impl<E: Sync, A: Sync> Sync for Product<E, A> {}
 /// # Safety
 /// - Every address of the product is valid for its sizes, and nothing else touches `out`, or writes what is read, until it returns.
 pub(crate) unsafe fn multiply<E: HostElement, A: RowSource<E>>(workers: &Workers, product: &Product<E, A>) {
-    let tasks = product.rows.div_ceil(BLOCK_ROWS) * product.columns.div_ceil(BLOCK_COLUMNS);
-    let flops = 2.0 * product.rows as f64 * product.columns as f64 * product.inner as f64;
+    let tasks = product.rows.div_ceil(BLOCK_ROWS)
+        * product.columns.div_ceil(block_columns(product.rows, product.columns));
+    let flops = 2.0 * (product.rows as f64 + PACKING_ROWS) * product.columns as f64 * product.inner as f64;
     execute(workers, tasks, flops, product);
 }
 
@@ -109,17 +117,19 @@ impl<E: HostElement, A: RowSource<E>> Job<E> for Product<E, A> {
     }
 }
 
+/// Columns of a task at most. The sums do not depend on it: each is taken over the whole inner dimension by one task.
+fn block_columns(rows: usize, columns: usize) -> usize {
+    let across = TASKS_WANTED.div_ceil(rows.div_ceil(BLOCK_ROWS).max(1));
+    (columns.div_ceil(LANES) / across).clamp(1, BLOCK_PANELS) * LANES
+}
+
 impl<E: HostElement, A: RowSource<E>> Product<E, A> {
     /// Neighbouring tasks share rows of A.
     fn block(&self, task: usize) -> Block {
-        let across = self.columns.div_ceil(BLOCK_COLUMNS);
-        let (row, column) = (task / across * BLOCK_ROWS, task % across * BLOCK_COLUMNS);
-        Block {
-            row,
-            rows: BLOCK_ROWS.min(self.rows - row),
-            column,
-            columns: BLOCK_COLUMNS.min(self.columns - column),
-        }
+        let wide = block_columns(self.rows, self.columns);
+        let across = self.columns.div_ceil(wide);
+        let (row, column) = (task / across * BLOCK_ROWS, task % across * wide);
+        Block { row, rows: BLOCK_ROWS.min(self.rows - row), column, columns: wide.min(self.columns - column) }
     }
 
     #[inline(always)]
@@ -232,5 +242,36 @@ impl<E: HostElement, A: RowSource<E>> Product<E, A> {
             // SAFETY: the block is inside of the output and belongs to this task alone; the rest is `multiply`'s caller's promise.
             unsafe { self.epilogue.store(block.row + row, block.column, sums) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::block_columns;
+
+    fn check(rows: usize, columns: usize, expected: usize) {
+        assert_eq!(block_columns(rows, columns), expected, "{rows} x {columns}");
+    }
+
+    #[test]
+    fn a_product_of_few_rows_has_tasks_for_several_threads() {
+        check(48, 192, 32);
+        check(48, 576, 64);
+        check(48, 768, 96);
+        check(16, 31, 32);
+    }
+
+    #[test]
+    fn a_large_product_has_wide_tasks() {
+        check(1024, 3072, 256);
+        check(48, 9216, 256);
+        check(4096, 64, 64);
+        check(4096, 512, 256);
+    }
+
+    #[test]
+    fn nothing_has_tasks_too() {
+        check(0, 0, 32);
+        check(0, 500, 32);
     }
 }

@@ -145,6 +145,7 @@ fn activate(activation: Option<ActivationKind>, x: f64) -> f64 {
         Some(ActivationKind::Gelu) => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Some(ActivationKind::QuickGelu) => x * sigmoid(1.702 * x),
         Some(ActivationKind::Silu) => x * sigmoid(x),
+        Some(ActivationKind::Relu) => x.max(0.0),
     }
 }
 
@@ -213,8 +214,8 @@ fn rows_of_the_real_model() {
 
 #[test]
 fn every_epilogue() {
-    use ActivationKind::{Gelu, GeluTanh, QuickGelu, Silu};
-    let activations = [None, Some(GeluTanh), Some(Gelu), Some(QuickGelu), Some(Silu)];
+    use ActivationKind::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
+    let activations = [None, Some(GeluTanh), Some(Gelu), Some(QuickGelu), Some(Silu), Some(Relu)];
     for activation in activations {
         for bias in [false, true] {
             for residual in [None, Some(Gate::Absent), Some(Gate::Present)] {
@@ -269,6 +270,10 @@ fn threads_do_not_change_a_bit() {
         Case { rows: 140, columns: 300, inner: 401, bias: true, residual: Some(Gate::Present), ..PLAIN };
     check::<f32>(case);
     check::<bf16>(case);
+    // Few rows: narrow tasks, one panel each and the last one not full.
+    let few = Case { rows: 16, columns: 210, inner: 401, ..case };
+    check::<f32>(few);
+    check::<bf16>(few);
 }
 
 /// A row's result does not depend on what else is in the launch: tokens may be split between launches.

@@ -64,6 +64,17 @@ impl Clip {
         Ok(Self { config, dtype, tokens: ids.len(), end, embeddings, layers, final_norm })
     }
 
+    /// The longest sequence: the rows of the table of positions, which the configuration has to agree with.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is no such table, [`Error::Positions`] if it has another number of rows.
+    pub fn positions(config: &Config, checkpoint: &Checkpoint) -> Result<usize> {
+        let tensor = format!("{}embeddings.position_embedding.weight", prefix(checkpoint));
+        let rows = checkpoint.tensor(&tensor)?.shape().first().copied().unwrap_or(0);
+        let configured = config.max_position_embeddings;
+        if rows == configured { Ok(rows) } else { Err(Error::Positions { configured, rows, tensor }) }
+    }
+
     /// Runs the encoder; `pager` has the units that [`new`](Self::new) registered.
     ///
     /// # Errors

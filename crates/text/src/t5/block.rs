@@ -1,12 +1,15 @@
 use lighterage_device::{Backend, View};
-use lighterage_ops::{Attention, Geglu, Linear, Mask, Residual, Tensor, attention, geglu, linear};
+use lighterage_ops::{
+    ActivationKind, Attention, Geglu, Linear, Mask, Residual, Tensor, attention, geglu, linear,
+};
 use lighterage_pager::UnitId;
 
 use super::{Config, Run};
 use crate::Result;
 use crate::registry::Registry;
 
-/// One block: `h += o(attention(norm h))`, then `h += wo(gelu(wi_0 norm h) * (wi_1 norm h))`. No biases anywhere.
+/// One block: `h += o(attention(norm h))`, then `h += wo(gelu(wi_0 norm h) * (wi_1 norm h))`, or without a gate `h += wo(relu(wi norm h))`. No
+/// biases anywhere.
 #[derive(Debug)]
 pub(super) struct Block {
     attention_norm: UnitId,
@@ -24,13 +27,19 @@ impl Block {
         let attention = format!("encoder.block.{index}.layer.0");
         let mlp = format!("encoder.block.{index}.layer.1");
         let projections = ["q", "k", "v"].map(|letter| format!("{attention}.SelfAttention.{letter}"));
-        let halves = ["wi_0", "wi_1"].map(|half| format!("{mlp}.DenseReluDense.{half}"));
+        let wi = match config.feed_forward_proj.plain() {
+            Some(_) => registry.single(&format!("{mlp}.DenseReluDense.wi.weight"), &[d_ff, d_model]),
+            None => {
+                let halves = ["wi_0", "wi_1"].map(|half| format!("{mlp}.DenseReluDense.{half}"));
+                registry.stack(&format!("{mlp}.DenseReluDense.wi"), &halves, d_ff, d_model)
+            }
+        };
         Ok(Self {
             attention_norm: registry.single(&format!("{attention}.layer_norm.weight"), &[d_model])?,
             qkv: registry.stack(&format!("{attention}.SelfAttention.qkv"), &projections, inner, d_model)?,
             o: registry.single(&format!("{attention}.SelfAttention.o.weight"), &[d_model, inner])?,
             mlp_norm: registry.single(&format!("{mlp}.layer_norm.weight"), &[d_model])?,
-            wi: registry.stack(&format!("{mlp}.DenseReluDense.wi"), &halves, d_ff, d_model)?,
+            wi: wi?,
             wo: registry.single(&format!("{mlp}.DenseReluDense.wo.weight"), &[d_model, d_ff])?,
         })
     }
@@ -43,37 +52,69 @@ impl Block {
 
     fn attend<B: Backend>(&self, hidden: &Tensor<B>, run: &Run<'_, B>) -> Result<()> {
         let inner = run.config.inner();
-        let qkv = run.expand(self.attention_norm, self.qkv, hidden, 3 * inner)?;
+        let qkv = run.expand(
+            self.attention_norm,
+            Wide { unit: self.qkv, columns: 3 * inner, activation: None },
+            hidden,
+        )?;
         let out = run.queue.tensor(hidden.dtype(), &[hidden.shape()[0], inner], "t5 attention")?;
         run.attention(qkv.view(), out.view())?;
         drop(qkv);
-        run.linear(self.o, out.view(), Some(hidden.view()), hidden.view())
+        run.linear(self.o, None, out.view(), Some(hidden.view()), hidden.view())
     }
 
     fn feed_forward<B: Backend>(&self, hidden: &Tensor<B>, run: &Run<'_, B>) -> Result<()> {
+        let inner = match run.config.feed_forward_proj.plain() {
+            Some(activation) => run.expand(
+                self.mlp_norm,
+                Wide { unit: self.wi, columns: run.config.d_ff, activation: Some(activation) },
+                hidden,
+            )?,
+            None => self.gated(hidden, run)?,
+        };
+        run.linear(self.wo, None, inner.view(), Some(hidden.view()), hidden.view())
+    }
+
+    /// `gelu(wi_0 norm h) * (wi_1 norm h)`, `[tokens, d_ff]`.
+    fn gated<B: Backend>(&self, hidden: &Tensor<B>, run: &Run<'_, B>) -> Result<Tensor<B>> {
         let d_ff = run.config.d_ff;
-        let both = run.expand(self.mlp_norm, self.wi, hidden, 2 * d_ff)?;
+        let both =
+            run.expand(self.mlp_norm, Wide { unit: self.wi, columns: 2 * d_ff, activation: None }, hidden)?;
         let gated = run.queue.tensor(hidden.dtype(), &[hidden.shape()[0], d_ff], "t5 gated")?;
         geglu(run.queue, &Geglu { x: both.view(), out: gated.view() })?;
-        drop(both);
-        run.linear(self.wo, gated.view(), Some(hidden.view()), hidden.view())
+        Ok(gated)
     }
 }
 
+/// A linear behind a norm.
+#[derive(Clone, Copy, Debug)]
+struct Wide {
+    unit: UnitId,
+    columns: usize,
+    activation: Option<ActivationKind>,
+}
+
 impl<B: Backend> Run<'_, B> {
-    /// `linear(norm(hidden))`, `[tokens, columns]`.
-    fn expand(&self, norm: UnitId, weight: UnitId, hidden: &Tensor<B>, columns: usize) -> Result<Tensor<B>> {
+    /// `activation(linear(norm(hidden)))`, `[tokens, columns]`.
+    fn expand(&self, norm: UnitId, wide: Wide, hidden: &Tensor<B>) -> Result<Tensor<B>> {
         let normal = self.queue.tensor(hidden.dtype(), hidden.shape(), "t5 normalised")?;
         self.norm(norm, hidden.view(), normal.view())?;
-        let out = self.queue.tensor(hidden.dtype(), &[hidden.shape()[0], columns], "t5 projection")?;
-        self.linear(weight, normal.view(), None, out.view())?;
+        let out = self.queue.tensor(hidden.dtype(), &[hidden.shape()[0], wide.columns], "t5 projection")?;
+        self.linear(wide.unit, wide.activation, normal.view(), None, out.view())?;
         Ok(out)
     }
 
-    fn linear(&self, unit: UnitId, x: View<'_>, residual: Option<View<'_>>, out: View<'_>) -> Result<()> {
+    fn linear(
+        &self,
+        unit: UnitId,
+        activation: Option<ActivationKind>,
+        x: View<'_>,
+        residual: Option<View<'_>>,
+        out: View<'_>,
+    ) -> Result<()> {
         let lease = self.pager.lease(unit)?;
         let residual = residual.map(|x| Residual { x, gate: None });
-        let args = Linear { x, weight: lease.tensor(0), bias: None, activation: None, residual, out };
+        let args = Linear { x, weight: lease.tensor(0), bias: None, activation, residual, out };
         Ok(linear(self.queue, &args)?)
     }
 

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use lighterage_ops::ActivationKind;
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -35,16 +36,40 @@ pub struct Config {
     /// Added to the mean square in every norm.
     #[serde(default = "default_epsilon")]
     pub layer_norm_epsilon: f32,
-    #[serde(default = "default_projection")]
-    feed_forward_proj: String,
+    /// What the feed-forward part is.
+    #[serde(default)]
+    pub feed_forward_proj: FeedForward,
+}
+
+/// The feed-forward part, as `feed_forward_proj` names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedForward {
+    /// `wo(relu(wi x))`: the first T5, and transformers' default.
+    #[default]
+    Relu,
+    /// `wo(gelu(wi x))`, with the error function.
+    Gelu,
+    /// `wo(gelu(wi_0 x) * wi_1 x)`, with the hyperbolic tangent: T5 1.1, and so FLUX.
+    GatedGelu,
+}
+
+impl FeedForward {
+    /// The activation where there is no gate.
+    pub(crate) const fn plain(self) -> Option<ActivationKind> {
+        match self {
+            Self::Relu => Some(ActivationKind::Relu),
+            Self::Gelu => Some(ActivationKind::Gelu),
+            Self::GatedGelu => None,
+        }
+    }
 }
 
 impl Config {
     /// Reads the text of a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Json`] for a missing field, [`Error::Config`] for a feed-forward part other than `gated-gelu` (T5 1.1 and its
-    /// descendants) and for sizes that cannot be.
+    /// [`Error::Json`] for a missing field or an unknown feed-forward part, [`Error::Config`] for sizes that cannot be.
     pub fn from_json(text: &str) -> Result<Self> {
         let config: Self = serde_json::from_str(text)?;
         config.check()?;
@@ -67,10 +92,6 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        if self.feed_forward_proj != "gated-gelu" {
-            let (got, needs) = (format!("{:?}", self.feed_forward_proj), "\"gated-gelu\", as T5 1.1 has it");
-            return Err(Error::Config { name: "feed_forward_proj", got, needs });
-        }
         // Half of the buckets are for keys behind the query, and half of those for exact distances.
         let exact = self.relative_attention_num_buckets / 4;
         let sizes = [
@@ -105,11 +126,6 @@ const fn default_epsilon() -> f32 {
     1e-6
 }
 
-/// transformers' default, which is the first T5's.
-fn default_projection() -> String {
-    "relu".to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,9 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn plain_relu_is_refused_by_name() {
-        check_refused(r#""num_heads": 4, "feed_forward_proj": "relu""#, "feed_forward_proj is \"relu\"");
-        check_refused(r#""num_heads": 4"#, "feed_forward_proj is \"relu\"");
+    fn an_unknown_feed_forward_part_is_refused_by_name() {
+        check_refused(r#""num_heads": 4, "feed_forward_proj": "gated-silu""#, "unknown variant `gated-silu`");
+    }
+
+    #[test]
+    fn the_feed_forward_part_of_the_first_t5_is_the_default() {
+        let sizes = r#""d_model": 64, "d_kv": 8, "d_ff": 96, "num_layers": 2, "num_heads": 4"#;
+        let config = Config::from_json(&format!("{{{sizes}}}")).unwrap();
+        assert_eq!(config.feed_forward_proj, FeedForward::Relu);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use lighterage_pager::{Pager, UnitId, Units};
 use lighterage_shape::DType;
 
 use block::Block;
-pub use config::Config;
+pub use config::{Config, FeedForward};
 
 use crate::registry::Registry;
 use crate::{Error, Result};

@@ -42,7 +42,8 @@ impl T5Tokenizer {
     pub fn open(folder: &Path) -> Result<Self> {
         let Some(source) = Source::find(folder, "tokenizer.json")? else {
             let needs = if folder.join("spiece.model").exists() {
-                "tokenizer.json (there is a spiece.model, which transformers' save_pretrained turns into one)"
+                "tokenizer.json (there is a spiece.model: T5TokenizerFast.from_pretrained(FOLDER).save_pretrained(FOLDER) of Python's transformers \
+                 makes one of it)"
             } else {
                 "tokenizer.json"
             };

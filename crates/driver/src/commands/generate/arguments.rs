@@ -31,8 +31,12 @@ pub(crate) struct Arguments {
     /// The PNG to write; with several seeds NAME-1.png, NAME-2.png and so on. An existing file is replaced when the picture is done.
     #[arg(short, long, value_name = "FILE", default_value = "lighterage.png")]
     pub(super) output: PathBuf,
-    /// The model's folder, in the layout of diffusers [default: the bundled demo model].
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in the layout of diffusers, or a transformer in one file [default: the bundled demo model].
+    ///
+    /// A file, for instance flux1-dev.safetensors as Black Forest Labs publish it, or a folder that has one in place of transformer/, needs
+    /// beside it text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/ in the layout of diffusers, and ae.safetensors or vae/. What
+    /// scheduler/, transformer/config.json and vae/config.json say is taken from there if they exist, else as FLUX.1 has it.
+    #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Seed of the noise; several make several pictures. Without it one is drawn and shown.
     #[arg(long, value_name = "N[,N...]", allow_negative_numbers = true, value_delimiter = ',')]

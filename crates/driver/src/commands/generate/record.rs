@@ -13,6 +13,8 @@ pub(super) struct Planned {
     /// The budget from which on nothing is streamed.
     maximum_bytes: u64,
     peak_bytes: u64,
+    /// Pinned, for converted weights.
+    host_bytes: u64,
     phases: Vec<PlannedPhase>,
 }
 
@@ -24,6 +26,7 @@ struct PlannedPhase {
     ring_bytes: u64,
     streamed_bytes_per_cycle: u64,
     peak_bytes: u64,
+    host_bytes: u64,
 }
 
 impl Planned {
@@ -33,6 +36,7 @@ impl Planned {
             minimum_bytes: forecast.minimum_bytes,
             maximum_bytes,
             peak_bytes: forecast.peak_bytes(),
+            host_bytes: forecast.host_bytes(),
             phases: forecast.phases.iter().map(PlannedPhase::new).collect(),
         }
     }
@@ -47,6 +51,7 @@ impl PlannedPhase {
             ring_bytes: planned.plan.ring_bytes(),
             streamed_bytes_per_cycle: planned.plan.streamed_bytes(),
             peak_bytes: planned.peak_bytes(),
+            host_bytes: planned.host_bytes,
         }
     }
 }

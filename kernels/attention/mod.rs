@@ -1,0 +1,56 @@
+//! Launches of attention: which kernel does which shape on which card.
+//!
+//! The choice, in this order: `attention_sm90a.cu` (TMA and wgmma; head dim 128, no mask), `attention_sm80.cu` (mma.sync; head dims 64 and 128, all masks), and
+//! `attention_plain.cu` for what is left: other head dims, rows off 16 bytes, a bias table that does not fit.
+
+mod attention_plain;
+mod attention_sm80;
+
+use crate::launch::{Launches, Target};
+use crate::params::AttentionParams;
+
+/// The first kernel that can do it; [`Launches::NONE`] only for heads wider than [`PLAIN_HEAD_DIM_MAX`].
+///
+/// ```
+/// use lighterage_kernels::attention::launches;
+/// use lighterage_kernels::launch::{Arch, Target};
+/// use lighterage_kernels::params::AttentionParams;
+///
+/// let clip = AttentionParams { queries: 77, keys: 77, heads: 12, head_dim: 40, ..AttentionParams::default() };
+/// let launches = launches(&clip, Target::typical(Arch::Sm89));
+/// assert_eq!(launches.as_slice()[0].image, "attention_plain_bf16");
+/// ```
+#[must_use]
+pub fn launches(params: &AttentionParams, target: Target) -> Launches {
+    attention_sm80::launches(params, target)
+        .or_else(|| attention_plain::launches(params))
+        .unwrap_or(Launches::NONE)
+}
+
+pub use attention_plain::HEAD_DIM_MAX as PLAIN_HEAD_DIM_MAX;
+
+/// Whether every row of q, k, v and out begins at a multiple of 16 bytes.
+fn has_aligned_rows(p: &AttentionParams) -> bool {
+    let addresses = p.q | p.k | p.v | p.out;
+    let strides = [
+        p.q_row_stride,
+        p.q_head_stride,
+        p.k_row_stride,
+        p.k_head_stride,
+        p.v_row_stride,
+        p.v_head_stride,
+        p.out_row_stride,
+        p.out_head_stride,
+    ];
+    addresses.is_multiple_of(16) && strides.iter().all(|stride| stride.is_multiple_of(8))
+}
+
+/// Bytes of one head's biases by distance in shared memory; 0 without a bias.
+fn bias_bytes(p: &AttentionParams) -> u64 {
+    if p.bias_table == 0 { 0 } else { (2 * u64::from(bias_reach(p)) + 1) * 4 }
+}
+
+/// `bias_reach` of `bias.cuh`.
+fn bias_reach(p: &AttentionParams) -> u32 {
+    p.max_distance.min(p.queries.max(p.keys))
+}

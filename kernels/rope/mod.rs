@@ -1,0 +1,3 @@
+//! Launches of rotary positions.
+
+pub mod qk_norm_rope;

@@ -1,0 +1,217 @@
+//! One call of attention: its tensors, its parameters, its run on the emulator.
+
+use bytemuck::bytes_of;
+use half::bf16;
+use lighterage_kernels::attention;
+use lighterage_kernels::emu::{self, Config, Report};
+use lighterage_kernels::launch::{Arch, Launch, Target};
+use lighterage_kernels::params::AttentionParams;
+use lighterage_testkit::Rng;
+
+use crate::buffer::Buffer;
+
+/// What is added to the scores, or left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mask {
+    None,
+    Causal,
+    Buckets { buckets: usize, max_distance: usize },
+}
+
+/// What q, k and v hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Inputs {
+    /// Normal numbers; q and k times this: a large one makes the softmax peaky.
+    Normal(f32),
+    /// Each query fits one key only.
+    OneHot,
+    /// Every value is 1.5.
+    ConstantValues,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Case {
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) mask: Mask,
+    pub(super) inputs: Inputs,
+    /// Factor on the scores; 0: 1 / sqrt(head_dim).
+    pub(super) scale: f32,
+    /// Elements between the end of a row of q, k and v, or of the output, and the next.
+    pub(super) gaps: [usize; 2],
+    pub(super) target: Target,
+}
+
+/// A card that has more multiprocessors than any of these tests has blocks.
+pub(super) const IDLE: u32 = 1 << 20;
+
+pub(super) const fn case(
+    rows: [usize; 2],
+    heads: usize,
+    head_dim: usize,
+    arch: Arch,
+    multiprocessors: u32,
+) -> Case {
+    let [queries, keys] = rows;
+    Case {
+        queries,
+        keys,
+        heads,
+        head_dim,
+        mask: Mask::None,
+        inputs: Inputs::Normal(1.0),
+        scale: 0.0,
+        gaps: [0, 24],
+        target: Target { arch, multiprocessors },
+    }
+}
+
+impl Case {
+    pub(super) const fn row(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    pub(super) fn factor(&self) -> f32 {
+        if self.scale == 0.0 { (self.head_dim as f32).sqrt().recip() } else { self.scale }
+    }
+}
+
+/// q, k and v as columns of one projection, as in the model; every number is a bf16 one.
+#[derive(Clone, Debug)]
+pub(super) struct Tensors {
+    /// `[rows][q, k, v, gap]`.
+    pub(super) qkv: Vec<f32>,
+    /// `[buckets][heads]`.
+    pub(super) table: Vec<f32>,
+    stride: usize,
+}
+
+impl Tensors {
+    pub(super) fn of(case: &Case) -> Self {
+        let mut rng = Rng::from_env(5);
+        let (row, stride) = (case.row(), 3 * case.row() + case.gaps[0]);
+        let mut qkv = rng.normals(case.queries.max(case.keys) * stride, 1.0);
+        for (index, value) in qkv.iter_mut().enumerate() {
+            let (token, column) = (index / stride, index % stride);
+            let part = column / row;
+            match (case.inputs, part) {
+                (Inputs::Normal(factor), 0 | 1) => *value *= factor,
+                (Inputs::OneHot, 0 | 1) => *value = sign(token, column % case.head_dim),
+                (Inputs::ConstantValues, 2) => *value = 1.5,
+                _ => (),
+            }
+            *value = bf16::from_f32(*value).to_f32();
+        }
+        let buckets = if let Mask::Buckets { buckets, .. } = case.mask { buckets } else { 0 };
+        let table = rng.normals(buckets * case.heads, 2.0);
+        Self { qkv, table: table.iter().map(|v| bf16::from_f32(*v).to_f32()).collect(), stride }
+    }
+
+    /// The elements of one head of q (0), k (1) or v (2).
+    pub(super) fn head(&self, case: &Case, part: usize, token: usize, head: usize) -> &[f32] {
+        &self.qkv[token * self.stride + part * case.row() + head * case.head_dim..][..case.head_dim]
+    }
+
+    /// Keys and values in reverse order.
+    pub(super) fn reversed(&self, case: &Case) -> Self {
+        let mut turned = self.clone();
+        for token in 0..case.keys {
+            let (from, to) = (case.keys - 1 - token, token * self.stride + case.row());
+            let source = from * self.stride + case.row();
+            turned.qkv[to..to + 2 * case.row()].copy_from_slice(&self.qkv[source..source + 2 * case.row()]);
+        }
+        turned
+    }
+
+    /// What the kernels write, `[queries][row]`; checks that it is all that they write, and all of it.
+    pub(super) fn emulated(&self, case: &Case, config: Config) -> (Vec<f32>, Report) {
+        let row = case.row();
+        let out_stride = row + case.gaps[1];
+        let (mut qkv, mut table) = (Buffer::of(&self.qkv), Buffer::of(&self.table));
+        let mut out = Buffer::poisoned((case.queries - 1) * out_stride + row);
+        let params = self.params(case, [qkv.address(), out.address(), table.address()], out_stride);
+        let mut sum = Report::default();
+        for launch in attention::launches(&params, case.target).as_slice() {
+            let regions = [qkv.region(), out.region(), table.region()];
+            let config = Config { shared_bytes_max: case.target.arch.shared_bytes_max(), ..config };
+            // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
+            let report = unsafe {
+                emu::launch(
+                    launch.image,
+                    launch.grid.into(),
+                    bytes_of(&params),
+                    launch.maps(),
+                    &regions,
+                    config,
+                )
+            }
+            .unwrap_or_else(|failure| panic!("{case:?}, {config:?}: {failure}"));
+            assert_eq!(report.bank_conflicts, 0, "{}: ldmatrix met a bank twice", launch.image);
+            sum.blocks += report.blocks;
+            sum.matrix_products += report.matrix_products;
+            sum.bulk_copies += report.bulk_copies;
+            sum.global_bytes_written += report.global_bytes_written;
+        }
+        (without_gaps(&out.values(), row, out_stride), sum)
+    }
+
+    /// The images that the case is launched with.
+    pub(super) fn images(&self, case: &Case) -> Vec<&'static str> {
+        let params = self.params(case, [256, 1 << 32, 1 << 33], case.row() + case.gaps[1]);
+        attention::launches(&params, case.target)
+            .as_slice()
+            .iter()
+            .map(|launch: &Launch| launch.image)
+            .collect()
+    }
+
+    fn params(&self, case: &Case, [qkv, out, table]: [u64; 3], out_stride: usize) -> AttentionParams {
+        let (row, stride, head_dim) = (case.row() as u64, self.stride as u64, case.head_dim as u64);
+        let count = |count: usize| u32::try_from(count).expect("small");
+        let (buckets, max_distance) = match case.mask {
+            Mask::Buckets { buckets, max_distance } => (count(buckets), count(max_distance)),
+            _ => (0, 0),
+        };
+        AttentionParams {
+            q: qkv,
+            k: qkv + 2 * row,
+            v: qkv + 4 * row,
+            out,
+            bias_table: if buckets == 0 { 0 } else { table },
+            q_row_stride: stride,
+            q_head_stride: head_dim,
+            k_row_stride: stride,
+            k_head_stride: head_dim,
+            v_row_stride: stride,
+            v_head_stride: head_dim,
+            out_row_stride: out_stride as u64,
+            out_head_stride: head_dim,
+            queries: count(case.queries),
+            keys: count(case.keys),
+            heads: count(case.heads),
+            head_dim: count(case.head_dim),
+            scale: case.factor(),
+            causal: u32::from(case.mask == Mask::Causal),
+            buckets,
+            max_distance,
+        }
+    }
+}
+
+/// +-16 by the bits of the token: the score of the own key is 256 * head_dim, of any other at least 512 less.
+fn sign(token: usize, bit: usize) -> f32 {
+    if token >> (bit % 16) & 1 == 1 { 16.0 } else { -16.0 }
+}
+
+/// The rows alone; the poison between them has to be there still, and within them to be gone.
+fn without_gaps(values: &[f32], row: usize, stride: usize) -> Vec<f32> {
+    let mut rows = Vec::new();
+    for line in values.chunks(stride) {
+        assert!(line[row..].iter().all(|value| value.is_nan()), "the gap between two rows was overwritten");
+        assert!(!line[..row].iter().any(|value| value.is_nan()), "a NaN in the output");
+        rows.extend_from_slice(&line[..row]);
+    }
+    rows
+}

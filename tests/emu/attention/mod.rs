@@ -1,0 +1,104 @@
+//! The attention kernels against fp64, by the rules of their numerics: relative Frobenius error, whole and by head and strips of 16 rows.
+//!
+//! Every case says how many multiprocessors its card has, since that decides how a call is cut into blocks.
+
+mod case;
+mod plain;
+mod reference;
+mod sm80;
+
+use lighterage_kernels::emu::{Config, Mode, Report};
+
+use crate::runs;
+use case::{Case, Tensors};
+use reference::{Error, exact};
+
+/// Output rounding is 1.66e-3, rounding the probabilities brings it to 2.3e-3 for normal inputs.
+const OVERALL: f64 = 3.0e-3;
+
+/// A strip of few rows varies more; it shows mistakes at the edges of tiles that vanish in the whole.
+const STRIP: f64 = 6.0e-3;
+
+const STRIP_ROWS: usize = 16;
+
+/// Both modes, five orders, the race detector on: within the bounds, and the same bits each time.
+fn check(case: Case) -> Report {
+    let tensors = Tensors::of(&case);
+    let (first, report) = tensors.emulated(&case, Config { mode: Mode::Eager, ..Config::default() });
+    assert_near(&tensors, &case, &first, 1);
+    for config in runs::all().skip(1) {
+        assert_eq!(
+            tensors.emulated(&case, config).0,
+            first,
+            "{case:?}, {config:?}: the same bits in every run"
+        );
+    }
+    report
+}
+
+/// One run without the race detector, for large shapes; every `step`-th strip is compared.
+fn check_fast(case: Case, step: usize) -> Report {
+    let tensors = Tensors::of(&case);
+    let (got, report) = tensors.emulated(&case, Config { checks: false, ..Config::default() });
+    assert_near(&tensors, &case, &got, step);
+    report
+}
+
+fn assert_near(tensors: &Tensors, case: &Case, got: &[f32], step: usize) {
+    let mut all = Error::default();
+    for head in 0..case.heads {
+        for first in (0..case.queries).step_by(STRIP_ROWS * step) {
+            let mut strip = Error::default();
+            for query in first..(first + STRIP_ROWS).min(case.queries) {
+                let row = &got[query * case.row() + head * case.head_dim..][..case.head_dim];
+                let exact = exact(tensors, case, query, head);
+                strip.add(row, &exact);
+                all.add(row, &exact);
+            }
+            let error = strip.relative();
+            assert!(error <= STRIP, "{case:?}: relative error {error:.2e} in head {head}, rows from {first}");
+        }
+    }
+    let error = all.relative();
+    assert!(error <= OVERALL, "{case:?}: relative error {error:.2e}");
+}
+
+/// Each query's output is its own key's value, bit for bit.
+fn assert_picks_values(case: &Case) {
+    let tensors = Tensors::of(case);
+    let (got, _) = tensors.emulated(case, Config::default());
+    for (query, row) in got.chunks(case.row()).enumerate() {
+        for head in 0..case.heads {
+            let value = tensors.head(case, 2, query, head);
+            assert_eq!(
+                &row[head * case.head_dim..][..case.head_dim],
+                value,
+                "{case:?}: query {query}, head {head}"
+            );
+        }
+    }
+}
+
+/// The probabilities sum to one: where all values are 1.5, so is the output, but for the probabilities' rounding.
+fn assert_keeps_constants(case: &Case) {
+    let (got, _) = Tensors::of(case).emulated(case, Config::default());
+    // A sum of n probabilities, each off by up to 2^-9 of itself in either direction: below half of bf16's spacing at 1.5, which is 2^-7.
+    assert!(got.iter().all(|value| (value - 1.5).abs() <= 1.0 / 128.0), "{case:?}");
+    let moved = got.iter().filter(|value| **value != 1.5).count();
+    assert!(moved * 100 <= got.len(), "{case:?}: {moved} of {} are not 1.5", got.len());
+}
+
+/// The order of the keys is nothing to the result, but for the rounding of sums.
+fn assert_order_of_keys_is_nothing(case: &Case) {
+    let tensors = Tensors::of(case);
+    let (straight, _) = tensors.emulated(case, Config::default());
+    let (turned, _) = tensors.reversed(case).emulated(case, Config::default());
+    let mut error = Error::default();
+    error.add(&turned, &straight.iter().map(|value| f64::from(*value)).collect::<Vec<_>>());
+    // Both are within the bound of the same numbers.
+    assert!(error.relative() <= OVERALL, "{case:?}: {:.2e} apart", error.relative());
+}
+
+fn assert_images(case: &Case, images: &[&str]) {
+    assert_eq!(Tensors::of(case).images(case), images, "{case:?}");
+}
