@@ -56,7 +56,7 @@ impl<B: Backend> Conditions<B> {
 
 /// The timesteps as the transformer takes them, from 1 to 0. A bf16 pipeline rounds before and after the division (diffusers 0.42,
 /// `timestep.to(dtype) / 1000`).
-fn model_timesteps(schedule: &Schedule, dtype: DType) -> Vec<f32> {
+pub(crate) fn model_timesteps(schedule: &Schedule, dtype: DType) -> Vec<f32> {
     let round = |value: f32| if dtype == DType::Bf16 { bf16::from_f32(value).to_f32() } else { value };
     schedule.timesteps().iter().map(|timestep| round(round(*timestep) / 1000.0)).collect()
 }
@@ -126,12 +126,27 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// [`Error::Cancelled`] if the observer says so, once the steps in flight are done; else as [`step`](Self::step).
     pub fn run(&self, pager: &Pager<B>, steps: usize, observer: &mut dyn Observer) -> Result<()> {
-        let mut flight = Flight { in_flight: VecDeque::new(), done: 0, steps: self.schedule.steps() };
-        for index in 0..steps {
+        self.run_from(pager, 0, steps, observer)
+    }
+
+    /// As [`run`](Self::run), for the steps from `first` to `end`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_from(
+        &self,
+        pager: &Pager<B>,
+        first: usize,
+        end: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let mut flight = Flight { in_flight: VecDeque::new(), done: first, steps: self.schedule.steps() };
+        for index in first..end {
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
+            pager.turn(0)?;
             self.step(pager, index, None)?;
             let event = self.queue.device().event()?;
             self.queue.stream().record(&event)?;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lighterage_device::{Backend, Device};
+use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::Transformer;
 use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
 use lighterage_pager::{Pager, Units, check_finite};
@@ -46,6 +46,7 @@ struct Made {
     not_finite: usize,
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
+    steps: Vec<Vec<f32>>,
 }
 
 impl Job {
@@ -102,8 +103,16 @@ impl Job {
     /// # Errors
     /// What the models report.
     pub fn survey(&self, page_bytes: u64) -> Result<Survey> {
+        self.survey_at(page_bytes, None)
+    }
+
+    /// As [`survey`](Self::survey), for a device with these rates: then plans know times.
+    ///
+    /// # Errors
+    /// What the models report.
+    pub fn survey_at(&self, page_bytes: u64, rates: Option<Rates>) -> Result<Survey> {
         let noise = vec![0.0; self.channels() * 4 * self.options.grid().tokens()];
-        Survey::take(page_bytes, |stage| self.walk(stage, &noise, Keep::default()))
+        Survey::take(page_bytes, rates, |stage| self.walk(stage, &noise, Keep::default()))
     }
 
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
@@ -128,6 +137,7 @@ impl Job {
             not_finite: made.not_finite,
             latents: made.latents,
             prompt: made.prompt,
+            steps: made.steps,
             report: Report::new(device, self.options.steps, &stage.into_seen()),
         })
     }
@@ -149,10 +159,18 @@ impl Job {
             let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance };
             Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
         })?;
+        stage.repeats(&[self.options.steps as u64]);
         let latents = stage.phase(Phase::Denoise, &self.transformer_units, |queue, pager, observer| {
             let grid = self.options.grid();
             let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, grid, noise)?;
-            denoiser.run(pager, steps, observer)?;
+            if keep.steps {
+                for index in 0..steps {
+                    denoiser.run_from(pager, index, index + 1, observer)?;
+                    made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                }
+            } else {
+                denoiser.run(pager, steps, observer)?;
+            }
             if keep.latents {
                 made.latents = tensor::read(queue, denoiser.latents())?;
             }

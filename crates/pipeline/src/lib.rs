@@ -73,6 +73,7 @@ mod folder;
 mod model;
 mod options;
 
+mod builtin;
 mod job;
 mod picture;
 mod trajectory;
@@ -81,6 +82,7 @@ mod error;
 mod file;
 mod tensor;
 
+pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Prompted};
 pub use error::{Error, Result};
 pub use forecast::{Forecast, Need, PhaseForecast, Shortage, Survey};

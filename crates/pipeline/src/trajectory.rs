@@ -88,7 +88,7 @@ impl Trajectory {
     /// # Errors
     /// What the transformer reports.
     pub fn survey(&self, page_bytes: u64) -> Result<Survey> {
-        Survey::take(page_bytes, |stage| self.walk(stage))
+        Survey::take(page_bytes, None, |stage| self.walk(stage))
     }
 
     /// Runs the loop by a forecast, and reads the latents after every step.
@@ -130,6 +130,7 @@ impl Trajectory {
             let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance: self.guidance };
             Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
         })?;
+        stage.repeats(&[self.schedule.steps() as u64]);
         stage.phase(Phase::Denoise, &self.units, |queue, pager, observer| {
             let noise = &self.inputs.latents;
             let denoiser =
@@ -139,6 +140,7 @@ impl Trajectory {
                 if observer.cancelled() {
                     return Err(Error::Cancelled { done: step, steps });
                 }
+                pager.turn(0)?;
                 denoiser.step(pager, step, None)?;
                 kept.extend(tensor::read(queue, denoiser.latents())?);
                 observer.step(step + 1, steps);

@@ -5,6 +5,8 @@ mod doctor;
 mod forward;
 mod generate;
 mod inspect;
+mod plan;
+mod verify;
 
 use crate::failure::Result;
 
@@ -17,6 +19,8 @@ pub(crate) enum Command {
     Compare(compare::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
+    Plan(plan::Arguments),
+    Verify(Box<verify::Arguments>),
     Bench(bench::Arguments),
 }
 
@@ -29,6 +33,8 @@ impl Command {
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
+            Self::Plan(arguments) => plan::run(&arguments),
+            Self::Verify(arguments) => verify::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
         }
     }
