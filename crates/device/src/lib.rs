@@ -107,7 +107,7 @@ mod space;
 mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
-pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph};
+pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, Registered};
 pub use error::{Error, OutOfBudget, Result};
 pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Kernel};

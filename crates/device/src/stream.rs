@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytemuck::Pod;
 
-use crate::{Address, Backend, Device, Error, Kernel, Result, StreamKind, View};
+use crate::{Address, Backend, Device, Error, Kernel, Pinned, Result, StreamKind, View};
 
 /// Names a stream within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +141,22 @@ impl<B: Backend> Stream<B> {
         // SAFETY: the view's memory is mapped until the work is done and ordered by this stream (checked).
         let outcome = unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) };
         self.note(outcome)
+    }
+
+    /// Copies page-locked memory into a contiguous view, and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
+    pub fn copy_from_pinned(&self, target: View<'_>, source: &Pinned<B>) -> Result<()> {
+        let bytes = self.plain("copy_from_pinned", target)?;
+        same_size("copy_from_pinned", bytes, source.bytes())?;
+        let first = std::ptr::with_exposed_provenance(usize::try_from(source.address().0).unwrap_or(0));
+        // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); the source has as many
+        // bytes (checked) and is borrowed until the wait below, which also comes after a failure.
+        let queued =
+            unsafe { self.backend().copy_from_host(self.raw(), target.address(), first, bytes, false) };
+        let waited = self.synchronize();
+        self.note(queued.and(waited))
     }
 
     /// Queues a copy from host memory that stays where it is until the copy is done.

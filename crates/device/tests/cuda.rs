@@ -144,6 +144,9 @@ fn program() -> Result<()> {
     window.set_access(0, PAGE)?;
     let pinned = device.pin(16)?;
     let source = std::ptr::with_exposed_provenance::<u8>(usize::try_from(pinned.address().0).unwrap());
+    let file = vec![1_f32; 4096];
+    // SAFETY: `file` outlives the registration, and nobody registers it twice.
+    let registered = unsafe { device.register(file.as_ptr().cast(), 4 * 4096) }?;
     let (compute, copy) = (device.stream(StreamKind::Compute)?, device.stream(StreamKind::Copy)?);
     let (filled, used) = (device.event()?, device.event()?);
     let (a, b) = (floats(&range, 0, &compute), floats(&range, 1, &compute));
@@ -171,7 +174,8 @@ fn program() -> Result<()> {
     assert_eq!(compute.read::<f32>(b)?, Some(vec![1.0; 4]));
     copy.synchronize()?;
     window.unmap(0, PAGE)?;
-    drop((graph, compute, copy, filled, used, pinned, window, weights, range));
+    assert_eq!(device.host_ledger().granted_bytes(), 16 + 4 * 4096);
+    drop((graph, compute, copy, filled, used, pinned, registered, window, weights, range));
     device.take_deferred()
 }
 

@@ -54,7 +54,8 @@ struct Failure {
 static PLAN: Mutex<Plan> = Mutex::new(Plan { calls: 0, fail: None, failed: None });
 
 /// Calls that give something back or wait.
-const LATE: [&str; 7] = ["Free", "Release", "Unmap", "Destroy", "Unload", "EndCapture", "Synchronize"];
+const LATE: [&str; 8] =
+    ["Unregister", "Free", "Release", "Unmap", "Destroy", "Unload", "EndCapture", "Synchronize"];
 
 /// Counts a call and does it, unless it is the one to fail with `code`.
 pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) -> Code {

@@ -7,13 +7,13 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use lighterage_kernels::launch::TensorMap;
+use lighterage_kernels::launch::{Arch, Target, TensorMap};
 
 use crate::abi::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
-    ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription, AllocationProperties, Code, FUNCTION_SHARED_MAX,
-    INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND, NOT_READY, NOT_SUPPORTED, OPERATING_SYSTEM,
-    OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
+    ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription, AllocationProperties, Code,
+    FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND, NOT_READY, NOT_SUPPORTED,
+    OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
@@ -122,7 +122,8 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, dev: 
         device(driver, dev)?;
         let (major, minor) = driver.config.capability;
         let answer = match attribute {
-            ATTRIBUTE_MULTIPROCESSORS => 4,
+            ATTRIBUTE_READ_ONLY_REGISTER => 1,
+            ATTRIBUTE_MULTIPROCESSORS => multiprocessors(major, minor),
             ATTRIBUTE_CAPABILITY_MAJOR => major,
             ATTRIBUTE_CAPABILITY_MINOR => minor,
             ATTRIBUTE_VIRTUAL_MEMORY => u32::from(driver.config.has_virtual_memory),
@@ -322,6 +323,26 @@ unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> Code {
     call("cuMemFreeHost", OPERATING_SYSTEM, |driver| {
         driver.current_or_failed()?;
         driver.memory.unpin(number(address))
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemHostRegister_v2(address: *mut c_void, bytes: usize, flags: u32) -> Code {
+    call("cuMemHostRegister", OUT_OF_MEMORY, |driver| {
+        driver.current()?;
+        // Portable and read-only.
+        if flags & !9 != 0 {
+            return Err(INVALID_VALUE);
+        }
+        driver.memory.register(number(address), bytes as u64)
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemHostUnregister(address: *mut c_void) -> Code {
+    call("cuMemHostUnregister", OPERATING_SYSTEM, |driver| {
+        driver.current_or_failed()?;
+        driver.memory.unregister(number(address))
     })
 }
 
@@ -703,6 +724,11 @@ unsafe extern "C" fn cuGetErrorString(code: Code, text: *mut *const c_char) -> C
         Ok(()) => SUCCESS,
         Err(code) => code,
     }
+}
+
+/// As many as a typical card has, so that persistent kernels have the grids that the emulated device gives them.
+fn multiprocessors(major: u32, minor: u32) -> u32 {
+    Arch::of(major, minor).map_or(1, |arch| Target::typical(arch).multiprocessors)
 }
 
 /// Refuses what is not ordinary memory of device 0.

@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     maps: BTreeMap<u64, Map>,
     /// Page-locked host memory.
     pinned: BTreeMap<u64, Box<[u8]>>,
+    /// Other memory of the process that was page-locked.
+    registered: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,7 @@ impl Memory {
             reservations: BTreeMap::new(),
             maps: BTreeMap::new(),
             pinned: BTreeMap::new(),
+            registered: BTreeMap::new(),
         }
     }
 
@@ -66,7 +69,11 @@ impl Memory {
     }
 
     pub(crate) fn left(&self) -> u64 {
-        (self.chunks.len() + self.reservations.len() + self.maps.len() + self.pinned.len()) as u64
+        (self.chunks.len()
+            + self.reservations.len()
+            + self.maps.len()
+            + self.pinned.len()
+            + self.registered.len()) as u64
     }
 
     pub(crate) fn reserve(&mut self, bytes: u64, align: u64) -> Result<u64> {
@@ -175,6 +182,19 @@ impl Memory {
 
     pub(crate) fn unpin(&mut self, address: u64) -> Result {
         self.pinned.remove(&address).map(drop).ok_or(INVALID_VALUE)
+    }
+
+    pub(crate) fn register(&mut self, address: u64, bytes: u64) -> Result {
+        let before = self.registered.range(..address + bytes).next_back();
+        if address == 0 || bytes == 0 || before.is_some_and(|(start, length)| start + length > address) {
+            return Err(INVALID_VALUE);
+        }
+        self.registered.insert(address, bytes);
+        Ok(())
+    }
+
+    pub(crate) fn unregister(&mut self, address: u64) -> Result {
+        self.registered.remove(&address).map(drop).ok_or(INVALID_VALUE)
     }
 
     /// Refuses a range that is not wholly mapped with access.

@@ -256,6 +256,6 @@ fn pinned_length(bytes: u64) -> usize {
     size(bytes).max(1)
 }
 
-fn host_pointer(address: Address) -> *mut c_void {
+pub(super) fn host_pointer(address: Address) -> *mut c_void {
     ptr::with_exposed_provenance_mut(size(address.0))
 }

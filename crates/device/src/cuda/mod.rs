@@ -13,6 +13,7 @@ mod graph;
 mod memory;
 mod modules;
 mod probe;
+mod registered;
 mod self_test;
 mod staging;
 mod stream;
@@ -37,6 +38,7 @@ use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Str
 
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
+pub use self::registered::Registered;
 pub use self::self_test::self_test;
 pub use self::stream::{CudaEvent, CudaStream};
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
 mod compare;
+mod cuda;
 mod denoise;
 mod emulated;
 mod faces;
@@ -23,6 +24,12 @@ struct Run {
 }
 
 impl Run {
+    fn of(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
     /// Ended with this code, and said all these words on stdout or stderr.
     #[track_caller]
     fn check(self, code: i32, words: &[&str]) -> Self {
@@ -48,10 +55,7 @@ impl Run {
 }
 
 fn lighterage(arguments: &[&str]) -> Run {
-    let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_lighterage")).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Run { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Run::of(Command::new(env!("CARGO_BIN_EXE_lighterage")).args(arguments))
 }
 
 /// The relative Frobenius error of one pair of tensors, as `compare` finds it.

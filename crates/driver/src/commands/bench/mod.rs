@@ -1,6 +1,9 @@
 //! What can be timed: one file for each subject. Right first, then timed.
 
 mod allocator;
+mod kernels;
+mod machine;
+mod timing;
 
 use crate::failure::Result;
 
@@ -14,10 +17,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Subject {
     Allocator(allocator::Arguments),
+    Kernels(kernels::Arguments),
+    Machine(machine::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Allocator(arguments) => allocator::run(arguments),
+        Subject::Kernels(arguments) => kernels::run(arguments),
+        Subject::Machine(arguments) => machine::run(arguments),
     }
 }

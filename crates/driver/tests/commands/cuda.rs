@@ -1,0 +1,128 @@
+//! `--device cuda`: refused in one line where it cannot be, and on the stand-in for the driver the same bits as the emulator.
+
+use crate::{Scratch, lighterage};
+
+#[test]
+fn device_names_are_checked_before_anything_runs() {
+    for name in ["cuda:", "cuda:x", "cuda:-1", "cuda:0:0", "host:0", "gpu", ""] {
+        lighterage(&["generate", "--prompt", "", "--device", name]).check(2, &["--device"]);
+    }
+}
+
+#[test]
+fn machine_without_a_gpu_says_so_in_one_line() {
+    if std::path::Path::new("/dev/nvidia0").exists() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let out = scratch.text("out.png");
+    lighterage(&["generate", "--prompt", "", "--device", "cuda", "-o", &out])
+        .check_failed(&["no cuda device"]);
+    lighterage(&["doctor"]).check(0, &["cuda driver", "images"]);
+}
+
+/// Measures something everywhere, and says what no device can have: it did not run at all.
+#[test]
+fn machine_is_measured() {
+    let small =
+        ["bench", "machine", "--device", "host", "--copy", "1MiB", "--gemm", "64", "--handles", "100"];
+    lighterage(&small).check(0, &["copy on the device", "bf16 product", "unmap:"]);
+    let json = lighterage(&[&small[..], &["--json"]].concat()).check(0, &[]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let number = |name: &str| report[name].as_f64().unwrap();
+    for name in ["copy_bytes_per_second", "pinned_to_device_bytes_per_second", "gemm_bf16_flops_per_second"] {
+        assert!(number(name) > 1e6, "{name}: {json}");
+    }
+    let calls = report["memory_calls"].as_array().unwrap();
+    assert!(calls.iter().any(|line| line["handles"] == 100), "{json}");
+}
+
+#[test]
+fn kernels_are_measured_beside_the_machine() {
+    let small = ["bench", "kernels", "--device", "host", "--shrink", "512", "--gemm", "64", "--only", "norm"];
+    let json = lighterage(&[&small[..], &["--json"]].concat()).check(0, &[]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<&str> =
+        report["kernels"].as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["norm_mod", "norm_mod with update", "qk_norm_rope"]);
+}
+
+#[cfg(feature = "emu")]
+mod stand_in {
+    use std::process::Command;
+
+    use lighterage_fakecuda as fake;
+
+    use super::Scratch;
+    use crate::Run;
+
+    /// A run of the binary on the stand-in.
+    fn on_stand_in(scratch: &Scratch, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
+        let folder = scratch.path("driver");
+        if !folder.exists() {
+            std::fs::create_dir(&folder).unwrap();
+            fake::link_into(&folder).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lighterage"));
+        command.args(arguments).env("LD_LIBRARY_PATH", folder).envs(variables.iter().copied());
+        Run::of(&mut command)
+    }
+
+    #[test]
+    fn doctor_names_an_old_driver_with_both_versions() {
+        let scratch = Scratch::new();
+        let old = [("FAKECUDA_DRIVER", "12080")];
+        on_stand_in(&scratch, &old, &["doctor"]).check(0, &["PROBLEM", "CUDA 12.8", "13.0", "580"]);
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn program_without_images_says_how_to_get_them() {
+        let scratch = Scratch::new();
+        let out = scratch.text("out.png");
+        on_stand_in(&scratch, &[], &["generate", "--prompt", "", "--device", "cuda", "-o", &out])
+            .check_failed(&["built without kernels", "--features cuda"]);
+        on_stand_in(&scratch, &[], &["doctor"])
+            .check(0, &["built without CUDA kernels", "cuda:0 is stand-in GPU"]);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn doctor_runs_a_kernel() {
+        let scratch = Scratch::new();
+        on_stand_in(&scratch, &[], &["doctor"])
+            .check(0, &["sm_90a", "a test kernel work", "context 64.0 MiB"]);
+    }
+
+    /// The whole program by the driver's calls: the emulated device launches the same, so every bit agrees.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn picture_has_the_bits_of_the_emulated_device() {
+        let scratch = Scratch::new();
+        let generate = |device: &[&str], name: &str, variables: &[(&str, &str)]| {
+            let (out, latents) =
+                (scratch.text(&format!("{name}.png")), scratch.text(&format!("{name}.safetensors")));
+            let base = ["generate", "--prompt", "red heart", "--seed", "3", "--steps", "1", "-o", &out];
+            let size = ["--width", "64", "--height", "64", "--save-latents", &latents];
+            on_stand_in(&scratch, variables, &[&base[..], &size, device].concat())
+        };
+        for (arch, capability) in [("90a", "9.0"), ("80", "8.0")] {
+            let emulated = generate(&["--device", "emu", "--emu-arch", arch], "emu", &[]);
+            let capability = [("FAKECUDA_CAPABILITY", capability)];
+            for (vram, name) in [("2GiB", "roomy"), ("90MiB", "tight")] {
+                let cuda = generate(&["--device", "cuda", "--vram", vram], name, &capability);
+                assert_eq!(cuda.code, emulated.code, "{}\n{}", cuda.stderr, emulated.stderr);
+                if emulated.code == Some(0) {
+                    let read =
+                        |name: &str| std::fs::read(scratch.path(&format!("{name}.safetensors"))).unwrap();
+                    assert!(read("emu") == read(name), "latents on sm_{arch} within {vram}");
+                } else {
+                    // Both lack the same kernel.
+                    let missing =
+                        |run: &Run| run.stderr.split_once(" for ").map(|(start, _)| start.to_owned());
+                    assert_eq!(missing(&cuda), missing(&emulated));
+                }
+            }
+        }
+    }
+}
