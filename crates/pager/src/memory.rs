@@ -42,33 +42,6 @@ impl<B: Backend> Memory<B> {
         self.range.as_ref().map_or_else(Address::default, |range| range.address().offset(offset))
     }
 
-    /// Takes the homes of another plan over the same tape, whose ring has the same length: pages that move are unmapped, then mapped anew, at the same addresses.
-    /// What is given back is given back first. Returns the pages whose contents are gone.
-    ///
-    /// Nothing may be using any of the memory now.
-    pub(crate) fn change(&mut self, device: &Device<B>, homes: &[Home]) -> Result<Vec<u32>> {
-        let Some(range) = &self.range else { return Ok(Vec::new()) };
-        let mut moved: Vec<u32> = Vec::new();
-        for run in runs(&self.homes) {
-            // A chunk goes as a whole.
-            if run.clone().any(|page| homes[page as usize] != self.homes[page as usize]) {
-                let (offset, bytes) = self.bytes(&run);
-                range.unmap(offset, bytes)?;
-                moved.extend(run);
-            }
-        }
-        self.homes = homes.to_vec();
-        let mut next = 0;
-        while next < moved.len() {
-            let run = run_of(&self.homes, &moved[next..]);
-            self.map(device, range, &run)?;
-            let (offset, bytes) = self.bytes(&run);
-            range.set_access(offset, bytes)?;
-            next += run.len();
-        }
-        Ok(moved)
-    }
-
     fn map(&self, device: &Device<B>, range: &Reservation<B>, pages: &Range<u32>) -> Result<()> {
         let (offset, bytes) = self.bytes(pages);
         match self.homes[pages.start as usize] {
