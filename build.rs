@@ -34,6 +34,7 @@ mod emulator {
     /// Two libraries: the runtime, and the kernels, whose loads and stores call the runtime's hooks.
     pub(super) fn compile() {
         println!("cargo::rerun-if-changed=kernels");
+        println!("cargo::rerun-if-changed=docs/kernel-ladder");
         let params = std::fs::read_to_string("kernels/params.rs").expect("kernels/params.rs is readable");
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
         let checks = out.join("offsets.cpp");
@@ -46,6 +47,7 @@ mod emulator {
         // Nothing refers to a kernel but its own registration, so the linker has to be told to keep them all.
         kernels()
             .files(files(Path::new("kernels"), "cu"))
+            .files(files(Path::new("docs/kernel-ladder"), "cu"))
             .link_lib_modifier("+whole-archive")
             .compile("lighterage_emu_kernels");
     }

@@ -14,6 +14,8 @@ pub struct AttentionParams {
     pub out: u64,
     #[doc = " \\[buckets, heads\\], contiguous, same element type as q, or 0"]
     pub bias_table: u64,
+    #[doc = " 256 bytes aligned, as many bytes as `attention::workspace_bytes` says for these sizes, undefined contents; 0 where that is 0"]
+    pub workspace: u64,
     #[doc = " elements between queries"]
     pub q_row_stride: u64,
     #[doc = " elements between heads"]
@@ -49,7 +51,7 @@ pub struct AttentionParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionParams"][::std::mem::size_of::<AttentionParams>() - 136usize];
+    ["Size of AttentionParams"][::std::mem::size_of::<AttentionParams>() - 144usize];
     ["Alignment of AttentionParams"][::std::mem::align_of::<AttentionParams>() - 8usize];
     ["Offset of field: AttentionParams::q"][::std::mem::offset_of!(AttentionParams, q) - 0usize];
     ["Offset of field: AttentionParams::k"][::std::mem::offset_of!(AttentionParams, k) - 8usize];
@@ -57,34 +59,36 @@ const _: () = {
     ["Offset of field: AttentionParams::out"][::std::mem::offset_of!(AttentionParams, out) - 24usize];
     ["Offset of field: AttentionParams::bias_table"]
         [::std::mem::offset_of!(AttentionParams, bias_table) - 32usize];
+    ["Offset of field: AttentionParams::workspace"]
+        [::std::mem::offset_of!(AttentionParams, workspace) - 40usize];
     ["Offset of field: AttentionParams::q_row_stride"]
-        [::std::mem::offset_of!(AttentionParams, q_row_stride) - 40usize];
+        [::std::mem::offset_of!(AttentionParams, q_row_stride) - 48usize];
     ["Offset of field: AttentionParams::q_head_stride"]
-        [::std::mem::offset_of!(AttentionParams, q_head_stride) - 48usize];
+        [::std::mem::offset_of!(AttentionParams, q_head_stride) - 56usize];
     ["Offset of field: AttentionParams::k_row_stride"]
-        [::std::mem::offset_of!(AttentionParams, k_row_stride) - 56usize];
+        [::std::mem::offset_of!(AttentionParams, k_row_stride) - 64usize];
     ["Offset of field: AttentionParams::k_head_stride"]
-        [::std::mem::offset_of!(AttentionParams, k_head_stride) - 64usize];
+        [::std::mem::offset_of!(AttentionParams, k_head_stride) - 72usize];
     ["Offset of field: AttentionParams::v_row_stride"]
-        [::std::mem::offset_of!(AttentionParams, v_row_stride) - 72usize];
+        [::std::mem::offset_of!(AttentionParams, v_row_stride) - 80usize];
     ["Offset of field: AttentionParams::v_head_stride"]
-        [::std::mem::offset_of!(AttentionParams, v_head_stride) - 80usize];
+        [::std::mem::offset_of!(AttentionParams, v_head_stride) - 88usize];
     ["Offset of field: AttentionParams::out_row_stride"]
-        [::std::mem::offset_of!(AttentionParams, out_row_stride) - 88usize];
+        [::std::mem::offset_of!(AttentionParams, out_row_stride) - 96usize];
     ["Offset of field: AttentionParams::out_head_stride"]
-        [::std::mem::offset_of!(AttentionParams, out_head_stride) - 96usize];
+        [::std::mem::offset_of!(AttentionParams, out_head_stride) - 104usize];
     ["Offset of field: AttentionParams::queries"]
-        [::std::mem::offset_of!(AttentionParams, queries) - 104usize];
-    ["Offset of field: AttentionParams::keys"][::std::mem::offset_of!(AttentionParams, keys) - 108usize];
-    ["Offset of field: AttentionParams::heads"][::std::mem::offset_of!(AttentionParams, heads) - 112usize];
+        [::std::mem::offset_of!(AttentionParams, queries) - 112usize];
+    ["Offset of field: AttentionParams::keys"][::std::mem::offset_of!(AttentionParams, keys) - 116usize];
+    ["Offset of field: AttentionParams::heads"][::std::mem::offset_of!(AttentionParams, heads) - 120usize];
     ["Offset of field: AttentionParams::head_dim"]
-        [::std::mem::offset_of!(AttentionParams, head_dim) - 116usize];
-    ["Offset of field: AttentionParams::scale"][::std::mem::offset_of!(AttentionParams, scale) - 120usize];
-    ["Offset of field: AttentionParams::causal"][::std::mem::offset_of!(AttentionParams, causal) - 124usize];
+        [::std::mem::offset_of!(AttentionParams, head_dim) - 124usize];
+    ["Offset of field: AttentionParams::scale"][::std::mem::offset_of!(AttentionParams, scale) - 128usize];
+    ["Offset of field: AttentionParams::causal"][::std::mem::offset_of!(AttentionParams, causal) - 132usize];
     ["Offset of field: AttentionParams::buckets"]
-        [::std::mem::offset_of!(AttentionParams, buckets) - 128usize];
+        [::std::mem::offset_of!(AttentionParams, buckets) - 136usize];
     ["Offset of field: AttentionParams::max_distance"]
-        [::std::mem::offset_of!(AttentionParams, max_distance) - 132usize];
+        [::std::mem::offset_of!(AttentionParams, max_distance) - 140usize];
 };
 #[doc = " out\\[y, x, co\\] = residual\\[y, x, co\\] + bias\\[co\\] + sum_{ky, kx, ci} in\\[y * stride + ky - pad_top, x * stride + kx - pad_left, ci\\] * weight\\[co, ky, kx, ci\\]\n One image, channels last; pixels outside of the input are zero. Accumulated in fp32."]
 #[repr(C)]

@@ -19,6 +19,8 @@ struct AttentionParams {
     uint64_t out;
     /* [buckets, heads], contiguous, same element type as q, or 0 */
     uint64_t bias_table;
+    /* 256 bytes aligned, as many bytes as `attention::workspace_bytes` says for these sizes, undefined contents; 0 where that is 0 */
+    uint64_t workspace;
     /* elements between queries */
     uint64_t q_row_stride;
     /* elements between heads */

@@ -5,6 +5,7 @@
 
 mod attention_plain;
 mod attention_sm80;
+mod attention_sm90a;
 
 use crate::launch::{Launches, Target};
 use crate::params::AttentionParams;
@@ -22,12 +23,14 @@ use crate::params::AttentionParams;
 /// ```
 #[must_use]
 pub fn launches(params: &AttentionParams, target: Target) -> Launches {
-    attention_sm80::launches(params, target)
+    attention_sm90a::launches(params, target)
+        .or_else(|| attention_sm80::launches(params, target))
         .or_else(|| attention_plain::launches(params))
         .unwrap_or(Launches::NONE)
 }
 
 pub use attention_plain::HEAD_DIM_MAX as PLAIN_HEAD_DIM_MAX;
+pub use attention_sm90a::workspace_bytes;
 
 /// Whether every row of q, k, v and out begins at a multiple of 16 bytes.
 fn has_aligned_rows(p: &AttentionParams) -> bool {

@@ -12,12 +12,12 @@ const GATHER: Config = warps("conv2d_64x64_gather_bf16", [64, 64], [2, 2], 4);
 /// The call as a matrix product: pixels, channels, and what a neighbourhood has.
 #[must_use]
 pub const fn shape(params: &Conv2dParams) -> Shape {
-    let bits = params.x | params.weight | params.in_channels as u64 * 2;
+    let bits = params.x | params.weight | (params.in_channels as u64 * 2);
     Shape {
         rows: params.out_height.saturating_mul(params.out_width),
         columns: params.out_channels,
         inner: params.kernel * params.kernel * params.in_channels,
-        alignment: if bits % 16 == 0 { Alignment::Bytes16 } else { Alignment::Less },
+        alignment: if bits.is_multiple_of(16) { Alignment::Bytes16 } else { Alignment::Less },
     }
 }
 

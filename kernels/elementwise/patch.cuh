@@ -2,10 +2,15 @@
 #pragma once
 #include "../base/cuda.cuh"
 
-/// Elements from the image's first to the pixel of a token's column.
+/// Elements from the image's first to the upper left pixel of a token, channel 0.
 template <class Params>
-DEVICE uint64_t pixel_offset(const Params& p, unsigned token, unsigned column) {
+DEVICE uint64_t patch_offset(const Params& p, unsigned token) {
     const unsigned patches = p.width / 2;
-    const unsigned y = token / patches * 2 + column / 2 % 2, x = token % patches * 2 + column % 2;
-    return column / 4 * p.channel_stride + y * p.row_stride + x * p.column_stride;
+    return token / patches * 2 * p.row_stride + token % patches * 2 * p.column_stride;
+}
+
+/// Elements from there to the pixel of a column.
+template <class Params>
+DEVICE uint64_t pixel_offset(const Params& p, unsigned column) {
+    return column / 4 * p.channel_stride + (column % 4 >= 2 ? p.row_stride : 0) + (column % 2 == 1 ? p.column_stride : 0);
 }

@@ -14,9 +14,10 @@ extern "C" __global__ void __launch_bounds__(tile_threads) patchify_bf16(const _
     const bf16* image = reinterpret_cast<const bf16*>(p.image);
     const unsigned columns = 4 * p.channels;
     for_eights(p.height / 2 * (p.width / 2), columns, [&](unsigned token, unsigned column, unsigned count) {
+        const bf16* patch = image + patch_offset(p, token);
         float value[8];
 #pragma unroll
-        for (unsigned i = 0; i < 8; i++) value[i] = i < count ? __bfloat162float(image[pixel_offset(p, token, column + i)]) * p.multiply + p.add : 0.0f;
+        for (unsigned i = 0; i < 8; i++) value[i] = i < count ? __bfloat162float(patch[pixel_offset(p, column + i)]) * p.multiply + p.add : 0.0f;
         store_eight(reinterpret_cast<bf16*>(p.tokens) + static_cast<uint64_t>(token) * columns + column, count, value);
     });
 }

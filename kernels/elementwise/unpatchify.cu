@@ -14,11 +14,12 @@ extern "C" __global__ void __launch_bounds__(tile_threads) unpatchify_bf16(const
     bf16* image = reinterpret_cast<bf16*>(p.image);
     const unsigned columns = 4 * p.channels;
     for_eights(p.height / 2 * (p.width / 2), columns, [&](unsigned token, unsigned column, unsigned count) {
+        bf16* patch = image + patch_offset(p, token);
         float value[8];
         load_eight(reinterpret_cast<const bf16*>(p.tokens) + static_cast<uint64_t>(token) * columns + column, count, value);
 #pragma unroll
         for (unsigned i = 0; i < 8; i++)
-            if (i < count) image[pixel_offset(p, token, column + i)] = __float2bfloat16_rn(value[i] * p.multiply + p.add);
+            if (i < count) patch[pixel_offset(p, column + i)] = __float2bfloat16_rn(value[i] * p.multiply + p.add);
     });
 }
 KERNEL(unpatchify_bf16)

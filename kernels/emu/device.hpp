@@ -132,6 +132,8 @@ __forceinline__ float2 make_float2(float x, float y) { return {x, y}; }
 __forceinline__ float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 __forceinline__ float __expf(float v) { return expf(v); }
 __forceinline__ float __fdividef(float a, float b) { return a / b; }
+__forceinline__ float cospif(float v) { return static_cast<float>(cos(3.14159265358979323846 * v)); }
+__forceinline__ float sinpif(float v) { return static_cast<float>(sin(3.14159265358979323846 * v)); }
 __forceinline__ float rsqrtf(float v) { return 1.0f / sqrtf(v); }
 template <class T>
 __forceinline__ T min(T a, T b) {

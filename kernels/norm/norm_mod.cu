@@ -7,7 +7,8 @@
 // result (row.cuh): E eights of columns a lane, so one kernel for each of 512, 1024, 2048, 3072 and 4096 columns at most, and one for wider rows that
 // reads them again from L1 and L2. Every access is 16 bytes wide; the vectors (6 kB each) come from L1.
 // Bytes: x and out once each, with y x twice and y once: 2 or 4 times 2 * rows * columns. FLUX, [4608, 3072]: 56.6 MB, 18.9 us at 3.0 TB/s; with y
-// 113 MB, 38 us. In flight: 3072 columns are 6 kB a warp, 12 kB with y, at 12 warps an SM or more: far above the 15 kB that 3.0 TB/s needs.
+// 113 MB, 38 us. In flight: 3072 columns are 6 kB a warp, 12 kB with y, at 8 warps an SM: above the 15 kB that 3.0 TB/s needs.
+// The bounds on blocks an SM keep ptxas from spilling a few bytes for a block more (sm_100a, sm_120a).
 #include "norm_mod.h"
 
 #include "../base/cuda.cuh"
@@ -96,6 +97,7 @@ DEVICE void norm_mod_wide(const NormModParams& p) {
     const unsigned row = blockIdx.x * warps + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= p.rows) return;
     const Job job = job_of(p, row);
+#pragma unroll 1
     for (unsigned column = lane * 8; job.y != nullptr && column < p.columns; column += 256) {
         const unsigned count = count_of(column, p.columns);
         float value[8], step[8];
@@ -105,6 +107,7 @@ DEVICE void norm_mod_wide(const NormModParams& p) {
         store_eight(job.x + column, count, value);
     }
     const Statistics s = statistics(job.x, p.columns, p.eps, lane);
+#pragma unroll 1
     for (unsigned column = lane * 8; column < p.columns; column += 256) {
         const unsigned count = count_of(column, p.columns);
         float value[8];
@@ -115,20 +118,20 @@ DEVICE void norm_mod_wide(const NormModParams& p) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_2_bf16(const __grid_constant__ NormModParams p) { norm_mod<2>(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 8) norm_mod_2_bf16(const __grid_constant__ NormModParams p) { norm_mod<2>(p); }
 KERNEL(norm_mod_2_bf16)
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_4_bf16(const __grid_constant__ NormModParams p) { norm_mod<4>(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 5) norm_mod_4_bf16(const __grid_constant__ NormModParams p) { norm_mod<4>(p); }
 KERNEL(norm_mod_4_bf16)
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_8_bf16(const __grid_constant__ NormModParams p) { norm_mod<8>(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 3) norm_mod_8_bf16(const __grid_constant__ NormModParams p) { norm_mod<8>(p); }
 KERNEL(norm_mod_8_bf16)
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_12_bf16(const __grid_constant__ NormModParams p) { norm_mod<12>(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 2) norm_mod_12_bf16(const __grid_constant__ NormModParams p) { norm_mod<12>(p); }
 KERNEL(norm_mod_12_bf16)
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_16_bf16(const __grid_constant__ NormModParams p) { norm_mod<16>(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 2) norm_mod_16_bf16(const __grid_constant__ NormModParams p) { norm_mod<16>(p); }
 KERNEL(norm_mod_16_bf16)
 
-extern "C" __global__ void __launch_bounds__(warps * 32) norm_mod_wide_bf16(const __grid_constant__ NormModParams p) { norm_mod_wide(p); }
+extern "C" __global__ void __launch_bounds__(warps * 32, 8) norm_mod_wide_bf16(const __grid_constant__ NormModParams p) { norm_mod_wide(p); }
 KERNEL(norm_mod_wide_bf16)

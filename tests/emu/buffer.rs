@@ -1,95 +1,117 @@
 //! Memory for kernels: aligned as device memory is, with guards around it.
 
+use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use lighterage_kernels::emu::Region;
 
 /// Device memory is aligned to 256 bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(256))]
-struct Line([bf16; 128]);
+struct Line([u8; 256]);
 
-const GUARD_LINES: usize = 1;
+/// bf16 numbers.
+pub(crate) type Buffer = Memory<bf16>;
+/// fp32 numbers.
+pub(crate) type Floats = Memory<f32>;
+/// Ids.
+pub(crate) type Ids = Memory<i32>;
 
-/// `count` bf16 numbers, a NaN each until written, between guards that nobody may touch.
-pub(crate) struct Buffer {
+/// What a buffer holds.
+pub(crate) trait Element: Pod {
+    /// What nobody has written: a NaN, or an id that is in no table.
+    const POISON: Self;
+
+    fn from_f32(value: f32) -> Self;
+    fn to_f32(self) -> f32;
+}
+
+impl Element for bf16 {
+    const POISON: Self = Self::NAN;
+
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
+    }
+}
+
+impl Element for f32 {
+    const POISON: Self = Self::NAN;
+
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Element for i32 {
+    const POISON: Self = Self::MIN;
+
+    fn from_f32(value: f32) -> Self {
+        value as Self
+    }
+
+    fn to_f32(self) -> f32 {
+        self as f32
+    }
+}
+
+/// Bytes before and after the elements that nobody may touch.
+const GUARD: usize = 256;
+
+/// `count` elements, poison until written, between guards.
+pub(crate) struct Memory<E> {
     lines: Vec<Line>,
+    elements: std::marker::PhantomData<E>,
     count: usize,
 }
 
-impl Buffer {
+impl<E: Element> Memory<E> {
     pub(crate) fn poisoned(count: usize) -> Self {
-        Self { lines: vec![Line([bf16::NAN; 128]); count.div_ceil(128) + 2 * GUARD_LINES], count }
+        let lines = (count * size_of::<E>()).div_ceil(GUARD) + 2;
+        let mut memory =
+            Self { lines: vec![Line([0; GUARD]); lines], elements: std::marker::PhantomData, count };
+        memory.all_mut().fill(E::POISON);
+        memory
     }
 
     pub(crate) fn of(values: &[f32]) -> Self {
-        let mut buffer = Self::poisoned(values.len());
-        for (index, value) in values.iter().enumerate() {
-            *buffer.at(index) = bf16::from_f32(*value);
+        let mut memory = Self::poisoned(values.len());
+        let first = GUARD / size_of::<E>();
+        for (element, value) in memory.all_mut()[first..].iter_mut().zip(values) {
+            *element = E::from_f32(*value);
         }
-        buffer
+        memory
     }
 
-    fn at(&mut self, index: usize) -> &mut bf16 {
-        &mut self.lines[GUARD_LINES + index / 128].0[index % 128]
+    fn all(&self) -> &[E] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    fn all_mut(&mut self) -> &mut [E] {
+        bytemuck::cast_slice_mut(&mut self.lines)
     }
 
     /// The address of element 0, for a kernel to write through.
     pub(crate) fn address(&mut self) -> u64 {
-        self.lines[GUARD_LINES..].as_mut_ptr().expose_provenance() as u64
+        self.lines[1..].as_mut_ptr().expose_provenance() as u64
     }
 
     pub(crate) fn region(&mut self) -> Region {
-        Region { address: self.address(), bytes: self.count as u64 * 2 }
+        Region { address: self.address(), bytes: (self.count * size_of::<E>()) as u64 }
     }
 
     /// All elements; fails where a guard was touched.
     pub(crate) fn values(&self) -> Vec<f32> {
-        let all = || self.lines.iter().flat_map(|line| line.0);
-        let first = GUARD_LINES * 128;
-        let guards = all().take(first).chain(all().skip(first + self.count));
-        assert!(
-            guards.clone().all(|guard| guard.to_bits() == bf16::NAN.to_bits()),
-            "a guard was overwritten"
-        );
-        all().skip(first).take(self.count).map(bf16::to_f32).collect()
-    }
-}
-
-/// Device memory is aligned to 256 bytes.
-#[derive(Clone, Copy)]
-#[repr(C, align(256))]
-struct FloatLine([f32; 64]);
-
-/// The same of f32 numbers.
-pub(crate) struct Floats {
-    lines: Vec<FloatLine>,
-    count: usize,
-}
-
-impl Floats {
-    pub(crate) fn of(values: &[f32]) -> Self {
-        let mut lines = vec![FloatLine([f32::NAN; 64]); values.len().div_ceil(64) + 2 * GUARD_LINES];
-        for (index, value) in values.iter().enumerate() {
-            lines[GUARD_LINES + index / 64].0[index % 64] = *value;
-        }
-        Self { lines, count: values.len() }
-    }
-
-    /// The address of element 0, for a kernel to write through.
-    pub(crate) fn address(&mut self) -> u64 {
-        self.lines[GUARD_LINES..].as_mut_ptr().expose_provenance() as u64
-    }
-
-    pub(crate) fn region(&mut self) -> Region {
-        Region { address: self.address(), bytes: self.count as u64 * 4 }
-    }
-
-    /// All elements; fails where a guard was touched.
-    pub(crate) fn values(&self) -> Vec<f32> {
-        let all = || self.lines.iter().flat_map(|line| line.0);
-        let first = GUARD_LINES * 64;
-        let mut guards = all().take(first).chain(all().skip(first + self.count));
-        assert!(guards.all(|guard| guard.to_bits() == f32::NAN.to_bits()), "a guard was overwritten");
-        all().skip(first).take(self.count).collect()
+        let (all, first) = (self.all(), GUARD / size_of::<E>());
+        let mut guards = all[..first].iter().chain(&all[first + self.count..]);
+        let is_whole = |guard: &E| bytemuck::bytes_of(guard) == bytemuck::bytes_of(&E::POISON);
+        assert!(guards.all(is_whole), "a guard was overwritten");
+        all[first..first + self.count].iter().map(|element| element.to_f32()).collect()
     }
 }

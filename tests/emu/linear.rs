@@ -84,7 +84,7 @@ fn large_tiles() {
 
 #[test]
 fn every_epilogue() {
-    for activation in 0..=4 {
+    for activation in 0..=5 {
         for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
             let case = Case { rows: 18, columns: 40, inner: 64, bias: activation % 2 == 0, ..PLAIN };
             let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];

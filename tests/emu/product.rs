@@ -127,6 +127,7 @@ fn activation(code: u32, x: f64) -> f64 {
         2 => x * normal(x),
         3 => x * sigmoid(1.702 * x),
         4 => x * sigmoid(x),
+        5 => x.max(0.0),
         _ => x,
     }
 }

@@ -284,8 +284,9 @@ fn sums_keep_their_digits() {
                     (f64::from(*got) - sum).abs() <= bound,
                     "{config:?}: element {index} is {got}, expected {sum}"
                 );
-                assert!(inner == 1 || rounded(sum) != sum, "the case shows rounding");
             }
+            let shows = out.values().iter().any(|got| rounded(f64::from(*got)) != f64::from(*got));
+            assert!(shows || inner == 1, "the case has sums that bf16 does not hold");
         }
     }
 }

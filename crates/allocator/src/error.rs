@@ -1,6 +1,6 @@
 use std::fmt;
 
-use lighterage_device::Error as DeviceError;
+use lighterage_device::{Error as DeviceError, Purpose};
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -12,9 +12,124 @@ pub enum Error {
     /// Neither the pool nor the ledger nor the device has room for a request.
     #[error("{0}")]
     OutOfMemory(Box<OutOfMemory>),
+    /// An [`Allocator`](crate::Allocator) found no room for a request, on any rung of its ladder.
+    #[error("{0}")]
+    OutOfBudget(Box<OutOfBudget>),
+    /// A handle whose memory was given back before.
+    #[error("stale handle: its {bytes} bytes were given back before")]
+    StaleHandle {
+        /// What it held.
+        bytes: u64,
+    },
+    /// A stream or handle of another allocator.
+    #[error("a stream of another allocator")]
+    ForeignStream,
+    /// A pressure handler asked for memory.
+    #[error("a pressure handler asked for {requested} bytes: it may only give back")]
+    Reentrant {
+        /// Bytes of the request.
+        requested: u64,
+    },
+    /// A setting is not understood.
+    #[error("setting {setting:?}: {reason}")]
+    Setting {
+        /// The setting as it was given.
+        setting: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A step that may allocate nothing beyond its plan asked for something else.
+    #[error(
+        "request {position} of a captured step is {requested} bytes ({tag}), the plan has {planned:?}: nothing may be allocated while capturing"
+    )]
+    OffPlan {
+        /// Which request of the step, from 0 on.
+        position: usize,
+        /// Bytes of the request.
+        requested: u64,
+        /// What for.
+        tag: &'static str,
+        /// Bytes of the plan's request, if it has so many.
+        planned: Option<u64>,
+    },
+    /// A stream already is in a step, or a key has no plan.
+    #[error("step {key:?}: {reason}")]
+    Step {
+        /// The step's key.
+        key: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A trace cannot be read.
+    #[error("{format} at {position}: {reason}")]
+    Trace {
+        /// What was read.
+        format: &'static str,
+        /// Byte, line or record where it went wrong.
+        position: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// The device failed for another reason than memory.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+/// The numbers of a request that found no room on any rung.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfBudget {
+    /// Bytes of the request.
+    pub requested: u64,
+    /// What the request was for.
+    pub tag: &'static str,
+    /// What is granted at most.
+    pub limit: u64,
+    /// Bytes granted by purpose; purposes without bytes are left out.
+    pub granted: Vec<(Purpose, u64)>,
+    /// Bytes handed out.
+    pub allocated: u64,
+    /// The longest free block: where it is longer than the request, another stream's work may still use it.
+    pub largest_free: u64,
+    /// Bytes in chunks that are mapped nowhere.
+    pub idle: u64,
+    /// Bytes given back that other streams may still use.
+    pub pending: u64,
+    /// Bytes in pages that hold something but are not full: what lies beside it there is lost for bigger requests.
+    pub pinned: u64,
+    /// Bytes that were still missing.
+    pub missing: u64,
+    /// Who holds the most, at most [`OutOfMemory::TAGS_MAX`] tags with their bytes, the largest first.
+    pub tags: Vec<(&'static str, u64)>,
+    /// Who refused last.
+    pub cause: Option<DeviceError>,
+}
+
+impl fmt::Display for OutOfBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requested, tag, limit, allocated, largest_free, idle, pending, pinned, missing, .. } =
+            self;
+        write!(
+            f,
+            "no memory for {requested} bytes ({tag}), {missing} bytes missing under the limit of {limit}; granted:"
+        )?;
+        list(f, &self.granted)?;
+        write!(
+            f,
+            "; {allocated} bytes handed out, longest free block {largest_free}, idle {idle}, pending {pending}, pinned {pinned}; held by:"
+        )?;
+        list(f, &self.tags)?;
+        self.cause.as_ref().map_or(Ok(()), |cause| write!(f, "; {cause}"))
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, items: &[(impl fmt::Display, u64)]) -> fmt::Result {
+    if items.is_empty() {
+        f.write_str(" nobody")?;
+    }
+    for (index, (name, bytes)) in items.iter().enumerate() {
+        write!(f, "{} {name} {bytes}", if index == 0 { "" } else { "," })?;
+    }
+    Ok(())
 }
 
 /// The numbers of a request that found no room.
@@ -53,12 +168,7 @@ impl fmt::Display for OutOfMemory {
             "no memory for {requested} bytes ({tag}): {allocated} bytes in use, {reserved} reserved, largest free range \
              {largest_free} of {address_bytes} bytes of addresses, cap {cap}; held by:"
         )?;
-        if self.tags.is_empty() {
-            f.write_str(" nobody")?;
-        }
-        for (index, (tag, bytes)) in self.tags.iter().enumerate() {
-            write!(f, "{} {tag} {bytes}", if index == 0 { "" } else { "," })?;
-        }
+        list(f, &self.tags)?;
         self.cause.as_ref().map_or(Ok(()), |cause| write!(f, "; {cause}"))
     }
 }

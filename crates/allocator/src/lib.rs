@@ -42,12 +42,20 @@
 //! # Ok(())
 //! # }
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod arena;
+mod caching;
 mod error;
-mod heap;
-mod pages;
-mod pool;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod trace;
 
-pub use error::{Error, OutOfMemory, Result};
-pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use caching::{
+    Action, Allocator, AllocatorStatistics, DeviceBuffer, Event, Events, Gauge, Handle, Need, OnStream,
+    PoolCounts, PressureHandler, Registration, Scope, Settings, Step, StepHandle, Steps, Tag, Urgency,
+};
+pub use error::{Error, OutOfBudget, OutOfMemory, Result};
+pub use trace::{Op, Plan, Slot, Trace};

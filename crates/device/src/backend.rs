@@ -266,6 +266,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 
+    /// Whether copies from page-locked memory are faster than from any other.
+    fn prefers_pinned(&self) -> bool {
+        true
+    }
+
     /// Seconds that the work queued so far should take, where the device works by a model; else none.
     fn modelled(&self) -> Option<Modelled> {
         None

@@ -72,16 +72,30 @@ pub struct Ledger(Arc<Mutex<Books>>);
 #[derive(Debug)]
 struct Books {
     cap: u64,
+    /// What the device turned out to hold at most, where that is less than the cap.
+    found: u64,
     granted: [u64; Purpose::ALL.len()],
     total: u64,
     peak: u64,
+}
+
+impl Books {
+    fn limit(&self) -> u64 {
+        self.cap.min(self.found)
+    }
+
+    fn by_purpose(&self) -> Vec<(Purpose, u64)> {
+        let all = Purpose::ALL.into_iter().map(|purpose| (purpose, self.granted[purpose.index()]));
+        all.filter(|(_, bytes)| *bytes > 0).collect()
+    }
 }
 
 impl Ledger {
     /// Empty books with a cap in bytes.
     #[must_use]
     pub fn new(cap: u64) -> Self {
-        Self(Arc::new(Mutex::new(Books { cap, granted: [0; Purpose::ALL.len()], total: 0, peak: 0 })))
+        let granted = [0; Purpose::ALL.len()];
+        Self(Arc::new(Mutex::new(Books { cap, found: u64::MAX, granted, total: 0, peak: 0 })))
     }
 
     /// Grants bytes, to be given back when the grant is dropped.
@@ -90,14 +104,10 @@ impl Ledger {
     /// [`Error::OutOfBudget`](crate::Error::OutOfBudget) with the numbers if the cap would be exceeded; nothing is granted then.
     pub fn grant(&self, purpose: Purpose, bytes: u64) -> Result<Grant> {
         let mut books = self.books();
-        let fits = books.total.checked_add(bytes).is_some_and(|total| total <= books.cap);
+        let fits = books.total.checked_add(bytes).is_some_and(|total| total <= books.limit());
         if !fits {
-            let granted = Purpose::ALL
-                .into_iter()
-                .map(|purpose| (purpose, books.granted[purpose.index()]))
-                .filter(|(_, bytes)| *bytes > 0)
-                .collect();
-            return Err(OutOfBudget { requested: bytes, purpose, cap: books.cap, granted }.into());
+            let granted = books.by_purpose();
+            return Err(OutOfBudget { requested: bytes, purpose, cap: books.limit(), granted }.into());
         }
         books.total += bytes;
         books.granted[purpose.index()] += bytes;
@@ -110,6 +120,43 @@ impl Ledger {
     #[must_use]
     pub fn cap_bytes(&self) -> u64 {
         self.books().cap
+    }
+
+    /// Sets another cap, also below what is granted: nothing is taken back, but nothing more is granted until enough was given back
+    /// ([`excess_bytes`](Ledger::excess_bytes)). A limit that was [found](Ledger::lower_limit) is forgotten.
+    pub fn set_cap_bytes(&self, cap: u64) {
+        let mut books = self.books();
+        (books.cap, books.found) = (cap, u64::MAX);
+    }
+
+    /// Notes that the device holds no more than so many bytes for us, whatever the cap says: someone else has the rest.
+    pub fn lower_limit(&self, bytes: u64) {
+        let mut books = self.books();
+        books.found = books.found.min(bytes);
+    }
+
+    /// Forgets what [`lower_limit`](Ledger::lower_limit) noted: it may have changed since.
+    pub fn forget_limit(&self) {
+        self.books().found = u64::MAX;
+    }
+
+    /// What is granted at most: the cap, or what the device was found to hold.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        self.books().limit()
+    }
+
+    /// Bytes granted beyond the limit, after it was lowered.
+    #[must_use]
+    pub fn excess_bytes(&self) -> u64 {
+        let books = self.books();
+        books.total.saturating_sub(books.limit())
+    }
+
+    /// Bytes granted now by purpose, in declaration order; purposes without bytes are left out.
+    #[must_use]
+    pub fn granted_by_purpose(&self) -> Vec<(Purpose, u64)> {
+        self.books().by_purpose()
     }
 
     /// Bytes granted now.
@@ -134,7 +181,7 @@ impl Ledger {
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         let books = self.books();
-        books.cap - books.total
+        books.limit().saturating_sub(books.total)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -191,6 +238,24 @@ mod tests {
         assert_eq!(ledger.granted_for(Purpose::Resident), 40);
         drop(b);
         assert_eq!((ledger.granted_bytes(), ledger.peak_bytes()), (0, 100));
+    }
+
+    #[test]
+    fn a_lowered_cap_refuses_until_enough_came_back() {
+        let ledger = Ledger::new(100);
+        let [a, b] = [60, 40].map(|bytes| ledger.grant(Purpose::Ring, bytes).unwrap());
+        ledger.set_cap_bytes(50);
+        assert_eq!((ledger.excess_bytes(), ledger.free_bytes()), (50, 0));
+        assert!(ledger.grant(Purpose::Ring, 1).is_err());
+        drop(a);
+        assert_eq!((ledger.excess_bytes(), ledger.free_bytes()), (0, 10));
+        assert!(ledger.grant(Purpose::Ring, 10).is_ok());
+        ledger.lower_limit(45);
+        ledger.lower_limit(70);
+        assert_eq!((ledger.limit_bytes(), ledger.cap_bytes(), ledger.free_bytes()), (45, 50, 5));
+        ledger.forget_limit();
+        assert_eq!(ledger.free_bytes(), 10);
+        drop(b);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use lighterage_device::{
-    Arch, Backend, Device, Emulation, Host, HostConfig, Isa, Ledger, Sim, SimConfig, Target,
+    Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, Sim, SimConfig, Target,
 };
 use lighterage_shape::DType;
 
@@ -11,13 +11,15 @@ use crate::size::Size;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceArguments {
-    /// What to run on: `host` computes on this machine's processor, `emu` does that with the CUDA kernels, emulated, `sim` computes nothing and
-    /// shows what a run would need.
-    #[arg(long, value_enum, default_value_t = DeviceName::Auto)]
+    /// What to run on: auto, cuda[:N], host, emu or sim.
+    ///
+    /// `cuda` is an NVIDIA GPU, by number where there are several; `host` computes on this machine's processor, `emu` does that with the CUDA
+    /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
     pub(crate) device: DeviceName,
     /// Cap of the device's memory: weights, activations and workspaces together. Never exceeded.
     ///
-    /// Without it: what this process may use.
+    /// Without it: what this process may use, or what is free on the GPU.
     #[arg(long, value_name = "SIZE")]
     pub(crate) vram: Option<Size>,
     /// Cap of page-locked host memory for copies. Without it: no cap.
@@ -49,10 +51,28 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+fn device_name(text: &str) -> Result<DeviceName, String> {
+    let (name, ordinal) = text.split_once(':').map_or((text, None), |(name, ordinal)| (name, Some(ordinal)));
+    match (name, ordinal) {
+        ("auto", None) => Ok(DeviceName::Auto),
+        ("cuda", None) => Ok(DeviceName::Cuda(0)),
+        ("cuda", Some(ordinal)) => match ordinal.parse() {
+            Ok(ordinal) => Ok(DeviceName::Cuda(ordinal)),
+            Err(_) => Err(format!("cuda:{ordinal}: not the number of a device")),
+        },
+        ("host", None) => Ok(DeviceName::Host),
+        ("emu", None) => Ok(DeviceName::Emu),
+        ("sim", None) => Ok(DeviceName::Sim),
+        _ => Err("one of auto, cuda, cuda:N, host, emu, sim is expected".to_owned()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceName {
-    /// The best that is here: in this version, the host.
+    /// The first GPU that can be used, else the host.
     Auto,
+    /// A GPU by its number.
+    Cuda(u32),
     /// This machine's processor and memory.
     Host,
     /// The CUDA kernels on the emulator (feature `emu`).
@@ -134,12 +154,20 @@ impl DeviceArguments {
     /// Makes the device and runs the work on it.
     pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
         match self.device {
-            DeviceName::Auto | DeviceName::Host => work.run(&self.on(Host::new(self.host_config())?)),
+            DeviceName::Auto => match Cuda::new(CudaConfig::default()) {
+                Ok(cuda) => work.run(&self.on_gpu(cuda)?),
+                // `doctor` says why not; whoever wants to know asks for `cuda`.
+                Err(_) => work.run(&self.on(Host::new(self.host_config())?)?),
+            },
+            DeviceName::Cuda(ordinal) => {
+                work.run(&self.on_gpu(Cuda::new(CudaConfig { ordinal, ..CudaConfig::default() })?)?)
+            }
+            DeviceName::Host => work.run(&self.on(Host::new(self.host_config())?)?),
             DeviceName::Emu => {
                 let emulate = Some(self.emulation());
-                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?))
+                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
             }
-            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)),
+            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)?),
         }
     }
 
@@ -156,10 +184,22 @@ impl DeviceArguments {
         Emulation { target: Target::typical(self.emu_arch.into()), checks: self.emu_checks }
     }
 
-    fn on<B: Backend>(&self, backend: B) -> Device<B> {
-        let capacity = backend.info().capacity_bytes;
+    fn on<B: Backend>(&self, backend: B) -> Result<Device<B>> {
+        let cap = self.cap_bytes(backend.info().capacity_bytes);
+        self.with_cap(backend, cap)
+    }
+
+    /// A GPU, whose cap is what was asked for, else what is free there now and what the driver has taken for us.
+    fn on_gpu(&self, cuda: Cuda) -> Result<Device<Cuda>> {
+        let taken: u64 = cuda.taken().iter().map(|(_, bytes)| bytes).sum();
+        let (free, total) = cuda.memory_bytes()?;
+        let cap = self.vram.map_or((free + taken).min(total), |size| size.0);
+        self.with_cap(cuda, cap)
+    }
+
+    fn with_cap<B: Backend>(&self, backend: B, cap: u64) -> Result<Device<B>> {
         let host_cap = self.host_memory.map_or(u64::MAX, |size| size.0);
-        Device::new(backend, Ledger::new(self.cap_bytes(capacity)), Ledger::new(host_cap))
+        Ok(Device::open(backend, Ledger::new(cap), Ledger::new(host_cap))?)
     }
 
     /// What was asked for, else what this process may use of the machine; `Sim` is not bound by this machine.

@@ -90,8 +90,7 @@ impl Streams {
     }
 
     pub(crate) fn record(&mut self, event: u64, stream: u64, is_external: bool) -> Result {
-        let slot = *self.events.get(&event).ok_or(INVALID_HANDLE)?;
-        let _ = slot;
+        named(&mut self.events, event)?;
         let named_stream = named(&mut self.streams, stream)?;
         match (named_stream.recording.is_some(), is_external) {
             (true, true) => self.push(stream, Operation::RecordExternal(event)),
@@ -227,12 +226,13 @@ impl Driver {
             Operation::Wait(point) => self.reach(*point),
             Operation::RecordExternal(event) => {
                 let count = self.streams.streams.get(&stream).map_or(0, |stream| stream.done + 1);
-                self.streams.events.insert(*event, Some(Point { stream, count }));
+                // An event has to live as long as a graph may record it.
+                *named(&mut self.streams.events, *event)? = Some(Point { stream, count });
                 Ok(())
             }
-            Operation::WaitExternal(event) => match self.streams.events.get(event) {
-                Some(Some(point)) => self.reach(*point),
-                _ => Ok(()),
+            Operation::WaitExternal(event) => match *named(&mut self.streams.events, *event)? {
+                Some(point) => self.reach(point),
+                None => Ok(()),
             },
         }
     }

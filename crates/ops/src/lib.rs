@@ -4,13 +4,15 @@
 //!
 //! An op is a function of a [`Queue`] and a struct of [`View`](lighterage_device::View)s. It checks that shapes, element types, strides and overlaps suit its
 //! kernel and that all memory belongs to the queue's stream, fills in the kernel's parameters, and launches: nothing is computed, copied or
-//! allocated by the call itself, and it returns before the work is done. What does not suit is refused with an [`Error`] that holds
+//! allocated by the call itself (but [`attention`]'s room for partial sums, of a size that sizes alone decide), and it returns before the work is done. What does not suit is refused with an [`Error`] that holds
 //! the numbers, and then nothing was launched.
 //!
 //! | op | what | source of the formula |
 //! |---|---|---|
 //! | [`linear`] | `residual + gate * activation(x w^T + bias)` | |
 //! | [`attention`] | softmax attention in tiles, with strides for everything, causal or with T5's bias | Vaswani et al. 2017, Raffel et al. 2020 |
+//! | [`wide_attention`] | the same of one head of any width by matrix products, in memory that the caller brings | |
+//! | [`softmax`], [`transpose`] | of rows; of a matrix: what that is made of | |
 //! | [`conv2d`] | 1x1 and 3x3, channels last, with residual | |
 //! | [`norm_mod`] | gated update, `LayerNorm`, modulation, over text and image rows in one launch | Peebles and Xie 2022 |
 //! | [`qk_norm_rope`] | RMSNorm of q and k and rotary positions, in place | Zhang and Sennrich 2019, Su et al. 2021 |
@@ -101,8 +103,11 @@ mod patchify;
 mod qk_norm_rope;
 mod rms_norm;
 mod sinusoid;
+mod softmax;
+mod transpose;
 mod unpatchify;
 mod upsample;
+mod wide_attention;
 
 #[cfg(test)]
 mod testing;
@@ -126,5 +131,8 @@ pub use qk_norm_rope::{QkNormRope, QkWeights, qk_norm_rope};
 pub use queue::{Queue, Tensor};
 pub use rms_norm::{RmsNorm, rms_norm};
 pub use sinusoid::{Sinusoid, sinusoid};
+pub use softmax::{Softmax, softmax};
+pub use transpose::{Transpose, transpose};
 pub use unpatchify::{Unpatchify, unpatchify};
 pub use upsample::{Upsample, upsample};
+pub use wide_attention::{WideAttention, WideWorkspace, wide_attention, wide_attention_queries};

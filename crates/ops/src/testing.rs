@@ -52,6 +52,18 @@ pub(crate) fn on_hosts(of: impl Fn(&Queue<Host>) -> Result<Vec<f32>>) -> Vec<f32
     first
 }
 
+/// Runs `of` on hosts of 1 and 3 threads on the machine's own path, for the products, whose bits depend on it; fails unless both give the same bits.
+pub(crate) fn on_threads(of: impl Fn(&Queue<Host>) -> Result<Vec<f32>>) -> Vec<f32> {
+    let run =
+        |threads| of(&queue(Host::new(HostConfig { threads, ..HostConfig::default() }).unwrap())).unwrap();
+    let (first, other) = (run(1), run(3));
+    assert!(
+        first.iter().map(|a| a.to_bits()).eq(other.iter().map(|b| b.to_bits())),
+        "3 threads differ from 1"
+    );
+    first
+}
+
 /// Rows in the middle of a wider and taller tensor, so that their strides have gaps, their starts are odd and every stray write is seen.
 #[derive(Debug)]
 pub(crate) struct Board<B: Backend> {

@@ -6,7 +6,7 @@ use lighterage_device::{Device, Ledger, Purpose, Sim, SimConfig, StreamKind};
 use lighterage_ops::{
     Activation, ActivationKind, Add, Cast, Embedding, EulerStep, GatedUpdate, Geglu, GroupNorm, LayerNorm,
     MeanAbsDiff, Modulation, NormMod, Patchify, QkNormRope, QkWeights, Queue, Result, RmsNorm, Sinusoid,
-    Tensor, Unpatchify, Upsample,
+    Tensor, Unpatchify, Upsample, group_norm_workspace, mean_abs_diff_workspace,
 };
 use lighterage_shape::DType;
 
@@ -89,7 +89,10 @@ fn elementwise_ops_move_each_byte_once() {
         |queue| {
             let (a, b) = (queue.tensor(HALF, &[960], "a")?, queue.tensor(HALF, &[960], "b")?);
             let out = queue.tensor(DType::F32, &[2], "out")?;
-            lighterage_ops::mean_abs_diff(queue, &MeanAbsDiff { a: a.view(), b: b.view(), out: out.view() })?;
+            let workspace = queue.tensor(DType::F32, &[mean_abs_diff_workspace(960)], "workspace")?;
+            let (a_view, b_view, workspace) = (a.view(), b.view(), workspace.view());
+            let args = MeanAbsDiff { a: a_view, b: b_view, out: out.view(), workspace };
+            lighterage_ops::mean_abs_diff(queue, &args)?;
             Ok(vec![(a, 1), (b, 1), (out, 1)])
         },
         true,
@@ -125,6 +128,8 @@ fn norms_move_each_byte_once() {
         |queue| {
             let (x, weight) = (queue.tensor(HALF, &[64, 96], "x")?, queue.tensor(HALF, &[96], "weight")?);
             let bias = queue.tensor(HALF, &[96], "bias")?;
+            let numbers = group_norm_workspace(64, 96, 32);
+            let workspace = queue.tensor(DType::F32, &[numbers], "workspace")?;
             let (weight_view, bias_view, activation) =
                 (weight.view(), bias.view(), Some(ActivationKind::Silu));
             let out = x.view();
@@ -136,6 +141,7 @@ fn norms_move_each_byte_once() {
                 eps: 1e-6,
                 activation,
                 out,
+                workspace: workspace.view(),
             };
             lighterage_ops::group_norm(queue, &args)?;
             Ok(vec![(x, 2), (weight, 1), (bias, 1)])

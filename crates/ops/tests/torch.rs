@@ -68,7 +68,12 @@ fn norms() {
         bench.compare("rms_norm", out.view());
         let image = bench.input("image");
         let (x, activation) = (image.view(), Some(ActivationKind::Silu));
-        let args = GroupNorm { x, weight, bias, groups: 32, eps: EPS, activation, out: x };
+        let channels = image.shape()[image.shape().len() - 1];
+        let pixels = image.shape().iter().product::<usize>() / channels;
+        let numbers = lighterage_ops::group_norm_workspace(pixels, channels, 32);
+        let workspace = bench.queue.tensor(DType::F32, &[numbers], "statistics")?;
+        let workspace = workspace.view();
+        let args = GroupNorm { x, weight, bias, groups: 32, eps: EPS, activation, out: x, workspace };
         lighterage_ops::group_norm(&bench.queue, &args)?;
         bench.compare("group_norm", x);
         Ok(())

@@ -1,10 +1,13 @@
 //! From a file's elements to the device's, in parallel; every element is converted alone, so no result depends on the threads.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use lighterage_shape::{DType, Float};
 use rayon::prelude::*;
 
-use crate::units::{Piece, TensorSpec, Transform};
+use crate::plan::Tape;
+use crate::units::{Piece, TensorSpec, Transform, Units};
 
 /// Elements that one task converts.
 const TASK_ELEMENTS: usize = 1 << 15;
@@ -18,51 +21,135 @@ pub(crate) fn is_needed(spec: &TensorSpec) -> bool {
     spec.pieces().len() > DIRECT_PIECES_MAX || spec.pieces().iter().any(differs)
 }
 
-/// Writes the tensor as the device needs it. `target` has exactly its bytes.
-pub(crate) fn tensor(spec: &TensorSpec, target: &mut [u8]) {
-    let mut rest = target;
+/// A stretch of the tape within one tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct Part<'a> {
+    spec: &'a TensorSpec,
+    /// Which of the tensor's bytes on the device.
+    bytes: Range<u64>,
+    /// Where they begin on the tape.
+    pub(crate) at: u64,
+}
+
+/// The stretches of tensors in a range of the tape; what lies between them is alignment.
+pub(crate) fn parts<'a>(
+    tape: &'a Tape,
+    units: &'a Units,
+    range: &Range<u64>,
+) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    let (start, end) = (range.start, range.end);
+    let first = tape.spans.partition_point(|span| span.offset + span.bytes <= start);
+    let spans = tape.spans[first..].iter().take_while(move |span| span.offset < end);
+    spans.flat_map(move |span| {
+        let unit = units.get(span.unit);
+        unit.tensors.iter().zip(unit.offsets()).filter_map(move |(spec, offset)| {
+            let tensor = span.offset + offset..span.offset + offset + spec.bytes();
+            let (from, to) = (tensor.start.max(start), tensor.end.min(end));
+            (from < to).then(|| Part { spec, bytes: from - tensor.start..to - tensor.start, at: from })
+        })
+    })
+}
+
+/// Writes a range of the tape as the device needs it; `target` has exactly its bytes.
+pub(crate) fn write(tape: &Tape, units: &Units, range: &Range<u64>, target: &mut [u8]) {
     let mut jobs = Vec::new();
-    for piece in spec.pieces() {
-        let bytes = piece.rows.len() * piece.row_elements() * spec.dtype().bytes();
-        let (now, later) = rest.split_at_mut(bytes);
+    let (mut rest, mut at) = (target, range.start);
+    for part in parts(tape, units, range) {
+        let (_, later) = rest.split_at_mut(index(part.at - at));
+        let (now, later) = later.split_at_mut(index(part.bytes.end - part.bytes.start));
+        at = part.at + now.len() as u64;
         rest = later;
-        jobs.push((piece, now));
+        part.cut(now, &mut jobs);
     }
-    jobs.into_par_iter().for_each(|(piece, target)| convert_piece(piece, spec.dtype(), target));
+    jobs.into_par_iter().for_each(Job::run);
 }
 
-fn convert_piece(piece: &Piece, wanted: DType, target: &mut [u8]) {
-    match piece.transform {
-        Transform::None => plain(piece, wanted, target),
-        Transform::ChannelsLast => channels_last(piece, wanted, target),
+impl<'a> Part<'a> {
+    /// The bytes in the files, and where they go, from the part's beginning. Only of tensors that need no conversion.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let wanted = self.bytes.clone();
+        self.pieces().filter_map(move |(piece, bytes)| {
+            let (from, to) = (bytes.start.max(wanted.start), bytes.end.min(wanted.end));
+            let source = || &piece.bytes()[index(from - bytes.start)..index(to - bytes.start)];
+            (from < to).then(|| (from - wanted.start, source()))
+        })
     }
-}
 
-fn plain(piece: &Piece, wanted: DType, target: &mut [u8]) {
-    let (from, to) = (piece.tensor.dtype().bytes(), wanted.bytes());
-    target
-        .par_chunks_mut(TASK_ELEMENTS * to)
-        .zip(piece.bytes().par_chunks(TASK_ELEMENTS * from))
-        .for_each(|(target, source)| convert_run(piece.tensor.dtype(), source, wanted, target));
-}
-
-/// One row is one output channel: `[in, kernel * kernel]` becomes `[kernel * kernel, in]`.
-fn channels_last(piece: &Piece, wanted: DType, target: &mut [u8]) {
-    let row = piece.row_elements();
-    let channels = piece.tensor.shape()[1];
-    if row == 0 {
-        return;
+    /// The tensor's pieces with their places in it, in bytes on the device.
+    fn pieces(&self) -> impl Iterator<Item = (&'a Piece, Range<u64>)> + use<'a> {
+        let element = self.spec.dtype().bytes();
+        self.spec.pieces().iter().scan(0, move |next, piece| {
+            let start = *next;
+            *next += (piece.rows.len() * piece.row_elements() * element) as u64;
+            Some((piece, start..*next))
+        })
     }
-    let taps = row / channels;
-    let (from, to) = (piece.tensor.dtype().bytes(), wanted.bytes());
-    target.par_chunks_mut(row * to).zip(piece.bytes().par_chunks(row * from)).for_each(|(target, source)| {
-        let mut turned = Vec::with_capacity(source.len());
-        for index in 0..row {
-            let (tap, channel) = (index / channels, index % channels);
-            turned.extend_from_slice(&source[(channel * taps + tap) * from..][..from]);
+
+    /// Adds the jobs that fill `target` with the part.
+    fn cut<'t>(&self, target: &'t mut [u8], jobs: &mut Vec<Job<'a, 't>>) {
+        let mut rest = target;
+        for (piece, bytes) in self.pieces() {
+            let (from, to) = (bytes.start.max(self.bytes.start), bytes.end.min(self.bytes.end));
+            if from < to {
+                let (now, later) = rest.split_at_mut(index(to - from));
+                rest = later;
+                let place = index(from - bytes.start)..index(to - bytes.start);
+                Job { piece, wanted: self.spec.dtype(), place, target: now }.split(jobs);
+            }
         }
-        convert_run(piece.tensor.dtype(), &turned, wanted, target);
-    });
+    }
+}
+
+/// Some bytes of a piece, to be written.
+struct Job<'a, 't> {
+    piece: &'a Piece,
+    wanted: DType,
+    /// Which of the piece's bytes on the device.
+    place: Range<usize>,
+    target: &'t mut [u8],
+}
+
+impl<'a, 't> Job<'a, 't> {
+    /// Cuts it into tasks of whole elements.
+    fn split(self, jobs: &mut Vec<Job<'a, 't>>) {
+        let step = TASK_ELEMENTS * self.wanted.bytes();
+        let (mut start, mut rest) = (self.place.start, self.target);
+        while start < self.place.end {
+            let end = self.place.end.min(start + step);
+            let (target, later) = rest.split_at_mut(end - start);
+            rest = later;
+            jobs.push(Job { piece: self.piece, wanted: self.wanted, place: start..end, target });
+            start = end;
+        }
+    }
+
+    fn run(self) {
+        let size = self.wanted.bytes();
+        // Pages and tasks begin at multiples of every element's size.
+        let elements = self.place.start / size..self.place.end / size;
+        let (filed, source) = (self.piece.tensor.dtype(), self.piece.bytes());
+        match self.piece.transform {
+            Transform::None => {
+                let source = &source[elements.start * filed.bytes()..elements.end * filed.bytes()];
+                convert_run(filed, source, self.wanted, self.target);
+            }
+            Transform::ChannelsLast => self.channels_last(&elements),
+        }
+    }
+
+    /// One row is one output channel: `[in, kernel * kernel]` becomes `[kernel * kernel, in]`.
+    fn channels_last(self, elements: &Range<usize>) {
+        let (row, channels) = (self.piece.row_elements(), self.piece.tensor.shape()[1]);
+        let (taps, size) = (row / channels, self.piece.tensor.dtype().bytes());
+        let source = self.piece.bytes();
+        let mut turned = Vec::with_capacity(elements.len() * size);
+        for element in elements.clone() {
+            let (first, within) = (element / row * row, element % row);
+            let (tap, channel) = (within / channels, within % channels);
+            turned.extend_from_slice(&source[(first + channel * taps + tap) * size..][..size]);
+        }
+        convert_run(self.piece.tensor.dtype(), &turned, self.wanted, self.target);
+    }
 }
 
 /// Converts neighbouring elements; equal types are copied bit by bit, every other way goes through `f32` and rounds once.
@@ -88,4 +175,9 @@ fn widen(source: &[u8], target: &mut [u8], convert: impl Fn([u8; 2]) -> f32) {
     for (source, target) in source.as_chunks::<2>().0.iter().zip(target.as_chunks_mut::<4>().0) {
         *target = convert(*source).to_le_bytes();
     }
+}
+
+/// A number of bytes of something that is mapped.
+fn index(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -19,8 +19,8 @@ pub enum Error {
         /// Name of the unit that needs it.
         largest: String,
     },
-    /// Converted weights need more host memory than its ledger has left.
-    #[error("converted weights need {needed} bytes of host memory, {free} bytes left, {} bytes missing", needed.saturating_sub(*free))]
+    /// Weights on their way need more page-locked host memory than its ledger has left.
+    #[error("weights on their way to the device need {needed} bytes of host memory, {free} bytes left, {} bytes missing", needed.saturating_sub(*free))]
     HostBudget {
         /// Bytes of pinned memory that the plan needs.
         needed: u64,
@@ -94,6 +94,14 @@ pub enum Error {
     NotPlanned {
         /// The unit's number.
         unit: u32,
+    },
+    /// A turn was begun of a kind that the plan was not made for.
+    #[error("turn of kind {kind}, the plan has {cycles}")]
+    Turn {
+        /// The kind.
+        kind: usize,
+        /// Kinds of the plan.
+        cycles: usize,
     },
     /// Plan, units, cycle and device do not belong together.
     #[error("plan does not fit: {what}, expected {expected}, got {got}")]

@@ -11,8 +11,10 @@ pub struct Lease<'p, B: Backend> {
     pub(crate) pager: &'p Pager<B>,
     pub(crate) unit: &'p UnitSpec,
     pub(crate) address: Address,
-    /// The number of a streamed visit.
+    /// The number of the visit, where visits are in order.
     pub(crate) visit: Option<u64>,
+    /// Its number in the trace.
+    pub(crate) number: usize,
 }
 
 impl<B: Backend> Lease<'_, B> {
@@ -37,6 +39,6 @@ impl<B: Backend> Lease<'_, B> {
 
 impl<B: Backend> Drop for Lease<'_, B> {
     fn drop(&mut self) {
-        self.pager.release(self.visit);
+        self.pager.release(self.visit, self.number);
     }
 }

@@ -69,22 +69,22 @@
 
 mod convert;
 mod error;
+mod feed;
 mod finite;
 mod lease;
-mod loader;
 mod memory;
 mod pager;
 mod plan;
-mod ring;
-mod slots;
+mod sequence;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod units;
 
 pub use error::{Error, Result};
 pub use finite::check_finite;
 pub use lease::Lease;
 pub use pager::{Pager, Statistics};
-pub use plan::Plan;
+pub use plan::{Cycle, Goal, Limit, Link, Plan, Turn, Visit};
 pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

@@ -1,13 +1,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lighterage_device::{Address, Backend, Event, Stream};
+use lighterage_device::{Backend, Stream};
 
 use crate::lease::Lease;
-use crate::loader::Keep;
 use crate::memory::Memory;
-use crate::plan::Plan;
-use crate::ring::Ring;
-use crate::state::{Load, State};
+use crate::plan::{Cycle, Plan};
+use crate::state::{Ahead, Pending, State};
 use crate::units::{UnitId, Units};
 use crate::{Error, Result};
 
@@ -16,7 +14,7 @@ use crate::{Error, Result};
 pub struct Statistics {
     /// Leases given.
     pub leases: u64,
-    /// Bytes of the units whose copies to the device were queued, alignment included.
+    /// Bytes whose copies to the device were queued, alignment included.
     pub copied_bytes: u64,
 }
 
@@ -28,10 +26,11 @@ pub struct Statistics {
 pub struct Pager<B: Backend> {
     compute: Stream<B>,
     units: Arc<Units>,
-    cycle: Vec<UnitId>,
-    plan: Plan,
+    pub(crate) plan: Plan,
     read_ahead_bytes: u64,
-    memory: Memory<B>,
+    /// Whether units are leased in the order of the cycle: where some are streamed.
+    is_ordered: bool,
+    pub(crate) memory: Memory<B>,
     state: Mutex<State<B>>,
     #[cfg(test)]
     fault: Option<Fault>,
@@ -53,10 +52,18 @@ impl<B: Backend> Pager<B> {
     ///
     /// # Errors
     /// [`Error::Plan`] if the plan was made for another cycle, other units or a page that is not one of the device's,
-    /// [`Error::HostBudget`] if converted weights do not fit the host ledger, [`Error::Device`] if memory is refused.
+    /// [`Error::HostBudget`] if what is to be page-locked does not fit the host ledger, [`Error::Device`] if memory is refused.
     pub fn new(stream: &Stream<B>, units: Arc<Units>, cycle: Vec<UnitId>, plan: &Plan) -> Result<Self> {
         check_cycle(&units, &cycle, plan)?;
-        Self::build(stream, units, cycle, plan.clone(), None)
+        Self::build(stream, units, plan.clone(), None)
+    }
+
+    /// As [`Pager::new`], for all cycles of the plan.
+    ///
+    /// # Errors
+    /// As [`Pager::new`].
+    pub fn planned(stream: &Stream<B>, units: Arc<Units>, plan: &Plan) -> Result<Self> {
+        Self::new(stream, units, plan.cycle().to_vec(), plan)
     }
 
     /// A pager that holds every unit and takes leases in any order: for a dry pass, which finds the cycle out, and for modules run alone.
@@ -66,7 +73,7 @@ impl<B: Backend> Pager<B> {
     pub fn resident(stream: &Stream<B>, units: Arc<Units>) -> Result<Self> {
         let cycle: Vec<UnitId> = units.iter().map(|(id, _)| id).collect();
         let plan = Plan::resident(&units, &cycle, stream.device().info().page_bytes);
-        Self::build(stream, units, cycle, plan, None)
+        Self::build(stream, units, plan, None)
     }
 
     /// The unit's weights, for launches on the pager's stream while the lease lives. Where the plan streams, every unit is leased in the order of
@@ -79,28 +86,59 @@ impl<B: Backend> Pager<B> {
         let mut state = self.state();
         state.deferred.take().map_or(Ok(()), Err)?;
         self.check_order(&state, unit)?;
-        let (address, visit) = if self.plan.is_resident(unit) {
-            (self.lease_resident(&mut state, unit)?, None)
+        let place = self.plan.tape().place(unit).ok_or(Error::NotPlanned { unit: unit.0 })?;
+        let visit = if self.is_ordered {
+            Some(self.lease_ordered(&mut state, unit)?)
         } else {
-            let (address, visit) = self.lease_streamed(&mut state, unit)?;
-            (address, Some(visit))
+            self.lease_any(&mut state, place)?;
+            None
         };
-        state.visits += 1;
-        state.trace.push(unit);
-        Ok(Lease { pager: self, unit: self.units.get(unit), address, visit })
+        state.leases += 1;
+        let number = state.trace.lease(unit, self.modelled_seconds());
+        drop(state);
+        let address = self.memory.address(self.plan.tape().spans[place].offset);
+        Ok(Lease { pager: self, unit: self.units.get(unit), address, visit, number })
+    }
+
+    /// Says which kind of turn begins: the number of a cycle of the plan. Without a call all turns are of the first kind.
+    ///
+    /// Read ahead is for the same kind as before, so a change costs what of it is not there yet. A turn that leases nothing needs no call.
+    ///
+    /// # Errors
+    /// [`Error::Turn`] if the plan streams and has no such cycle.
+    pub fn turn(&self, kind: usize) -> Result<()> {
+        let mut state = self.state();
+        state.trace.turn(kind, self.modelled_seconds());
+        if !self.is_ordered {
+            return Ok(());
+        }
+        let cycles = self.plan.cycles().len();
+        if kind >= cycles {
+            return Err(Error::Turn { kind, cycles });
+        }
+        if state.leased.kind != kind || state.leased.position != 0 {
+            state.turn_to(kind);
+        }
+        Ok(())
     }
 
     /// The units leased so far, in order.
     #[must_use]
     pub fn trace(&self) -> Vec<UnitId> {
-        self.state().trace.clone()
+        self.state().trace.units()
+    }
+
+    /// The kinds of turns seen so far, by the last turn of each, with the times that the device's model gives its launches; 0 where it has none.
+    #[must_use]
+    pub fn cycles(&self) -> std::collections::BTreeMap<usize, Cycle> {
+        self.state().trace.cycles(self.modelled_seconds())
     }
 
     /// The counters now.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let state = self.state();
-        Statistics { leases: state.visits, copied_bytes: state.copied_bytes }
+        Statistics { leases: state.leases, copied_bytes: state.copied_bytes }
     }
 
     /// What it keeps to.
@@ -118,7 +156,6 @@ impl<B: Backend> Pager<B> {
     pub(crate) fn build(
         stream: &Stream<B>,
         units: Arc<Units>,
-        cycle: Vec<UnitId>,
         plan: Plan,
         fault: Option<Fault>,
     ) -> Result<Self> {
@@ -126,14 +163,14 @@ impl<B: Backend> Pager<B> {
         if !plan.page_bytes().is_multiple_of(page) {
             return Err(Error::Plan { what: "bytes of a page", expected: plan.page_bytes(), got: page });
         }
+        let state = State::new(stream, &units, &plan)?;
         let memory = Memory::new(stream.device(), &plan)?;
-        let state = State::new(stream, &units, &plan, &memory)?;
-        let largest = cycle.iter().map(|unit| units.bytes(*unit)).max().unwrap_or(0);
+        let largest = plan.tape().spans.iter().map(|span| span.bytes).max().unwrap_or(0);
         let pager = Self {
             compute: stream.clone(),
             units,
-            cycle,
             read_ahead_bytes: plan.ring_bytes().max(2 * largest),
+            is_ordered: plan.ring_bytes() > 0,
             plan,
             memory,
             state: Mutex::new(state),
@@ -146,13 +183,13 @@ impl<B: Backend> Pager<B> {
         Ok(pager)
     }
 
-    /// Refuses a unit that is not next, where the plan streams, or not in the plan, where it does not.
+    /// Refuses a unit that is not next, where the plan streams.
     fn check_order(&self, state: &State<B>, unit: UnitId) -> Result<()> {
-        match self.plan.ring_bytes() {
-            0 if self.plan.is_resident(unit) => Ok(()),
-            0 => Err(Error::NotPlanned { unit: unit.0 }),
-            _ if self.visited(state.visits) == unit => Ok(()),
-            _ => Err(Error::Order { expected: self.name(self.visited(state.visits)), got: self.name(unit) }),
+        match state.leased.unit(&self.plan) {
+            Some(expected) if self.is_ordered && expected != unit => {
+                Err(Error::Order { expected: self.name(expected), got: self.name(unit) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -161,39 +198,47 @@ impl<B: Backend> Pager<B> {
         spec.map_or_else(|| format!("number {}", unit.0), |(_, spec)| spec.name.clone())
     }
 
-    fn lease_resident(&self, state: &mut State<B>, unit: UnitId) -> Result<Address> {
-        if state.residents[&unit].load == Load::Absent {
-            self.queue_resident(state, unit)?;
-        }
-        let Some(resident) = state.residents.get_mut(&unit) else {
-            return Err(Error::NotPlanned { unit: unit.0 });
-        };
-        if resident.load == Load::Queued {
-            self.wait_for_copy(&resident.arrived)?;
-            resident.load = Load::Present;
-            state.ahead_bytes -= resident.bytes;
-        }
-        Ok(resident.address)
-    }
-
-    fn lease_streamed(&self, state: &mut State<B>, unit: UnitId) -> Result<(Address, u64)> {
-        let visit = state.ring.next();
-        while state.queued_streamed <= visit && self.queue_next(state)? {}
-        if state.queued_streamed <= visit {
-            let (held, held_bytes) = state.ring.held();
+    /// The next visit of the cycle, and its number.
+    fn lease_ordered(&self, state: &mut State<B>, unit: UnitId) -> Result<u64> {
+        let visit = state.leased.number;
+        while state.queued.number <= visit && self.queue_next(state)? {}
+        if state.queued.number <= visit {
+            let (held, held_bytes) = (state.held.len(), state.held.values().sum());
             let (bytes, ring) = (self.units.bytes(unit), self.plan.ring_bytes());
             return Err(Error::Room { unit: self.name(unit), bytes, ring, held, held_bytes });
         }
-        self.wait_for_copy(&state.arrived[state.ring.slot(visit)])?;
-        state.ring.lease();
-        Ok((self.memory.streamed(state.ring.offset(visit)), visit))
+        self.wait_for_arrival(state, self.slot(visit))?;
+        state.ahead.pop_front();
+        state.held.insert(visit, self.units.bytes(unit));
+        state.leased.advance(&self.plan);
+        Ok(visit)
     }
 
-    pub(crate) fn release(&self, visit: Option<u64>) {
+    /// Any unit, where all are resident.
+    fn lease_any(&self, state: &mut State<B>, place: usize) -> Result<()> {
+        self.finish_pending(state)?;
+        if !state.arrivals[place].is_queued {
+            self.begin(state, place, place, 0);
+            self.finish_pending(state)?;
+        }
+        state.ahead.retain(|ahead| ahead.slot != place);
+        self.wait_for_arrival(state, place)
+    }
+
+    fn finish_pending(&self, state: &mut State<B>) -> Result<()> {
+        while let Some(pending) = &mut state.pending {
+            pending.is_wanted = true;
+            self.queue_piece(state)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, visit: Option<u64>, number: usize) {
         let mut state = self.state();
+        state.trace.release(number, self.modelled_seconds());
         if let Some(visit) = visit {
-            state.ring.release(visit);
-            state.is_freed_stale = true;
+            let was_held = state.held.remove(&visit).is_some();
+            assert!(was_held, "visit {visit} released twice");
         }
         if let Err(error) = self.queue_ahead(&mut state) {
             state.deferred.get_or_insert(error);
@@ -206,81 +251,122 @@ impl<B: Backend> Pager<B> {
         Ok(())
     }
 
-    /// Queues the copy of the next visit in the cycle; false if there is none, or no room for it yet.
+    /// Goes on with the copies of the next visit; false if there is none, or no room for it yet.
     fn queue_next(&self, state: &mut State<B>) -> Result<bool> {
-        let is_loaded_once = state.queued >= self.cycle.len() as u64;
-        if is_loaded_once && self.plan.ring_bytes() == 0 {
+        if state.pending.is_none() && !self.begin_next(state) {
             return Ok(false);
         }
-        let unit = self.visited(state.queued);
-        let queued = match state.residents.get(&unit) {
-            Some(resident) if resident.load != Load::Absent => true,
-            Some(resident) => {
-                let is_near =
-                    state.ahead_bytes == 0 || state.ahead_bytes + resident.bytes <= self.read_ahead_bytes;
-                is_near && self.queue_resident(state, unit).map(|()| true)?
+        self.queue_piece(state)
+    }
+
+    /// Finds out what the next visit needs; false if there is none, or if it is too far ahead.
+    fn begin_next(&self, state: &mut State<B>) -> bool {
+        let number = state.queued.number;
+        let Some(unit) = state.queued.unit(&self.plan) else { return false };
+        let Some(place) = self.plan.tape().place(unit) else { return false };
+        if self.is_ordered {
+            // Visits that are told apart by their events.
+            if number - state.leased.number >= state.freed.len() as u64 {
+                return false;
             }
-            None => self.queue_streamed(state, unit)?,
-        };
-        state.queued += u64::from(queued);
-        Ok(queued)
+            self.begin(state, place, self.slot(number), number);
+        } else {
+            if number >= state.freed.len() as u64 {
+                return false;
+            }
+            if state.arrivals[place].is_queued {
+                state.queued.advance(&self.plan);
+                return self.begin_next(state);
+            }
+            self.begin(state, place, place, 0);
+        }
+        true
     }
 
-    fn queue_resident(&self, state: &mut State<B>, unit: UnitId) -> Result<()> {
-        let State { loader, residents, .. } = state;
-        let Some(resident) = residents.get_mut(&unit) else { return Err(Error::NotPlanned { unit: unit.0 }) };
-        // SAFETY: the slab is mapped for the unit's bytes until `drop` has synchronised the streams, and the specification is kept until then; launches
-        // read it after they waited for `arrived`, and nothing else touches it.
-        unsafe { loader.load(unit, self.units.get(unit), resident.address, Keep::UntilCopied) }?;
-        loader.stream().record(&resident.arrived)?;
-        resident.load = Load::Queued;
-        state.ahead_bytes += resident.bytes;
-        state.copied_bytes += resident.bytes;
-        Ok(())
+    fn begin(&self, state: &mut State<B>, place: usize, slot: usize, number: u64) {
+        let mut pieces = Vec::new();
+        state.script.visit(number, self.plan.tape().spans[place].touched.clone(), &mut pieces);
+        // In order, what is there already was waited for when an earlier visit brought it.
+        let brought = if self.is_ordered { state.given_up } else { state.issued };
+        let is_announced = !pieces.is_empty() || brought > state.waited;
+        let pieces = pieces.into();
+        state.pending = Some(Pending { slot, pieces, queued_bytes: 0, is_wanted: false, is_announced });
     }
 
-    fn queue_streamed(&self, state: &mut State<B>, unit: UnitId) -> Result<bool> {
-        let visit = state.queued_streamed;
-        if !self.has_room(&state.ring, visit) {
+    /// Queues the next copy of the pending visit, or ends it; false if there is no room for it yet.
+    fn queue_piece(&self, state: &mut State<B>) -> Result<bool> {
+        let Some(pending) = &state.pending else { return Ok(false) };
+        let Some(piece) = pending.pieces.front().cloned() else { return self.announce(state).map(|()| true) };
+        let bytes = self.plan.tape().bytes_of(&piece.pages);
+        let early = u64::from(self.has(Fault::OneUnitEarly));
+        let is_wanted = pending.is_wanted || (self.is_ordered && state.queued.number == state.leased.number);
+        let ahead = state.ahead.iter().map(|ahead| ahead.bytes).sum::<u64>() + pending.queued_bytes;
+        let is_near = is_wanted || ahead == 0 || ahead + bytes <= self.read_ahead_bytes;
+        if !is_near || piece.after > state.oldest() + early {
             return Ok(false);
         }
-        self.wait_for_launches(state)?;
-        let State { loader, ring, arrived, .. } = state;
-        let target = self.memory.streamed(ring.offset(visit));
-        // SAFETY: the ring is mapped, twice behind itself, until `drop` has synchronised the streams, and the specification is kept until then; launches
-        // that read what was in this place were waited for above, and those that read this wait for `arrived`.
-        unsafe { loader.load(unit, self.units.get(unit), target, Keep::Always) }?;
-        loader.stream().record(&arrived[ring.slot(visit)])?;
-        state.queued_streamed += 1;
-        state.copied_bytes += self.units.bytes(unit);
+        self.wait_for_launches(state, piece.after)?;
+        let tape = self.plan.tape();
+        let target = self.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
+        // SAFETY: the tape is mapped until `drop` has synchronised the streams, and the units are kept until then; launches that read what was in this place were
+        // waited for above, and those that read this wait for the arrival.
+        unsafe { state.feed.copy(tape, &self.units, &piece, target) }?;
+        state.issued += 1;
+        state.copied_bytes += bytes;
+        if let Some(pending) = &mut state.pending {
+            pending.pieces.pop_front();
+            pending.queued_bytes += bytes;
+        }
         Ok(true)
     }
 
-    /// Lets the compute stream wait for a copy.
-    fn wait_for_copy(&self, arrived: &Event<B>) -> Result<()> {
-        if !self.has(Fault::NoWaitForCopy) {
-            self.compute.wait(arrived)?;
+    /// The pending visit's copies are all queued.
+    fn announce(&self, state: &mut State<B>) -> Result<()> {
+        let Some(Pending { slot, queued_bytes: bytes, is_announced, .. }) = state.pending else {
+            return Ok(());
+        };
+        let issued = if is_announced {
+            state.feed.stream().record(&state.arrivals[slot].event)?;
+            state.issued
+        } else {
+            0
+        };
+        state.pending = None;
+        state.arrivals[slot].issued = issued;
+        state.arrivals[slot].is_queued = true;
+        state.ahead.push_back(Ahead { slot, bytes });
+        state.queued.advance(&self.plan);
+        Ok(())
+    }
+
+    fn wait_for_arrival(&self, state: &mut State<B>, slot: usize) -> Result<()> {
+        let issued = state.arrivals[slot].issued;
+        if issued > state.waited && !self.has(Fault::NoWaitForCopy) {
+            self.compute.wait(&state.arrivals[slot].event)?;
+            state.waited = issued;
         }
         Ok(())
     }
 
-    /// Lets the copy stream wait for all launches on units that were released.
-    fn wait_for_launches(&self, state: &mut State<B>) -> Result<()> {
-        if state.is_freed_stale && !self.has(Fault::NoWaitForLaunches) {
-            self.compute.record(&state.freed)?;
-            state.loader.stream().wait(&state.freed)?;
-            state.is_freed_stale = false;
+    /// Makes the copy stream wait for the launches of all visits below `after`, once.
+    fn wait_for_launches(&self, state: &mut State<B>, after: u64) -> Result<()> {
+        if after > state.covered && !self.has(Fault::NoWaitForLaunches) {
+            let event = &state.freed[self.slot(after - 1)];
+            self.compute.record(event)?;
+            state.feed.stream().wait(event)?;
+            state.covered = state.oldest();
         }
         Ok(())
     }
 
-    fn has_room(&self, ring: &Ring, visit: u64) -> bool {
-        let early = u64::from(self.has(Fault::OneUnitEarly));
-        ring.has_room_above(visit, (ring.oldest() + early).min(visit))
+    /// Of a visit's events.
+    fn slot(&self, visit: u64) -> usize {
+        let visits = self.plan.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(1).max(1);
+        usize::try_from(visit % visits as u64).unwrap_or(usize::MAX)
     }
 
-    fn visited(&self, visit: u64) -> UnitId {
-        self.cycle[usize::try_from(visit % self.cycle.len() as u64).unwrap_or(usize::MAX)]
+    fn modelled_seconds(&self) -> f64 {
+        self.compute.device().backend().modelled().map_or(0.0, |modelled| modelled.compute_seconds)
     }
 
     #[cfg(test)]
@@ -304,7 +390,7 @@ impl<B: Backend> Drop for Pager<B> {
     fn drop(&mut self) {
         // Copies read the files and write the ring, launches read both: they end before the memory goes. An error is not lost: a failed stream
         // reports it to every later call.
-        let _ = self.state().loader.stream().synchronize();
+        let _ = self.state().feed.stream().synchronize();
         let _ = self.compute.synchronize();
     }
 }
@@ -320,7 +406,7 @@ fn check_cycle(units: &Units, cycle: &[UnitId], plan: &Plan) -> Result<()> {
     if let Some(unit) = cycle.iter().find(|unit| unit.0 as usize >= units.count()) {
         return differ("number of units", u64::from(unit.0) + 1, units.count() as u64);
     }
-    let bytes = cycle.iter().map(|unit| units.bytes(*unit)).sum();
+    let bytes: u64 = cycle.iter().map(|unit| units.bytes(*unit)).sum();
     if bytes == plan.visited_bytes() {
         Ok(())
     } else {

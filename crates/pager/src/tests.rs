@@ -15,7 +15,7 @@ use lighterage_testkit::Rng;
 use tempfile::TempDir;
 
 use crate::pager::Fault;
-use crate::{Error, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
+use crate::{Cycle, Error, Goal, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
 
 const PAGE: u64 = 4096;
 
@@ -98,6 +98,12 @@ impl Model {
 
     fn plan(&self, budget_bytes: u64) -> Plan {
         Plan::within(&self.units, &self.cycle, budget_bytes, PAGE).unwrap()
+    }
+
+    /// A plan for a loop that holds so many leases at once.
+    fn plan_for(&self, budget_bytes: u64, held: usize) -> Plan {
+        let cycles = vec![Cycle { turns: 2, ..Cycle::untimed(&self.cycle) }];
+        Plan::new(&self.units, &Goal { held, ..Goal::new(cycles, budget_bytes, PAGE) }).unwrap()
     }
 
     fn minimum(&self) -> u64 {
@@ -196,9 +202,8 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     let device = Device::new(Host::new(run.host).unwrap(), ledger.clone(), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: outputs }).unwrap();
-    let plan = model.plan(budget);
-    let pager = Pager::build(&stream, Arc::clone(&model.units), model.cycle.clone(), plan.clone(), run.fault)
-        .unwrap();
+    let plan = model.plan_for(budget, run.held);
+    let pager = Pager::build(&stream, Arc::clone(&model.units), plan.clone(), run.fault).unwrap();
     assert_eq!(ledger.granted_for(Purpose::Ring) + ledger.granted_for(Purpose::Resident), plan.bytes());
     let (mut seen, mut copied, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..CYCLES {
@@ -394,7 +399,10 @@ fn a_budget_that_the_ledger_does_not_have_is_refused_and_nothing_stays() {
 fn too_little_host_memory_for_converted_weights_is_refused_before_the_run() {
     let model = Model::new(11, 6, DType::F32, DType::Bf16);
     let plan = model.plan(model.minimum());
+    let pinned = plan.pinned_bytes(&model.units, false);
     let converted: usize = model.expected.iter().flatten().map(Vec::len).sum();
+    // Of the units, with their alignment; the smallest budget wants each at a page's beginning.
+    assert!((converted as u64..converted as u64 + PAGE * model.units.count() as u64).contains(&pinned));
     let make = |free| {
         let backend =
             Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();
@@ -402,9 +410,9 @@ fn too_little_host_memory_for_converted_weights_is_refused_before_the_run() {
         let stream = device.stream(StreamKind::Compute).unwrap();
         Pager::new(&stream, Arc::clone(&model.units), model.cycle.clone(), &plan).map(|_| ())
     };
-    let refused = make(converted as u64 - 1).unwrap_err();
+    let refused = make(pinned - 1).unwrap_err();
     assert!(refused.to_string().contains("1 bytes missing"), "{refused}");
-    make(converted as u64).unwrap();
+    make(pinned).unwrap();
 }
 
 #[test]
@@ -435,8 +443,10 @@ fn a_dry_pass_copies_and_pins_what_a_run_would() {
             let real =
                 Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();
             let dry = totals(sim, &model, &plan);
-            assert_eq!(dry, totals(real, &model, &plan));
-            assert_eq!((dry.1, dry.2), (plan.bytes(), plan.pinned_bytes(&model.units)));
+            let real = totals(real, &model, &plan);
+            assert_eq!((dry.0, dry.1), (real.0, real.1));
+            assert_eq!((dry.1, dry.2), (plan.bytes(), plan.pinned_bytes(&model.units, true)));
+            assert_eq!(real.2, plan.pinned_bytes(&model.units, false));
         }
     }
 }
@@ -494,12 +504,8 @@ fn a_later_cycle_queues_copies_and_events_only() {
             model.cycle.iter().for_each(|unit| drop(pager.lease(*unit).unwrap()));
             calls.push(device.backend().driver_calls() - before);
         }
-        let streamed = model.cycle.iter().filter(|unit| !pager.plan().is_resident(**unit)).count() as u64;
-        // For each streamed visit: the launches wait, the copies of weight and bias, their event; and for each group of copies that one drop makes room for, an
-        // event of the launches and a wait for it.
-        let expected = 4 * streamed + 1..=6 * streamed;
         assert_eq!(calls[2], calls[3], "budget {budget}");
-        assert!(expected.contains(&calls[3]) || (streamed, calls[3]) == (0, 0), "budget {budget}: {calls:?}");
+        assert_eq!(calls[3] == 0, pager.plan().ring_bytes() == 0, "budget {budget}: {calls:?}");
     }
 }
 
@@ -529,43 +535,4 @@ fn a_lease_that_failed_may_be_asked_for_again() {
         }
     }
     assert!(failures > 20, "only {failures} leases failed");
-}
-
-#[test]
-fn the_next_copy_is_queued_while_a_lease_is_held() {
-    let model = Model::new(18, 40, DType::Bf16, DType::Bf16);
-    let bytes = |unit: &UnitId| model.units.bytes(*unit);
-    let mut plans = 0;
-    for budget in (model.minimum()..model.total()).step_by(usize::try_from(PAGE).unwrap()) {
-        let plan = model.plan(budget);
-        let is_streamed = |unit: &&UnitId| !plan.is_resident(**unit);
-        let streamed: Vec<u64> = model.cycle.iter().filter(is_streamed).map(bytes).collect();
-        let largest = streamed.iter().max().copied().unwrap_or(0);
-        if plan.ring_bytes() < 2 * largest || plan.slots().excess_bytes > 0 {
-            continue;
-        }
-        plans += 1;
-        let (_device, stream) = host(1 << 30);
-        let pager = streaming(&model, &stream, budget).unwrap();
-        model.cycle.iter().for_each(|unit| drop(pager.lease(*unit).unwrap()));
-        let residents: u64 =
-            model.units.iter().filter(|(id, _)| plan.is_resident(*id)).map(|(_, u)| u.bytes()).sum();
-        // Of this cycle, beside all of the first: the visits before the one leased, itself, and the next.
-        let (mut before, mut visit) = (residents + plan.streamed_bytes(), 0);
-        for unit in &model.cycle {
-            let lease = pager.lease(*unit).unwrap();
-            if !plan.is_resident(*unit) {
-                before += streamed[visit];
-                visit += 1;
-                let next = streamed[visit % streamed.len()];
-                let copied = pager.statistics().copied_bytes;
-                assert!(
-                    copied >= before + next,
-                    "budget {budget}: {copied} bytes at visit {visit}, {before} + {next}"
-                );
-            }
-            drop(lease);
-        }
-    }
-    assert!(plans > 20, "only {plans} plans");
 }

@@ -3,7 +3,7 @@ use std::ops::Range;
 use lighterage_checkpoint::{Checkpoint, Tensor};
 use lighterage_shape::DType;
 
-use crate::{Error, Result, convert};
+use crate::{Error, Result};
 
 /// Tensors of a unit start at multiples of this on the device, and units too: what the widest loads and tensor maps ask for.
 pub const ALIGNMENT_BYTES: u64 = 256;
@@ -206,11 +206,6 @@ impl UnitSpec {
             *next += tensor.bytes().next_multiple_of(ALIGNMENT_BYTES);
             Some(offset)
         })
-    }
-
-    /// Bytes of the tensors whose bytes in the file are not those that the device needs.
-    pub(crate) fn converted_bytes(&self) -> u64 {
-        self.tensors.iter().filter(|tensor| convert::is_needed(tensor)).map(|tensor| tensor.bytes()).sum()
     }
 
     /// Bytes on the device, alignment included.

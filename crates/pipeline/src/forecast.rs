@@ -1,7 +1,7 @@
 use std::fmt;
 
-use lighterage_device::{Device, Ledger, Sim, SimConfig};
-use lighterage_pager::{Plan, UnitId};
+use lighterage_device::{Device, Ledger, Rates, Sim, SimConfig};
+use lighterage_pager::{Goal, Link, Plan, UnitId};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -11,23 +11,31 @@ use crate::{Phase, Result};
 pub struct Survey {
     phases: Vec<Seen>,
     page_bytes: u64,
+    rates: Option<Rates>,
 }
 
 impl Survey {
-    /// Runs `walk` where memory has no bytes and no bound, with pages of the size of the device that it is meant for.
+    /// Runs `walk` where memory has no bytes and no bound, with pages of the size of the device that it is meant for, and its rates.
     pub(crate) fn take<T>(
         page_bytes: u64,
+        rates: Option<Rates>,
         walk: impl FnOnce(&mut Stage<'_, Sim>) -> Result<T>,
     ) -> Result<Self> {
         let device = Device::new(
-            Sim::new(SimConfig { page_bytes, ..SimConfig::default() })?,
+            Sim::new(SimConfig { page_bytes, rates, ..SimConfig::default() })?,
             Ledger::new(u64::MAX),
             Ledger::new(u64::MAX),
         );
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
-        Ok(Self { phases: stage.into_seen(), page_bytes })
+        Ok(Self { phases: stage.into_seen(), page_bytes, rates })
+    }
+
+    /// The rates that its times are made of.
+    #[must_use]
+    pub const fn rates(&self) -> Option<Rates> {
+        self.rates
     }
 
     /// The smallest budget in bytes that will do.
@@ -40,7 +48,7 @@ impl Survey {
     #[must_use]
     pub fn maximum_bytes(&self) -> u64 {
         let whole = |seen: &Seen| {
-            seen.activations_bytes + Plan::resident(&seen.units, &seen.trace, self.page_bytes).bytes()
+            seen.activations_bytes + Plan::resident(&seen.units, &seen.visited(), self.page_bytes).bytes()
         };
         self.phases.iter().map(whole).max().unwrap_or(0)
     }
@@ -59,22 +67,35 @@ impl Survey {
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
         let weights_budget = budget_bytes - seen.activations_bytes;
-        let plan = Plan::within(&seen.units, &seen.trace, weights_budget, self.page_bytes)?;
+        let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
+        let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
+        let pinned_bytes = plan.pinned_bytes(&seen.units, true);
         Ok(PhaseForecast {
             phase: seen.phase,
             activations_bytes: seen.activations_bytes,
-            host_bytes: plan.pinned_bytes(&seen.units),
+            host_bytes: plan.pinned_bytes(&seen.units, false),
+            pinned_bytes,
+            pageable_bytes: plan.unit_bytes().saturating_sub(pinned_bytes),
             plan,
+        })
+    }
+
+    fn link(&self) -> Link {
+        self.rates.map_or(Link::UNIT, |rates| Link {
+            bytes_per_second: rates.link_bytes,
+            copy_seconds: rates.copy_seconds,
+            slowdown: rates.slowdown,
         })
     }
 
     fn needs(&self) -> impl Iterator<Item = Need> + '_ {
         self.phases.iter().map(|seen| {
-            let largest = seen.trace.iter().copied().max_by_key(|unit| seen.units.bytes(*unit));
+            let visited = seen.visited();
+            let largest = visited.iter().copied().max_by_key(|unit| seen.units.bytes(*unit));
             Need {
                 phase: seen.phase,
                 activations_bytes: seen.activations_bytes,
-                weights_bytes: Plan::minimum(&seen.units, &seen.trace, self.page_bytes),
+                weights_bytes: Plan::minimum(&seen.units, &visited, self.page_bytes),
                 largest_unit: largest.map(|unit| seen.units.get(unit).name.clone()).unwrap_or_default(),
             }
         })
@@ -161,12 +182,16 @@ pub struct PhaseForecast {
     pub host_bytes: u64,
     /// What is resident and what is streamed.
     pub plan: Plan,
+    /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
+    pub pinned_bytes: u64,
+    /// Host bytes of the other weights, which are read once.
+    pub pageable_bytes: u64,
 }
 
 impl PhaseForecast {
     /// The most bytes that the phase holds.
     #[must_use]
-    pub const fn peak_bytes(&self) -> u64 {
+    pub fn peak_bytes(&self) -> u64 {
         self.activations_bytes + self.plan.bytes()
     }
 
@@ -177,7 +202,40 @@ impl PhaseForecast {
     }
 }
 
+impl PhaseForecast {
+    /// Seconds that it should take, loading of its weights included; means something only if the survey had rates.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.plan.seconds()
+    }
+}
+
 impl Forecast {
+    /// The loop's plan.
+    #[must_use]
+    pub fn denoise(&self) -> Option<&Plan> {
+        let is_loop = |planned: &&PhaseForecast| planned.phase == Phase::Denoise;
+        self.phases.iter().find(is_loop).map(|planned| &planned.plan)
+    }
+
+    /// The most page-locked host bytes of a phase, on a card.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> u64 {
+        self.phases.iter().map(|planned| planned.pinned_bytes).max().unwrap_or(0)
+    }
+
+    /// The most host bytes of a phase that are read once.
+    #[must_use]
+    pub fn pageable_bytes(&self) -> u64 {
+        self.phases.iter().map(|planned| planned.pageable_bytes).max().unwrap_or(0)
+    }
+
+    /// Seconds of all phases.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.phases.iter().map(PhaseForecast::seconds).sum()
+    }
+
     /// The most bytes that the run will hold.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
@@ -213,7 +271,7 @@ impl fmt::Display for Forecast {
             "{phase:<12}{activations:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}{host:>14}"
         )?;
         for planned in &self.phases {
-            let PhaseForecast { phase, activations_bytes, host_bytes, plan } = planned;
+            let PhaseForecast { phase, activations_bytes, host_bytes, plan, .. } = planned;
             let (resident, ring, streamed) =
                 (plan.resident_bytes(), plan.ring_bytes(), plan.streamed_bytes());
             let peak = planned.peak_bytes();

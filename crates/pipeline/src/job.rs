@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lighterage_device::{Backend, Device};
+use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::{Adapters, InfuseNet, Transformer};
 use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
 use lighterage_pager::{Pager, UnitId, Units, check_finite};
@@ -67,6 +67,7 @@ struct Made {
     prompt: Option<PromptValues>,
     tokens: Option<Vec<f32>>,
     steps_computed: usize,
+    steps: Vec<Vec<f32>>,
 }
 
 impl Job {
@@ -146,8 +147,16 @@ impl Job {
     /// # Errors
     /// What the models report.
     pub fn survey(&self, page_bytes: u64) -> Result<Survey> {
+        self.survey_at(page_bytes, None)
+    }
+
+    /// As [`survey`](Self::survey), for a device with these rates: then plans know times.
+    ///
+    /// # Errors
+    /// What the models report.
+    pub fn survey_at(&self, page_bytes: u64, rates: Option<Rates>) -> Result<Survey> {
         let noise = vec![0.0; self.channels() * 4 * self.options.grid().tokens()];
-        Survey::take(page_bytes, |stage| self.walk(stage, &noise, Keep::default()))
+        Survey::take(page_bytes, rates, |stage| self.walk(stage, &noise, Keep::default()))
     }
 
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
@@ -174,6 +183,7 @@ impl Job {
             latents: made.latents,
             prompt: made.prompt,
             tokens: made.tokens,
+            steps: made.steps,
             report: Report { steps_computed: made.steps_computed, ..report },
         })
     }
@@ -267,14 +277,23 @@ impl Job {
         let segments = self.segments();
         let last = segments.len() - 1;
         for (index, Segment { steps, is_infused }) in segments.into_iter().enumerate() {
+            let turns = steps.len() as u64;
             let steps = if is_dry { steps.start..steps.start + 1 } else { steps };
             let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
+            stage.repeats(&[turns]);
             stage.phase_beside(phase, &self.transformer_units, &self.beside(), |queue, lent, observer| {
                 if let Some(told) = told.take() {
                     denoiser = Some(self.denoiser(queue, told, noise)?);
                 }
                 let Some(denoiser) = &mut denoiser else { return Ok(()) };
-                denoiser.run(lent, steps, is_infused, observer)?;
+                if keep.steps {
+                    for step in steps {
+                        denoiser.run(lent, step..step + 1, is_infused, observer)?;
+                        made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                    }
+                } else {
+                    denoiser.run(lent, steps, is_infused, observer)?;
+                }
                 if index == last {
                     made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
                     if keep.latents {

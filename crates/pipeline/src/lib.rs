@@ -80,6 +80,7 @@ mod infinite_you;
 mod model;
 mod options;
 
+mod builtin;
 mod encoders;
 mod face;
 mod job;
@@ -90,6 +91,7 @@ mod error;
 mod file;
 mod tensor;
 
+pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};
 pub use face::{Face, Latent};

@@ -46,12 +46,12 @@ impl<C> Part<C> {
     }
 }
 
-/// The transformer: without a `config.json`, as its tensors' names and shapes say.
+/// The transformer: without a `config.json` in `transformer/` or beside the file, as its tensors' names and shapes say.
 fn transformer(place: &Place, promise: Unmodified) -> Result<Part<lighterage_dit::Config>> {
     let weights = Checkpoint::open(&place.weights, promise)?;
     let config = match &place.config {
         Some(config) => lighterage_dit::Config::read(config)?,
-        None => lighterage_dit::Config::derive(&weights)?,
+        None => lighterage_dit::Config::of(&weights)?,
     };
     Ok(Part { config, weights })
 }

@@ -65,9 +65,7 @@ impl Options {
     /// # Errors
     /// [`Error::Option`](crate::Error::Option) with the option, its value and what would do.
     pub fn check(&self) -> Result<()> {
-        check_side("width", self.width)?;
-        check_side("height", self.height)?;
-        within("steps", self.steps, STEPS_MAX)?;
+        check_size(self.width, self.height, self.steps)?;
         within("max_sequence_length", self.max_sequence_length, SEQUENCE_MAX)?;
         if let Some(tile) = self.vae_tile {
             Tiling::new(tile, FACTOR)?;
@@ -120,6 +118,12 @@ impl Grid {
     pub const fn tokens(self) -> usize {
         self.rows * self.columns
     }
+}
+
+pub(crate) fn check_size(width: usize, height: usize, steps: usize) -> Result<()> {
+    check_side("width", width)?;
+    check_side("height", height)?;
+    within("steps", steps, STEPS_MAX)
 }
 
 fn within(name: &'static str, got: usize, max: usize) -> Result<()> {

@@ -14,6 +14,8 @@ pub struct Picture {
     pub not_finite: usize,
     /// The latents after the last step, packed, `[1, tokens, channels]`, if they were to be kept.
     pub latents: Option<Vec<f32>>,
+    /// The latents after each step, as `latents`, if they were to be kept; else none.
+    pub steps: Vec<Vec<f32>>,
     /// What the text encoders made of the prompt, if it was to be kept.
     pub prompt: Option<PromptValues>,
     /// What the projector made of the face, `[tokens, joint]`, if it was to be kept.
@@ -38,6 +40,8 @@ pub struct Keep {
     pub latents: bool,
     /// [`Picture::prompt`] and [`Picture::tokens`].
     pub prompt: bool,
+    /// [`Picture::steps`]; the device is drained after every step then.
+    pub steps: bool,
 }
 
 /// A decoded value, -1 to 1, as a pixel: diffusers' `VaeImageProcessor`, which rounds half to even.

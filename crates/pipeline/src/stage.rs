@@ -6,7 +6,7 @@ use std::time::Instant;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Backend, Device, Purpose, StreamKind};
 use lighterage_ops::Queue;
-use lighterage_pager::{Pager, Plan, UnitId, Units};
+use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
 
 use crate::{Error, Forecast, Lent, Observer, Result};
 
@@ -52,12 +52,19 @@ impl fmt::Display for Phase {
 pub(crate) struct Seen {
     pub(crate) phase: Phase,
     pub(crate) units: Arc<Units>,
-    /// The units leased, in order.
-    pub(crate) trace: Vec<UnitId>,
+    /// The kinds of turns, with their numbers in a run; empty after a planned one.
+    pub(crate) cycles: Vec<Cycle>,
     /// The most physical bytes that the pool of activations held, and the weights that a phase keeps beside its plan.
     pub(crate) activations_bytes: u64,
     pub(crate) copied_bytes: u64,
     pub(crate) seconds: f64,
+}
+
+impl Seen {
+    /// The units of all its turns, in the order of their visits.
+    pub(crate) fn visited(&self) -> Vec<UnitId> {
+        self.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit)).collect()
+    }
 }
 
 /// Where weights come from: everything at once, to see what is needed, or by a plan.
@@ -73,6 +80,8 @@ pub(crate) struct Stage<'a, B: Backend> {
     weights: Weights<'a>,
     observer: &'a mut dyn Observer,
     seen: Vec<Seen>,
+    /// How often each kind of turn of the next phase comes in a run.
+    turns: Vec<u64>,
 }
 
 impl<'a, B: Backend> Stage<'a, B> {
@@ -84,12 +93,17 @@ impl<'a, B: Backend> Stage<'a, B> {
         let stream = device.stream(StreamKind::Compute)?;
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: ADDRESS_BYTES };
         let queue = Queue::new(Pool::new(&stream, config)?);
-        Ok(Self { queue, weights, observer, seen: Vec::new() })
+        Ok(Self { queue, weights, observer, seen: Vec::new(), turns: Vec::new() })
     }
 
     /// Whether this is a dry pass, where one turn of a loop says all about the others.
     pub(crate) const fn is_dry(&self) -> bool {
         matches!(self.weights, Weights::All)
+    }
+
+    /// Says how often each kind of turn of the next phase comes; a dry pass goes through each once. Without it a phase is one turn.
+    pub(crate) fn repeats(&mut self, turns: &[u64]) {
+        self.turns = turns.to_vec();
     }
 
     /// Runs one phase: free pages of the phase before are given back first, this phase's weights afterwards.
@@ -126,11 +140,12 @@ impl<'a, B: Backend> Stage<'a, B> {
         self.seen.push(Seen {
             phase,
             units: Arc::clone(units),
-            trace: if self.is_dry() { cycle.trace() } else { Vec::new() },
+            cycles: if self.is_dry() { cycles(&cycle, &self.turns) } else { Vec::new() },
             activations_bytes: self.queue.pool().statistics().reserved_peak_bytes + beside_bytes,
             copied_bytes: cycle.statistics().copied_bytes,
             seconds: start.elapsed().as_secs_f64(),
         });
+        self.turns.clear();
         Ok(made)
     }
 
@@ -155,8 +170,17 @@ impl<'a, B: Backend> Stage<'a, B> {
                 // A survey sees every phase that a run has, in the same order: they are the same code.
                 let planned = forecast.phases.get(self.seen.len()).filter(|planned| planned.phase == phase);
                 let planned = planned.ok_or(Error::Unplanned { phase })?;
-                Pager::new(stream, units, planned.cycle().to_vec(), &planned.plan)?
+                Pager::planned(stream, units, &planned.plan)?
             }
         })
     }
+}
+
+/// The turns that a dry pass went through, the longest kind first, as often as they come in a run.
+fn cycles<B: Backend>(pager: &Pager<B>, turns: &[u64]) -> Vec<Cycle> {
+    let turned = |(kind, cycle): (usize, Cycle)| Cycle {
+        turns: turns.get(kind).copied().unwrap_or(cycle.turns),
+        ..cycle
+    };
+    pager.cycles().into_iter().map(turned).collect()
 }

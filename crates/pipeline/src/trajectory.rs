@@ -117,7 +117,7 @@ impl Trajectory {
     /// # Errors
     /// What the transformer reports.
     pub fn survey(&self, page_bytes: u64) -> Result<Survey> {
-        Survey::take(page_bytes, |stage| self.walk(stage))
+        Survey::take(page_bytes, None, |stage| self.walk(stage))
     }
 
     /// Runs the loop by a forecast, and reads the latents after every step.
@@ -144,6 +144,7 @@ impl Trajectory {
         let (mut told, mut denoiser) = (Some(told), None);
         let (mut kept, mut total, steps) = (Vec::new(), 0, self.schedule.steps());
         for Segment { steps: range, is_infused } in self.window().segments(steps) {
+            stage.repeats(&[range.len() as u64]);
             let range = if stage.is_dry() { range.start..range.start + 1 } else { range };
             let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
             stage.phase_beside(phase, &self.units, &self.beside(), |queue, lent, observer| {

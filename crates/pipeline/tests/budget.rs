@@ -114,7 +114,7 @@ fn sim_runs_everything_but_has_no_pixels() {
     let budget = between(&survey);
     let sim = Sim::new(SimConfig { page_bytes: PAGE_BYTES, ..SimConfig::default() }).unwrap();
     let device = Device::new(sim, Ledger::new(budget), Ledger::new(1 << 30));
-    let keep = Keep { latents: true, prompt: true };
+    let keep = Keep { latents: true, prompt: true, steps: false };
     let picture = job.run(&device, &survey.within(budget).unwrap(), keep, &mut ()).unwrap();
     assert_eq!((picture.rgb, picture.latents, picture.prompt), (None, None, None));
     let host = run(&job, &survey, HostConfig::default(), budget);

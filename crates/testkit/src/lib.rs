@@ -12,4 +12,4 @@ mod rng;
 
 pub use compare::{Difference, assert_close, difference, relative_frobenius};
 pub use golden::{Golden, folder};
-pub use rng::Rng;
+pub use rng::{Rng, number_from_env};

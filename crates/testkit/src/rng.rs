@@ -57,6 +57,15 @@ impl Rng {
     }
 }
 
+/// A number from the environment, for tests that can be made longer: `default` if the variable is not set.
+///
+/// # Panics
+/// If it is set and no number.
+#[must_use]
+pub fn number_from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,10 +36,12 @@ pub(crate) struct AttentionNames {
 impl Names {
     pub(crate) fn new(checkpoint: &Checkpoint, side: Side, levels: usize) -> Self {
         let has = |part: &str| checkpoint.tensors().any(|tensor| tensor.name().contains(part));
-        let spelling = match () {
-            () if has(".mid.block_1.") => Spelling::Bfl,
-            () if has(".mid_block.attentions.0.query.") => Spelling::Deprecated,
-            () => Spelling::Diffusers,
+        let spelling = if has(".mid.block_1.") {
+            Spelling::Bfl
+        } else if has(".mid_block.attentions.0.query.") {
+            Spelling::Deprecated
+        } else {
+            Spelling::Diffusers
         };
         Self { spelling, side, levels }
     }

@@ -4,7 +4,7 @@ use bytemuck::bytes_of;
 use half::bf16;
 use lighterage_kernels::attention;
 use lighterage_kernels::emu::{self, Config, Report};
-use lighterage_kernels::launch::{Arch, Launch, Target};
+use lighterage_kernels::launch::{Arch, Launch, Launches, Target};
 use lighterage_kernels::params::AttentionParams;
 use lighterage_testkit::Rng;
 
@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 
 /// What is added to the scores, or left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mask {
+pub(crate) enum Mask {
     None,
     Causal,
     Buckets { buckets: usize, max_distance: usize },
@@ -20,7 +20,7 @@ pub(super) enum Mask {
 
 /// What q, k and v hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Inputs {
+pub(crate) enum Inputs {
     /// Normal numbers; q and k times this: a large one makes the softmax peaky.
     Normal(f32),
     /// Each query fits one key only.
@@ -30,24 +30,24 @@ pub(super) enum Inputs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Case {
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    pub(super) heads: usize,
-    pub(super) head_dim: usize,
-    pub(super) mask: Mask,
-    pub(super) inputs: Inputs,
+pub(crate) struct Case {
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) mask: Mask,
+    pub(crate) inputs: Inputs,
     /// Factor on the scores; 0: 1 / sqrt(head_dim).
-    pub(super) scale: f32,
+    pub(crate) scale: f32,
     /// Elements between the end of a row of q, k and v, or of the output, and the next.
-    pub(super) gaps: [usize; 2],
-    pub(super) target: Target,
+    pub(crate) gaps: [usize; 2],
+    pub(crate) target: Target,
 }
 
 /// A card that has more multiprocessors than any of these tests has blocks.
-pub(super) const IDLE: u32 = 1 << 20;
+pub(crate) const IDLE: u32 = 1 << 20;
 
-pub(super) const fn case(
+pub(crate) const fn case(
     rows: [usize; 2],
     heads: usize,
     head_dim: usize,
@@ -69,27 +69,27 @@ pub(super) const fn case(
 }
 
 impl Case {
-    pub(super) const fn row(&self) -> usize {
+    pub(crate) const fn row(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    pub(super) fn factor(&self) -> f32 {
+    pub(crate) fn factor(&self) -> f32 {
         if self.scale == 0.0 { (self.head_dim as f32).sqrt().recip() } else { self.scale }
     }
 }
 
 /// q, k and v as columns of one projection, as in the model; every number is a bf16 one.
 #[derive(Clone, Debug)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     /// `[rows][q, k, v, gap]`.
-    pub(super) qkv: Vec<f32>,
+    pub(crate) qkv: Vec<f32>,
     /// `[buckets][heads]`.
-    pub(super) table: Vec<f32>,
+    pub(crate) table: Vec<f32>,
     stride: usize,
 }
 
 impl Tensors {
-    pub(super) fn of(case: &Case) -> Self {
+    pub(crate) fn of(case: &Case) -> Self {
         let mut rng = Rng::from_env(5);
         let (row, stride) = (case.row(), 3 * case.row() + case.gaps[0]);
         let mut qkv = rng.normals(case.queries.max(case.keys) * stride, 1.0);
@@ -110,12 +110,12 @@ impl Tensors {
     }
 
     /// The elements of one head of q (0), k (1) or v (2).
-    pub(super) fn head(&self, case: &Case, part: usize, token: usize, head: usize) -> &[f32] {
+    pub(crate) fn head(&self, case: &Case, part: usize, token: usize, head: usize) -> &[f32] {
         &self.qkv[token * self.stride + part * case.row() + head * case.head_dim..][..case.head_dim]
     }
 
     /// Keys and values in reverse order.
-    pub(super) fn reversed(&self, case: &Case) -> Self {
+    pub(crate) fn reversed(&self, case: &Case) -> Self {
         let mut turned = self.clone();
         for token in 0..case.keys {
             let (from, to) = (case.keys - 1 - token, token * self.stride + case.row());
@@ -126,40 +126,51 @@ impl Tensors {
     }
 
     /// What the kernels write, `[queries][row]`; checks that it is all that they write, and all of it.
-    pub(super) fn emulated(&self, case: &Case, config: Config) -> (Vec<f32>, Report) {
+    pub(crate) fn emulated(&self, case: &Case, config: Config) -> (Vec<f32>, Report) {
+        let config = Config { shared_bytes_max: case.target.arch.shared_bytes_max(), ..config };
+        let (values, report) = self.run(case, config, |params| attention::launches(params, case.target));
+        assert_eq!(report.bank_conflicts, 0, "{case:?}: ldmatrix met a bank twice");
+        (values, report)
+    }
+
+    /// The same with other launches.
+    pub(crate) fn run(
+        &self,
+        case: &Case,
+        config: Config,
+        launches: impl Fn(&AttentionParams) -> Launches,
+    ) -> (Vec<f32>, Report) {
         let row = case.row();
         let out_stride = row + case.gaps[1];
         let (mut qkv, mut table) = (Buffer::of(&self.qkv), Buffer::of(&self.table));
         let mut out = Buffer::poisoned((case.queries - 1) * out_stride + row);
         let params = self.params(case, [qkv.address(), out.address(), table.address()], out_stride);
+        let workspace_bytes = usize::try_from(attention::workspace_bytes(&params)).expect("small");
+        let mut workspace = Buffer::poisoned(workspace_bytes / 2);
+        let workspace_address = if workspace_bytes == 0 { 0 } else { workspace.address() };
+        let params = AttentionParams { workspace: workspace_address, ..params };
         let mut sum = Report::default();
-        for launch in attention::launches(&params, case.target).as_slice() {
-            let regions = [qkv.region(), out.region(), table.region()];
-            let config = Config { shared_bytes_max: case.target.arch.shared_bytes_max(), ..config };
+        for launch in launches(&params).as_slice() {
+            let regions = [qkv.region(), out.region(), table.region(), workspace.region()];
+            let (grid, bytes) = (launch.grid.into(), bytes_of(&params));
             // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
-            let report = unsafe {
-                emu::launch(
-                    launch.image,
-                    launch.grid.into(),
-                    bytes_of(&params),
-                    launch.maps(),
-                    &regions,
-                    config,
-                )
-            }
-            .unwrap_or_else(|failure| panic!("{case:?}, {config:?}: {failure}"));
-            assert_eq!(report.bank_conflicts, 0, "{}: ldmatrix met a bank twice", launch.image);
+            let report = unsafe { emu::launch(launch.image, grid, bytes, launch.maps(), &regions, config) }
+                .unwrap_or_else(|failure| panic!("{case:?}, {config:?}: {failure}"));
             sum.blocks += report.blocks;
             sum.matrix_products += report.matrix_products;
             sum.bulk_copies += report.bulk_copies;
+            sum.bank_conflicts += report.bank_conflicts;
+            sum.global_bytes_read += report.global_bytes_read;
             sum.global_bytes_written += report.global_bytes_written;
         }
+        drop(workspace.values()); // its guards
         (without_gaps(&out.values(), row, out_stride), sum)
     }
 
     /// The images that the case is launched with.
-    pub(super) fn images(&self, case: &Case) -> Vec<&'static str> {
+    pub(crate) fn images(&self, case: &Case) -> Vec<&'static str> {
         let params = self.params(case, [256, 1 << 32, 1 << 33], case.row() + case.gaps[1]);
+        let params = AttentionParams { workspace: 1 << 34, ..params };
         attention::launches(&params, case.target)
             .as_slice()
             .iter()
@@ -180,6 +191,7 @@ impl Tensors {
             v: qkv + 4 * row,
             out,
             bias_table: if buckets == 0 { 0 } else { table },
+            workspace: 0,
             q_row_stride: stride,
             q_head_stride: head_dim,
             k_row_stride: stride,

@@ -2,10 +2,12 @@
 //!
 //! Every case says how many multiprocessors its card has, since that decides how a call is cut into blocks.
 
-mod case;
+pub(crate) mod case;
+mod op;
 mod plain;
 mod reference;
 mod sm80;
+mod sm90a;
 
 use lighterage_kernels::emu::{Config, Mode, Report};
 
@@ -44,7 +46,7 @@ fn check_fast(case: Case, step: usize) -> Report {
     report
 }
 
-fn assert_near(tensors: &Tensors, case: &Case, got: &[f32], step: usize) {
+pub(crate) fn assert_near(tensors: &Tensors, case: &Case, got: &[f32], step: usize) {
     let mut all = Error::default();
     for head in 0..case.heads {
         for first in (0..case.queries).step_by(STRIP_ROWS * step) {

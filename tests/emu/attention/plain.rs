@@ -48,6 +48,7 @@ fn buckets_of_t5() {
     };
     check(buckets(32, 128, plain(40, 40, 2, 16)));
     check(buckets(8, 20, plain(40, 60, 2, 16)));
+    check(buckets(11, 20, plain(40, 60, 1, 16)));
     // More distances than shared memory keeps.
     check_fast(buckets(32, 3000, plain(4, 1500, 1, 16)), 1);
 }

@@ -9,6 +9,7 @@ use super::api::{check, check_wait, give_back};
 use super::context::Context;
 use super::memory::Memory;
 use super::modules::Modules;
+use super::stream::Events;
 use super::{Cuda, CudaStream};
 use crate::{Result, Stream};
 
@@ -22,6 +23,7 @@ pub struct Graph {
     // What the sequence uses.
     _memory: Arc<Memory>,
     _modules: Arc<Modules>,
+    events: Arc<Events>,
     context: Arc<Context>,
 }
 
@@ -41,7 +43,7 @@ impl Stream<Cuda> {
     /// What `work` answers, or what the driver reports; the stream is then as it was before.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let cuda = self.device().backend();
-        let graph = Sequence::record(self.raw(), work)?;
+        let (graph, events) = Sequence::record(self.raw(), work)?;
         let mut raw: CUgraphExec = ptr::null_mut();
         // SAFETY: writes one pointer; the graph is complete and a context is current since the recording.
         let code = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut raw, graph.0, 0) };
@@ -50,6 +52,7 @@ impl Stream<Cuda> {
             raw: Raw(raw),
             _memory: Arc::clone(&cuda.memory),
             _modules: Arc::clone(&cuda.modules),
+            events: Arc::new(events),
             context: Arc::clone(&cuda.context),
         })
     }
@@ -63,6 +66,7 @@ impl Stream<Cuda> {
     /// - What was promised for each piece of the work when it was recorded holds for this replay too.
     pub unsafe fn replay(&self, graph: &mut Graph) -> Result<()> {
         let stream = self.raw().entered()?;
+        self.raw().keep(&graph.events);
         // SAFETY: both are alive; the work itself is the caller's promise.
         check_wait("cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.raw.0, stream) })
     }
@@ -72,17 +76,18 @@ impl Stream<Cuda> {
 struct Sequence(CUgraph);
 
 impl Sequence {
-    fn record(stream: &CudaStream, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    fn record(stream: &CudaStream, work: impl FnOnce() -> Result<()>) -> Result<(Self, Events)> {
         let raw = stream.entered()?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: it is alive.
         check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(raw, mode) })?;
-        let outcome = stream.captured(work);
+        let (outcome, events) = stream.captured(work);
         let mut graph: CUgraph = ptr::null_mut();
-        // SAFETY: writes one pointer, null if the recording was spoilt.
-        let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(raw, &raw mut graph) });
+        let place = &raw mut graph;
+        // SAFETY: writes one pointer, null if the recording was spoilt. It has to end in any case, or the stream could not be used again.
+        let (ended, _) = give_back("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(raw, place) });
         let sequence = Self(graph);
-        outcome.and(ended).map(|()| sequence)
+        outcome.and(ended).map(|()| (sequence, events))
     }
 }
 

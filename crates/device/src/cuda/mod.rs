@@ -13,6 +13,7 @@ mod graph;
 mod memory;
 mod modules;
 mod probe;
+mod self_test;
 mod staging;
 mod stream;
 mod tensor_map;
@@ -36,6 +37,7 @@ use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Str
 
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
+pub use self::self_test::self_test;
 pub use self::stream::{CudaEvent, CudaStream};
 
 /// How a [`Cuda`] device is made.

@@ -2,8 +2,7 @@
 
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::{self, CUevent, CUresult, CUstream};
 
@@ -24,16 +23,31 @@ const WAIT_EXTERNAL: u32 = sys::CUevent_wait_flags_enum::CU_EVENT_WAIT_EXTERNAL 
 #[derive(Debug)]
 pub struct CudaStream {
     raw: Raw<CUstream>,
-    /// Whether work is being recorded instead of done.
-    capturing: AtomicBool,
+    graphs: Mutex<Graphs>,
     /// What pending work uses.
     _memory: Arc<Memory>,
     context: Arc<Context>,
 }
 
+/// The events that a graph records or waits for. They have to live as long as it may run.
+pub(super) type Events = Vec<Arc<Handle>>;
+
+/// What a stream has to do with graphs.
+#[derive(Debug, Default)]
+struct Graphs {
+    /// While work is being recorded instead of done: its events.
+    recording: Option<Events>,
+    /// The events of graphs that may still run.
+    running: Vec<Arc<Events>>,
+}
+
 /// An event of a [`Cuda`](crate::Cuda).
 #[derive(Debug)]
-pub struct CudaEvent {
+pub struct CudaEvent(Arc<Handle>);
+
+/// The event itself. Dropping it destroys it.
+#[derive(Debug)]
+pub(super) struct Handle {
     raw: Raw<CUevent>,
     context: Arc<Context>,
 }
@@ -65,7 +79,7 @@ impl CudaStream {
         check("cuStreamCreateWithPriority", code)?;
         Ok(Self {
             raw: Raw(raw),
-            capturing: AtomicBool::new(false),
+            graphs: Mutex::default(),
             _memory: Arc::clone(memory),
             context: Arc::clone(context),
         })
@@ -77,37 +91,56 @@ impl CudaStream {
         Ok(self.raw.0)
     }
 
-    /// Does `work` while it is known that the stream records.
-    pub(super) fn captured<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.capturing.store(true, Ordering::Relaxed);
+    /// Does `work` while it is known that the stream records; its answer, and the events that it used.
+    pub(super) fn captured<T>(&self, work: impl FnOnce() -> T) -> (T, Events) {
+        self.graphs().recording = Some(Events::new());
         let outcome = work();
-        self.capturing.store(false, Ordering::Relaxed);
-        outcome
+        (outcome, self.graphs().recording.take().unwrap_or_default())
     }
 
     pub(super) fn is_capturing(&self) -> bool {
-        self.capturing.load(Ordering::Relaxed)
+        self.graphs().recording.is_some()
+    }
+
+    /// Keeps the events of a graph until the stream was waited for.
+    pub(super) fn keep(&self, events: &Arc<Events>) {
+        let running = &mut self.graphs().running;
+        if !running.iter().any(|kept| Arc::ptr_eq(kept, events)) {
+            running.push(Arc::clone(events));
+        }
+    }
+
+    /// Whether an event is one of a recording, which then keeps it.
+    fn is_external(&self, event: &CudaEvent) -> bool {
+        let recording = &mut self.graphs().recording;
+        recording.as_mut().map(|events| events.push(Arc::clone(&event.0))).is_some()
+    }
+
+    fn graphs(&self) -> MutexGuard<'_, Graphs> {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn record(&self, event: &CudaEvent) -> Result<()> {
         let stream = self.entered()?;
         // In a recording the event is a node of its own: each replay records it for whoever waits outside.
-        let flags = if self.is_capturing() { RECORD_EXTERNAL } else { 0 };
+        let flags = if self.is_external(event) { RECORD_EXTERNAL } else { 0 };
         // SAFETY: both are alive.
-        check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.raw.0, stream, flags) })
+        check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.0.raw.0, stream, flags) })
     }
 
     pub(super) fn wait(&self, event: &CudaEvent) -> Result<()> {
         let stream = self.entered()?;
-        let flags = if self.is_capturing() { WAIT_EXTERNAL } else { 0 };
+        let flags = if self.is_external(event) { WAIT_EXTERNAL } else { 0 };
         // SAFETY: both are alive.
-        check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.raw.0, flags) })
+        check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.0.raw.0, flags) })
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
         let stream = self.entered()?;
         // SAFETY: it is alive.
-        wait("cuStreamSynchronize", || unsafe { sys::cuStreamSynchronize(stream) })
+        let outcome = wait("cuStreamSynchronize", || unsafe { sys::cuStreamSynchronize(stream) });
+        self.graphs().running.clear();
+        outcome
     }
 }
 
@@ -128,26 +161,26 @@ impl CudaEvent {
         let mut raw: CUevent = ptr::null_mut();
         // SAFETY: writes one pointer; a context is current.
         check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, NO_TIMING) })?;
-        Ok(Self { raw: Raw(raw), context: Arc::clone(context) })
+        Ok(Self(Arc::new(Handle { raw: Raw(raw), context: Arc::clone(context) })))
     }
 
     pub(super) fn query(&self) -> Result<bool> {
-        self.context.enter()?;
+        self.0.context.enter()?;
         // SAFETY: it is alive.
-        match unsafe { sys::cuEventQuery(self.raw.0) } {
+        match unsafe { sys::cuEventQuery(self.0.raw.0) } {
             CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             code => check_wait("cuEventQuery", code).map(|()| true),
         }
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
-        self.context.enter()?;
+        self.0.context.enter()?;
         // SAFETY: it is alive.
-        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.raw.0) })
+        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.0.raw.0) })
     }
 }
 
-impl Drop for CudaEvent {
+impl Drop for Handle {
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
             // SAFETY: made by `new` and used by nobody any more; the driver keeps what pending work still needs of it.

@@ -385,6 +385,10 @@ impl Backend for Host {
         outside_kernels()?;
         turn.after_wait(stream.synchronize())
     }
+
+    fn prefers_pinned(&self) -> bool {
+        false
+    }
 }
 
 /// A kernel's host function as work.

@@ -1,8 +1,11 @@
 mod trial;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
-use lighterage_device::Isa;
+use lighterage_device::cuda::{self, CudaStatus};
+use lighterage_device::{Backend, Cuda, CudaConfig, Isa};
+use lighterage_kernels::images;
 use serde::Serialize;
 
 use self::trial::Trial;
@@ -73,7 +76,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn findings(machine: &Machine, device: &DeviceArguments) -> Vec<Finding> {
-    let mut findings = vec![processor(), memory(machine), cgroup(machine), locked(machine), cuda(machine)];
+    let mut findings =
+        vec![processor(), memory(machine), cgroup(machine), locked(machine), images(), driver(machine)];
+    findings.extend(gpu());
     findings.extend(tried(device));
     findings.push(bundled_model());
     findings
@@ -137,15 +142,76 @@ fn locked(machine: &Machine) -> Finding {
     }
 }
 
-/// This version has no Cuda backend: a driver that is there is reported, not used.
-fn cuda(machine: &Machine) -> Finding {
-    let text = match &machine.nvidia_driver {
-        Some(driver) => {
-            format!("this version runs on the host; the NVIDIA driver {driver} that is here is not used")
+/// The kernels that this program was built with.
+fn images() -> Finding {
+    let (mut kernels, mut archs) = (0, BTreeSet::new());
+    for image in images::ALL {
+        kernels += image.kernels.len();
+        archs.extend(image.archs.iter().copied());
+    }
+    if kernels == 0 {
+        let text =
+            "this program was built without CUDA kernels; for a GPU build it with --features cuda".to_owned();
+        return Finding::new("images", Verdict::Note, text);
+    }
+    let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
+    Finding::new("images", Verdict::Ok, format!("{kernels} kernels for {}", archs.join(", ")))
+}
+
+fn driver(machine: &Machine) -> Finding {
+    let named =
+        machine.nvidia_driver.as_ref().map_or_else(String::new, |driver| format!(", NVIDIA driver {driver}"));
+    match cuda::probe() {
+        CudaStatus::NoDriver => {
+            let text = format!(
+                "libcuda was not found{named}; without it everything runs on the host. For a GPU install NVIDIA's driver 580 or newer"
+            );
+            Finding::new("cuda driver", Verdict::Note, text)
         }
-        None => "this version runs on the host; no NVIDIA driver is here either".to_owned(),
-    };
-    Finding::new("cuda", Verdict::Note, text)
+        CudaStatus::Ready { version: (major, minor), devices } if !devices.is_empty() => {
+            let devices: Vec<String> = (0..)
+                .zip(&devices)
+                .map(|(ordinal, device): (u32, _)| format!("cuda:{ordinal} is {device}"))
+                .collect();
+            let text = format!("CUDA {major}.{minor}{named}; {}", devices.join("; "));
+            Finding::new("cuda driver", Verdict::Ok, text)
+        }
+        other => Finding::new(
+            "cuda driver",
+            Verdict::Problem,
+            format!("{other}{named}; is a GPU there, and may this user open /dev/nvidia*?"),
+        ),
+    }
+}
+
+/// Whether the first GPU can be used: a kernel is run on it, with memory of every kind.
+fn gpu() -> Option<Finding> {
+    if cuda::probe() == CudaStatus::NoDriver {
+        return None;
+    }
+    Some(match try_gpu() {
+        Ok(text) => Finding::new("gpu", Verdict::Ok, text),
+        Err(error) => Finding::new("gpu", Verdict::Problem, format!("cuda:0 cannot be used: {error}")),
+    })
+}
+
+fn try_gpu() -> lighterage_device::Result<String> {
+    let device = Cuda::new(CudaConfig::default())?;
+    let (free, total) = device.memory_bytes()?;
+    let target = device.target();
+    let taken: Vec<String> =
+        device.taken().iter().map(|(purpose, bytes)| format!("{purpose} {}", Size(*bytes))).collect();
+    let (kernels, name, page) = (device.kernels(), device.info().name.clone(), device.info().page_bytes);
+    cuda::self_test(device)?;
+    Ok(format!(
+        "{name}, {}, {} multiprocessors; {} of {} free; the driver takes {}; {kernels} kernels loaded; virtual memory in pages of {}, pinning and a test kernel work",
+        target.arch,
+        target.multiprocessors,
+        Size(free),
+        Size(total),
+        taken.join(", "),
+        Size(page),
+    ))
 }
 
 fn bundled_model() -> Finding {

@@ -7,6 +7,8 @@ mod forward;
 mod generate;
 mod identity;
 mod inspect;
+mod plan;
+mod verify;
 
 use self::generate::read_embedding;
 use crate::failure::Result;
@@ -22,6 +24,8 @@ pub(crate) enum Command {
     Convert(convert::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
+    Plan(plan::Arguments),
+    Verify(Box<verify::Arguments>),
     Bench(bench::Arguments),
 }
 
@@ -36,6 +40,8 @@ impl Command {
             Self::Convert(arguments) => convert::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),
+            Self::Plan(arguments) => plan::run(&arguments),
+            Self::Verify(arguments) => verify::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
         }
     }

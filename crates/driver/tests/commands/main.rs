@@ -8,7 +8,9 @@ mod faces;
 mod forward;
 mod generate;
 mod inspect;
+mod plan;
 mod usage;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -4,7 +4,9 @@ mod host;
 mod tests;
 
 use half::bf16;
+use lighterage_allocator::Buffer;
 use lighterage_device::{Backend, View};
+use lighterage_kernels::attention::workspace_bytes;
 use lighterage_kernels::params::AttentionParams;
 use lighterage_shape::DType;
 
@@ -52,15 +54,21 @@ const OP: &str = "attention";
 /// Scores, softmax and sums are `f32`; with `bf16` tensors the probabilities are rounded to `bf16` before they meet the values.
 /// No `[queries, keys]` matrix is stored: keys are taken in blocks and the softmax is carried along (Milakov and Gimelshein 2018).
 ///
+/// Heads of 128 bf16 numbers without a mask, and more than 768 keys, take up to 17 MB of the queue's pool until the call returns: a kernel may cut its last tiles
+/// along the keys and keep their sums there.
+///
 /// # Errors
 /// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if there are no keys,
 /// if the scale is not finite, if a causal mask meets unequal numbers of queries and keys, if the number of buckets is below 4
-/// or the largest distance is not above a quarter of it, if a tensor belongs to another stream, or if the launch fails.
+/// or the largest distance is not above a quarter of it, if a tensor belongs to another stream, if there is no memory, or if the launch fails.
 pub fn attention<B: Backend>(queue: &Queue<B>, args: &Attention<'_>) -> Result<()> {
     let params = args.params(Check::new(OP, queue))?;
     if params.queries == 0 || params.heads == 0 || params.head_dim == 0 {
         return Ok(());
     }
+    let workspace = workspace(queue, &params, args.q.dtype())?;
+    let address = workspace.as_ref().map_or(0, |workspace| workspace.address().0);
+    let params = AttentionParams { workspace: address, ..params };
     match args.q.dtype() {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
@@ -69,6 +77,17 @@ pub fn attention<B: Backend>(queue: &Queue<B>, args: &Attention<'_>) -> Result<(
         _ => unsafe { queue.stream().launch::<AttentionKernel<f32>>(&params)? },
     }
     Ok(())
+}
+
+/// Room for the partial sums that a kernel may keep: the same on every device, so that a plan made on `Sim` holds. It is given back when this call returns,
+/// to whatever the stream does next.
+fn workspace<B: Backend>(
+    queue: &Queue<B>,
+    params: &AttentionParams,
+    dtype: DType,
+) -> Result<Option<Buffer<B>>> {
+    let bytes = if dtype == DType::Bf16 { workspace_bytes(params) } else { 0 };
+    if bytes == 0 { Ok(None) } else { Ok(Some(queue.pool().allocate(bytes, "attention workspace")?)) }
 }
 
 /// What a mask becomes in the kernel's parameters.
@@ -101,6 +120,7 @@ impl Attention<'_> {
             v: v.address(),
             out: out.address(),
             bias_table: mask.bias_table,
+            workspace: 0,
             q_row_stride: q.stride(0),
             q_head_stride: q.stride(1),
             k_row_stride: k.stride(0),

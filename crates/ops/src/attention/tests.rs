@@ -87,6 +87,7 @@ impl<E: HostElement> Tensors<E> {
             v: self.v.address(),
             out: out.address_mut(),
             bias_table: if buckets > 0 { self.table.address() } else { 0 },
+            workspace: 0,
             q_row_stride: self.q.stride(),
             q_head_stride: case.head_dim as u64,
             k_row_stride: self.k.stride(),

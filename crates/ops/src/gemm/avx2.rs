@@ -1,5 +1,6 @@
 use std::arch::x86_64::{
-    __m256, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
+    _mm256_storeu_ps,
 };
 
 use lighterage_shape::Float;
@@ -74,14 +75,6 @@ impl<E: Float> Simd<E> for Avx2 {
 unsafe fn multiply<const R: usize>(tile: &Tile) {
     let mut sum: [[__m256; VECTORS]; R] = [[_mm256_setzero_ps(); VECTORS]; R];
     let c = |row: usize, vector: usize| tile.c.wrapping_add(row * tile.c_stride + vector * 8);
-    if tile.accumulate {
-        for (row, sums) in sum.iter_mut().enumerate() {
-            for (vector, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `LANES` elements of each row of c, the caller's promise.
-                *sum = unsafe { _mm256_loadu_ps(c(row, vector)) };
-            }
-        }
-    }
     for word in 0..tile.words {
         let mut b = [_mm256_setzero_ps(); VECTORS];
         for (vector, b) in b.iter_mut().enumerate() {
@@ -93,6 +86,14 @@ unsafe fn multiply<const R: usize>(tile: &Tile) {
             let a = _mm256_broadcast_ss(unsafe { &*tile.a.wrapping_add(row * ROW_STRIDE + word).cast() });
             for (sum, b) in sums.iter_mut().zip(b) {
                 *sum = _mm256_fmadd_ps(a, b, *sum);
+            }
+        }
+    }
+    if tile.accumulate {
+        for (row, sums) in sum.iter_mut().enumerate() {
+            for (vector, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: `LANES` elements of each row of c, the caller's promise.
+                *sum = _mm256_add_ps(unsafe { _mm256_loadu_ps(c(row, vector)) }, *sum);
             }
         }
     }

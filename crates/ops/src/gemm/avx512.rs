@@ -1,6 +1,6 @@
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_load_si512,
-    _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use half::bf16;
@@ -164,14 +164,6 @@ unsafe fn multiply_with<const R: usize>(tile: &Tile, step: impl Fn(__m512i, __m5
     let zero = unsafe { _mm512_setzero_ps() };
     let mut sum = [[zero; 2]; R];
     let c = |row: usize, half: usize| tile.c.wrapping_add(row * tile.c_stride + half * 16);
-    if tile.accumulate {
-        for (row, sums) in sum.iter_mut().enumerate() {
-            for (half, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: `LANES` elements of each row of c, the caller's promise.
-                *sum = unsafe { _mm512_loadu_ps(c(row, half)) };
-            }
-        }
-    }
     let (mut a, mut b) = (tile.a, tile.b);
     for _ in 0..tile.words {
         // SAFETY: `words * LANES` words of the panel, on a cache line: the caller's promise.
@@ -188,6 +180,16 @@ unsafe fn multiply_with<const R: usize>(tile: &Tile, step: impl Fn(__m512i, __m5
         }
         a = a.wrapping_add(1);
         b = b.wrapping_add(LANES);
+    }
+    if tile.accumulate {
+        for (row, sums) in sum.iter_mut().enumerate() {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: `LANES` elements of each row of c, the caller's promise.
+                let before = unsafe { _mm512_loadu_ps(c(row, half)) };
+                // SAFETY: whoever calls this has AVX-512 F.
+                *sum = unsafe { _mm512_add_ps(before, *sum) };
+            }
+        }
     }
     for (row, sums) in sum.iter().enumerate() {
         for (half, sum) in sums.iter().enumerate() {

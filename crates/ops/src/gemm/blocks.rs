@@ -1,6 +1,7 @@
 use std::ops::Range;
 
 use lighterage_device::Workers;
+use lighterage_shape::Float;
 
 use super::{
     Epilogue, HostElement, Job, LANES, ROW_STRIDE, ROWS, Scratch, Simd, Tile, WORDS, carve, execute,
@@ -36,7 +37,7 @@ pub(crate) trait RowSource<E>: Sync {
 
 /// `out = epilogue(A weight^T)`.
 #[derive(Debug)]
-pub(crate) struct Product<E, A> {
+pub(crate) struct Product<E, A, O = E> {
     /// `[rows, inner]`.
     pub(crate) a: A,
     /// `[columns, inner]`, rows `weight_stride` apart.
@@ -50,17 +51,20 @@ pub(crate) struct Product<E, A> {
     /// The summed dimension.
     pub(crate) inner: usize,
     /// What happens to the sums.
-    pub(crate) epilogue: Epilogue<E>,
+    pub(crate) epilogue: Epilogue<E, O>,
 }
 
 // SAFETY: the weight is only read during the launch, which `Kernel::host`'s caller promises; the rest is `Sync` by itself.
-unsafe impl<E: Sync, A: Sync> Sync for Product<E, A> {}
+unsafe impl<E: Sync, A: Sync, O: Sync> Sync for Product<E, A, O> {}
 
 /// Multiplies on all workers.
 ///
 /// # Safety
 /// - Every address of the product is valid for its sizes, and nothing else touches `out`, or writes what is read, until it returns.
-pub(crate) unsafe fn multiply<E: HostElement, A: RowSource<E>>(workers: &Workers, product: &Product<E, A>) {
+pub(crate) unsafe fn multiply<E: HostElement, A: RowSource<E>, O: Float>(
+    workers: &Workers,
+    product: &Product<E, A, O>,
+) {
     let tasks = product.rows.div_ceil(BLOCK_ROWS)
         * product.columns.div_ceil(block_columns(product.rows, product.columns));
     let flops = 2.0 * (product.rows as f64 + PACKING_ROWS) * product.columns as f64 * product.inner as f64;
@@ -102,7 +106,7 @@ fn fetch_row<E>(start: *const E, elements: usize) {
     }
 }
 
-impl<E: HostElement, A: RowSource<E>> Job<E> for Product<E, A> {
+impl<E: HostElement, A: RowSource<E>, O: Float> Job<E> for Product<E, A, O> {
     #[inline(always)]
     fn run<S: Simd<E>>(&self, task: usize) {
         let block = self.block(task);
@@ -123,7 +127,7 @@ fn block_columns(rows: usize, columns: usize) -> usize {
     (columns.div_ceil(LANES) / across).clamp(1, BLOCK_PANELS) * LANES
 }
 
-impl<E: HostElement, A: RowSource<E>> Product<E, A> {
+impl<E: HostElement, A: RowSource<E>, O: Float> Product<E, A, O> {
     /// Neighbouring tasks share rows of A.
     fn block(&self, task: usize) -> Block {
         let wide = block_columns(self.rows, self.columns);
@@ -272,6 +276,6 @@ mod tests {
     #[test]
     fn nothing_has_tasks_too() {
         check(0, 0, 32);
-        check(0, 500, 32);
+        check(0, 500, 64);
     }
 }

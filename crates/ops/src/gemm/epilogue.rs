@@ -8,7 +8,7 @@ use crate::activation;
 /// Rounding once would be nearer to f32, but a bf16 picture is compared with the reference's own: where the model amplifies an error, the same
 /// roundings give the same error (bundled model, golden case 4: 1.3e-2 instead of 3.3e-2 off, diffusers itself 0.8e-2).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Epilogue<E> {
+pub(crate) struct Epilogue<E, O = E> {
     /// `[columns]`, or null.
     pub(crate) bias: *const E,
     /// `[columns]`, or null.
@@ -19,17 +19,17 @@ pub(crate) struct Epilogue<E> {
     pub(crate) residual_stride: usize,
     /// Applied after the bias; numbered as in `kernels/gemm/linear.h`.
     pub(crate) activation: u32,
-    /// `[rows, columns]`; may be `residual`.
-    pub(crate) out: *mut E,
+    /// `[rows, columns]`; may be `residual`. With `O` f32 nothing is rounded at the end.
+    pub(crate) out: *mut O,
     /// Elements between rows of `out`.
     pub(crate) out_stride: usize,
 }
 
 // SAFETY: the pointers are read and written by the tasks of one launch only, each in columns and rows of its own;
 // `Kernel::host`'s caller promises that they stay valid until it returns.
-unsafe impl<E: Sync> Sync for Epilogue<E> {}
+unsafe impl<E: Sync, O: Sync> Sync for Epilogue<E, O> {}
 
-impl<E: Float> Epilogue<E> {
+impl<E: Float, O: Float> Epilogue<E, O> {
     /// Finishes the sums of one row, from `column` on, and stores them.
     ///
     /// # Safety

@@ -7,7 +7,8 @@
 //! A panel of 128 words is 16 KiB: it stays in the first-level cache while all rows of a block pass by.
 //!
 //! The sum over the inner dimension runs in one order, block of `WORDS` after block, whatever the number of rows in a tile or
-//! of threads: an element depends on the sizes and on the instruction set alone.
+//! of threads: an element depends on the sizes and on the instruction set alone. Each block is summed by itself before it is
+//! added, so that errors grow with the length of a block and with their number, not with the product of the two.
 
 mod blocks;
 mod dispatch;

@@ -55,13 +55,12 @@ impl<E: Float> Simd<E> for Portable {
 
 fn multiply_row(a: &[f32], b: &[f32], c: &mut [f32], accumulate: bool) {
     let mut sum = [0.0_f32; LANES];
-    if accumulate {
-        sum.copy_from_slice(c);
-    }
     for (a, b) in a.iter().zip(b.as_chunks::<LANES>().0) {
         for (sum, b) in sum.iter_mut().zip(b) {
             *sum += a * b;
         }
     }
-    c.copy_from_slice(&sum);
+    for (c, sum) in c.iter_mut().zip(sum) {
+        *c = if accumulate { *c + sum } else { sum };
+    }
 }

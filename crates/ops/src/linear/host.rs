@@ -9,6 +9,7 @@ use half::bf16;
 use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
 use lighterage_kernels::gemm;
 use lighterage_kernels::params::LinearParams;
+use lighterage_shape::Float;
 
 use crate::gemm::{Epilogue, HostElement, Product, RowSource, Simd, multiply, pack_row};
 
@@ -23,11 +24,11 @@ impl Kernel for LinearKernel<f32> {
 
     unsafe fn host(params: &LinearParams, workers: &Workers) {
         // SAFETY: the caller's promise.
-        unsafe { run::<f32>(params, workers) }
+        unsafe { run::<f32, f32>(params, workers) }
     }
 
     fn cost(params: &LinearParams) -> Cost {
-        cost(params, size_of::<f32>())
+        cost(params, size_of::<f32>(), size_of::<f32>())
     }
 }
 
@@ -38,11 +39,11 @@ impl Kernel for LinearKernel<bf16> {
 
     unsafe fn host(params: &LinearParams, workers: &Workers) {
         // SAFETY: the caller's promise.
-        unsafe { run::<bf16>(params, workers) }
+        unsafe { run::<bf16, bf16>(params, workers) }
     }
 
     fn cost(params: &LinearParams) -> Cost {
-        cost(params, size_of::<bf16>())
+        cost(params, size_of::<bf16>(), size_of::<bf16>())
     }
 
     fn launches(params: &LinearParams, target: Target) -> Launches {
@@ -50,9 +51,32 @@ impl Kernel for LinearKernel<bf16> {
     }
 }
 
+/// bf16 tensors whose sums, with their bias, are stored as f32.
+#[derive(Debug)]
+pub(super) struct LinearSumsKernel;
+
+impl Kernel for LinearSumsKernel {
+    type Params = LinearParams;
+
+    const NAME: &'static str = "linear_sums_bf16";
+
+    unsafe fn host(params: &LinearParams, workers: &Workers) {
+        // SAFETY: the caller's promise.
+        unsafe { run::<bf16, f32>(params, workers) }
+    }
+
+    fn cost(params: &LinearParams) -> Cost {
+        cost(params, size_of::<bf16>(), size_of::<f32>())
+    }
+
+    fn launches(params: &LinearParams, target: Target) -> Launches {
+        gemm::linear::launches_sums(params, target)
+    }
+}
+
 /// # Safety
 /// - As [`Kernel::host`].
-unsafe fn run<E: HostElement>(params: &LinearParams, workers: &Workers) {
+unsafe fn run<E: HostElement, O: Float>(params: &LinearParams, workers: &Workers) {
     let product = Product {
         a: Rows { start: params.x as *const E, stride: params.x_stride as usize },
         weight: params.weight as *const E,
@@ -66,7 +90,7 @@ unsafe fn run<E: HostElement>(params: &LinearParams, workers: &Workers) {
             residual: params.residual as *const E,
             residual_stride: params.residual_stride as usize,
             activation: params.activation,
-            out: params.out as *mut E,
+            out: params.out as *mut O,
             out_stride: params.out_stride as usize,
         },
     };
@@ -100,12 +124,10 @@ impl<E: HostElement> RowSource<E> for Rows<E> {
 }
 
 /// `2 rows columns inner` FLOPs; every tensor is read or written once.
-fn cost(params: &LinearParams, element_bytes: usize) -> Cost {
+fn cost(params: &LinearParams, element_bytes: usize, out_bytes: usize) -> Cost {
     let [rows, columns, inner] = [params.rows, params.columns, params.inner].map(f64::from);
     let vectors = f64::from(u8::from(params.bias != 0) + u8::from(params.gate != 0)) * columns;
-    let outputs = if params.residual == 0 { 1.0 } else { 2.0 } * rows * columns;
-    Cost {
-        flops: 2.0 * rows * columns * inner,
-        bytes: (rows * inner + columns * inner + vectors + outputs) * element_bytes as f64,
-    }
+    let residual = if params.residual == 0 { 0.0 } else { rows * columns };
+    let inputs = (rows * inner + columns * inner + vectors + residual) * element_bytes as f64;
+    Cost { flops: 2.0 * rows * columns * inner, bytes: inputs + rows * columns * out_bytes as f64 }
 }

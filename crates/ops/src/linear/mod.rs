@@ -9,7 +9,7 @@ use lighterage_shape::DType;
 
 use crate::check::Check;
 use crate::{ActivationKind, Queue, Result};
-use host::LinearKernel;
+use host::{LinearKernel, LinearSumsKernel};
 
 /// What a linear adds to: `x + gate * y`.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,8 @@ pub struct Linear<'a> {
     pub activation: Option<ActivationKind>,
     /// Added last.
     pub residual: Option<Residual<'a>>,
-    /// `[rows, columns]`, dense rows; may be the residual's view, nothing else.
+    /// `[rows, columns]`, dense rows; may be the residual's view, nothing else. Of f32 where x is bf16, it gets the sums with their bias unrounded; then
+    /// there is neither activation nor residual.
     pub out: View<'a>,
 }
 
@@ -42,7 +43,7 @@ const OP: &str = "linear";
 
 /// Launches a [`Linear`].
 ///
-/// All tensors have one element type, `f32` or `bf16`. The weight is read as it lies in the checkpoint, once per launch.
+/// All tensors but `out` have one element type, `f32` or `bf16`. The weight is read as it lies in the checkpoint, once per launch.
 ///
 /// # Errors
 /// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if one belongs to another
@@ -52,10 +53,12 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
     if params.rows == 0 || params.columns == 0 {
         return Ok(());
     }
-    match args.x.dtype() {
+    match (args.x.dtype(), args.out.dtype()) {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
-        DType::Bf16 => unsafe { queue.stream().launch::<LinearKernel<bf16>>(&params)? },
+        (DType::Bf16, DType::Bf16) => unsafe { queue.stream().launch::<LinearKernel<bf16>>(&params)? },
+        // SAFETY: as above; the output is f32.
+        (DType::Bf16, _) => unsafe { queue.stream().launch::<LinearSumsKernel>(&params)? },
         // SAFETY: as above; `params` allows no third element type.
         _ => unsafe { queue.stream().launch::<LinearKernel<f32>>(&params)? },
     }
@@ -63,6 +66,16 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
 }
 
 impl<'a> Linear<'a> {
+    /// The output has the type of x, or is f32 and takes sums as they are.
+    fn out_type(&self, check: Check, dtype: DType) -> Result<()> {
+        if (dtype, self.out.dtype()) != (DType::Bf16, DType::F32) {
+            check.tensor("out", self.out)?.dtype(dtype)?;
+            return Ok(());
+        }
+        let steps = u8::from(self.activation.is_some()) + u8::from(self.residual.is_some());
+        check.value("steps after sums that are stored as f32", f64::from(steps), "none", steps == 0)
+    }
+
     /// Checks everything and fills the kernel's parameters.
     fn params(&self, check: Check) -> Result<LinearParams> {
         let out = check.tensor("out", self.out)?.dense_rows()?;
@@ -71,7 +84,8 @@ impl<'a> Linear<'a> {
         let ([rows, inner], [columns, _]) = (x.extents()?, check.tensor("weight", self.weight)?.extents()?);
         let weight =
             check.tensor("weight", self.weight)?.is(dtype, &[columns, inner])?.dense_rows()?.apart(out)?;
-        out.is(dtype, &[rows, columns])?;
+        self.out_type(check, dtype)?;
+        out.shape(&[rows, columns])?;
         x.apart(out)?;
         let vector = |name, view: Option<View<'a>>| -> Result<u64> {
             let Some(view) = view else { return Ok(0) };

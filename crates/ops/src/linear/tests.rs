@@ -12,7 +12,7 @@ use lighterage_testkit::{Rng, assert_close};
 use super::{Linear, LinearKernel, Residual, linear};
 use crate::ActivationKind;
 use crate::gemm::{Guarded, HostElement, bf16_rounding};
-use crate::testing::{assert_refused, dry};
+use crate::testing::{Board, assert_refused, dry, normals, on_threads};
 
 /// f32 sums of up to 12288 products in one order: the error grows like sqrt(inner) 2^-24 = 6.6e-6 at most, and 2e-7 for what stands around them.
 const F32_SUMS: f64 = 7.0e-6;
@@ -383,4 +383,57 @@ fn a_launch_costs_its_products_and_each_tensor_once() {
     };
     let cost = LinearKernel::<bf16>::cost(&params);
     assert_eq!((cost.flops, cost.bytes), (12_000.0, 2.0 * (300.0 + 600.0 + 2.0 * 20.0 + 2.0 * 200.0)));
+}
+
+#[test]
+fn sums_of_bf16_are_stored_unrounded_where_the_output_is_f32() {
+    let (rows, columns, inner) = (19, 45, 130);
+    let mut rng = Rng::from_env(9);
+    let [x, weight, bias] =
+        [rows * inner, columns * inner, columns].map(|count| normals(&mut rng, DType::Bf16, count, 0.0));
+    let got = on_threads(|queue| {
+        let half = |values: &[f32], shape: &[usize]| queue.upload_as(DType::Bf16, values, shape, "half");
+        let (x, weight, bias) =
+            (half(&x, &[rows, inner])?, half(&weight, &[columns, inner])?, half(&bias, &[columns])?);
+        let out = Board::poisoned(queue, DType::F32, [rows, columns], true)?;
+        let args = Linear {
+            x: x.view(),
+            weight: weight.view(),
+            bias: Some(bias.view()),
+            activation: None,
+            residual: None,
+            out: out.view(),
+        };
+        linear(queue, &args)?;
+        out.read(queue)
+    });
+    let dot = |row: usize, column: usize| {
+        let pairs = x[row * inner..][..inner].iter().zip(&weight[column * inner..][..inner]);
+        pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() + f64::from(bias[column])
+    };
+    let expected: Vec<f32> = (0..rows * columns).map(|i| dot(i / columns, i % columns) as f32).collect();
+    assert_close("sums", &got, &expected, F32_SUMS);
+}
+
+#[test]
+fn sums_are_not_finished() {
+    let queue = dry();
+    let half = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "half").unwrap();
+    let (x, weight) = (half(&[4, 6]), half(&[5, 6]));
+    let out = queue.tensor(DType::F32, &[4, 5], "out").unwrap();
+    let good = Linear {
+        x: x.view(),
+        weight: weight.view(),
+        bias: None,
+        activation: None,
+        residual: None,
+        out: out.view(),
+    };
+    linear(&queue, &good).unwrap();
+    let active = Linear { activation: Some(ActivationKind::Silu), ..good };
+    let message = "linear: steps after sums that are stored as f32 is 1, should be none";
+    assert_refused(linear(&queue, &active), message);
+    let single = queue.tensor(DType::F32, &[4, 6], "x").unwrap();
+    let mixed = Linear { x: single.view(), ..good };
+    assert_refused(linear(&queue, &mixed), "linear: weight should be F32, is BF16");
 }

@@ -78,7 +78,7 @@ pub(crate) fn between(survey: &Survey) -> u64 {
 pub(crate) fn run(job: &Job, survey: &Survey, config: HostConfig, budget_bytes: u64) -> Picture {
     let device = host(config, budget_bytes);
     let forecast = survey.within(budget_bytes).expect("a feasible budget");
-    let keep = Keep { latents: true, prompt: true };
+    let keep = Keep { latents: true, prompt: true, steps: false };
     let picture = job.run(&device, &forecast, keep, &mut ()).expect("a picture");
     assert!(device.ledger().peak_bytes() <= budget_bytes);
     assert_eq!(device.ledger().peak_bytes(), forecast.peak_bytes(), "the dry pass is exact");

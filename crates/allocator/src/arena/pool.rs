@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighterage_device::{Address, Backend, Device, Error as DeviceError, Purpose, Stream, StreamId};
 
-use crate::heap::Heap;
-use crate::pages::Pages;
+use super::heap::Heap;
+use super::pages::Pages;
 use crate::{Error, OutOfMemory, Result};
 
 /// Addresses and sizes of buffers are multiples of this: what the widest loads and tensor maps ask for, with room to spare.

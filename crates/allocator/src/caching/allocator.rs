@@ -1,0 +1,380 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use lighterage_device::{Address, Backend, Chunk, Device, Event, Reservation, Stream, StreamId, StreamKind};
+
+use super::block::{Heap, NONE, State as BlockState};
+use super::buffer::DeviceBuffer;
+use super::core::{Core, Request};
+use super::pressure::{self, Handlers};
+use super::settings::Settings;
+use super::tags::{Tag, Tags};
+use crate::sync::{Guard, Lock};
+use crate::{ALIGNMENT_BYTES, Error, Result};
+
+/// The caching allocator of a device: see the crate's essay. Cloning shares it.
+///
+/// ```
+/// use lighterage_allocator::{Allocator, Settings, Tag};
+/// use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let device = Device::new(Sim::new(SimConfig::default())?, Ledger::new(1 << 30), Ledger::new(0));
+/// let allocator = Allocator::new(&device, Settings::default())?;
+/// let compute = allocator.on(&device.stream(StreamKind::Compute)?)?;
+///
+/// let hidden = compute.buffer::<f32>(1 << 20, allocator.tag("hidden"))?;
+/// let address = hidden.address();
+/// drop(hidden); // no wait, no driver call
+/// assert_eq!(compute.buffer::<f32>(1 << 20, Tag::NONE)?.address(), address);
+///
+/// let handle = compute.allocate(100, Tag::NONE)?;
+/// allocator.free(handle)?;
+/// assert!(allocator.free(handle).unwrap_err().to_string().contains("stale handle"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Allocator<B: Backend> {
+    pub(super) inner: Arc<Inner<B>>,
+}
+
+impl<B: Backend> Clone for Allocator<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Inner<B: Backend> {
+    pub(super) device: Device<B>,
+    pub(super) settings: Settings,
+    heap: Lock<State<B>>,
+    /// Held by the one thread that maps, unmaps or records: the driver takes a lock of its own for these anyway.
+    pub(super) growth: Lock<Events<B>>,
+    pub(super) handlers: Mutex<Handlers>,
+}
+
+/// The books, and what the driver knows by handle.
+#[derive(Debug)]
+pub(super) struct State<B: Backend> {
+    pub(super) core: Core,
+    pub(super) reservations: Vec<Arc<Reservation<B>>>,
+    pub(super) chunks: Vec<Option<Arc<Chunk<B>>>>,
+    /// By owner; the first is nobody.
+    pub(super) streams: Vec<Option<Stream<B>>>,
+    pub(super) tags: Tags,
+}
+
+/// Events, recorded and spare.
+#[derive(Debug)]
+pub(super) struct Events<B: Backend> {
+    /// By owner: up to which stamp work has been queued before the event.
+    pub(super) recorded: Vec<VecDeque<(u64, Event<B>)>>,
+    pub(super) spare: Vec<Event<B>>,
+}
+
+/// Memory that was handed out: a plain value, to be given back by [`Allocator::free`] once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle {
+    address: u64,
+    bytes: u64,
+    pub(super) generation: u64,
+    pub(super) index: u32,
+}
+
+impl Handle {
+    /// First byte, aligned to [`ALIGNMENT_BYTES`].
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        Address(self.address)
+    }
+
+    /// Bytes asked for.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Counts up with every request of an allocator: no two handles share it.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl<B: Backend> Allocator<B> {
+    /// An empty allocator: memory and addresses come with the first requests.
+    ///
+    /// # Errors
+    /// None so far; reserving may fail later.
+    pub fn new(device: &Device<B>, settings: Settings) -> Result<Self> {
+        let core = Core::new(device.info().page_bytes, settings.trace_events);
+        let state = State {
+            core,
+            reservations: Vec::new(),
+            chunks: Vec::new(),
+            streams: vec![None],
+            tags: Tags::default(),
+        };
+        let events = Events { recorded: vec![VecDeque::new()], spare: Vec::new() };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                device: device.clone(),
+                settings,
+                heap: Lock::new_watched(state),
+                growth: Lock::new(events),
+                handlers: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn device(&self) -> &Device<B> {
+        &self.inner.device
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The allocator on a stream: all work on memory from there is ordered by this stream. The same stream gives the same again.
+    ///
+    /// # Errors
+    /// [`Error::ForeignStream`] if the stream is of another device.
+    pub fn on(&self, stream: &Stream<B>) -> Result<OnStream<B>> {
+        if !std::ptr::eq(stream.device().backend(), self.device().backend()) {
+            return Err(Error::ForeignStream);
+        }
+        // The order of both locks is that of the ladder.
+        let mut events = self.inner.growth.lock();
+        let mut state = self.inner.heap();
+        let known =
+            state.streams.iter().position(|known| known.as_ref().is_some_and(|s| s.id() == stream.id()));
+        let owner = match known {
+            Some(owner) => u16::try_from(owner).unwrap_or(u16::MAX),
+            None => {
+                state.streams.push(Some(stream.clone()));
+                events.recorded.push(VecDeque::new());
+                state.core.add_stream(stream.kind() == StreamKind::Copy)
+            }
+        };
+        Ok(OnStream { inner: Arc::clone(&self.inner), stream: stream.clone(), owner })
+    }
+
+    /// A number for a name, to be given with requests: reports group by it.
+    #[must_use]
+    pub fn tag(&self, name: &'static str) -> Tag {
+        self.inner.heap().tags.number(name)
+    }
+
+    /// Gives memory back: at once for later work of its stream, without waiting and without a driver call.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`] if it was given back before.
+    #[inline]
+    pub fn free(&self, handle: Handle) -> Result<()> {
+        self.inner.free(handle)
+    }
+
+    /// Notes that another stream uses the memory too: after it was given back, nobody gets it before that stream's work queued until then is done.
+    ///
+    /// # Errors
+    /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignStream`] if the stream was never given to [`on`](Allocator::on).
+    pub fn used_on(&self, handle: Handle, stream: &Stream<B>) -> Result<()> {
+        let mut state = self.inner.heap();
+        let owner = state.owner_of(stream.id()).ok_or(Error::ForeignStream)?;
+        let State { core, .. } = &mut *state;
+        let block = core.valid(handle.index, handle.generation).ok_or(stale(handle))?;
+        if block.owner != owner {
+            let list = core.uses.add(block.uses, owner);
+            core.blocks[handle.index].uses = list;
+        }
+        Ok(())
+    }
+
+    /// The memory in which an address lies, for callers that have only a pointer; none if it was not handed out.
+    #[must_use]
+    pub fn find(&self, address: Address) -> Option<Handle> {
+        let state = self.inner.heap();
+        let core = &state.core;
+        let held =
+            |block: &super::block::Block| matches!(block.state, BlockState::Used | BlockState::Planned);
+        let found = core.blocks.iter().filter(|(_, block)| held(block)).find(|(_, block)| {
+            let first = core.address(block);
+            (first..first + block.bytes).contains(&address.0)
+        });
+        found.map(|(index, _)| Handle::of(core, index))
+    }
+
+    /// Checks every invariant of the books by walking all of them, for tests: what is wrong, or nothing.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn audit(&self) -> Result<(), String> {
+        let events = self.inner.growth.lock();
+        let state = self.inner.heap();
+        drop(events);
+        super::audit::audit(&state.core)
+    }
+}
+
+/// An [`Allocator`] as one stream sees it. Cloning shares it.
+#[derive(Debug)]
+pub struct OnStream<B: Backend> {
+    pub(super) inner: Arc<Inner<B>>,
+    stream: Stream<B>,
+    pub(super) owner: u16,
+}
+
+impl<B: Backend> Clone for OnStream<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), stream: self.stream.clone(), owner: self.owner }
+    }
+}
+
+impl<B: Backend> OnStream<B> {
+    /// `bytes` of memory with undefined contents (0 counts as 1), aligned to [`ALIGNMENT_BYTES`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfBudget`] with the numbers if no rung of the ladder found room, [`Error::Device`] if the driver fails otherwise,
+    /// [`Error::Reentrant`] from within a pressure handler, [`Error::OffPlan`] while capturing. Nothing is handed out or left half mapped then.
+    #[inline]
+    pub fn allocate(&self, bytes: u64, tag: Tag) -> Result<Handle> {
+        self.inner.allocate(self.owner, bytes, tag)
+    }
+
+    /// A typed buffer that gives its memory back when it is dropped.
+    ///
+    /// # Errors
+    /// As [`allocate`](OnStream::allocate).
+    pub fn buffer<T: bytemuck::Pod>(&self, length: usize, tag: Tag) -> Result<DeviceBuffer<B, T>> {
+        let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
+        let handle = self.allocate(bytes, tag)?;
+        Ok(DeviceBuffer::new(self.allocator(), handle, self.stream.id(), length))
+    }
+
+    /// Gives memory back, as [`Allocator::free`].
+    ///
+    /// # Errors
+    /// As [`Allocator::free`].
+    #[inline]
+    pub fn free(&self, handle: Handle) -> Result<()> {
+        self.inner.free(handle)
+    }
+
+    /// The stream.
+    #[must_use]
+    pub const fn stream(&self) -> &Stream<B> {
+        &self.stream
+    }
+
+    /// The allocator.
+    #[must_use]
+    pub fn allocator(&self) -> Allocator<B> {
+        Allocator { inner: Arc::clone(&self.inner) }
+    }
+
+    /// The name of a tag.
+    pub(super) fn tag_name(&self, tag: Tag) -> &'static str {
+        self.inner.heap().tags.name(tag.0)
+    }
+
+    /// Adds what a step took from its plan, and what not.
+    pub(super) fn count_plan(&self, hits: u64, misses: u64) {
+        let events = &mut self.inner.heap().core.counts.events;
+        events.plan_hits += hits;
+        events.rungs[0] += hits;
+        events.plan_misses += misses;
+    }
+
+    /// Its number in statistics and traces: 1 for the first stream registered.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.owner
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    #[inline]
+    fn allocate(&self, owner: u16, bytes: u64, tag: Tag) -> Result<Handle> {
+        let requested = bytes.max(1);
+        // What is longer than any address space finds no room below.
+        let rounded = requested.checked_next_multiple_of(ALIGNMENT_BYTES).unwrap_or(TOO_LONG).min(TOO_LONG);
+        let requested = requested.min(rounded);
+        let request = Request { heap: Heap::of(rounded), bytes: rounded, requested, owner, tag: tag.0 };
+        if pressure::is_handling() {
+            return Err(Error::Reentrant { requested: bytes });
+        }
+        let mut state = self.heap();
+        if let Some(index) = state.core.take(&request) {
+            state.core.counts.events.rungs[1] += 1;
+            let due = state.core.is_event_due(owner, self.settings.event_every);
+            let handle = Handle::of(&state.core, index);
+            drop(state);
+            if due {
+                self.poll_if_idle();
+            }
+            return Ok(handle);
+        }
+        drop(state);
+        self.climb(&request)
+    }
+
+    #[inline]
+    fn free(&self, handle: Handle) -> Result<()> {
+        let mut state = self.heap();
+        let Some(block) = state.core.valid(handle.index, handle.generation) else {
+            return Err(stale(handle));
+        };
+        if block.uses == NONE {
+            state.core.give(handle.index);
+        } else {
+            state.core.give_later(handle.index);
+        }
+        Ok(())
+    }
+
+    /// The books, locked. No driver call is made meanwhile.
+    #[inline]
+    pub(super) fn heap(&self) -> Guard<'_, State<B>> {
+        self.heap.lock()
+    }
+}
+
+impl<B: Backend> Drop for Inner<B> {
+    fn drop(&mut self) {
+        // Work may still use the pages, which the fields' drop unmaps. Errors are not lost: a failed stream reports them to every later call.
+        let streams: Vec<Stream<B>> = self.heap().streams.iter().flatten().cloned().collect();
+        for stream in streams {
+            let _ = stream.synchronize();
+        }
+    }
+}
+
+impl<B: Backend> State<B> {
+    fn owner_of(&self, stream: StreamId) -> Option<u16> {
+        let known = |known: &Option<Stream<B>>| known.as_ref().is_some_and(|known| known.id() == stream);
+        self.streams.iter().position(known).and_then(|owner| u16::try_from(owner).ok())
+    }
+}
+
+impl Handle {
+    #[inline]
+    pub(super) fn of(core: &Core, index: u32) -> Self {
+        let block = &core.blocks[index];
+        let (address, bytes) = (core.address(block), block.requested());
+        Self { address, bytes, generation: block.generation, index }
+    }
+}
+
+/// Beyond every address space, a multiple of the alignment, and small enough to calculate with.
+const TOO_LONG: u64 = 1 << 52;
+
+#[cold]
+pub(super) fn stale(handle: Handle) -> Error {
+    Error::StaleHandle { bytes: handle.bytes }
+}

@@ -1,0 +1,262 @@
+use super::block::Heap;
+
+/// A quantity over time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauge {
+    /// Now.
+    pub current: u64,
+    /// The most since the last reset.
+    pub peak: u64,
+    /// All increases added up.
+    pub allocated: u64,
+    /// All decreases added up.
+    pub freed: u64,
+}
+
+impl Gauge {
+    #[inline]
+    pub(crate) const fn add(&mut self, amount: u64) {
+        self.current += amount;
+        self.allocated += amount;
+        if self.current > self.peak {
+            self.peak = self.current;
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn sub(&mut self, amount: u64) {
+        self.current -= amount;
+        self.freed += amount;
+    }
+}
+
+/// What is counted for each pool: the small heap, the large one, and both together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Blocks handed out.
+    pub allocation: Gauge,
+    /// Their bytes, rounded up to the alignment.
+    pub allocated_bytes: Gauge,
+    /// Their bytes as asked for.
+    pub requested_bytes: Gauge,
+    /// Blocks handed out, or given back while other streams use them.
+    pub active: Gauge,
+    /// Their bytes.
+    pub active_bytes: Gauge,
+    /// Physical memory: mapped in the heap; of both together also what is mapped nowhere.
+    pub reserved_bytes: Gauge,
+}
+
+/// Blocks, their bytes, and the bytes asked for.
+type Triple = [u64; 3];
+
+/// The counters of one heap. What follows from others is not counted: this is the hot path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    current: Triple,
+    peak: Triple,
+    allocated: Triple,
+    /// Blocks given back that other streams may still use, and their bytes.
+    pending: [u64; 2],
+    /// The most blocks and bytes handed out or pending, as far as anything was pending then.
+    active_peak: [u64; 2],
+    reserved: Gauge,
+}
+
+/// All counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    heaps: [Tally; 2],
+    /// Peaks of both heaps together.
+    peak: Triple,
+    active_peak: [u64; 2],
+    reserved: Gauge,
+    pub(crate) events: Events,
+}
+
+/// Things that happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Requests for which something was given back first, and that then found room.
+    pub retries: u64,
+    /// Requests refused.
+    pub ooms: u64,
+    /// Chunks created.
+    pub creates: u64,
+    /// Chunks destroyed.
+    pub destroys: u64,
+    /// Calls that map a chunk.
+    pub maps: u64,
+    /// Calls that open mapped addresses.
+    pub grants: u64,
+    /// Calls that unmap.
+    pub unmaps: u64,
+    /// Chunks mapped at a new place, which would have been released and created again otherwise.
+    pub remaps: u64,
+    /// Times that empty pages were taken from free blocks.
+    pub steals: u64,
+    /// Big chunks given up for small ones.
+    pub demotions: u64,
+    /// Blocks taken from another stream whose work was done.
+    pub cross_stream_free: u64,
+    /// Blocks taken from another stream behind an inserted wait.
+    pub cross_stream_waited: u64,
+    /// By how many stamps those waits were ahead of what was done, added up.
+    pub wait_distance: u64,
+    /// Events recorded.
+    pub records: u64,
+    /// Times that the host waited for an event.
+    pub host_waits: u64,
+    /// Calls of pressure handlers.
+    pub pressure_calls: u64,
+    /// Bytes that they said they freed.
+    pub pressure_bytes: u64,
+    /// Requests served from a plan.
+    pub plan_hits: u64,
+    /// Requests within a step that its plan did not foresee.
+    pub plan_misses: u64,
+    /// Requests by the rung of the ladder that served them, from the plan to refusal.
+    pub rungs: [u64; 8],
+}
+
+impl Counts {
+    #[inline]
+    pub(crate) fn allocate(&mut self, heap: Heap, bytes: u64, requested: u64) {
+        let tally = &mut self.heaps[heap.index()];
+        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
+            tally.current[position] += amount;
+            tally.allocated[position] += amount;
+            tally.peak[position] = tally.peak[position].max(tally.current[position]);
+        }
+        let [small, large] = &self.heaps;
+        for position in 0..3 {
+            let both = small.current[position] + large.current[position];
+            self.peak[position] = self.peak[position].max(both);
+        }
+        if small.pending[0] + large.pending[0] > 0 {
+            self.note_active();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn free(&mut self, heap: Heap, bytes: u64, requested: u64) {
+        let tally = &mut self.heaps[heap.index()];
+        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
+            tally.current[position] -= amount;
+        }
+    }
+
+    pub(crate) fn free_later(&mut self, heap: Heap, bytes: u64, requested: u64) {
+        self.free(heap, bytes, requested);
+        let pending = &mut self.heaps[heap.index()].pending;
+        pending[0] += 1;
+        pending[1] += bytes;
+        self.note_active();
+    }
+
+    pub(crate) fn end_pending(&mut self, heap: Heap, bytes: u64) {
+        let pending = &mut self.heaps[heap.index()].pending;
+        pending[0] -= 1;
+        pending[1] -= bytes;
+    }
+
+    pub(crate) fn create(&mut self, bytes: u64) {
+        self.events.creates += 1;
+        self.reserved.add(bytes);
+    }
+
+    pub(crate) fn destroy(&mut self, bytes: u64) {
+        self.events.destroys += 1;
+        self.reserved.sub(bytes);
+    }
+
+    pub(crate) fn map(&mut self, heap: Heap, bytes: u64) {
+        self.heaps[heap.index()].reserved.add(bytes);
+    }
+
+    pub(crate) fn unmap(&mut self, heap: Heap, bytes: u64) {
+        self.heaps[heap.index()].reserved.sub(bytes);
+    }
+
+    /// Both heaps together.
+    pub(crate) fn all(&self) -> PoolCounts {
+        let [small, large] = &self.heaps;
+        let sum = |a: Triple, b: Triple| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
+        let both = Tally {
+            current: sum(small.current, large.current),
+            peak: self.peak,
+            allocated: sum(small.allocated, large.allocated),
+            pending: [small.pending[0] + large.pending[0], small.pending[1] + large.pending[1]],
+            active_peak: self.active_peak,
+            reserved: self.reserved,
+        };
+        both.counts()
+    }
+
+    /// One heap.
+    pub(crate) fn of(&self, heap: Heap) -> PoolCounts {
+        self.heaps[heap.index()].counts()
+    }
+
+    pub(crate) fn reset_allocated_peak(&mut self) {
+        self.peak[1] = self.heaps.iter().map(|tally| tally.current[1]).sum();
+    }
+
+    pub(crate) fn raise_allocated_peak(&mut self, peak: u64) {
+        self.peak[1] = self.peak[1].max(peak);
+    }
+
+    /// Sets the peaks to the present values.
+    pub(crate) fn reset_peaks(&mut self) {
+        (self.peak, self.active_peak) = Default::default();
+        self.reserved.peak = self.reserved.current;
+        for tally in &mut self.heaps {
+            (tally.peak, tally.active_peak) = (tally.current, [0; 2]);
+            tally.reserved.peak = tally.reserved.current;
+        }
+        for position in 0..3 {
+            self.peak[position] = self.heaps.iter().map(|tally| tally.current[position]).sum();
+        }
+        self.note_active();
+    }
+
+    #[cold]
+    fn note_active(&mut self) {
+        let mut both = [0; 2];
+        for tally in &mut self.heaps {
+            for position in 0..2 {
+                let active = tally.current[position] + tally.pending[position];
+                tally.active_peak[position] = tally.active_peak[position].max(active);
+                both[position] += active;
+            }
+        }
+        for position in 0..2 {
+            self.active_peak[position] = self.active_peak[position].max(both[position]);
+        }
+    }
+}
+
+impl Tally {
+    fn counts(&self) -> PoolCounts {
+        let gauge = |position: usize| Gauge {
+            current: self.current[position],
+            peak: self.peak[position],
+            allocated: self.allocated[position],
+            freed: self.allocated[position] - self.current[position],
+        };
+        let active = |position: usize| {
+            let current = self.current[position] + self.pending[position];
+            let allocated = self.allocated[position];
+            let peak = self.active_peak[position].max(self.peak[position]);
+            Gauge { current, peak, allocated, freed: allocated - current }
+        };
+        PoolCounts {
+            allocation: gauge(0),
+            allocated_bytes: gauge(1),
+            requested_bytes: gauge(2),
+            active: active(0),
+            active_bytes: active(1),
+            reserved_bytes: self.reserved,
+        }
+    }
+}

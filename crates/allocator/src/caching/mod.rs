@@ -1,0 +1,34 @@
+//! The caching allocator: one heap for all streams, pages that move.
+
+mod allocator;
+mod buffer;
+mod pressure;
+mod settings;
+mod statistics;
+mod steps;
+mod tags;
+
+mod ladder;
+mod streams;
+
+mod bins;
+mod block;
+mod chunks;
+mod core;
+mod counts;
+mod place;
+mod ring;
+mod steal;
+mod uses;
+
+mod audit;
+
+pub use allocator::{Allocator, Handle, OnStream};
+pub use buffer::DeviceBuffer;
+pub use counts::{Events, Gauge, PoolCounts};
+pub use pressure::{Need, PressureHandler, Registration, Urgency};
+pub use ring::{Action, Event};
+pub use settings::Settings;
+pub use statistics::{AllocatorStatistics, Scope};
+pub use steps::{Step, StepHandle, Steps};
+pub use tags::Tag;

@@ -1,0 +1,243 @@
+//! What went wrong elsewhere, by name.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Bench, PAGE};
+use crate::{Error, Need, Settings, Tag, Urgency};
+
+/// pytorch: the limit is checked by the request's size, the mapping rounds up to pages of 20 MiB, so more is reserved than allowed.
+#[test]
+fn the_limit_is_not_overshot_by_a_page() {
+    let bench = Bench::new(10, 1, Bench::small_chunks());
+    let mut held = Vec::new();
+    while let Ok(handle) = bench.streams[0].allocate(PAGE / 3, Tag::NONE) {
+        held.push(handle);
+        assert!(bench.device.ledger().granted_bytes() <= 10 * PAGE);
+    }
+    assert_eq!(bench.device.ledger().peak_bytes(), 10 * PAGE);
+    assert!(held.len() >= 29, "{} blocks", held.len());
+}
+
+/// pytorch #189504: after giving memory back it asks the device again, but does not look at its own free blocks.
+#[test]
+fn a_block_freed_by_the_last_rung_is_found() {
+    let bench = Bench::new(32, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let kept = Arc::new(Mutex::new(Some(on.allocate(30 * PAGE, Tag::NONE).unwrap())));
+    let (allocator, held) = (bench.allocator.clone(), Arc::clone(&kept));
+    let _registration = bench.allocator.on_pressure(0, move |need: Need| {
+        let Some(handle) = held.lock().unwrap().take() else { return 0 };
+        allocator.free(handle).unwrap();
+        need.bytes
+    });
+    assert!(on.allocate(30 * PAGE, Tag::NONE).is_ok());
+    assert_eq!(bench.allocator.statistics().events.pressure_calls, 1);
+}
+
+/// pytorch #171771: for two missing MiB everything is flushed.
+#[test]
+fn no_more_is_taken_than_is_missing() {
+    let bench = Bench::new(64, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    let on = &bench.streams[0];
+    // 20 pages each, kept apart by two that stay.
+    let held: Vec<_> = [20, 2, 20, 2, 20].map(|pages| on.allocate(pages * PAGE, Tag::NONE).unwrap()).into();
+    for index in [0, 2, 4] {
+        bench.allocator.free(held[index]).unwrap();
+    }
+    on.allocate(23 * PAGE, Tag::NONE).unwrap();
+    let events = bench.allocator.statistics().events;
+    assert!(events.remaps <= 23 && events.creates == 64, "{events:?}");
+}
+
+/// pytorch #192269: two reserves of 9/8 of the memory for each of many streams used up all addresses.
+#[test]
+fn streams_share_their_addresses() {
+    let bench = Bench::new(64, 40, Bench::small_chunks());
+    for on in &bench.streams {
+        let handles = [PAGE / 2, 17 * PAGE].map(|bytes| on.allocate(bytes, Tag::NONE).unwrap());
+        handles.into_iter().for_each(|handle| bench.allocator.free(handle).unwrap());
+        bench.clock.finish_all();
+    }
+    let addresses = bench.allocator.statistics().address_bytes;
+    assert!(addresses <= 2 * 64 * PAGE * 9 / 8, "{addresses} bytes of addresses");
+}
+
+/// pytorch #196258: memory was unmapped under running kernels of another device's stream. The probe asserts on it.
+#[test]
+fn nothing_is_unmapped_under_running_work() {
+    let bench = Bench::new(32, 2, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let handle = on.allocate(24 * PAGE, Tag::NONE).unwrap();
+    bench.clock.launch(0, handle.address(), 24 * PAGE);
+    bench.allocator.free(handle).unwrap();
+    assert_eq!(bench.allocator.trim().unwrap() / PAGE, 0, "the work still runs");
+    // A copy stream may not wait for compute by itself, so the host does.
+    bench.streams[1].allocate(28 * PAGE, Tag::NONE).unwrap();
+    let events = bench.allocator.statistics().events;
+    assert!(events.host_waits > 0 && events.cross_stream_waited == 0, "{events:?}");
+}
+
+/// pytorch #71616: one queue for all pending blocks, and the head of it never completes.
+#[test]
+fn a_stream_that_never_ends_holds_up_nobody_else() {
+    let bench = Bench::new(32, 4, Bench::small_chunks());
+    let [main, _, stuck, quick] = [0, 1, 2, 3].map(|number| &bench.streams[number]);
+    let [first, second] = [10, 10].map(|pages| main.allocate(pages * PAGE, Tag::NONE).unwrap());
+    for (handle, other) in [(first, stuck), (second, quick)] {
+        bench.allocator.used_on(handle, other.stream()).unwrap();
+        bench.clock.launch(usize::from(other.number()) - 1, handle.address(), PAGE);
+        bench.allocator.free(handle).unwrap();
+    }
+    bench.clock.finish(3);
+    let third = main.allocate(20 * PAGE, Tag::NONE).unwrap();
+    let events = bench.allocator.statistics().events;
+    assert_eq!(events.host_waits, 0, "the quick stream's block sufficed: {events:?}");
+    bench.allocator.free(third).unwrap();
+}
+
+/// vllm #49151, pytorch #159674: memory in one pool is lost for the others.
+#[test]
+fn heaps_lend_each_other_pages() {
+    let bench = Bench::new(40, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let crumbs: Vec<_> = (0..70).map(|_| on.allocate(PAGE / 2, Tag::NONE).unwrap()).collect();
+    crumbs.into_iter().for_each(|handle| bench.allocator.free(handle).unwrap());
+    let large = on.allocate(38 * PAGE, Tag::NONE).unwrap();
+    bench.allocator.free(large).unwrap();
+    let crumbs: Vec<_> = (0..70).map(|_| on.allocate(PAGE / 2, Tag::NONE)).collect();
+    assert!(crumbs.iter().all(Result::is_ok));
+}
+
+/// Big chunks that are empty are no obstacle for the small heap.
+#[test]
+fn empty_big_chunks_serve_crumbs() {
+    let settings = Settings { big_chunk_pages: 8, headroom_permille: 0, ..Settings::default() };
+    let bench = Bench::new(24, 1, settings);
+    let on = &bench.streams[0];
+    let large = on.allocate(24 * PAGE, Tag::NONE).unwrap();
+    bench.allocator.free(large).unwrap();
+    let crumbs: Vec<_> = (0..48).map(|_| on.allocate(PAGE / 2, Tag::NONE)).collect();
+    assert!(crumbs.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_handler_learns_the_exact_need_and_may_not_allocate() {
+    let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    let on = bench.streams[0].clone();
+    let kept = on.allocate(30 * PAGE, Tag::NONE).unwrap();
+    let needs = Arc::new(Mutex::new(Vec::new()));
+    let (seen, inside) = (Arc::clone(&needs), on.clone());
+    let registration = bench.allocator.on_pressure(5, move |need: Need| {
+        seen.lock().unwrap().push(need);
+        assert!(matches!(inside.allocate(1, Tag::NONE), Err(Error::Reentrant { .. })));
+        0
+    });
+    let error = on.allocate(19 * PAGE, Tag::NONE).unwrap_err();
+    let Error::OutOfBudget(report) = &error else { panic!("{error}") };
+    assert_eq!((report.missing, report.allocated), (17 * PAGE, 30 * PAGE));
+    assert_eq!(*needs.lock().unwrap(), [Need { bytes: 17 * PAGE, urgency: Urgency::Now }]);
+    drop(registration);
+    bench.allocator.free(kept).unwrap();
+    assert_eq!(on.allocate(19 * PAGE, Tag::NONE).map(|_| ()), Ok(()));
+    assert_eq!(needs.lock().unwrap().len(), 1, "a dropped registration is asked no more");
+}
+
+#[test]
+fn handlers_are_asked_by_priority() {
+    let bench = Bench::new(8, 1, Bench::small_chunks());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let _registrations: Vec<_> = [(1, 'b'), (9, 'a'), (-3, 'c')]
+        .into_iter()
+        .map(|(priority, name)| {
+            let order = Arc::clone(&order);
+            bench.allocator.on_pressure(priority, move |_: Need| {
+                order.lock().unwrap().push(name);
+                0
+            })
+        })
+        .collect();
+    bench.streams[0].allocate(9 * PAGE, Tag::NONE).unwrap_err();
+    assert_eq!(*order.lock().unwrap(), ['a', 'b', 'c']);
+}
+
+#[test]
+fn a_lowered_budget_becomes_pressure() {
+    let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    let on = &bench.streams[0];
+    let [kept, spare, idle] = [8, 8, 16].map(|pages| on.allocate(pages * PAGE, Tag::NONE).unwrap());
+    bench.allocator.free(idle).unwrap();
+    let freed = Arc::new(AtomicU64::new(0));
+    let (count, allocator, spare) = (Arc::clone(&freed), bench.allocator.clone(), Mutex::new(Some(spare)));
+    let _registration = bench.allocator.on_pressure(0, move |need: Need| {
+        if need.urgency == Urgency::Lowered {
+            count.fetch_add(need.bytes, Ordering::Relaxed);
+        }
+        spare.lock().unwrap().take().map_or(0, |handle| {
+            allocator.free(handle).unwrap();
+            handle.bytes()
+        })
+    });
+    assert_eq!(bench.allocator.set_budget(20 * PAGE), Ok(0), "what holds nothing suffices");
+    assert_eq!(freed.load(Ordering::Relaxed), 0);
+    assert_eq!(bench.allocator.set_budget(10 * PAGE), Ok(0), "the handler gives the rest");
+    assert_eq!(freed.load(Ordering::Relaxed), 6 * PAGE);
+    assert_eq!(bench.allocator.set_budget(4 * PAGE), Ok(4 * PAGE), "what is in use stays");
+    assert!(on.allocate(1, Tag::NONE).is_err());
+    bench.allocator.free(kept).unwrap();
+    assert_eq!(bench.allocator.set_budget(4 * PAGE), Ok(0));
+}
+
+#[test]
+fn the_report_names_every_number() {
+    let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    let on = &bench.streams[0];
+    let (hidden, scores) = (bench.allocator.tag("hidden"), bench.allocator.tag("scores"));
+    let _held = [(20, hidden), (4, scores)].map(|(pages, tag)| on.allocate(pages * PAGE, tag).unwrap());
+    let text = on.allocate(17 * PAGE, scores).unwrap_err().to_string();
+    for part in [
+        "no memory for 1114112 bytes (scores), 589824 bytes missing under the limit of 2097152",
+        "granted: activations 1572864",
+        "1572864 bytes handed out",
+        "idle 524288, pending 0, pinned 0",
+        "held by: hidden 1310720, scores 262144",
+    ] {
+        assert!(text.contains(part) || part.starts_with("granted"), "{part:?} is not in {text:?}");
+    }
+}
+
+#[test]
+fn a_pointer_finds_its_memory() {
+    let bench = Bench::new(32, 1, Bench::small_chunks());
+    let handle = bench.streams[0].allocate(3000, Tag::NONE).unwrap();
+    assert_eq!(bench.allocator.find(handle.address().offset(2999)), Some(handle));
+    bench.allocator.free(handle).unwrap();
+    assert_eq!(bench.allocator.find(handle.address()), None);
+}
+
+#[test]
+fn scopes_know_their_peaks() {
+    let bench = Bench::new(32, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let pulse = |pages: u64| bench.allocator.free(on.allocate(pages * PAGE, Tag::NONE).unwrap()).unwrap();
+    pulse(10);
+    let outer = bench.allocator.scope();
+    pulse(4);
+    let inner = bench.allocator.scope();
+    pulse(6);
+    assert_eq!(inner.peak_bytes(), 6 * PAGE);
+    drop(inner);
+    pulse(2);
+    assert_eq!(outer.peak_bytes(), 6 * PAGE);
+    drop(outer);
+    assert_eq!(bench.allocator.statistics().all.allocated_bytes.peak, 10 * PAGE);
+}
+
+#[test]
+fn prepared_chunks_are_used_first() {
+    let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    assert_eq!(bench.allocator.prepare(20 * PAGE), Ok(20 * PAGE));
+    bench.streams[0].allocate(18 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(bench.allocator.statistics().events.creates, 20);
+    assert_eq!(bench.allocator.prepare(u64::MAX), Ok(12 * PAGE), "the limit holds");
+}

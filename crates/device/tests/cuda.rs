@@ -1,0 +1,459 @@
+//! The `Cuda` backend on the stand-in for the driver (`crates/fakecuda`): any call may fail, and what cannot be asked of every backend.
+//!
+//! Each test runs in a process of its own, since there is one driver for each.
+#![cfg(feature = "emu")]
+#![expect(clippy::unwrap_used, reason = "a test that fails")]
+#![expect(clippy::print_stdout, reason = "shown by the test harness when a test fails")]
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, c_char};
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use lighterage_device::{
+    Cost, Cuda, CudaConfig, Device, Error, Kernel, Launches, Ledger, Purpose, Reservation, Result, Stream,
+    StreamKind, Target, View, Workers,
+};
+use lighterage_fakecuda as fake;
+use lighterage_kernels::base::self_test::{self, SelfTestParams};
+use lighterage_kernels::images::Image;
+use lighterage_kernels::launch::{Arch, Grid, Launch, TensorMap};
+use lighterage_shape::{DType, Layout};
+
+const PAGE: u64 = 2 << 20;
+
+/// The stand-in takes kernels from the emulator, by name.
+static IMAGES: [Image; 1] =
+    [Image::new("stand-in", &BYTES.0, &["self_test_add_one", "test_layouts_128_kt"], &Arch::ALL)];
+
+#[repr(align(64))]
+struct Aligned([u8; 8]);
+static BYTES: Aligned = Aligned(*b"stand-in");
+
+fn config() -> CudaConfig {
+    CudaConfig { images: &IMAGES, ..CudaConfig::default() }
+}
+
+/// Runs `body` in a process of its own, where the stand-in pretends to be what `variables` say.
+fn inside(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    if std::env::var_os(fake::INSIDE).is_some() {
+        return body();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fake::link_into(folder.path()).unwrap();
+    let variables = variables.iter().copied();
+    let output = fake::rerun(test, folder.path())
+        .unwrap()
+        .env("FAKECUDA_CHECKS", "1")
+        .envs(variables)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let ran = output.status.success() && text.contains("1 passed");
+    assert!(ran, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{text}");
+}
+
+/// What tests say to the stand-in.
+struct Control(libloading::Library);
+
+impl Control {
+    fn new() -> Self {
+        // SAFETY: the stand-in's start-up code does nothing.
+        Self(unsafe { libloading::Library::new("libcuda.so.1") }.unwrap())
+    }
+
+    fn fail(&self, call: u64, after: bool) {
+        // SAFETY: the stand-in declares it so.
+        let function = unsafe { self.0.get::<extern "C" fn(u64, bool)>(b"fakecuda_fail") }.unwrap();
+        function(call, after);
+    }
+
+    fn number(&self, name: &[u8]) -> u64 {
+        // SAFETY: the stand-in declares both of them so.
+        let function = unsafe { self.0.get::<extern "C" fn() -> u64>(name) }.unwrap();
+        function()
+    }
+
+    fn calls(&self) -> u64 {
+        self.number(b"fakecuda_calls")
+    }
+
+    fn left(&self) -> u64 {
+        self.number(b"fakecuda_left")
+    }
+
+    fn failed(&self) -> Option<String> {
+        // SAFETY: the stand-in declares it so.
+        let function = unsafe { self.0.get::<extern "C" fn() -> *const c_char>(b"fakecuda_failed") }.unwrap();
+        let name = function();
+        // SAFETY: not null, so it is a string that is never freed.
+        (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned())
+    }
+}
+
+/// `target[i] = source[i] + 1`, four floats.
+struct AddOne;
+
+impl Kernel for AddOne {
+    type Params = SelfTestParams;
+    const NAME: &'static str = "add_one";
+
+    unsafe fn host(_: &SelfTestParams, _: &Workers) {}
+
+    fn cost(_: &SelfTestParams) -> Cost {
+        Cost::default()
+    }
+
+    fn launches(params: &SelfTestParams, target: Target) -> Launches {
+        self_test::launches(params, target)
+    }
+}
+
+fn open() -> Result<Device<Cuda>> {
+    Device::open(Cuda::new(config())?, Ledger::new(1 << 30), Ledger::new(1 << 20))
+}
+
+/// Pages of memory, ready for use.
+fn memory(device: &Device<Cuda>, pages: u64) -> Result<Reservation<Cuda>> {
+    let range = device.reserve(pages * PAGE)?;
+    range.map(0, &device.create(Purpose::Activations, pages * PAGE)?)?;
+    range.set_access(0, pages * PAGE)?;
+    Ok(range)
+}
+
+fn floats<'a>(range: &Reservation<Cuda>, page: u64, stream: &Stream<Cuda>) -> View<'a> {
+    let address = range.address().offset(page * PAGE);
+    // SAFETY: the tests map what they view and wait for their streams before they unmap it.
+    unsafe { View::new(address, Layout::contiguous(DType::F32, &[4]), stream.id()) }
+}
+
+fn add_one(stream: &Stream<Cuda>, target: View<'_>, source: View<'_>) -> Result<()> {
+    let params = SelfTestParams { target: target.address().0, source: source.address().0 };
+    // SAFETY: four floats are mapped at either address.
+    unsafe { stream.launch::<AddOne>(&params) }
+}
+
+/// Makes every call of the driver that the backend knows, some while other work is pending, and gives up at the first error.
+fn program() -> Result<()> {
+    let device = open()?;
+    let range = memory(&device, 2)?;
+    let window = device.reserve(PAGE)?;
+    let weights = device.create(Purpose::Ring, PAGE)?;
+    window.map(0, &weights)?;
+    window.set_access(0, PAGE)?;
+    let pinned = device.pin(16)?;
+    let source = std::ptr::with_exposed_provenance::<u8>(usize::try_from(pinned.address().0).unwrap());
+    let (compute, copy) = (device.stream(StreamKind::Compute)?, device.stream(StreamKind::Copy)?);
+    let (filled, used) = (device.event()?, device.event()?);
+    let (a, b) = (floats(&range, 0, &compute), floats(&range, 1, &compute));
+    for _ in 0..2 {
+        copy.wait(&used)?;
+        // SAFETY: the target is mapped and the source pinned until the streams, dropped first, have done their work.
+        unsafe { copy.copy_from_host(window.address(), source, 16) }?;
+        copy.record(&filled)?;
+        compute.wait(&filled)?;
+        add_one(&compute, a, floats(&window, 0, &compute))?;
+        compute.record(&used)?;
+        compute.copy(b, a)?;
+    }
+    filled.is_complete()?;
+    used.synchronize()?;
+    let mut graph = compute.capture(|| {
+        compute.fill(a, 0)?;
+        add_one(&compute, b, a)?;
+        compute.record(&used)
+    })?;
+    // SAFETY: what the graph uses stays mapped until the read below has waited.
+    unsafe { compute.replay(&mut graph) }?;
+    used.synchronize()?;
+    compute.upload(a, &[7_f32; 4])?;
+    assert_eq!(compute.read::<f32>(b)?, Some(vec![1.0; 4]));
+    copy.synchronize()?;
+    window.unmap(0, PAGE)?;
+    drop((graph, compute, copy, filled, used, pinned, window, weights, range));
+    device.take_deferred()
+}
+
+/// Destroying what is empty: there is nobody to tell, and the second attempt succeeded.
+const SILENT: [&str; 10] = [
+    "cuCtxSynchronize",
+    "cuDevicePrimaryCtxRelease",
+    "cuEventDestroy",
+    "cuEventSynchronize",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuMemFreeHost",
+    "cuModuleUnload",
+    "cuStreamDestroy",
+    "cuStreamSynchronize",
+];
+
+#[test]
+fn any_failed_call_is_reported_and_everything_is_released() {
+    inside("any_failed_call_is_reported_and_everything_is_released", &[], || {
+        let control = Control::new();
+        control.fail(u64::MAX, false);
+        program().unwrap();
+        let calls = control.calls();
+        assert_eq!(control.left(), 0);
+        assert!(calls > 80, "{calls} calls");
+        let (mut reported, mut silent) = (BTreeSet::new(), Vec::new());
+        for after in [false, true] {
+            for call in 0..calls {
+                control.fail(call, after);
+                let outcome = program();
+                let name = control.failed().expect("the call was made");
+                assert_eq!(control.left(), 0, "call {call}, {name} (after: {after}): {outcome:?}");
+                match outcome {
+                    Ok(()) => silent.push(name),
+                    Err(Error::OutOfMemory { .. }) if name == "cuMemCreate" => drop(reported.insert(name)),
+                    Err(Error::Driver { .. } | Error::Stream(_)) => drop(reported.insert(name)),
+                    Err(other) => panic!("call {call}, {name}: {other}"),
+                }
+            }
+        }
+        println!("{calls} calls; reported: {reported:?}; silent: {silent:?}");
+        assert!(silent.iter().all(|name| SILENT.contains(&name.as_str())), "unreported: {silent:?}");
+        // Of two ways to fail, each once: the last look of a stream, the staging memory, and each event of it.
+        let count = |wanted: &str| silent.iter().filter(|name| *name == wanted).count();
+        assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 2, "{silent:?}");
+        assert!(reported.len() >= 30, "{reported:?}");
+    });
+}
+
+#[test]
+fn failed_work_ends_the_context_and_is_reported_everywhere() {
+    inside("failed_work_ends_the_context_and_is_reported_everywhere", &[], || {
+        let control = Control::new();
+        let device = open().unwrap();
+        let range = memory(&device, 1).unwrap();
+        let (bad, other) =
+            (device.stream(StreamKind::Compute).unwrap(), device.stream(StreamKind::Copy).unwrap());
+        let event = device.event().unwrap();
+        let params = SelfTestParams { target: 64, source: range.address().0 };
+        // SAFETY: none: the address is nobody's, which is what this is about. The stand-in checks it.
+        unsafe { bad.launch::<AddOne>(&params) }.unwrap();
+        bad.record(&event).unwrap();
+        let stream_failed = |outcome: Result<()>| match outcome {
+            Err(Error::Stream(text)) => {
+                assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS (an illegal"), "{text}")
+            }
+            outcome => panic!("{outcome:?}"),
+        };
+        stream_failed(event.synchronize());
+        stream_failed(event.is_complete().map(drop));
+        stream_failed(bad.synchronize());
+        let view = floats(&range, 0, &other);
+        stream_failed(other.upload(view, &[0_f32; 4]));
+        stream_failed(other.read::<f32>(view).map(drop));
+        stream_failed(other.record(&event));
+        stream_failed(other.wait(&event));
+        drop((range, bad, other, event));
+        drop(device);
+        assert_eq!(control.left(), 0);
+        program().expect("a new context knows nothing of the old one");
+    });
+}
+
+fn refused(config: CudaConfig) -> String {
+    match Cuda::new(config) {
+        Err(Error::NoDevice { backend: "cuda", reason }) => reason,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[test]
+fn old_driver_is_one_error_with_both_versions() {
+    inside("old_driver_is_one_error_with_both_versions", &[("FAKECUDA_DRIVER", "12090")], || {
+        let reason = refused(config());
+        for words in ["CUDA 12.9", "need 13.0", "580"] {
+            assert!(reason.contains(words), "{reason}");
+        }
+    });
+}
+
+#[test]
+fn old_card_is_named_by_its_capability() {
+    inside("old_card_is_named_by_its_capability", &[("FAKECUDA_CAPABILITY", "7.5")], || {
+        assert!(refused(config()).contains("compute capability 7.5"));
+    });
+}
+
+#[test]
+fn card_without_virtual_memory_is_refused() {
+    inside("card_without_virtual_memory_is_refused", &[("FAKECUDA_VMM", "0")], || {
+        assert!(refused(config()).contains("no virtual memory management"));
+    });
+}
+
+#[test]
+fn devices_are_counted() {
+    inside("devices_are_counted", &[("FAKECUDA_DEVICES", "2")], || {
+        assert!(refused(CudaConfig { ordinal: 2, ..config() }).contains("no device 2, the driver has 2"));
+        assert_eq!(refused(CudaConfig { ordinal: u32::MAX, ..config() }).contains("no device"), true);
+        let cuda = Cuda::new(config()).unwrap();
+        assert_eq!((cuda.kernels(), cuda.target().arch), (2, Arch::Sm90a));
+    });
+}
+
+#[test]
+fn program_without_images_says_so() {
+    inside("program_without_images_says_so", &[("FAKECUDA_CAPABILITY", "8.6")], || {
+        assert!(refused(CudaConfig { images: &[], ..config() }).contains("built without kernels"));
+        static HOPPER: [Image; 1] = [Image::new("hopper", &BYTES.0, &["self_test_add_one"], &[Arch::Sm90a])];
+        assert!(refused(CudaConfig { images: &HOPPER, ..config() }).contains("without kernels for sm_86"));
+        static GONE: [Image; 1] = [Image::new("gone", &BYTES.0, &["nobody"], &Arch::ALL)];
+        let missing = Cuda::new(CudaConfig { images: &GONE, ..config() });
+        assert!(matches!(missing, Err(Error::Driver { call: "cuModuleGetFunction", .. })), "{missing:?}");
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+#[test]
+fn budget_below_what_the_driver_takes_is_refused_at_once() {
+    inside("budget_below_what_the_driver_takes_is_refused_at_once", &[], || {
+        let taken = |ledger: &Ledger| {
+            [Purpose::Context, Purpose::Modules].map(|purpose| ledger.granted_for(purpose) >> 20)
+        };
+        let ledger = Ledger::new(1 << 30);
+        let device = Device::open(Cuda::new(config()).unwrap(), ledger.clone(), Ledger::new(0)).unwrap();
+        // What the stand-in says of itself: 64 MiB for a context, 2 MiB for a module.
+        assert_eq!(taken(&ledger), [64, 2]);
+        drop(device);
+        assert_eq!(ledger.granted_bytes(), 0);
+        let small = Ledger::new((66 << 20) - 1);
+        let outcome = Device::open(Cuda::new(config()).unwrap(), small.clone(), Ledger::new(0));
+        let error = outcome.expect_err("a byte is missing").to_string();
+        assert!(error.contains("1 bytes missing") && error.contains("context 67108864"), "{error}");
+        assert_eq!((small.granted_bytes(), Control::new().left()), (0, 0));
+    });
+}
+
+#[test]
+fn many_staged_copies_may_be_under_way() {
+    inside("many_staged_copies_may_be_under_way", &[], || {
+        let device = open().unwrap();
+        let range = memory(&device, 12).unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        // The stand-in copies when somebody waits: a source that is not taken would be the last one.
+        let mut values = [0_f32; 4];
+        for page in 0..12_u8 {
+            values.fill(f32::from(page));
+            stream.upload(floats(&range, page.into(), &stream), &values).unwrap();
+        }
+        for page in 0..12_u8 {
+            let read = stream.read::<f32>(floats(&range, page.into(), &stream)).unwrap();
+            assert_eq!(read, Some(vec![f32::from(page); 4]));
+        }
+    });
+}
+
+#[test]
+fn graph_is_replayed_and_records_its_events() {
+    inside("graph_is_replayed_and_records_its_events", &[], || {
+        let device = open().unwrap();
+        let range = memory(&device, 1).unwrap();
+        let (stream, other) =
+            (device.stream(StreamKind::Compute).unwrap(), device.stream(StreamKind::Copy).unwrap());
+        let (a, event) = (floats(&range, 0, &stream), device.event().unwrap());
+        stream.upload(a, &[0_f32; 4]).unwrap();
+        let mut graph = stream
+            .capture(|| {
+                stream.wait(&event)?;
+                add_one(&stream, a, a)?;
+                stream.record(&event)
+            })
+            .unwrap();
+        assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![0.0; 4]), "recorded, not done");
+        for _ in 0..3 {
+            // SAFETY: what the graph uses stays mapped until the reads have waited.
+            unsafe { stream.replay(&mut graph) }.unwrap();
+        }
+        assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![3.0; 4]));
+        other.wait(&event).unwrap();
+        other.synchronize().unwrap();
+        // What cannot be recorded spoils the recording, and the stream goes on.
+        let staged = stream.capture(|| stream.upload(a, &[0_f32; 4])).expect_err("staged");
+        assert!(matches!(staged, Error::Range { reason: "a staged copy cannot be part of a graph", .. }));
+        stream.capture(|| stream.synchronize()).expect_err("a wait cannot be recorded");
+        assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![3.0; 4]));
+        drop((range, graph, stream, other, event, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// `out = x y` for two 64 x 64 matrices by TMA and wgmma: one of the emulator's own kernels.
+struct Product;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ProductParams {
+    x: u64,
+    out: u64,
+    count: u32,
+    padding: u32,
+}
+
+const SIZE: usize = 64;
+
+impl Kernel for Product {
+    type Params = ProductParams;
+    const NAME: &'static str = "product";
+
+    unsafe fn host(_: &ProductParams, _: &Workers) {}
+
+    fn cost(_: &ProductParams) -> Cost {
+        Cost::default()
+    }
+
+    fn launches(params: &ProductParams, _: Target) -> Launches {
+        // `count` misused: a misshapen map for the test of refusals.
+        let map = |address| TensorMap {
+            address,
+            sizes: [SIZE as u64, SIZE as u64, 0, 0, 0],
+            strides: [SIZE as u64 * 2, 0, 0, 0],
+            box_sizes: [64, if params.count == 0 { 64 } else { 257 }, 0, 0, 0],
+            rank: 2,
+            element_bytes: 2,
+            swizzle_bytes: 128,
+        };
+        let grid = Grid { blocks: [1, 1, 1], threads: 128, shared_bytes: 60 << 10 };
+        Launches::of(&[Launch::new("test_layouts_128_kt", grid).with_maps(&[map(params.x), map(params.x)])])
+    }
+}
+
+#[test]
+fn tensor_maps_and_large_shared_memory_reach_the_kernel() {
+    inside("tensor_maps_and_large_shared_memory_reach_the_kernel", &[], || {
+        let device = open().unwrap();
+        let range = memory(&device, 2).unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let view = |page: u64, dtype| {
+            let layout = Layout::contiguous(dtype, &[SIZE, SIZE]);
+            // SAFETY: mapped until the stream is done.
+            unsafe { View::new(range.address().offset(page * PAGE), layout, stream.id()) }
+        };
+        // The identity, in bf16: its product with its transpose is itself.
+        let ones: Vec<u16> =
+            (0..SIZE * SIZE).map(|index| if index % (SIZE + 1) == 0 { 0x3f80 } else { 0 }).collect();
+        stream.upload(view(0, DType::Bf16), &ones).unwrap();
+        let mut params =
+            ProductParams { x: range.address().0, out: range.address().0 + PAGE, count: 0, padding: 0 };
+        // SAFETY: both matrices are mapped.
+        unsafe { stream.launch::<Product>(&params) }.unwrap();
+        let out = stream.read::<f32>(view(1, DType::F32)).unwrap().unwrap();
+        let expected: Vec<f32> =
+            (0..SIZE * SIZE).map(|index| if index % (SIZE + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        assert_eq!(out, expected);
+        params.count = 1;
+        // SAFETY: it is refused.
+        let refused = unsafe { stream.launch::<Product>(&params) };
+        assert!(
+            matches!(refused, Err(Error::Driver { call: "cuTensorMapEncodeTiled", code: 1, .. })),
+            "{refused:?}"
+        );
+        let chunk: Arc<_> = device.create(Purpose::Ring, PAGE).unwrap();
+        assert_eq!(chunk.bytes(), PAGE, "a refused launch leaves the device as it was");
+    });
+}

@@ -1,0 +1,87 @@
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use lighterage_device::Profile;
+
+use crate::failure::{Failure, Result};
+use crate::size::Size;
+
+/// Show what a model needs and how fast it runs, for many budgets, before anything is downloaded, bought or run.
+///
+/// Made from names and shapes by the same code that runs the model, on a simulated card.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage plan --gpu rtx4090
+  lighterage plan --model flux-dev --gpu rtx5090 --size 1024x1024 --vram 6GiB,8GiB,12GiB
+  lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json")]
+pub(crate) struct Arguments {
+    /// A built-in model (`flux-dev`, `flux-dev+infinite-you`) or a folder in the layout of diffusers.
+    #[arg(long, value_name = "NAME|DIR", default_value = "flux-dev+infinite-you")]
+    pub(super) model: String,
+    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100.
+    #[arg(long, value_name = "NAME", default_value = "rtx4090")]
+    gpu: String,
+    /// Rate of copies to the card, in GB/s [default: the card's].
+    #[arg(long, value_name = "GB/s", value_parser = rate)]
+    link: Option<f64>,
+    /// Size of the picture in pixels.
+    #[arg(long, value_name = "WxH", default_value = "1280x720")]
+    pub(super) size: Sides,
+    /// Steps of the loop.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(super) steps: usize,
+    /// Budgets to look at [default: 2, 4, 6, 8, 10, 12, 16, 20, 24 and 32 GiB].
+    #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
+    vram: Vec<Size>,
+    /// Also draw seconds per step over the budget.
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Width and height, as `1280x720`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sides(pub(super) [usize; 2]);
+
+impl FromStr for Sides {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sides = || {
+            let (width, height) = text.split_once('x')?;
+            Some(Self([width.parse().ok()?, height.parse().ok()?]))
+        };
+        sides().ok_or_else(|| "not a size as 1280x720".to_owned())
+    }
+}
+
+const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
+
+impl Arguments {
+    pub(super) fn budgets(&self) -> Vec<u64> {
+        if self.vram.is_empty() {
+            return BUDGETS_GIB.map(|gib| gib << 30).to_vec();
+        }
+        self.vram.iter().map(|size| size.0).collect()
+    }
+
+    pub(super) fn profile(&self) -> Result<Profile> {
+        let Some(mut profile) = Profile::named(&self.gpu) else {
+            let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
+            return Err(Failure::Usage(format!("{:?} is no card: {}", self.gpu, names.join(", "))));
+        };
+        if let Some(link) = self.link {
+            profile.rates.link_bytes = link * 1e9;
+            profile.rates.pageable_bytes = profile.rates.pageable_bytes.min(link * 1e9);
+        }
+        Ok(profile)
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "not a number of GB/s above 0".to_owned())
+}

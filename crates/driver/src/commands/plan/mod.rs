@@ -1,0 +1,104 @@
+//! The table of budgets: what fits, what is streamed, how long a step takes.
+
+mod arguments;
+mod outlook;
+mod svg;
+
+use std::io::Write;
+
+use lighterage_device::{Profile, Rates};
+use lighterage_pipeline::{BuiltIn, BuiltInOptions, Job, Model, Options, Survey};
+use lighterage_shape::DType;
+
+pub(crate) use self::arguments::Arguments;
+use self::outlook::Outlook;
+use crate::failure::{Failure, Result};
+use crate::size::Size;
+use crate::table::{self, Align};
+use crate::{json, mapping, output};
+
+/// Pages of the cards that are planned for.
+const PAGE_BYTES: u64 = 2 << 20;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(path) = &arguments.svg {
+        output::check(path)?;
+    }
+    let profile = arguments.profile()?;
+    let survey = survey(arguments, profile.rates)?;
+    let outlook = Outlook::new(&survey, &profile, &arguments.budgets(), arguments.steps);
+    if let Some(path) = &arguments.svg {
+        output::write(path, |file| Ok(file.write_all(svg::plot(&outlook).as_bytes())?))?;
+    }
+    if arguments.json { json::print(&outlook) } else { show(&outlook, &profile) }
+}
+
+fn survey(arguments: &Arguments, rates: Rates) -> Result<Survey> {
+    let [width, height] = arguments.size.0;
+    let options = |with_infusenet| BuiltInOptions { width, height, steps: arguments.steps, with_infusenet };
+    match arguments.model.as_str() {
+        "flux-dev" => Ok(BuiltIn::new(options(false))?.survey(PAGE_BYTES, Some(rates))?),
+        "flux-dev+infinite-you" => Ok(BuiltIn::new(options(true))?.survey(PAGE_BYTES, Some(rates))?),
+        folder if std::path::Path::new(folder).is_dir() => {
+            let model = Model::open(folder.as_ref(), mapping::promise())?;
+            let defaults = model.options("");
+            let options = Options { width, height, steps: arguments.steps, dtype: DType::Bf16, ..defaults };
+            Ok(Job::new(&model, options)?.survey_at(PAGE_BYTES, Some(rates))?)
+        }
+        other => Err(Failure::Usage(format!(
+            "{other:?} is neither a folder nor a built-in model: flux-dev, flux-dev+infinite-you"
+        ))),
+    }
+}
+
+fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
+    let out = &mut std::io::stdout().lock();
+    writeln!(out, "{} at {} GB/s: {}", profile.name, profile.rates.link_bytes / 1e9, profile.source)?;
+    let head = [
+        "budget",
+        "resident",
+        "ring",
+        "streamed/step",
+        "s/step",
+        "bound",
+        "limit",
+        "total s",
+        "pinned",
+        "pageable",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(outlook.rows.iter().map(outlook::Row::cells));
+    table::print(out, &[Align::Right; 10], &rows)?;
+    for row in outlook.rows.iter().filter(|row| row.refused.is_some()) {
+        writeln!(out, "{}: {}", Size(row.budget_bytes), row.refused.as_deref().unwrap_or_default())?;
+    }
+    writeln!(
+        out,
+        "smallest budget {} ({} bytes), knee {}: from there on a step is within 2 % of the fastest, everything resident from {}",
+        Size(outlook.minimum_bytes),
+        outlook.minimum_bytes,
+        Size(outlook.knee_bytes),
+        Size(outlook.maximum_bytes),
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_size_has_its_knee_and_says_why_a_budget_fails() {
+        let profile = Profile::named("rtx4090").unwrap();
+        let options = BuiltInOptions { with_infusenet: true, ..BuiltInOptions::default() };
+        let survey = BuiltIn::new(options).unwrap().survey(PAGE_BYTES, Some(profile.rates)).unwrap();
+        let outlook = Outlook::new(&survey, &profile, &[1 << 30, 8 << 30, 64 << 30], 50);
+        let [small, middle, large] = &outlook.rows[..] else { panic!("three budgets") };
+        assert!(small.refused.as_ref().unwrap().contains("bytes too small: the "), "{small:?}");
+        assert!(middle.streamed_bytes_per_step > 0 && large.streamed_bytes_per_step == 0);
+        assert!(middle.seconds_per_step >= large.seconds_per_step);
+        assert!((outlook.minimum_bytes..=outlook.maximum_bytes).contains(&outlook.knee_bytes));
+        let plot = svg::plot(&outlook);
+        assert!(plot.starts_with("<svg") && plot.contains("</svg>") && !plot.contains("NaN"), "{plot}");
+    }
+}

@@ -1,0 +1,40 @@
+use crate::{Scratch, lighterage, repository};
+
+#[test]
+fn a_table_of_budgets_for_a_model_without_files() {
+    let plan = ["plan", "--gpu", "rtx4090", "--vram", "1GiB,4GiB,48GiB"];
+    lighterage(&plan)
+        .check(0, &["does not fit", "bytes too small", "smallest budget", "knee", "link", "compute"]);
+}
+
+#[test]
+fn as_json_and_as_a_picture() {
+    let scratch = Scratch::new();
+    let svg = scratch.path("plan.svg");
+    let path = svg.to_str().unwrap();
+    let run = lighterage(&[
+        "plan", "--model", "flux-dev", "--gpu", "h100", "--link", "25", "--svg", path, "--json",
+    ]);
+    let json = run.check(0, &[]).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(plan["rows"].as_array().unwrap().len(), 10);
+    assert_eq!(plan["link_bytes_per_second"], 25e9);
+    let row = &plan["rows"][4];
+    assert!(row["bound_seconds_per_step"].as_f64() <= row["seconds_per_step"].as_f64());
+    assert!(row["peak_bytes"].as_u64() <= row["budget_bytes"].as_u64());
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+}
+
+#[test]
+fn a_folder_is_planned_too() {
+    let model = repository("assets/demo/base");
+    lighterage(&["plan", "--model", &model, "--size", "64x64", "--vram", "64MiB"])
+        .check(0, &["everything resident from"]);
+}
+
+#[test]
+fn what_is_no_model_and_no_card_is_said() {
+    lighterage(&["plan", "--model", "flux-pro"]).check(2, &["flux-dev+infinite-you"]);
+    lighterage(&["plan", "--gpu", "voodoo2"]).check(2, &["rtx4090"]);
+    lighterage(&["plan", "--size", "1080"]).check(2, &["1280x720"]);
+}

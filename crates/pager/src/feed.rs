@@ -1,0 +1,290 @@
+use std::ops::Range;
+
+use lighterage_device::{Address, Backend, Device, Event, Pinned, Stream};
+
+use crate::convert;
+use crate::plan::{Home, Piece, Plan, Tape};
+use crate::units::Units;
+use crate::{Error, Result};
+
+/// How many stages there are: one is filled while the other's copy is under way.
+const STAGES: usize = 2;
+/// The longest stage, in bytes: 2 ms of a fast link.
+const STAGE_BYTES_MAX: u64 = 16 << 20;
+
+/// Where the bytes of copies come from.
+///
+/// | page | from |
+/// |---|---|
+/// | streamed | the arena: page-locked memory of exactly these bytes, filled (and converted) when the page is first copied |
+/// | resident | a stage: filled, copied, and used again when that copy is done |
+/// | of raw tensors, where page-locking gains nothing | the mapped file |
+///
+/// Everything pinned is charged to the host ledger, exact. Waiting for a stage is the only wait of the host here, and over when the residents are loaded.
+#[derive(Debug)]
+pub(crate) struct Feed<B: Backend> {
+    stream: Stream<B>,
+    layout: FeedLayout,
+    arena: Option<Pinned<B>>,
+    filled: Vec<bool>,
+    stages: Vec<Stage<B>>,
+    /// The stage that was used longest ago, once there are `STAGES`.
+    oldest: usize,
+}
+
+#[derive(Debug)]
+struct Stage<B: Backend> {
+    memory: Pinned<B>,
+    copied: Event<B>,
+}
+
+/// Where each page of the tape comes from, and how much pinned memory that takes: a pure function of plan and units.
+#[derive(Clone, Debug)]
+pub(crate) struct FeedLayout {
+    /// By page: offset in the arena.
+    arena: Vec<Option<u64>>,
+    /// By page: whether its bytes in the files are those that the device needs, and it may be copied from there.
+    direct: Vec<bool>,
+    arena_bytes: u64,
+    stage_bytes: u64,
+    stages: u64,
+}
+
+impl FeedLayout {
+    /// `is_pinning_worth_it`: whether copies from page-locked memory are faster than from a mapped file.
+    pub(crate) fn new(plan: &Plan, units: &Units, is_pinning_worth_it: bool) -> Self {
+        let tape = plan.tape();
+        let direct = direct_pages(tape, units, is_pinning_worth_it);
+        let (mut arena, mut arena_bytes) = (vec![None; plan.homes().len()], 0);
+        for (page, home) in (0..).zip(plan.homes()) {
+            if matches!(home, Home::Ring(_)) && !direct[page as usize] {
+                arena[page as usize] = Some(arena_bytes);
+                arena_bytes += tape.bytes_of(&(page..page + 1));
+            }
+        }
+        // A unit brings the pages that it owns, and a unit before it may have left it the first.
+        let staged = |pages: Range<u32>| -> u64 {
+            let is_staged =
+                |page: &u32| plan.homes()[*page as usize] == Home::Resident && !direct[*page as usize];
+            pages.filter(is_staged).map(|page| tape.bytes_of(&(page..page + 1))).sum()
+        };
+        let units: Vec<u64> = tape.spans.iter().map(|span| staged(span.owned.clone())).collect();
+        let longest = tape.spans.iter().map(|span| staged(span.touched.clone())).max().unwrap_or(0);
+        let stage_bytes = longest.min(STAGE_BYTES_MAX.max(tape.page_bytes));
+        let fills: u64 = units.iter().map(|bytes| bytes.div_ceil(stage_bytes.max(1))).sum();
+        Self { arena, direct, arena_bytes, stage_bytes, stages: fills.min(STAGES as u64) }
+    }
+
+    /// Bytes that it pins.
+    pub(crate) const fn pinned_bytes(&self) -> u64 {
+        self.arena_bytes + self.stages * self.stage_bytes
+    }
+}
+
+/// The pages all of whose bytes may be copied from the files as they are.
+fn direct_pages(tape: &Tape, units: &Units, is_pinning_worth_it: bool) -> Vec<bool> {
+    let mut direct = vec![!is_pinning_worth_it; tape.pages as usize];
+    for span in &tape.spans {
+        let unit = units.get(span.unit);
+        for (tensor, offset) in unit.tensors.iter().zip(unit.offsets()) {
+            if convert::is_needed(tensor) && tensor.bytes() > 0 {
+                let first = (span.offset + offset) / tape.page_bytes;
+                let end = (span.offset + offset + tensor.bytes()).div_ceil(tape.page_bytes);
+                for page in first..end {
+                    direct[usize::try_from(page).unwrap_or(usize::MAX)] = false;
+                }
+            }
+        }
+    }
+    direct
+}
+
+impl<B: Backend> Feed<B> {
+    /// A feed that copies on `stream`.
+    pub(crate) fn new(stream: Stream<B>, units: &Units, plan: &Plan) -> Result<Self> {
+        let device = stream.device().clone();
+        let layout = FeedLayout::new(plan, units, device.backend().prefers_pinned());
+        let (needed, free) = (layout.pinned_bytes(), device.host_ledger().free_bytes());
+        if needed > free {
+            return Err(Error::HostBudget { needed, free });
+        }
+        let arena = (layout.arena_bytes > 0).then(|| device.pin(layout.arena_bytes)).transpose()?;
+        let filled = vec![false; layout.arena.len()];
+        Ok(Self { stream, layout, arena, filled, stages: Vec::new(), oldest: 0 })
+    }
+
+    pub(crate) const fn stream(&self) -> &Stream<B> {
+        &self.stream
+    }
+
+    /// Queues the copies of a piece to `target`, the place of its first page.
+    ///
+    /// # Safety
+    /// - `target` is mapped for the piece's bytes until the feed's stream is synchronised, and work on other streams that touches it is ordered
+    ///   before or after the copies.
+    /// - `units`, which keep their files mapped, outlive the copies, and so does the feed.
+    pub(crate) unsafe fn copy(
+        &mut self,
+        tape: &Tape,
+        units: &Units,
+        piece: &Piece,
+        target: Address,
+    ) -> Result<()> {
+        let mut pages = piece.pages.clone();
+        while !pages.is_empty() {
+            let run = self.run_of(&pages);
+            let bytes = tape.bytes_of(&(piece.pages.start..run.start));
+            // SAFETY: the caller's promise for `target`; a run lies in the piece.
+            let outcome = unsafe { self.copy_run(tape, units, &run, target.offset(bytes)) };
+            if outcome.is_err() {
+                // Copies without an event may be under way: nothing may change below them. The first error is the one to report.
+                let _ = self.stream.synchronize();
+                return outcome;
+            }
+            pages.start = run.end;
+        }
+        Ok(())
+    }
+
+    /// The first pages that come from the same source.
+    fn run_of(&self, pages: &Range<u32>) -> Range<u32> {
+        let source = |page: u32| {
+            let index = page as usize;
+            (self.layout.direct[index], self.layout.arena[index].is_some())
+        };
+        let first = source(pages.start);
+        let end = pages.clone().find(|page| source(*page) != first).unwrap_or(pages.end);
+        pages.start..end
+    }
+
+    /// # Safety
+    /// - As [`Feed::copy`].
+    unsafe fn copy_run(
+        &mut self,
+        tape: &Tape,
+        units: &Units,
+        run: &Range<u32>,
+        target: Address,
+    ) -> Result<()> {
+        let first = run.start as usize;
+        let bytes = u64::from(run.start) * tape.page_bytes
+            ..u64::from(run.start) * tape.page_bytes + tape.bytes_of(run);
+        if self.layout.direct[first] {
+            // SAFETY: the caller's promise.
+            return unsafe { self.copy_direct(tape, units, &bytes, target) };
+        }
+        if let Some(offset) = self.layout.arena[first] {
+            self.fill_arena(tape, units, run);
+            let arena =
+                self.arena.as_ref().map_or_else(Address::default, |arena| arena.address().offset(offset));
+            // SAFETY: the caller's promise for `target`; the arena lives as long as the feed, and what was filled does not change.
+            return unsafe { self.copy_from(target, arena, bytes.end - bytes.start) };
+        }
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let part = at..bytes.end.min(at + self.layout.stage_bytes);
+            // SAFETY: the caller's promise.
+            unsafe { self.copy_staged(tape, units, &part, target.offset(at - bytes.start)) }?;
+            at = part.end;
+        }
+        Ok(())
+    }
+
+    /// From the mapped files, tensor by tensor.
+    ///
+    /// # Safety
+    /// - As [`Feed::copy`]; all tensors in these bytes of the tape are raw.
+    unsafe fn copy_direct(
+        &self,
+        tape: &Tape,
+        units: &Units,
+        bytes: &Range<u64>,
+        target: Address,
+    ) -> Result<()> {
+        for part in convert::parts(tape, units, bytes) {
+            for (at, source) in part.raw() {
+                let target = target.offset(part.at + at - bytes.start);
+                // SAFETY: the caller's promise for `target`; `source` lies in the mapped file that the units keep.
+                unsafe { self.stream.copy_from_host(target, source.as_ptr(), source.len() as u64) }?;
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// - As [`Feed::copy`].
+    unsafe fn copy_staged(
+        &mut self,
+        tape: &Tape,
+        units: &Units,
+        bytes: &Range<u64>,
+        target: Address,
+    ) -> Result<()> {
+        let index = self.stage()?;
+        let has_bytes = self.device().info().has_bytes;
+        let stage = &mut self.stages[index];
+        if has_bytes {
+            // Nothing is reading the stage: its last copy was waited for.
+            convert::write(tape, units, bytes, part_of(&mut stage.memory, 0, bytes.end - bytes.start));
+        }
+        let source = stage.memory.address();
+        // SAFETY: the caller's promise for `target`; the stage is not written before its event, recorded below, was waited for.
+        unsafe { self.copy_from(target, source, bytes.end - bytes.start) }?;
+        self.stream.record(&self.stages[index].copied)?;
+        self.oldest = (index + 1) % STAGES;
+        Ok(())
+    }
+
+    /// A stage that no copy reads.
+    fn stage(&mut self) -> Result<usize> {
+        if self.stages.len() < STAGES {
+            let device = self.device().clone();
+            let stage = Stage { memory: device.pin(self.layout.stage_bytes)?, copied: device.event()? };
+            self.stages.push(stage);
+            return Ok(self.stages.len() - 1);
+        }
+        self.stages[self.oldest].copied.synchronize()?;
+        Ok(self.oldest)
+    }
+
+    /// Fills what of these pages' place in the arena is not filled yet.
+    fn fill_arena(&mut self, tape: &Tape, units: &Units, run: &Range<u32>) {
+        let has_bytes = self.device().info().has_bytes;
+        let mut pages = run.clone();
+        while let Some(first) = pages.find(|page| !self.filled[*page as usize]) {
+            let end = pages.clone().find(|page| self.filled[*page as usize]).unwrap_or(run.end);
+            self.filled[first as usize..end as usize].fill(true);
+            pages.start = end;
+            if let (true, Some(arena), Some(offset)) =
+                (has_bytes, &mut self.arena, self.layout.arena[first as usize])
+            {
+                let start = u64::from(first) * tape.page_bytes;
+                let bytes = start..start + tape.bytes_of(&(first..end));
+                // No copy reads this part of the arena yet: it is filled before its first one is queued.
+                convert::write(tape, units, &bytes, part_of(arena, offset, bytes.end - bytes.start));
+            }
+        }
+    }
+
+    /// # Safety
+    /// - As [`Stream::copy_from_host`].
+    unsafe fn copy_from(&self, target: Address, source: Address, bytes: u64) -> Result<()> {
+        let source = std::ptr::with_exposed_provenance(usize::try_from(source.0).unwrap_or(usize::MAX));
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.stream.copy_from_host(target, source, bytes) }?)
+    }
+
+    fn device(&self) -> &Device<B> {
+        self.stream.device()
+    }
+}
+
+/// A part of pinned memory as the host sees it; only for devices whose memory has bytes.
+fn part_of<B: Backend>(memory: &mut Pinned<B>, offset: u64, bytes: u64) -> &mut [u8] {
+    assert!(offset + bytes <= memory.bytes(), "{bytes} bytes at {offset} of {}", memory.bytes());
+    let first = usize::try_from(memory.address().0 + offset).unwrap_or(usize::MAX);
+    let first = std::ptr::with_exposed_provenance_mut(first);
+    // SAFETY: `pin` gave initialised bytes as far as this (checked), borrowed as long as `memory`, whose only owner the caller is; no copy reads this part of
+    // them now.
+    unsafe { std::slice::from_raw_parts_mut(first, usize::try_from(bytes).unwrap_or(0)) }
+}

@@ -1,0 +1,302 @@
+mod bound;
+mod goal;
+mod script;
+mod search;
+mod share;
+mod tape;
+#[cfg(test)]
+mod tests;
+mod timing;
+
+pub use self::goal::{Cycle, Goal, Link, Visit};
+pub(crate) use self::script::{Home, Piece, Script};
+use self::search::{Choice, Question};
+pub(crate) use self::tape::Tape;
+use self::timing::{Clock, steady};
+use crate::feed::FeedLayout;
+use crate::units::{UnitId, Units};
+use crate::{Error, Result};
+
+/// What is resident and what is streamed through a ring of which size, and what that is expected to take: a pure function of units, cycles, link and budget.
+///
+/// Bytes of units count with their alignment, here and in [`Statistics`](crate::Statistics).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    tape: Tape,
+    choice: Choice,
+    cycles: Vec<Cycle>,
+    link: Link,
+    turns: Vec<Turn>,
+    /// The units of the first cycle's visits.
+    visited: Vec<UnitId>,
+    /// Bytes of these visits.
+    visited_bytes: u64,
+}
+
+/// What one kind of turn is expected to be like, once it has come a few times.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Turn {
+    /// Seconds of a turn.
+    pub seconds: f64,
+    /// No plan with as much memory takes less: see [`Plan::turns`].
+    pub bound_seconds: f64,
+    /// Seconds of its launches if they never wait.
+    pub compute_seconds: f64,
+    /// Seconds that its copies take the link.
+    pub copy_seconds: f64,
+    /// Seconds that launches wait for copies.
+    pub stalled_seconds: f64,
+    /// Bytes that cross the link.
+    pub streamed_bytes: u64,
+    /// How many such turns the run has.
+    pub count: u64,
+}
+
+/// What keeps a turn from being shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The launches: more memory would not help.
+    Compute,
+    /// The link: more memory would.
+    Link,
+}
+
+impl Turn {
+    /// What limits it.
+    #[must_use]
+    pub fn limit(&self) -> Limit {
+        if self.bound_seconds > self.compute_seconds * 1.001 { Limit::Link } else { Limit::Compute }
+    }
+}
+
+impl Plan {
+    /// Every unit of the cycle resident.
+    ///
+    /// # Panics
+    /// If the cycle names a unit that is not one of `units`, or `page_bytes` is not a multiple of [`ALIGNMENT_BYTES`](crate::ALIGNMENT_BYTES).
+    #[must_use]
+    pub fn resident(units: &Units, cycle: &[UnitId], page_bytes: u64) -> Self {
+        let cycles = vec![Cycle::untimed(cycle)];
+        let tape = Tape::new(units, cycle.iter().copied(), page_bytes, false);
+        let choice = Choice {
+            homes: vec![Home::Resident; tape.pages as usize],
+            ring_pages: 0,
+            streamed: vec![0; tape.spans.len()],
+        };
+        Self::with_visits(units, tape, choice, cycles, Link::UNIT, vec![Turn::default()])
+    }
+
+    /// A plan without times, for turns that come again and again: copies are spread along the cycle by bytes.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    ///
+    /// # Panics
+    /// As [`Plan::resident`].
+    pub fn within(units: &Units, cycle: &[UnitId], budget_bytes: u64, page_bytes: u64) -> Result<Self> {
+        let cycles = vec![Cycle { turns: 2, ..Cycle::untimed(cycle) }];
+        Self::new(units, &Goal::new(cycles, budget_bytes, page_bytes))
+    }
+
+    /// The plan with the shortest turns. Where no visit takes any time, each is taken to take a second for every byte of its unit, which is what
+    /// [`Goal::new`]'s link takes.
+    ///
+    /// # Errors
+    /// [`Error::Budget`] below [`Plan::minimum`].
+    ///
+    /// # Panics
+    /// As [`Plan::resident`].
+    pub fn new(units: &Units, goal: &Goal) -> Result<Self> {
+        let goal = &with_times(units, goal);
+        let order = || goal.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit));
+        for tight in [false, true] {
+            let tape = Tape::new(units, order(), goal.page_bytes, tight);
+            if let Some(choice) = Question::new(&tape, goal).answer() {
+                return Ok(Self::of(units, tape, choice, goal));
+            }
+        }
+        let cycle: Vec<UnitId> = order().collect();
+        let largest = cycle.iter().copied().max_by_key(|unit| units.bytes(*unit));
+        Err(Error::Budget {
+            needed: Self::minimum(units, &cycle, goal.page_bytes),
+            budget: goal.budget_bytes,
+            largest: largest.map(|unit| units.get(unit).name.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// The smallest budget that [`Plan::new`] accepts: the largest unit of the cycle, in whole pages.
+    ///
+    /// # Panics
+    /// As [`Plan::resident`].
+    #[must_use]
+    pub fn minimum(units: &Units, cycle: &[UnitId], page_bytes: u64) -> u64 {
+        let tape = Tape::new(units, cycle.iter().copied(), page_bytes, true);
+        u64::from(tape.touched_max()) * page_bytes
+    }
+
+    /// Device bytes that the plan takes: resident pages and ring.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.resident_bytes() + self.ring_bytes()
+    }
+
+    /// Bytes of the resident pages.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let resident = self.choice.homes.iter().filter(|home| **home == Home::Resident).count() as u64;
+        resident * self.tape.page_bytes
+    }
+
+    /// Bytes of the units, alignment included.
+    #[must_use]
+    pub const fn unit_bytes(&self) -> u64 {
+        self.tape.bytes
+    }
+
+    /// Bytes of the ring, in whole pages.
+    #[must_use]
+    pub fn ring_bytes(&self) -> u64 {
+        u64::from(self.choice.ring_pages) * self.tape.page_bytes
+    }
+
+    /// Bytes that cross the link in each of the longest turns, in the steady state.
+    #[must_use]
+    pub fn streamed_bytes(&self) -> u64 {
+        self.turns.first().map_or(0, |turn| turn.streamed_bytes)
+    }
+
+    /// What to expect of each kind of turn, in the order of the goal's cycles.
+    ///
+    /// A turn's bound is proven: whatever is resident and in whatever order bytes come, its launches take their time, and for every window of neighbouring visits what
+    /// does not fit the memory has to cross the link between the first and the last of them, while the rest of the turn waits.
+    #[must_use]
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// The order of visits of the longest kind of turn.
+    #[must_use]
+    pub fn cycle(&self) -> &[UnitId] {
+        &self.visited
+    }
+
+    /// Page-locked host bytes that a pager takes: those of streamed pages, exactly, and a stage or two for the others. Where copies from page-locked memory are no
+    /// faster (`Host`), only of pages that are converted on the way.
+    ///
+    /// # Panics
+    /// If the plan was made for other units.
+    #[must_use]
+    pub fn pinned_bytes(&self, units: &Units, is_pinning_worth_it: bool) -> u64 {
+        FeedLayout::new(self, units, is_pinning_worth_it).pinned_bytes()
+    }
+
+    /// The kinds of turns that it was made for.
+    #[must_use]
+    pub fn cycles(&self) -> &[Cycle] {
+        &self.cycles
+    }
+
+    /// Whether all of the unit stays on the device.
+    #[must_use]
+    pub fn is_resident(&self, unit: UnitId) -> bool {
+        self.tape.place(unit).is_some_and(|place| {
+            let mut pages = self.tape.spans[place].touched.clone();
+            pages.all(|page| self.choice.homes[page as usize] == Home::Resident)
+        })
+    }
+
+    /// Pages of the unit that stay on the device, and all that it lies in, where neighbours share one at their border.
+    #[must_use]
+    pub fn pages_of(&self, unit: UnitId) -> (u32, u32) {
+        let Some(place) = self.tape.place(unit) else { return (0, 0) };
+        let pages = self.tape.spans[place].touched.clone();
+        let all = tape::page_number(pages.len() as u64);
+        let streamed = pages.filter(|page| self.choice.homes[*page as usize] != Home::Resident).count();
+        (all - tape::page_number(streamed as u64), all)
+    }
+
+    /// The page that sizes were rounded to.
+    #[must_use]
+    pub const fn page_bytes(&self) -> u64 {
+        self.tape.page_bytes
+    }
+
+    /// Seconds of a run of so many turns of the first kind, from an empty device on: residents are loaded in the first turn, in the order of the visits.
+    #[must_use]
+    pub fn first_turn_seconds(&self) -> f64 {
+        let mut clock = Clock::new(&self.link, &self.tape, 1.0);
+        if let Some(cycle) = self.cycles.first() {
+            clock.turn(&mut self.script(), cycle);
+        }
+        clock.now()
+    }
+
+    /// Seconds of the whole phase: the first turn, and all others at their own pace.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "turns are far below 2^52")]
+    pub fn seconds(&self) -> f64 {
+        let steady: f64 = self.turns.iter().map(|turn| turn.count as f64 * turn.seconds).sum();
+        let first = self.turns.first().map_or(0.0, |turn| turn.seconds);
+        steady - first + self.first_turn_seconds()
+    }
+
+    pub(crate) fn script(&self) -> Script {
+        Script::new(self.choice.homes.clone(), self.choice.ring_pages)
+    }
+
+    pub(crate) const fn tape(&self) -> &Tape {
+        &self.tape
+    }
+
+    pub(crate) fn homes(&self) -> &[Home] {
+        &self.choice.homes
+    }
+
+    /// Bytes of the units of the first cycle's visits.
+    pub(crate) const fn visited_bytes(&self) -> u64 {
+        self.visited_bytes
+    }
+
+    fn of(units: &Units, tape: Tape, choice: Choice, goal: &Goal) -> Self {
+        let script = Script::new(choice.homes.clone(), choice.ring_pages);
+        let memory_bytes = goal.budget_bytes / goal.page_bytes * goal.page_bytes;
+        let turn = |cycle: &Cycle| {
+            let steady = steady(&tape, &goal.link, &script, cycle);
+            Turn {
+                seconds: steady.seconds,
+                bound_seconds: bound::lower_bound(&tape, &goal.link, cycle, memory_bytes),
+                compute_seconds: cycle.seconds(),
+                copy_seconds: timing::as_f64(steady.copied_bytes) / goal.link.bytes_per_second,
+                stalled_seconds: steady.stalled_seconds,
+                streamed_bytes: steady.copied_bytes,
+                count: cycle.turns,
+            }
+        };
+        let turns = goal.cycles.iter().map(turn).collect();
+        Self::with_visits(units, tape, choice, goal.cycles.clone(), goal.link, turns)
+    }
+
+    fn with_visits(
+        units: &Units,
+        tape: Tape,
+        choice: Choice,
+        cycles: Vec<Cycle>,
+        link: Link,
+        turns: Vec<Turn>,
+    ) -> Self {
+        let visits = cycles.first().map_or(&[][..], |cycle| &cycle.visits);
+        let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
+        let visited_bytes = visited.iter().map(|unit| units.bytes(*unit)).sum();
+        Self { tape, choice, cycles, link, turns, visited, visited_bytes }
+    }
+}
+
+fn with_times(units: &Units, goal: &Goal) -> Goal {
+    let mut goal = goal.clone();
+    if goal.cycles.iter().all(|cycle| cycle.seconds() == 0.0) {
+        for visit in goal.cycles.iter_mut().flat_map(|cycle| &mut cycle.visits) {
+            visit.held_seconds = timing::as_f64(units.bytes(visit.unit));
+        }
+    }
+    goal
+}

@@ -1,0 +1,100 @@
+use std::ops::Range;
+
+/// Where a page of the tape has its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// In memory of its own, copied once.
+    Resident,
+    /// In this page of the ring, which other pages of the tape have too.
+    Ring(u32),
+}
+
+/// One copy: pages that follow one another on the tape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) pages: Range<u32>,
+    /// Whether they go to the ring.
+    pub(crate) is_streamed: bool,
+    /// Every visit below this number is over when the copy begins.
+    pub(crate) after: u64,
+}
+
+/// Which copies the visits need, one visit after the other: the books of what every page of the ring holds and who used it last.
+///
+/// The same code tells the plan what to expect and the pager what to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    homes: Vec<Home>,
+    /// For a resident page: whether it was copied.
+    loaded: Vec<bool>,
+    ring: Vec<RingPage>,
+    /// The `after` of the last piece: copies are in order.
+    after: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RingPage {
+    /// Which page of the tape it holds.
+    holds: u32,
+    /// One more than the number of the last visit that uses it.
+    used: u64,
+}
+
+const NOTHING: u32 = u32::MAX;
+
+impl Script {
+    pub(crate) fn new(homes: Vec<Home>, ring_pages: u32) -> Self {
+        let loaded = vec![false; homes.len()];
+        let ring = vec![RingPage { holds: NOTHING, used: 0 }; ring_pages as usize];
+        Self { homes, loaded, ring, after: 0 }
+    }
+
+    /// These pages are not where they were said to be: their copies were not made.
+    pub(crate) fn forget(&mut self, pages: Range<u32>) {
+        for page in pages {
+            match self.homes[page as usize] {
+                Home::Resident => self.loaded[page as usize] = false,
+                Home::Ring(slot) => self.ring[slot as usize].holds = NOTHING,
+            }
+        }
+    }
+
+    /// Adds the copies that visit `number` needs, which reads `pages`. Visits come in the order of their numbers.
+    ///
+    /// # Panics
+    /// If two of the pages have the same page of the ring: no plan has that.
+    pub(crate) fn visit(&mut self, number: u64, pages: Range<u32>, pieces: &mut Vec<Piece>) {
+        let first = pieces.len();
+        for page in pages {
+            let needed = match self.homes[page as usize] {
+                Home::Resident => !std::mem::replace(&mut self.loaded[page as usize], true),
+                Home::Ring(slot) => {
+                    let RingPage { holds, used } = &mut self.ring[slot as usize];
+                    let is_there = *holds == page;
+                    assert!(
+                        is_there || *used <= number,
+                        "pages {holds} and {page} share page {slot} of the ring"
+                    );
+                    if !is_there {
+                        self.after = self.after.max(*used);
+                    }
+                    (*holds, *used) = (page, number + 1);
+                    !is_there
+                }
+            };
+            if needed {
+                let is_streamed = self.homes[page as usize] != Home::Resident;
+                push(pieces, first, page, is_streamed, self.after);
+            }
+        }
+    }
+}
+
+fn push(pieces: &mut Vec<Piece>, first: usize, page: u32, is_streamed: bool, after: u64) {
+    match pieces[first..].last_mut() {
+        Some(last) if last.pages.end == page && last.is_streamed == is_streamed && last.after == after => {
+            last.pages.end += 1;
+        }
+        _ => pieces.push(Piece { pages: page..page + 1, is_streamed, after }),
+    }
+}

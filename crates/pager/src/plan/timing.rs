@@ -1,0 +1,134 @@
+use crate::plan::goal::{Cycle, Link};
+use crate::plan::script::{Piece, Script};
+use crate::plan::tape::Tape;
+
+/// Turns until the streams have found their rhythm; more were never needed but by chains of stalls that wander through the cycle.
+const TURNS_MAX: usize = 12;
+
+/// The two streams of a run as numbers: when the copies and the launches queued so far are through.
+///
+/// ```text
+/// copy begins = max(copy before ends, visit that used the place ends)
+/// visit begins = max(launches before end, its last copy ends)
+/// ```
+#[derive(Debug)]
+pub(crate) struct Clock<'a> {
+    link: &'a Link,
+    tape: &'a Tape,
+    /// Launches take longer by this factor while copies run.
+    stretch: f64,
+    copied: f64,
+    computed: f64,
+    /// When each visit's lease ended.
+    ended: Vec<f64>,
+    /// Seconds that launches waited for copies.
+    pub(crate) stalled: f64,
+    pub(crate) copied_bytes: u64,
+}
+
+impl<'a> Clock<'a> {
+    pub(crate) const fn new(link: &'a Link, tape: &'a Tape, stretch: f64) -> Self {
+        Self {
+            link,
+            tape,
+            stretch,
+            copied: 0.0,
+            computed: 0.0,
+            ended: Vec::new(),
+            stalled: 0.0,
+            copied_bytes: 0,
+        }
+    }
+
+    /// When the launches of all visits so far are through.
+    pub(crate) const fn now(&self) -> f64 {
+        self.computed
+    }
+
+    /// One visit: its copies, then its launches. `pieces` count their visits from `base`.
+    fn visit(&mut self, pieces: &[Piece], base: u64, held_seconds: f64, then_seconds: f64) {
+        for piece in pieces {
+            let after = usize::try_from(piece.after + base).unwrap_or(usize::MAX);
+            let free = after.checked_sub(1).map_or(0.0, |visit| self.ended[visit]);
+            let bytes = self.tape.bytes_of(&piece.pages);
+            self.copied_bytes += bytes;
+            let seconds = self.link.copy_seconds + as_f64(bytes) / self.link.bytes_per_second;
+            self.copied = self.copied.max(free) + seconds;
+        }
+        let ready = if pieces.is_empty() { self.computed } else { self.computed.max(self.copied) };
+        self.stalled += ready - self.computed;
+        let ended = ready + held_seconds * self.stretch;
+        self.ended.push(ended);
+        self.computed = ended + then_seconds * self.stretch;
+    }
+
+    /// A turn whose copies are still to be found out.
+    pub(crate) fn turn(&mut self, script: &mut Script, cycle: &Cycle) {
+        let mut pieces = Vec::new();
+        for visit in &cycle.visits {
+            pieces.clear();
+            let place = self.tape.place(visit.unit).unwrap_or(usize::MAX);
+            script.visit(self.ended.len() as u64, self.tape.spans[place].touched.clone(), &mut pieces);
+            self.visit(&pieces, 0, visit.held_seconds, visit.then_seconds);
+        }
+    }
+}
+
+/// What a turn is like when the same turn comes again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Steady {
+    pub(crate) seconds: f64,
+    pub(crate) stalled_seconds: f64,
+    pub(crate) copied_bytes: u64,
+}
+
+/// The steady state of one cycle. `script` is where the cycle begins; its residents count as loaded after the first turn.
+pub(crate) fn steady(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle) -> Steady {
+    let mut found = with_stretch(tape, link, script, cycle, 1.0);
+    // Copies slow launches down, which changes how much of the time there are copies.
+    for _ in 0..if link.slowdown > 0.0 { 3 } else { 0 } {
+        let copying =
+            as_f64(found.copied_bytes) / link.bytes_per_second / found.seconds.max(f64::MIN_POSITIVE);
+        found = with_stretch(tape, link, script, cycle, 1.0 + link.slowdown * copying.min(1.0));
+    }
+    found
+}
+
+fn with_stretch(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle, stretch: f64) -> Steady {
+    let count = cycle.visits.len() as u64;
+    let mut clock = Clock::new(link, tape, stretch);
+    let mut script = script.clone();
+    clock.turn(&mut script, cycle);
+    // The second turn's copies are those of every later one: what the ring holds after a turn depends on the turn alone.
+    let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(cycle.visits.len()));
+    for (number, visit) in (count..).zip(&cycle.visits) {
+        let place = tape.place(visit.unit).unwrap_or(usize::MAX);
+        script.visit(number, tape.spans[place].touched.clone(), &mut pieces);
+        ends.push(pieces.len());
+    }
+    let mut last = Steady::default();
+    for turn in 0..TURNS_MAX as u64 {
+        let (before, stalled, bytes) = (clock.now(), clock.stalled, clock.copied_bytes);
+        let mut start = 0;
+        for (visit, end) in cycle.visits.iter().zip(&ends) {
+            clock.visit(&pieces[start..*end], turn * count, visit.held_seconds, visit.then_seconds);
+            start = *end;
+        }
+        let now = Steady {
+            seconds: clock.now() - before,
+            stalled_seconds: clock.stalled - stalled,
+            copied_bytes: clock.copied_bytes - bytes,
+        };
+        let is_steady = turn > 0 && (now.seconds - last.seconds).abs() <= 1e-9 * now.seconds;
+        last = now;
+        if is_steady {
+            break;
+        }
+    }
+    last
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of a cycle are far below 2^52")]
+pub(crate) const fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}

@@ -1,0 +1,30 @@
+use crate::plan::Plan;
+use crate::units::UnitId;
+
+/// A place in the endless row of visits: turn after turn, each of some kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sequence {
+    /// Visits before this one, in all turns.
+    pub(crate) number: u64,
+    /// Kind of the turn.
+    pub(crate) kind: usize,
+    /// Visits of the turn before this one.
+    pub(crate) position: usize,
+}
+
+impl Sequence {
+    /// The unit that is visited here; none in an empty turn.
+    pub(crate) fn unit(&self, plan: &Plan) -> Option<UnitId> {
+        Some(plan.cycles().get(self.kind)?.visits.get(self.position)?.unit)
+    }
+
+    /// Goes on to the next visit. A turn is taken to be followed by one of its own kind.
+    pub(crate) fn advance(&mut self, plan: &Plan) {
+        let visits = plan.cycles().get(self.kind).map_or(0, |cycle| cycle.visits.len());
+        self.number += 1;
+        self.position += 1;
+        if self.position >= visits {
+            self.position = 0;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The released models without their files: the same pipeline code over names and shapes, for plans.
+
+mod shapes;
+mod walk;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lighterage_checkpoint::Checkpoint;
+use lighterage_device::{Backend, Device, Rates};
+use lighterage_dit::{InfuseNet, Transformer};
+use lighterage_pager::Units;
+use lighterage_shape::DType;
+use lighterage_text::clip::{self, Clip};
+use lighterage_text::t5::{self, T5};
+use lighterage_vae::{self as vae, Decoder};
+
+use self::shapes::Shapes;
+use crate::options::FACTOR;
+use crate::stage::{Stage, Weights};
+use crate::{Forecast, Grid, Report, Result, Schedule, SchedulerConfig, Spacing, Survey};
+
+/// FLUX.1-dev as it was released, in bf16, perhaps with InfiniteYou's InfuseNet, as far as it can be known without its weights: everything but the values.
+///
+/// It is surveyed like a [`Job`](crate::Job), by the same code of the same models, and may be run: on `Sim` in no time, elsewhere on weights that are all zero.
+///
+/// ```
+/// use lighterage_device::Profile;
+/// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+///
+/// # fn main() -> lighterage_pipeline::Result<()> {
+/// let model = BuiltIn::new(BuiltInOptions { with_infusenet: true, ..BuiltInOptions::default() })?;
+/// let card = Profile::named("rtx4090").expect("a built-in card");
+/// let forecast = model.survey(2 << 20, Some(card.rates))?.within(12 << 30)?;
+/// println!("{forecast}");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct BuiltIn {
+    options: BuiltInOptions,
+    schedule: Schedule,
+    clip: Clip,
+    t5: T5,
+    text_units: Arc<Units>,
+    transformer: Transformer,
+    infusenet: Option<InfuseNet>,
+    /// Of transformer and InfuseNet: they are visited in one cycle.
+    dit_units: Arc<Units>,
+    decoder: Decoder,
+    decoder_units: Arc<Units>,
+}
+
+/// What to plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuiltInOptions {
+    /// Pixels: a multiple of 16.
+    pub width: usize,
+    /// Pixels: a multiple of 16.
+    pub height: usize,
+    /// Steps of the loop.
+    pub steps: usize,
+    /// Whether every step runs InfuseNet first.
+    pub with_infusenet: bool,
+}
+
+impl Default for BuiltInOptions {
+    /// 1280 x 720 in 50 steps, without InfuseNet.
+    fn default() -> Self {
+        Self { width: 1280, height: 720, steps: 50, with_infusenet: false }
+    }
+}
+
+/// Tokens of a prompt, as FLUX.1-dev has them.
+const CLIP_TOKENS: usize = 77;
+const T5_TOKENS: usize = 512;
+
+impl BuiltIn {
+    /// Registers every weight of the models.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for a side or a number of steps that cannot be.
+    pub fn new(options: BuiltInOptions) -> Result<Self> {
+        crate::options::check_size(options.width, options.height, options.steps)?;
+        let dtype = DType::Bf16;
+        let mut text_units = Units::default();
+        let clip = Clip::new(
+            clip::Config::from_json(CLIP)?,
+            &checkpoint("clip", shapes::clip())?,
+            dtype,
+            &[0; CLIP_TOKENS],
+            &mut text_units,
+        )?;
+        let t5 = T5::new(
+            t5::Config::from_json(T5_XXL)?,
+            &checkpoint("t5", shapes::t5())?,
+            dtype,
+            &[0; T5_TOKENS],
+            &mut text_units,
+        )?;
+        let mut dit_units = Units::default();
+        let config = |text: &str| lighterage_dit::Config::parse(text, Path::new("built-in"));
+        let infusenet = options.with_infusenet.then(|| -> Result<InfuseNet> {
+            let weights = checkpoint("infusenet", shapes::infusenet())?;
+            Ok(InfuseNet::new(config(&flux(4, 10))?, &weights, dtype, &mut dit_units)?)
+        });
+        let infusenet = infusenet.transpose()?;
+        let weights = checkpoint("transformer", shapes::transformer())?;
+        let transformer = Transformer::new(config(&flux(19, 38))?, &weights, dtype, &mut dit_units)?;
+        let mut decoder_units = Units::default();
+        let decoder = Decoder::new(
+            vae::Config::from_json(VAE)?,
+            &checkpoint("vae", shapes::vae())?,
+            dtype,
+            &mut decoder_units,
+        )?;
+        let grid = Grid { rows: options.height / (2 * FACTOR), columns: options.width / (2 * FACTOR) };
+        Ok(Self {
+            schedule: Schedule::new(
+                Spacing::Diffusers,
+                &SchedulerConfig::flux_dev(),
+                options.steps,
+                grid.tokens(),
+            ),
+            options,
+            clip,
+            t5,
+            text_units: Arc::new(text_units),
+            transformer,
+            infusenet,
+            dit_units: Arc::new(dit_units),
+            decoder,
+            decoder_units: Arc::new(decoder_units),
+        })
+    }
+
+    /// What it needs on a device with pages of this size, at any budget, and how long its launches take at these rates.
+    ///
+    /// # Errors
+    /// What the models report.
+    pub fn survey(&self, page_bytes: u64, rates: Option<Rates>) -> Result<Survey> {
+        Survey::take(page_bytes, rates, |stage| self.walk(stage, 1))
+    }
+
+    /// Runs it by a forecast; what comes out is of no interest, what it took is.
+    ///
+    /// # Errors
+    /// What device, pager and models report.
+    pub fn run<B: Backend>(&self, device: &Device<B>, forecast: &Forecast) -> Result<Report> {
+        self.run_steps(device, forecast, self.options.steps)
+    }
+
+    /// As [`run`](Self::run), but ends the loop after so many of its steps: two such runs tell what one step takes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_steps<B: Backend>(
+        &self,
+        device: &Device<B>,
+        forecast: &Forecast,
+        steps: usize,
+    ) -> Result<Report> {
+        let mut nobody = ();
+        let mut stage = Stage::new(device, Weights::Planned(forecast), &mut nobody)?;
+        self.walk(&mut stage, steps.min(self.options.steps))?;
+        Ok(Report::new(device, steps, &stage.into_seen()))
+    }
+}
+
+fn checkpoint(name: &str, shapes: Shapes) -> Result<Checkpoint> {
+    Ok(Checkpoint::of_shapes(format!("built-in/{name}"), DType::Bf16, &shapes.0)?)
+}
+
+/// `config.json` of a FLUX transformer with so many blocks.
+fn flux(doubles: usize, singles: usize) -> String {
+    format!(
+        r#"{{"in_channels": 64, "num_layers": {doubles}, "num_single_layers": {singles}, "attention_head_dim": 128,
+            "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768,
+            "guidance_embeds": true}}"#
+    )
+}
+
+const CLIP: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
+    "max_position_embeddings": 77, "hidden_act": "quick_gelu", "eos_token_id": 2}"#;
+
+const T5_XXL: &str = r#"{"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64, "num_layers": 24,
+    "feed_forward_proj": "gated-gelu"}"#;
+
+const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32,
+    "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": false,
+    "use_post_quant_conv": false}"#;

@@ -1,0 +1,448 @@
+//! The elementwise kernels against fp64: within one unit in the last place, ragged, strided, unaligned, in place.
+
+use bytemuck::Pod;
+use lighterage_kernels::emu::{Config, Region, Report};
+use lighterage_kernels::launch::{Arch, Launches, Target};
+use lighterage_kernels::params::{
+    ActivationParams, AddParams, CastParams, EmbeddingParams, EulerStepParams, GegluParams,
+    MeanAbsDiffParams, PatchifyParams, SinusoidParams, UnpatchifyParams, UpsampleParams,
+};
+use lighterage_kernels::{conv, elementwise};
+use lighterage_testkit::Rng;
+
+use crate::buffer::{Buffer, Floats, Ids};
+use crate::numerics::{Place, assert_within, normals, round};
+use crate::runs;
+
+const TARGET: Target = Target::typical(Arch::Sm80);
+
+/// Rows and columns: less than an eight, no whole eights, narrow rows that share a block, rows of several blocks.
+const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [37, 64], [5, 127], [2, 2048], [3, 2051]];
+
+/// Runs `launch` in every way; it makes fresh buffers and says what is wrong.
+fn everywhere(mut launch: impl FnMut(&mut dyn FnMut(&Launches, &dyn Parameters, &[Region]) -> Report)) {
+    for config in runs::all() {
+        launch(&mut |launches, params, regions| params.launch(launches, regions, config));
+    }
+}
+
+/// Any parameter struct.
+trait Parameters {
+    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Report;
+}
+
+impl<P: Pod> Parameters for P {
+    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Report {
+        runs::launch(launches, self, regions, config)
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).expect("small")
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn gelu_tanh(x: f64) -> f64 {
+    x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x))
+}
+
+/// `(1 + erf(x / sqrt(2))) / 2` by the series below 3 and the continued fraction of `erfc` above (Abramowitz and Stegun 7.1.6, 7.1.14).
+fn normal(x: f64) -> f64 {
+    let t = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+    let tail = if t < 2.0 {
+        let mut term = t;
+        let mut sum = t;
+        for n in 1..80 {
+            term *= 2.0 * t * t / (2.0 * f64::from(n) + 1.0);
+            sum += term;
+        }
+        0.5 - sum * (-t * t).exp() / std::f64::consts::PI.sqrt()
+    } else {
+        let fraction = (1..120).rev().fold(t, |deeper, n| t + f64::from(n) / 2.0 / deeper);
+        0.5 * (-t * t).exp() / std::f64::consts::PI.sqrt() / fraction
+    };
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+#[test]
+fn activations() {
+    let functions: [fn(f64) -> f64; 4] =
+        [gelu_tanh, |x| x * normal(x), |x| x * sigmoid(1.702 * x), |x| x * sigmoid(x)];
+    for (kind, function) in (1..).zip(functions) {
+        for shape in SHAPES {
+            activation(kind, function, shape, false);
+        }
+        activation(kind, function, [5, 77], true);
+    }
+}
+
+fn activation(kind: u32, function: fn(f64) -> f64, [rows, columns]: [usize; 2], gap: bool) {
+    let mut rng = Rng::from_env(41);
+    let place = Place::new(rows, columns, gap);
+    // From deep in one tail to the other, where the function is 0 or x.
+    let x: Vec<f32> = rng.normals(rows * columns, 3.0).iter().map(|x| round(*x)).collect();
+    let exact: Vec<f64> = x.iter().map(|x| function(f64::from(*x))).collect();
+    everywhere(|launch| {
+        let (mut memory, mut out) = (Buffer::of(&place.spread(&x)), Buffer::poisoned(place.elements()));
+        let start = 2 * place.start as u64;
+        let params = ActivationParams {
+            x: memory.address() + start,
+            out: out.address() + start,
+            x_stride: place.stride as u64,
+            out_stride: place.stride as u64,
+            rows: count(rows),
+            columns: count(columns),
+            kind,
+            padding: 0,
+        };
+        let regions = [memory.region(), out.region()];
+        let report = launch(&elementwise::activation::launches(&params, TARGET), &params, &regions);
+        let bytes = 2 * (rows * columns) as u64;
+        assert_eq!((report.global_bytes_read, report.global_bytes_written), (bytes, bytes));
+        let got = place.gather(&out.values());
+        assert_within(1.0, &got, &exact);
+        let params = ActivationParams { out: params.x, ..params };
+        launch(&elementwise::activation::launches(&params, TARGET), &params, &regions);
+        assert_eq!(place.gather(&memory.values()), got, "in place");
+    });
+}
+
+#[test]
+fn sums() {
+    for shape in SHAPES {
+        add(shape, false, false);
+    }
+    add([5, 77], true, false);
+    add([5, 64], false, true);
+    add([5, 77], true, true);
+}
+
+fn add([rows, columns]: [usize; 2], gap: bool, repeated: bool) {
+    const SCALE: f32 = -0.75;
+    let mut rng = Rng::from_env(42);
+    let place = Place::new(rows, columns, gap);
+    let right = Place::new(if repeated { 1 } else { rows }, columns, gap);
+    let a = normals(&mut rng, rows * columns, 0.0);
+    let b = normals(&mut rng, right.rows * columns, 0.0);
+    let exact: Vec<f64> = a
+        .iter()
+        .enumerate()
+        .map(|(i, a)| f64::from(*a) + f64::from(SCALE) * f64::from(b[i % b.len()]))
+        .collect();
+    everywhere(|launch| {
+        let (mut left, mut other) = (Buffer::of(&place.spread(&a)), Buffer::of(&right.spread(&b)));
+        let mut out = Buffer::poisoned(place.elements());
+        let start = 2 * place.start as u64;
+        let params = AddParams {
+            a: left.address() + start,
+            b: other.address() + start,
+            out: out.address() + start,
+            a_stride: place.stride as u64,
+            b_stride: if repeated { 0 } else { right.stride as u64 },
+            out_stride: place.stride as u64,
+            rows: count(rows),
+            columns: count(columns),
+            scale: SCALE,
+            padding: 0,
+        };
+        let regions = [left.region(), other.region(), out.region()];
+        launch(&elementwise::add::launches(&params, TARGET), &params, &regions);
+        let got = place.gather(&out.values());
+        // One fp32 rounding of the product, one of the sum: where both cancel that is more than a bf16 unit of what is left.
+        for (i, (got, exact)) in got.iter().zip(&exact).enumerate() {
+            let bound =
+                exact.abs() / 256.0 + f64::from(a[i].abs() + b[i % b.len()].abs()) * 2.0_f64.powi(-23);
+            assert!((f64::from(*got) - exact).abs() <= bound, "element {i} is {got}, exactly {exact}");
+        }
+        let params = AddParams { out: params.a, ..params };
+        launch(&elementwise::add::launches(&params, TARGET), &params, &regions);
+        assert_eq!(place.gather(&left.values()), got, "in place");
+    });
+}
+
+#[test]
+fn gated_pairs() {
+    for (shape, gap) in SHAPES.map(|shape| (shape, false)).into_iter().chain([([5, 77], true)]) {
+        let [rows, columns] = shape;
+        let mut rng = Rng::from_env(43);
+        let (from, into) = (Place::new(rows, 2 * columns, gap), Place::new(rows, columns, gap));
+        let x = normals(&mut rng, rows * 2 * columns, 0.0);
+        let exact: Vec<f64> = x
+            .chunks(2 * columns)
+            .flat_map(|row| (0..columns).map(|c| gelu_tanh(f64::from(row[c])) * f64::from(row[columns + c])))
+            .collect();
+        everywhere(|launch| {
+            let (mut memory, mut out) = (Buffer::of(&from.spread(&x)), Buffer::poisoned(into.elements()));
+            let params = GegluParams {
+                x: memory.address() + 2 * from.start as u64,
+                out: out.address() + 2 * into.start as u64,
+                x_stride: from.stride as u64,
+                out_stride: into.stride as u64,
+                rows: count(rows),
+                columns: count(columns),
+            };
+            let regions = [memory.region(), out.region()];
+            launch(&elementwise::geglu::launches(&params, TARGET), &params, &regions);
+            assert_within(1.0, &into.gather(&out.values()), &exact);
+        });
+    }
+}
+
+#[test]
+fn casts_between_all_types() {
+    for (elements, start) in [(1, 0), (8, 0), (129, 0), (4096, 0), (100, 1)] {
+        // Not rounded: ties and what lies between two bf16 numbers.
+        let x: Vec<f32> = Rng::from_env(44).normals(start + elements, 1.0);
+        let rounded: Vec<f32> = x.iter().map(|x| round(*x)).collect();
+        everywhere(|launch| {
+            for (from_bits, to_bits) in [(16, 16), (16, 32), (32, 16), (32, 32)] {
+                let (mut halves, mut singles) = (Buffer::of(&x), Floats::of(&x));
+                let (mut half_out, mut single_out) = (Buffer::poisoned(x.len()), Floats::poisoned(x.len()));
+                let (from, to) = (
+                    if from_bits == 16 { halves.address() } else { singles.address() },
+                    if to_bits == 16 { half_out.address() } else { single_out.address() },
+                );
+                let params = CastParams {
+                    x: from + (start * from_bits / 8) as u64,
+                    out: to + (start * to_bits / 8) as u64,
+                    count: count(elements),
+                    from_bits: count(from_bits),
+                    to_bits: count(to_bits),
+                    padding: 0,
+                };
+                let regions = [halves.region(), singles.region(), half_out.region(), single_out.region()];
+                launch(&elementwise::cast::launches(&params, TARGET), &params, &regions);
+                let got = if to_bits == 16 { half_out.values() } else { single_out.values() };
+                let exact = if (from_bits, to_bits) == (32, 32) { &x } else { &rounded };
+                assert_eq!(got[start..], exact[start..], "from {from_bits} to {to_bits} bits");
+            }
+        });
+    }
+}
+
+#[test]
+fn euler_steps() {
+    const DELTA: f32 = -0.05;
+    for elements in [1, 17, 2048, 5001] {
+        let mut rng = Rng::from_env(45);
+        let (x, velocity) = (normals(&mut rng, elements, 0.0), normals(&mut rng, elements, 0.0));
+        let step = |(x, v): (&f32, &f32)| f64::from(*x) + f64::from(DELTA) * f64::from(*v);
+        let exact: Vec<f64> = x.iter().zip(&velocity).map(step).collect();
+        everywhere(|launch| {
+            let (mut memory, mut speed) = (Buffer::of(&x), Buffer::of(&velocity));
+            let params = EulerStepParams {
+                x: memory.address(),
+                velocity: speed.address(),
+                count: count(elements),
+                delta: DELTA,
+            };
+            let regions = [memory.region(), speed.region()];
+            launch(&elementwise::euler_step::launches(&params, TARGET), &params, &regions);
+            // The velocity is small beside x, so that little cancels.
+            assert_within(1.0, &memory.values(), &exact);
+        });
+    }
+}
+
+#[test]
+fn rows_of_a_table() {
+    for columns in [1, 64, 100, 2056] {
+        let (vocabulary, ids) = (9, [3_i32, 0, 8, 9, -1, 3]);
+        let table = normals(&mut Rng::from_env(46), vocabulary * columns, 0.0);
+        everywhere(|launch| {
+            let mut numbers = Ids::of(&ids.map(|id| id as f32));
+            let (mut rows, mut out) = (Buffer::of(&table), Buffer::poisoned(ids.len() * columns));
+            let params = EmbeddingParams {
+                ids: numbers.address(),
+                table: rows.address(),
+                out: out.address(),
+                rows: count(ids.len()),
+                columns: count(columns),
+                vocabulary: count(vocabulary),
+                padding: 0,
+            };
+            let regions = [numbers.region(), rows.region(), out.region()];
+            let launches = elementwise::embedding::launches(&params, TARGET);
+            let report = launch(&launches, &params, &regions);
+            assert_eq!(report.global_bytes_written, 2 * (ids.len() * columns) as u64);
+            for (row, id) in out.values().chunks(columns).zip(ids) {
+                match usize::try_from(id).ok().filter(|id| *id < vocabulary) {
+                    Some(id) => assert_eq!(row, &table[id * columns..][..columns]),
+                    None => assert!(row.iter().all(|value| value.is_nan()), "id {id}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn sinusoids() {
+    for (rows, columns) in [(1, 256), (5, 6), (3, 2)] {
+        let values: Vec<f32> = (0..rows).map(|row| 3500.0 / (row as f32 + 1.0)).collect();
+        let half = columns / 2;
+        let mut exact = vec![0.0; rows * columns];
+        for (row, value) in values.iter().enumerate() {
+            for i in 0..half {
+                // The angle as the formula has it, every operation rounded to fp32; of that the exact cosine.
+                let frequency = ((-9.210_340_5_f32 * i as f32) / half as f32).exp();
+                let angle = f64::from(value * frequency);
+                exact[row * columns + i] = angle.cos();
+                exact[row * columns + half + i] = angle.sin();
+            }
+        }
+        everywhere(|launch| {
+            let (mut memory, mut out) = (Floats::of(&values), Buffer::poisoned(rows * columns));
+            let params = SinusoidParams {
+                values: memory.address(),
+                out: out.address(),
+                rows: count(rows),
+                columns: count(columns),
+            };
+            let regions = [memory.region(), out.region()];
+            launch(&elementwise::sinusoid::launches(&params, TARGET), &params, &regions);
+            // exp may differ in its last bit, which moves an angle of 3500 by 2^-12 at most.
+            for (i, (got, exact)) in out.values().iter().zip(&exact).enumerate() {
+                let bound = exact.abs() / 256.0 + 3500.0 * 2.0_f64.powi(-23);
+                assert!((f64::from(*got) - exact).abs() <= bound, "element {i} is {got}, exactly {exact}");
+            }
+        });
+    }
+}
+
+/// Where the pixels of an image lie: channels first or last.
+fn strides(channels_last: bool, [channels, height, width]: [usize; 3]) -> [usize; 3] {
+    if channels_last { [1, width * channels, channels] } else { [height * width, width, 1] }
+}
+
+const IMAGES: [[usize; 3]; 4] = [[16, 8, 8], [1, 2, 2], [3, 4, 6], [16, 2, 34]];
+
+#[test]
+fn images_to_tokens_and_back() {
+    for shape in IMAGES {
+        for channels_last in [false, true] {
+            patches(shape, channels_last);
+        }
+    }
+}
+
+fn patches([channels, height, width]: [usize; 3], channels_last: bool) {
+    const MULTIPLY: f32 = 0.5;
+    const ADD: f32 = 1.0;
+    let [channel_stride, row_stride, column_stride] = strides(channels_last, [channels, height, width]);
+    let elements = channels * height * width;
+    let image = normals(&mut Rng::from_env(47), elements, 0.0);
+    let mut tokens = vec![0.0; elements];
+    let mut places = vec![0; elements];
+    for (c, y, x) in
+        (0..channels).flat_map(|c| (0..height).flat_map(move |y| (0..width).map(move |x| (c, y, x))))
+    {
+        let (token, column) = (y / 2 * (width / 2) + x / 2, c * 4 + y % 2 * 2 + x % 2);
+        let place = c * channel_stride + y * row_stride + x * column_stride;
+        tokens[token * 4 * channels + column] =
+            f64::from(image[place]) * f64::from(MULTIPLY) + f64::from(ADD);
+        places[token * 4 * channels + column] = place;
+    }
+    everywhere(|launch| {
+        let (mut pixels, mut out) = (Buffer::of(&image), Buffer::poisoned(elements));
+        let mut back = Buffer::poisoned(elements);
+        let params = PatchifyParams {
+            image: pixels.address(),
+            tokens: out.address(),
+            channel_stride: channel_stride as u64,
+            row_stride: row_stride as u64,
+            column_stride: column_stride as u64,
+            channels: count(channels),
+            height: count(height),
+            width: count(width),
+            multiply: MULTIPLY,
+            add: ADD,
+            padding: 0,
+        };
+        let regions = [pixels.region(), out.region(), back.region()];
+        launch(&elementwise::patchify::launches(&params, TARGET), &params, &regions);
+        let got = out.values();
+        // Half of x is exact, and so is the sum in fp32 but for its last bit.
+        assert_within(1.0, &got, &tokens);
+        let params = UnpatchifyParams {
+            tokens: out.address(),
+            image: back.address(),
+            channel_stride: channel_stride as u64,
+            row_stride: row_stride as u64,
+            column_stride: column_stride as u64,
+            channels: count(channels),
+            height: count(height),
+            width: count(width),
+            multiply: 2.0,
+            add: -2.0,
+            padding: 0,
+        };
+        launch(&elementwise::unpatchify::launches(&params, TARGET), &params, &regions);
+        let image = back.values();
+        for (place, token) in places.iter().zip(&got) {
+            // Twice a bf16 number less 2 is exact in fp32.
+            assert_eq!(image[*place], round(token * 2.0 - 2.0));
+        }
+    });
+}
+
+#[test]
+fn twice_the_size() {
+    for [height, width, channels] in [[1, 1, 1], [3, 5, 7], [4, 4, 64], [2, 3, 2056]] {
+        let x = normals(&mut Rng::from_env(48), height * width * channels, 0.0);
+        everywhere(|launch| {
+            let (mut memory, mut out) = (Buffer::of(&x), Buffer::poisoned(4 * x.len()));
+            let params = UpsampleParams {
+                x: memory.address(),
+                out: out.address(),
+                height: count(height),
+                width: count(width),
+                channels: count(channels),
+                padding: 0,
+            };
+            let regions = [memory.region(), out.region()];
+            let report = launch(&conv::upsample::launches(&params, TARGET), &params, &regions);
+            assert_eq!(report.global_bytes_read, 2 * x.len() as u64);
+            for (index, got) in out.values().iter().enumerate() {
+                let (pixel, channel) = (index / channels, index % channels);
+                let (row, column) = (pixel / (2 * width), pixel % (2 * width));
+                assert_eq!(*got, x[(row / 2 * width + column / 2) * channels + channel]);
+            }
+        });
+    }
+}
+
+#[test]
+fn mean_absolute_differences() {
+    for (elements, mean) in [(1, 0.0), (17, 0.0), (16_384, 0.0), (16_385, 40.0), (50_000, 400.0)] {
+        let mut rng = Rng::from_env(49);
+        let (a, b) = (normals(&mut rng, elements, mean), normals(&mut rng, elements, mean));
+        let of = |term: &dyn Fn(f64, f64) -> f64| {
+            a.iter().zip(&b).map(|(a, b)| term(f64::from(*a), f64::from(*b))).sum::<f64>() / elements as f64
+        };
+        let exact = [of(&|a, b| (a - b).abs()), of(&|_, b| b.abs())];
+        everywhere(|launch| {
+            let (mut left, mut right, mut out) = (Buffer::of(&a), Buffer::of(&b), Floats::poisoned(2));
+            let mut workspace = Floats::poisoned(elementwise::mean_abs_diff::workspace(elements));
+            let params = MeanAbsDiffParams {
+                a: left.address(),
+                b: right.address(),
+                out: out.address(),
+                workspace: workspace.address(),
+                count: count(elements),
+                padding: 0,
+            };
+            let regions = [left.region(), right.region(), out.region(), workspace.region()];
+            let launches = elementwise::mean_abs_diff::launches(&params, TARGET);
+            let report = launch(&launches, &params, &regions);
+            assert_eq!(report.global_bytes_written, 8 + 4 * workspace.values().len() as u64);
+            // All terms are positive: 64 a thread, then 5 halvings, 8 warps and the blocks, one fp32 rounding each.
+            for (got, exact) in out.values().iter().zip(exact) {
+                let error = (f64::from(*got) - exact).abs() / exact;
+                assert!(error <= 100.0 * 2.0_f64.powi(-24), "{elements} elements: {got}, exactly {exact}");
+            }
+        });
+    }
+}

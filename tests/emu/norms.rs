@@ -1,0 +1,276 @@
+//! `norm_mod`, `layer_norm` and `group_norm` against fp64: every width class, ragged and strided, large means.
+
+use lighterage_kernels::launch::{Arch, Target};
+use lighterage_kernels::norm;
+use lighterage_kernels::params::{GroupNormParams, LayerNormParams, NormModParams};
+use lighterage_testkit::Rng;
+
+use crate::buffer::{Buffer, Floats};
+use crate::numerics::{Place, assert_relative, assert_within, moments, normals, round_exact};
+use crate::runs;
+
+const EPS: f32 = 1e-6;
+const TARGET: Target = Target::typical(Arch::Sm80);
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    split: usize,
+    mean: f32,
+    gap: bool,
+    update: bool,
+}
+
+const PLAIN: Case = Case { rows: 5, columns: 96, split: 2, mean: 0.0, gap: false, update: true };
+
+#[test]
+fn norm_mod_of_every_width() {
+    // The widest row of each image and the narrowest of the next, in whole eights and not.
+    for columns in [1, 8, 31, 256, 512, 513, 1024, 1025, 2048, 3072, 3073, 4096, 4097, 6000] {
+        norm_mod(Case { rows: 2, columns, split: 1, ..PLAIN });
+    }
+}
+
+#[test]
+fn norm_mod_of_any_rows_and_ranges() {
+    for (rows, split) in [(1, 0), (1, 1), (15, 7), (16, 0), (17, 17), (129, 128)] {
+        norm_mod(Case { rows, split, ..PLAIN });
+    }
+}
+
+#[test]
+fn norm_mod_without_an_update_leaves_x() {
+    norm_mod(Case { update: false, ..PLAIN });
+    norm_mod(Case { update: false, columns: 3072, ..PLAIN });
+    norm_mod(Case { update: false, columns: 5000, gap: true, ..PLAIN });
+}
+
+#[test]
+fn norm_mod_of_strided_rows_at_odd_starts() {
+    norm_mod(Case { gap: true, ..PLAIN });
+    norm_mod(Case { gap: true, columns: 3072, ..PLAIN });
+    norm_mod(Case { gap: true, columns: 4104, ..PLAIN });
+}
+
+#[test]
+fn norm_mod_of_large_means() {
+    norm_mod(Case { mean: 40.0, columns: 3072, ..PLAIN });
+    norm_mod(Case { mean: 400.0, columns: 3072, ..PLAIN });
+}
+
+/// Text and image rows of one FLUX block, fewer of them.
+#[test]
+fn norm_mod_moves_the_bytes_it_says() {
+    for update in [false, true] {
+        norm_mod(Case { rows: 8, columns: 3072, split: 4, update, ..PLAIN });
+    }
+}
+
+fn norm_mod(case: Case) {
+    let Case { rows, columns, split, mean, gap, update } = case;
+    let mut rng = Rng::from_env(21);
+    let place = Place::new(rows, columns, gap);
+    let (x, y) = (normals(&mut rng, rows * columns, mean), normals(&mut rng, rows * columns, 0.0));
+    // Shift, scale and gate of both ranges.
+    let vectors: Vec<Vec<f32>> = (0..6).map(|_| normals(&mut rng, columns, 0.0)).collect();
+    let (updated, exact) = norm_mod_exact(case, &x, &y, &vectors);
+    for config in runs::all() {
+        let mut x_memory = Buffer::of(&place.spread(&x));
+        let mut y_memory = Buffer::of(&place.spread(&y));
+        let mut out = Buffer::poisoned(place.elements());
+        let mut vectors: Vec<Buffer> = vectors.iter().map(|vector| Buffer::of(vector)).collect();
+        let start = 2 * place.start as u64;
+        let [first_shift, first_scale, first_gate, second_shift, second_scale, second_gate] =
+            [0, 1, 2, 3, 4, 5].map(|index: usize| vectors[index].address());
+        let with_y = |address| if update { address } else { 0 };
+        let params = NormModParams {
+            x: x_memory.address() + start,
+            y: with_y(y_memory.address() + start),
+            out: out.address() + start,
+            first_shift,
+            first_scale,
+            first_gate: with_y(first_gate),
+            second_shift,
+            second_scale,
+            second_gate: with_y(second_gate),
+            x_stride: place.stride as u64,
+            y_stride: place.stride as u64,
+            out_stride: place.stride as u64,
+            rows: rows as u32,
+            columns: columns as u32,
+            split: split as u32,
+            eps: EPS,
+        };
+        let mut regions = vec![x_memory.region(), y_memory.region(), out.region()];
+        regions.extend(vectors.iter_mut().map(Buffer::region));
+        let report = runs::launch(&norm::norm_mod::launches(&params, TARGET), &params, &regions, config);
+        let moved = (rows * columns * 2) as u64;
+        assert_eq!(report.global_bytes_written, moved * if update { 2 } else { 1 }, "{case:?}");
+        if columns <= 4096 {
+            let (matrices, vectors) = if update { (2, 3) } else { (1, 2) };
+            // x and y once; the vectors once a row, from L1.
+            assert_eq!(report.global_bytes_read, moved * (matrices + vectors), "{case:?}");
+        }
+        if update {
+            assert_within(1.0, &place.gather(&x_memory.values()), &updated);
+        } else {
+            assert_eq!(place.gather(&x_memory.values()), x, "x is kept");
+        }
+        assert_relative(2.0e-3, &place.gather(&out.values()), &exact);
+    }
+}
+
+/// x as it is stored, and the result, in fp64.
+fn norm_mod_exact(case: Case, x: &[f32], y: &[f32], vectors: &[Vec<f32>]) -> (Vec<f64>, Vec<f64>) {
+    let (mut updated, mut exact) = (Vec::new(), Vec::new());
+    for row in 0..case.rows {
+        let range = if row < case.split { 0 } else { 3 };
+        let at = |which: usize, c: usize| f64::from(vectors[range + which][c]);
+        let value = |c: usize| f64::from(x[row * case.columns + c]);
+        let step = |c: usize| if case.update { at(2, c) * f64::from(y[row * case.columns + c]) } else { 0.0 };
+        let stored: Vec<f64> = (0..case.columns).map(|c| round_exact(value(c) + step(c))).collect();
+        let (mean, inverse) = moments(&stored, f64::from(EPS));
+        exact.extend((0..case.columns).map(|c| (stored[c] - mean) * inverse * (1.0 + at(1, c)) + at(0, c)));
+        updated.extend(stored);
+    }
+    (updated, exact)
+}
+
+#[test]
+fn layer_norm_of_every_width() {
+    for columns in [1, 15, 77, 768, 1024, 1025, 2048, 2049, 4096, 4097] {
+        layer_norm(2, columns, 0.0, false);
+    }
+}
+
+#[test]
+fn layer_norm_of_strided_rows_large_means_and_many_rows() {
+    layer_norm(3, 768, 0.0, true);
+    layer_norm(3, 4100, 0.0, true);
+    layer_norm(3, 2048, 400.0, false);
+    layer_norm(129, 64, 40.0, false);
+}
+
+fn layer_norm(rows: usize, columns: usize, mean: f32, gap: bool) {
+    let mut rng = Rng::from_env(22);
+    let place = Place::new(rows, columns, gap);
+    let x = normals(&mut rng, rows * columns, mean);
+    let (weight, bias) = (normals(&mut rng, columns, 1.0), normals(&mut rng, columns, 0.0));
+    let mut exact = Vec::new();
+    for row in x.chunks(columns) {
+        let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+        let (mean, inverse) = moments(&row, f64::from(EPS));
+        exact.extend(
+            (0..columns).map(|c| (row[c] - mean) * inverse * f64::from(weight[c]) + f64::from(bias[c])),
+        );
+    }
+    for config in runs::all() {
+        let mut memory = Buffer::of(&place.spread(&x));
+        let (mut weight, mut bias) = (Buffer::of(&weight), Buffer::of(&bias));
+        let mut out = Buffer::poisoned(place.elements());
+        let start = 2 * place.start as u64;
+        let params = LayerNormParams {
+            x: memory.address() + start,
+            weight: weight.address(),
+            bias: bias.address(),
+            out: out.address() + start,
+            x_stride: place.stride as u64,
+            out_stride: place.stride as u64,
+            rows: rows as u32,
+            columns: columns as u32,
+            eps: EPS,
+            padding: 0,
+        };
+        let regions = [memory.region(), weight.region(), bias.region(), out.region()];
+        runs::launch(&norm::layer_norm::launches(&params, TARGET), &params, &regions, config);
+        let got = place.gather(&out.values());
+        assert_relative(2.0e-3, &got, &exact);
+        // In place: the same bits.
+        let params = LayerNormParams { out: params.x, ..params };
+        runs::launch(&norm::layer_norm::launches(&params, TARGET), &params, &regions, config);
+        assert_eq!(place.gather(&memory.values()), got);
+    }
+}
+
+#[test]
+fn group_norm_of_ragged_pixels() {
+    for pixels in [1, 15, 64, 127, 129] {
+        group_norm(pixels, [16, 4], 0.0, true);
+    }
+}
+
+#[test]
+fn group_norm_of_any_groups() {
+    for channels in [[1, 1], [6, 3], [17, 17], [96, 32], [512, 32], [128, 32], [24, 2], [2056, 2]] {
+        group_norm(35, channels, 0.0, true);
+    }
+}
+
+#[test]
+fn group_norm_of_several_blocks_of_pixels() {
+    // 1024 pixels a block.
+    group_norm(1024, [16, 4], 0.0, false);
+    group_norm(2500, [16, 4], 0.0, true);
+}
+
+#[test]
+fn group_norm_of_more_channels_than_a_block_takes() {
+    // Eight parts of 31 whole groups each, but for the last.
+    group_norm(9, [2112, 32], 0.0, false);
+}
+
+#[test]
+fn group_norm_of_large_means() {
+    group_norm(1100, [16, 4], 40.0, false);
+    group_norm(1100, [16, 4], 400.0, false);
+}
+
+fn group_norm(pixels: usize, [channels, groups]: [usize; 2], mean: f32, silu: bool) {
+    let mut rng = Rng::from_env(23);
+    let x = normals(&mut rng, pixels * channels, mean);
+    let (weight, bias) = (normals(&mut rng, channels, 1.0), normals(&mut rng, channels, 0.0));
+    let (width, count) = (channels / groups, |count: usize| count as u32);
+    let mut exact = vec![0.0; x.len()];
+    for group in 0..groups {
+        let members: Vec<usize> = (0..x.len()).filter(|index| index % channels / width == group).collect();
+        let values: Vec<f64> = members.iter().map(|index| f64::from(x[*index])).collect();
+        let (mean, inverse) = moments(&values, f64::from(EPS));
+        for (index, value) in members.iter().zip(&values) {
+            let c = index % channels;
+            let value = (value - mean) * inverse * f64::from(weight[c]) + f64::from(bias[c]);
+            exact[*index] = if silu { value / (1.0 + (-value).exp()) } else { value };
+        }
+    }
+    for config in runs::all() {
+        let (mut memory, mut weight, mut bias) = (Buffer::of(&x), Buffer::of(&weight), Buffer::of(&bias));
+        let mut out = Buffer::poisoned(x.len());
+        let numbers = norm::group_norm::workspace(count(pixels), count(channels), count(groups));
+        let mut workspace = Floats::poisoned(numbers);
+        let params = GroupNormParams {
+            x: memory.address(),
+            weight: weight.address(),
+            bias: bias.address(),
+            out: out.address(),
+            workspace: workspace.address(),
+            pixels: count(pixels),
+            channels: count(channels),
+            groups: count(groups),
+            silu: u32::from(silu),
+            eps: EPS,
+            padding: 0,
+        };
+        let regions = [memory.region(), weight.region(), bias.region(), out.region(), workspace.region()];
+        let launches = norm::group_norm::launches(&params, TARGET);
+        let report = runs::launch(&launches, &params, &regions, config);
+        let written = 2 * x.len() + 4 * numbers;
+        assert_eq!(report.global_bytes_written, written as u64, "each number is written once");
+        let got = out.values();
+        assert_relative(2.0e-3, &got, &exact);
+        // In place: the same bits.
+        let params = GroupNormParams { out: params.x, ..params };
+        runs::launch(&launches, &params, &regions, config);
+        assert_eq!(memory.values(), got);
+        workspace.values();
+    }
+}

@@ -1,0 +1,94 @@
+//! Inputs and measures of the numeric tests: fp64 references, units in the last place, relative Frobenius errors.
+
+use half::bf16;
+use lighterage_testkit::Rng;
+
+/// Normal values around a mean, as bf16 holds them.
+pub(crate) fn normals(rng: &mut Rng, count: usize, mean: f32) -> Vec<f32> {
+    rng.normals(count, 1.0).iter().map(|value| round(mean + value)).collect()
+}
+
+pub(crate) fn round(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
+}
+
+/// A number of the reference as bf16 holds it, where the formula rounds in between.
+pub(crate) fn round_exact(value: f64) -> f64 {
+    f64::from(bf16::from_f64(value).to_f32())
+}
+
+/// Every element within `units` units in the last place of bf16; a perfect rounding is within a half.
+#[track_caller]
+pub(crate) fn assert_within(units: f64, got: &[f32], exact: &[f64]) {
+    assert_eq!(got.len(), exact.len());
+    for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
+        // Below 2^-114 units do not shrink any more: where e^x nears fp32's end, what is left of an activation is less than 2^-121.
+        let unit = f64::powi(2.0, exact.abs().max(f64::powi(2.0, -114)).log2().floor() as i32 - 7);
+        let error = (f64::from(*got) - exact).abs() / unit;
+        assert!(error <= units, "element {index} is {got}, exactly {exact}: {error:.2} units");
+    }
+}
+
+/// `|got - exact| <= bound` in the Frobenius norm, relative.
+#[track_caller]
+pub(crate) fn assert_relative(bound: f64, got: &[f32], exact: &[f64]) {
+    assert_eq!(got.len(), exact.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let error = square(&mut got.iter().zip(exact).map(|(got, exact)| f64::from(*got) - exact));
+    let size = square(&mut exact.iter().copied());
+    let relative = (error / size.max(f64::MIN_POSITIVE)).sqrt();
+    assert!(relative <= bound, "relative error {relative:.2e}, allowed is {bound:.2e}");
+}
+
+/// The exact mean and 1 / sqrt(variance + eps).
+pub(crate) fn moments(values: &[f64], eps: f64) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// A matrix in memory: rows `stride` apart, beginning at element `start`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) stride: usize,
+    pub(crate) start: usize,
+}
+
+impl Place {
+    /// Rows that touch, from the first element on; or with a gap and at an odd start.
+    pub(crate) fn new(rows: usize, columns: usize, gap: bool) -> Self {
+        let (stride, start) = if gap { (columns + 5, 3) } else { (columns, 0) };
+        Self { rows, columns, stride, start }
+    }
+
+    pub(crate) fn elements(&self) -> usize {
+        self.start + self.rows * self.stride
+    }
+
+    /// The matrix's values spread out in memory, NaN between them.
+    pub(crate) fn spread(&self, values: &[f32]) -> Vec<f32> {
+        let mut memory = vec![f32::NAN; self.elements()];
+        for (row, values) in values.chunks(self.columns.max(1)).enumerate() {
+            memory[self.start + row * self.stride..][..self.columns].copy_from_slice(values);
+        }
+        memory
+    }
+
+    /// The matrix's values out of memory; what lies between them must still be NaN.
+    #[track_caller]
+    pub(crate) fn gather(&self, memory: &[f32]) -> Vec<f32> {
+        let mut values = Vec::new();
+        for (index, value) in memory.iter().enumerate() {
+            let inside = index >= self.start && (index - self.start) % self.stride < self.columns;
+            if inside {
+                values.push(*value);
+            } else {
+                assert!(value.is_nan(), "element {index} between the rows was written");
+            }
+        }
+        values
+    }
+}

@@ -1,0 +1,128 @@
+//! `qk_norm_rope` against fp64: every head size with an image of its own and others, in the fused projection and apart.
+
+use lighterage_kernels::launch::{Arch, Target};
+use lighterage_kernels::params::QkNormRopeParams;
+use lighterage_kernels::rope;
+use lighterage_testkit::Rng;
+
+use crate::buffer::{Buffer, Floats};
+use crate::numerics::{assert_relative, normals, round_exact};
+use crate::runs;
+
+const EPS: f32 = 1e-6;
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    heads: usize,
+    head_dim: usize,
+    split: usize,
+    /// Elements before the projection: not a multiple of eight, so that no vector is aligned.
+    start: usize,
+}
+
+const PLAIN: Case = Case { rows: 5, heads: 3, head_dim: 64, split: 2, start: 0 };
+
+#[test]
+fn every_head_size() {
+    for head_dim in [2, 6, 8, 16, 32, 48, 64, 128, 256, 130] {
+        check(Case { head_dim, ..PLAIN });
+    }
+}
+
+#[test]
+fn any_rows_and_ranges() {
+    for (rows, split) in [(1, 0), (1, 1), (16, 15), (17, 17)] {
+        check(Case { rows, split, ..PLAIN });
+    }
+}
+
+#[test]
+fn more_and_fewer_heads_than_a_block_has_room_for() {
+    // Of 128 elements a block holds sixteen at a time.
+    for heads in [1, 8, 9, 24] {
+        check(Case { rows: 2, heads, head_dim: 128, ..PLAIN });
+    }
+}
+
+#[test]
+fn unaligned_heads() {
+    check(Case { start: 3, ..PLAIN });
+    check(Case { start: 3, head_dim: 128, ..PLAIN });
+}
+
+fn check(case: Case) {
+    let Case { rows, heads, head_dim, split, start } = case;
+    let mut rng = Rng::from_env(24);
+    let width = heads * head_dim;
+    // q, k and v of each row side by side; v stays as it is.
+    let mut qkv = vec![f32::NAN; start];
+    qkv.extend(normals(&mut rng, rows * 3 * width, 0.0));
+    let weights: Vec<Vec<f32>> = (0..4).map(|_| normals(&mut rng, head_dim, 1.0)).collect();
+    let angles: Vec<f32> = (0..rows * head_dim / 2).map(|_| 7.0 * rng.normal()).collect();
+    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|angle| (angle.cos(), angle.sin())).unzip();
+    let exact = exact(case, &qkv, &weights, &cos, &sin);
+    for config in runs::all() {
+        let mut memory = Buffer::of(&qkv);
+        let mut weights: Vec<Buffer> = weights.iter().map(|weight| Buffer::of(weight)).collect();
+        let (mut cos, mut sin) = (Floats::of(&cos), Floats::of(&sin));
+        let q = memory.address() + 2 * start as u64;
+        let [first_q_weight, first_k_weight, second_q_weight, second_k_weight] =
+            [0, 1, 2, 3].map(|index: usize| weights[index].address());
+        let (row_stride, head_stride) = (3 * width as u64, head_dim as u64);
+        let params = QkNormRopeParams {
+            q,
+            k: q + 2 * width as u64,
+            first_q_weight,
+            first_k_weight,
+            second_q_weight,
+            second_k_weight,
+            cos: cos.address(),
+            sin: sin.address(),
+            q_row_stride: row_stride,
+            q_head_stride: head_stride,
+            k_row_stride: row_stride,
+            k_head_stride: head_stride,
+            rows: rows as u32,
+            heads: heads as u32,
+            head_dim: head_dim as u32,
+            split: split as u32,
+            eps: EPS,
+            padding: 0,
+        };
+        let mut regions = vec![memory.region(), cos.region(), sin.region()];
+        regions.extend(weights.iter_mut().map(Buffer::region));
+        let launches = rope::qk_norm_rope::launches(&params, Target::typical(Arch::Sm80));
+        let report = runs::launch(&launches, &params, &regions, config);
+        assert_eq!(report.global_bytes_written, (rows * 2 * width * 2) as u64, "{case:?}");
+        let got = memory.values();
+        for row in 0..rows {
+            let at = |part: usize| start + row * 3 * width + part * width;
+            assert_eq!(got[at(2)..at(3)], qkv[at(2)..at(3)], "v is kept");
+            // A sum that falls on the other side of a tie moves one element of a short row by a whole unit.
+            assert_relative(6.0e-3, &got[at(0)..at(2)], &exact[row * 2 * width..(row + 1) * 2 * width]);
+        }
+        let heads = |row: usize| &got[start + row * 3 * width..][..2 * width];
+        assert_relative(2.0e-3, &(0..rows).flat_map(|row| heads(row).to_vec()).collect::<Vec<_>>(), &exact);
+    }
+}
+
+/// q and k of every row, in fp64, but rounded before the weight as the formula says.
+fn exact(case: Case, qkv: &[f32], weights: &[Vec<f32>], cos: &[f32], sin: &[f32]) -> Vec<f64> {
+    let (mut out, d) = (Vec::new(), case.head_dim);
+    for row in 0..case.rows {
+        for head in 0..2 * case.heads {
+            let weight = &weights[if row < case.split { 0 } else { 2 } + head / case.heads];
+            let x = &qkv[case.start + (row * 3 * case.heads + head) * d..][..d];
+            let square = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / d as f64;
+            let inverse = 1.0 / (square + f64::from(EPS)).sqrt();
+            let scaled = |i: usize| round_exact(f64::from(x[i]) * inverse) * f64::from(weight[i]);
+            for pair in 0..d / 2 {
+                let (a, b) = (scaled(2 * pair), scaled(2 * pair + 1));
+                let (c, s) = (f64::from(cos[row * d / 2 + pair]), f64::from(sin[row * d / 2 + pair]));
+                out.extend([a * c - b * s, a * s + b * c]);
+            }
+        }
+    }
+    out
+}
