@@ -341,7 +341,8 @@ fn package(value: &Value) -> Package {
     let kind = |target: &Value, kinds: &[&str]| {
         array(&target["kind"]).iter().any(|k| kinds.iter().any(|kind| k == kind))
     };
-    let main = targets.iter().find(|target| kind(target, &["lib", "bin"])).expect("a library or a binary");
+    let main =
+        targets.iter().find(|target| kind(target, &["lib", "rlib", "bin"])).expect("a library or a binary");
     let manifest = fs::read_to_string(text(&value["manifest_path"])).expect("readable");
     let benched = if manifest.contains("bench = false") { vec![] } else { vec![text(&main["name"])] };
     Package {

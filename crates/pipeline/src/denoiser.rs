@@ -206,7 +206,10 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         };
         let negative = self.negative.as_mut().map(|negative| &mut negative.branch);
         let (velocities, ran) = match self.cache {
-            None => (pass.both(&self.positive, negative.as_deref())?, true),
+            None => {
+                lent.cycle.turn(0)?;
+                (pass.both(&self.positive, negative.as_deref())?, true)
+            }
             Some(cache) => pass.cached(cache, &mut self.leases, &mut self.positive, negative)?,
         };
         let Velocities { positive, negative } = velocities;
@@ -238,7 +241,6 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
-            lent.cycle.turn(0)?;
             self.advance(lent, index, is_infused)?;
             let event = self.queue.device().event()?;
             self.queue.stream().record(&event)?;
@@ -356,6 +358,9 @@ impl<B: Backend> Pass<'_, '_, B> {
         let second = negative.map(|branch| Ok::<_, Error>((self.begin(branch)?, branch))).transpose()?;
         let keeps = cache.keeps_infusenet && self.infused.is_some();
         let uses_cycle = first.computes || keeps || second.as_ref().is_some_and(|(begun, _)| begun.computes);
+        if uses_cycle {
+            self.lent.cycle.turn(0)?;
+        }
         let outputs = if first.computes || keeps {
             let (outputs, count) = self.counted(|| self.outputs())?;
             leases.infusenet = count;

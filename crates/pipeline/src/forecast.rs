@@ -214,7 +214,8 @@ impl Forecast {
     /// The loop's plan.
     #[must_use]
     pub fn denoise(&self) -> Option<&Plan> {
-        self.of(Phase::Denoise).map(|planned| &planned.plan)
+        let is_loop = |planned: &&PhaseForecast| planned.phase == Phase::Denoise;
+        self.phases.iter().find(is_loop).map(|planned| &planned.plan)
     }
 
     /// The most page-locked host bytes of a phase, on a card.

@@ -65,9 +65,9 @@ struct Made {
     not_finite: usize,
     latents: Option<Vec<f32>>,
     prompt: Option<PromptValues>,
-    steps: Vec<Vec<f32>>,
     tokens: Option<Vec<f32>>,
     steps_computed: usize,
+    steps: Vec<Vec<f32>>,
 }
 
 impl Job {
@@ -182,8 +182,8 @@ impl Job {
             not_finite: made.not_finite,
             latents: made.latents,
             prompt: made.prompt,
-            steps: made.steps,
             tokens: made.tokens,
+            steps: made.steps,
             report: Report { steps_computed: made.steps_computed, ..report },
         })
     }
@@ -277,9 +277,10 @@ impl Job {
         let segments = self.segments();
         let last = segments.len() - 1;
         for (index, Segment { steps, is_infused }) in segments.into_iter().enumerate() {
-            stage.repeats(&[steps.len() as u64]);
+            let turns = steps.len() as u64;
             let steps = if is_dry { steps.start..steps.start + 1 } else { steps };
             let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
+            stage.repeats(&[turns]);
             stage.phase_beside(phase, &self.transformer_units, &self.beside(), |queue, lent, observer| {
                 if let Some(told) = told.take() {
                     denoiser = Some(self.denoiser(queue, told, noise)?);

@@ -156,7 +156,6 @@ impl Trajectory {
                     if observer.cancelled() {
                         return Err(Error::Cancelled { done: step, steps });
                     }
-                    lent.cycle.turn(0)?;
                     denoiser.advance(lent, step, is_infused)?;
                     kept.extend(tensor::read(queue, denoiser.latents())?);
                     total += 1;

@@ -9,7 +9,7 @@ use super::BuiltIn;
 use crate::denoiser::model_timesteps;
 use crate::options::FACTOR;
 use crate::stage::Stage;
-use crate::{Conditions, Denoiser, Grid, Phase, Prompted, Result, tensor};
+use crate::{Conditions, Denoiser, Grid, Lent, Phase, Prompted, Result, tensor};
 
 /// Identity tokens of InfiniteYou, and the guidance that its InfuseNet is told.
 const IDENTITY_TOKENS: usize = 8;
@@ -41,10 +41,10 @@ impl BuiltIn {
         stage.repeats(&[self.options.steps as u64]);
         let latents = stage.phase(Phase::Denoise, &self.dit_units, |queue, pager, observer| {
             let noise = vec![0.0; self.grid().tokens() * self.transformer.config().in_channels];
-            let denoiser =
+            let mut denoiser =
                 Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid(), &noise)?;
             match control {
-                None => denoiser.run(pager, steps, observer)?,
+                None => denoiser.run(&Lent { cycle: pager, edges: pager }, 0..steps, false, observer)?,
                 Some(control) => self.controlled(queue, pager, &denoiser, &control, steps)?,
             }
             Ok(denoiser.into_latents())
