@@ -19,7 +19,7 @@ const HELP: &str = "feature `cuda` needs nvcc, and none was found: not by NVCC o
     or build without the feature: nothing but `--device cuda` needs it";
 
 impl Nvcc {
-    /// Looks in NVCC, CUDA_HOME, PATH, `/usr/local/cuda`, then where the Python wheels put it.
+    /// Looks in NVCC, `CUDA_HOME`, PATH, `/usr/local/cuda`, then where the Python wheels put it.
     pub(crate) fn find(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         if let Some(path) = variable("NVCC") {
             return Self::at(PathBuf::from(path)).map_err(|error| format!("NVCC is set: {error}"));

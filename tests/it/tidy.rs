@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The floor of each crate. A crate may use lower floors only.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("lighterage-kernels", 0),
     ("lighterage-shape", 0),
     ("lighterage-device", 1),

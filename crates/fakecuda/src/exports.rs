@@ -440,7 +440,7 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
     call("cuMemcpyHtoDAsync", OPERATING_SYSTEM, |driver| {
         driver.current()?;
         let operation = Operation::Copy {
-            target: target,
+            target,
             source: source.expose_provenance() as u64,
             bytes,
             is_target_ours: true,
@@ -461,7 +461,7 @@ unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
         driver.current()?;
         let operation = Operation::Copy {
             target: number(target),
-            source: source,
+            source,
             bytes,
             is_target_ours: false,
             is_source_ours: true,
@@ -479,13 +479,7 @@ unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
 ) -> Code {
     call("cuMemcpyDtoDAsync", OPERATING_SYSTEM, |driver| {
         driver.current()?;
-        let operation = Operation::Copy {
-            target: target,
-            source: source,
-            bytes,
-            is_target_ours: true,
-            is_source_ours: true,
-        };
+        let operation = Operation::Copy { target, source, bytes, is_target_ours: true, is_source_ours: true };
         driver.streams.push(number(stream), operation)
     })
 }

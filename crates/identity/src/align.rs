@@ -3,7 +3,7 @@ use crate::{Error, Keypoints, Photo, Result};
 /// Side in pixels of the picture that a face network reads.
 pub const CROP_SIDE: usize = 112;
 
-/// Where the five keypoints lie in an aligned crop (insightface, `face_align.py`: the template that ArcFace was trained with).
+/// Where the five keypoints lie in an aligned crop (insightface, `face_align.py`: the template that `ArcFace` was trained with).
 pub const TEMPLATE: [[f64; 2]; 5] =
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]];
 
@@ -62,14 +62,14 @@ fn mean(points: &[[f64; 2]; 5]) -> [f64; 2] {
     [0, 1].map(|axis| points.iter().map(|point| point[axis]).sum::<f64>() / 5.0)
 }
 
-/// Sub-pixel positions in OpenCV's `warpAffine` are multiples of this part of a pixel.
+/// Sub-pixel positions in `OpenCV`'s `warpAffine` are multiples of this part of a pixel.
 const PARTS: i64 = 32;
 /// Its positions are kept in this part of a pixel until then.
 const FINE: f64 = 1024.0;
 
 /// The face of these keypoints as a face network wants it: [`CROP_SIDE`] pixels a side, eyes, nose and mouth where [`TEMPLATE`] has them.
 ///
-/// Bilinear, black outside of the picture, with positions rounded as OpenCV's `warpAffine` rounds them (`imgwarp.cpp`: 1/1024, then 1/32 of a pixel), since
+/// Bilinear, black outside of the picture, with positions rounded as `OpenCV`'s `warpAffine` rounds them (`imgwarp.cpp`: 1/1024, then 1/32 of a pixel), since
 /// that is what the reference embeddings were made with. A face that is cut off by the border or is a few pixels wide is not refused.
 ///
 /// # Errors

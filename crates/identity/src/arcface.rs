@@ -11,7 +11,7 @@ const LAST_SIDE: usize = 7;
 /// How often the side is halved.
 const HALVINGS: usize = 4;
 
-/// ArcFace's IR-SE network under facexlib's names, of any depth and widths: an aligned crop in, an identity out.
+/// `ArcFace`'s IR-SE network under facexlib's names, of any depth and widths: an aligned crop in, an identity out.
 ///
 /// facexlib's file has 24 units of the widths 64, 128, 256 and 512 (`recognition_arcface_ir_se50.pth`). Depth and widths are read off the tensors' shapes. The side
 /// is halved four times, from 112 to 7: by the first unit and wherever the width changes. Where those are fewer than four, the shapes do not tell
@@ -85,7 +85,7 @@ impl ArcFace {
     }
 }
 
-/// Blue, green, red, from -1 to 1: facexlib was trained on pictures as OpenCV reads them.
+/// Blue, green, red, from -1 to 1: facexlib was trained on pictures as `OpenCV` reads them.
 ///
 /// # Panics
 /// If the crop has another size than [`CROP_SIDE`].

@@ -45,13 +45,13 @@ pub fn fit(photo: &Photo, width: usize, height: usize) -> Fitted {
     Fitted {
         photo: Photo::new(width, height, canvas.into_raw()),
         scale: [float(new_width) / float(old_width), float(new_height) / float(old_height)],
-        offset: [x, y].map(|offset| float_of(offset)),
+        offset: [x, y].map(float_of),
     }
 }
 
 /// The pose of a face, as InfuseNet is told it: dots for eyes, nose and mouth, darker limbs between them, on black.
 ///
-/// InfiniteYou's `draw_kps` with the shapes of OpenCV: a limb is a polygon around an ellipse (`ellipse2Poly` by degrees, `fillConvexPoly`), dimmed to 0.6; the
+/// InfiniteYou's `draw_kps` with the shapes of `OpenCV`: a limb is a polygon around an ellipse (`ellipse2Poly` by degrees, `fillConvexPoly`), dimmed to 0.6; the
 /// dots are circles of radius 10 on top.
 #[must_use]
 pub fn draw(width: usize, height: usize, keypoints: Keypoints) -> Photo {

@@ -10,19 +10,19 @@
 //! | [`align()`] | pixels, points | 112 x 112 | a similarity, bilinear |
 //! | [`FaceNetwork`] | 112 x 112 | an [`Embedding`] of 512 numbers | IR-SE natively, or any such ONNX file |
 //! | [`Resampler`] | the embedding | tokens for InfuseNet | the device's ops, its weights paged |
-//! | [`fit`], [`draw`] | another photo's points | the control picture | OpenCV's shapes |
+//! | [`fit`], [`draw`] | another photo's points | the control picture | `OpenCV`'s shapes |
 //!
 //! Each can be used alone; `lighterage identity` prints or saves every one of them.
 //!
 //! # Why so
 //!
 //! *The host is enough.* Detector and face network run once per person: 13 billion operations and 176 MB, a second or two on two cores, before a picture that takes a thousand times
-//! as much. On the device they would need strided convolutions with both paddings, batch norm and PReLU as kernels of their own, in every configuration, and a phase
+//! as much. On the device they would need strided convolutions with both paddings, batch norm and `PReLU` as kernels of their own, in every configuration, and a phase
 //! in every plan. So they are plain loops on the host in every configuration, in the module `layers`, and their bits depend neither on the device nor on the number of
 //! threads. The resampler is InfuseNet's side of the border: transformer ops, paged like every other weight.
 //!
 //! *The published networks, as published.* The embedding that InfiniteYou was trained with is that of facexlib's IR-SE50 on a **blue-green-red** crop, of length 1; not
-//! insightface's glintr100, which lies in the same folder and is passed over. Crops are cut as OpenCV cuts them, to the 32nd of a pixel.
+//! insightface's glintr100, which lies in the same folder and is passed over. Crops are cut as `OpenCV` cuts them, to the 32nd of a pixel.
 //!
 //! *A detector is somebody else's file.* SCRFD's weights may not be shipped, so none are; rten runs the user's own, in pure Rust, and its nine outputs are told apart by their shapes, not by
 //! their order. Without one, points come from a `faces.json`.
@@ -37,8 +37,8 @@
 //!
 //! # Sources
 //!
-//! Rules and constants: bytedance/InfiniteYou (`pipeline_infu_flux.py`, `resampler.py`), insightface (`retinaface.py`, `face_align.py`), facexlib (`arcface_arch.py`), OpenCV
-//! (`imgwarp.cpp`, `drawing.cpp`). Networks: Guo et al. 2021 (SCRFD), Deng et al. 2019 (ArcFace), Hu et al. 2018 (squeeze and excite).
+//! Rules and constants: bytedance/InfiniteYou (`pipeline_infu_flux.py`, `resampler.py`), insightface (`retinaface.py`, `face_align.py`), facexlib (`arcface_arch.py`), `OpenCV`
+//! (`imgwarp.cpp`, `drawing.cpp`). Networks: Guo et al. 2021 (SCRFD), Deng et al. 2019 (`ArcFace`), Hu et al. 2018 (squeeze and excite).
 //!
 //! # Example
 //!

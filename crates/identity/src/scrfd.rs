@@ -116,7 +116,7 @@ fn scaled(side: usize, ratio: f64) -> usize {
     ((f64_of(side) * ratio) as usize).clamp(1, side)
 }
 
-/// Bilinear between pixel centres, without a filter for shrinking: OpenCV's `INTER_LINEAR`, rounded to bytes as there. `[height, width, 3]`.
+/// Bilinear between pixel centres, without a filter for shrinking: `OpenCV`'s `INTER_LINEAR`, rounded to bytes as there. `[height, width, 3]`.
 fn resized(photo: &Photo, width: usize, height: usize) -> Vec<f32> {
     let columns: Vec<_> = (0..width).map(|x| taps(x, width, photo.width())).collect();
     let mut values = Vec::with_capacity(3 * width * height);

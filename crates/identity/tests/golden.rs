@@ -1,4 +1,4 @@
-//! Every step from a photo to the tokens against numpy, OpenCV and torch.
+//! Every step from a photo to the tokens against numpy, `OpenCV` and torch.
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
 use std::path::{Path, PathBuf};

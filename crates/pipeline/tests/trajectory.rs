@@ -28,7 +28,7 @@ fn latents<B: Backend>(
     made.steps
 }
 
-/// golden/make_golden.py: a loop's f32 error is at most 1e-4 on every step.
+/// `golden/make_golden.py`: a loop's f32 error is at most 1e-4 on every step.
 fn check_every_step(case: &str, count: usize) -> Trajectory {
     let trajectory = open(case, DType::F32).unwrap();
     let survey = trajectory.survey(PAGE_BYTES).unwrap();

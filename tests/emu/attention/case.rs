@@ -37,7 +37,7 @@ pub(crate) struct Case {
     pub(crate) head_dim: usize,
     pub(crate) mask: Mask,
     pub(crate) inputs: Inputs,
-    /// Factor on the scores; 0: 1 / sqrt(head_dim).
+    /// Factor on the scores; 0: 1 / `sqrt(head_dim)`.
     pub(crate) scale: f32,
     /// Elements between the end of a row of q, k and v, or of the output, and the next.
     pub(crate) gaps: [usize; 2],
@@ -212,7 +212,7 @@ impl Tensors {
     }
 }
 
-/// +-16 by the bits of the token: the score of the own key is 256 * head_dim, of any other at least 512 less.
+/// +-16 by the bits of the token: the score of the own key is 256 * `head_dim`, of any other at least 512 less.
 fn sign(token: usize, bit: usize) -> f32 {
     if token >> (bit % 16) & 1 == 1 { 16.0 } else { -16.0 }
 }

@@ -36,7 +36,7 @@ fn chain(core: &Core, number: usize) -> Outcome {
         if !fits || block.heap != region.heap {
             return fail(format!("I1: block {next} is out of line at {at}: {block:?}"));
         }
-        if block.bytes == 0 || block.bytes % ALIGNMENT_BYTES != 0 {
+        if block.bytes == 0 || !block.bytes.is_multiple_of(ALIGNMENT_BYTES) {
             return fail(format!("I1: block {next} has {} bytes", block.bytes));
         }
         if matches!(block.state, State::Vacant | State::Planned) {

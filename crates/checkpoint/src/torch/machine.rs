@@ -137,7 +137,7 @@ impl Machine<'_> {
             op::EMPTY_LIST => self.push(Value::List(Vec::new())),
             op::EMPTY_DICT => self.push(Value::Dictionary(Vec::new())),
             code @ (op::TUPLE1 | op::TUPLE2 | op::TUPLE3) => {
-                self.tuple(usize::from(code - op::TUPLE1) + 1)?
+                self.tuple(usize::from(code - op::TUPLE1) + 1)?;
             }
             op::TUPLE => {
                 let items = self.since_mark()?;

@@ -3,7 +3,7 @@
 //! A pickle is a program. This reader runs it on a machine that knows tensors and the containers around them, and nothing else: whatever a
 //! pickle would import beyond that is refused by name, before anything of it happens.
 //!
-//! Sources: the zip format (APPNOTE 6.3), the comments of CPython's `pickletools`, torch's `serialization.py` and `_utils.py` (what `torch.save`
+//! Sources: the zip format (APPNOTE 6.3), the comments of `CPython`'s `pickletools`, torch's `serialization.py` and `_utils.py` (what `torch.save`
 //! writes since 1.6).
 mod machine;
 mod opcodes;

@@ -1,4 +1,4 @@
-//! The opcodes that `torch.save` writes, by CPython's names; every other one is refused.
+//! The opcodes that `torch.save` writes, by `CPython`'s names; every other one is refused.
 
 pub(super) const MARK: u8 = b'(';
 pub(super) const STOP: u8 = b'.';

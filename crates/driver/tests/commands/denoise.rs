@@ -34,7 +34,7 @@ fn a_missing_folder_is_named() {
     lighterage(&["denoise", "--dir", &dir, "--out", &out]).check_failed(&["none/run.json", "No such file"]);
 }
 
-/// A model without guidance under BFL's names (tests/golden/make_more.py), in f32 and, against torch's own bf16 run, in bf16.
+/// A model without guidance under BFL's names (`tests/golden/make_more.py`), in f32 and, against torch's own bf16 run, in bf16.
 #[test]
 fn a_schnell_of_black_forest_labs_follows_the_reference() {
     let scratch = Scratch::new();

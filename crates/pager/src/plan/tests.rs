@@ -163,13 +163,13 @@ fn brute_force(question: &Question<'_>) -> (f64, Vec<u32>, u32) {
     loop {
         let total: u32 = streamed.iter().sum();
         let resident = question.tape.pages - total;
-        if resident < question.pages {
-            if let Some(choice) = question.choice(&streamed, question.pages - resident) {
-                let script = Script::new(choice.homes.clone(), choice.ring_pages);
-                let seconds = steady(question.tape, question.link, &script, &question.cycles[0]).seconds;
-                if seconds < best.0 {
-                    best = (seconds, streamed.clone(), choice.ring_pages);
-                }
+        if resident < question.pages
+            && let Some(choice) = question.choice(&streamed, question.pages - resident)
+        {
+            let script = Script::new(choice.homes.clone(), choice.ring_pages);
+            let seconds = steady(question.tape, question.link, &script, &question.cycles[0]).seconds;
+            if seconds < best.0 {
+                best = (seconds, streamed.clone(), choice.ring_pages);
             }
         }
         let Some(next) = (0..caps.len()).find(|index| streamed[*index] < caps[*index]) else { return best };

@@ -43,17 +43,17 @@ pub(crate) struct Arguments {
     /// The model: a folder in the layout of diffusers, or a transformer in one file [default: the bundled demo model].
     ///
     /// A file, for instance flux1-dev.safetensors as Black Forest Labs publish it, or a folder that has one in place of transformer/, needs
-    /// beside it text_encoder/, text_encoder_2/, tokenizer/, tokenizer_2/ in the layout of diffusers, and ae.safetensors or vae/. What
+    /// beside it `text_encoder`/, `text_encoder_2`/, tokenizer/, `tokenizer_2`/ in the layout of diffusers, and ae.safetensors or vae/. What
     /// scheduler/, transformer/config.json and vae/config.json say is taken from there if they exist, else as FLUX.1 has it.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// InfiniteYou's folder: InfuseNetModel and image_proj_model.bin [default: with the bundled model its own].
+    /// InfiniteYou's folder: `InfuseNetModel` and `image_proj_model.bin` [default: with the bundled model its own].
     #[arg(long, value_name = "DIR")]
     infinite_you: Option<PathBuf>,
     /// The folder with the face network and perhaps a detector [default: that of --infinite-you].
     #[arg(long, value_name = "DIR")]
     face_models: Option<PathBuf>,
-    /// A LoRA file for the transformer, and its strength; may be given several times.
+    /// A `LoRA` file for the transformer, and its strength; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     pub(super) lora: Vec<String>,
     /// Seed of the noise; several make several pictures. Without it one is drawn and shown.

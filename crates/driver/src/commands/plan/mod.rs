@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let survey = survey(arguments, profile.rates)?;
     let outlook = Outlook::new(&survey, &profile, &arguments.budgets(), arguments.steps);
     if let Some(path) = &arguments.svg {
-        output::write(path, |file| Ok(file.write_all(svg::plot(&outlook).as_bytes())?))?;
+        output::write(path, |file| file.write_all(svg::plot(&outlook).as_bytes()))?;
     }
     if arguments.json { json::print(&outlook) } else { show(&outlook, &profile) }
 }
