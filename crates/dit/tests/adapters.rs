@@ -109,7 +109,7 @@ fn sample(checkpoint: &Checkpoint, adapters: Option<&Adapters>, dtype: DType, is
         drop(pager);
         let plan = Plan::within(&units, &cycle, Plan::minimum(&units, &cycle, page), page).unwrap();
         assert!(plan.streamed_bytes() > 0);
-        pager = Pager::new(queue.stream(), units, cycle, &plan).unwrap();
+        pager = Pager::new(queue.stream(), units, &cycle, &plan).unwrap();
         made = forward_transformer(&model, &queue, &pager, &inputs(CASE)).unwrap();
     }
     values(&queue, made.view())

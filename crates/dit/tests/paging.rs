@@ -105,7 +105,7 @@ impl Models {
         let page_bytes = queue.device().info().page_bytes;
         let pagers = [0, 1].map(|phase| {
             let plan = Plan::within(&self.units, &cycles[phase], budgets[phase], page_bytes).unwrap();
-            Pager::new(queue.stream(), Arc::clone(&self.units), cycles[phase].clone(), &plan).unwrap()
+            Pager::new(queue.stream(), Arc::clone(&self.units), &cycles[phase], &plan).unwrap()
         });
         bits(&values(&queue, self.denoise(&queue, &pagers[0], &pagers[1]).view()))
     }

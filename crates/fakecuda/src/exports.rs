@@ -1,10 +1,4 @@
 //! The functions of the driver API.
-#![expect(
-    clippy::missing_safety_doc,
-    clippy::too_many_arguments,
-    reason = "NVIDIA's names and signatures, documented in the driver API's manual"
-)]
-
 use std::ffi::{CStr, c_char, c_void};
 
 use lighterage_kernels::launch::{Arch, Target, TensorMap};
@@ -614,11 +608,11 @@ unsafe extern "C" fn cuTensorMapEncodeTiled(
         let mut map = TensorMap { address: number(address), rank, element_bytes, ..TensorMap::default() };
         map.swizzle_bytes = [0, 32, 64, 128][swizzle as usize];
         // SAFETY: the caller's arrays have `rank` numbers, the strides one less.
-        unsafe {
-            sizes.copy_to_nonoverlapping(map.sizes.as_mut_ptr(), count);
-            strides.copy_to_nonoverlapping(map.strides.as_mut_ptr(), count - 1);
-            boxes.copy_to_nonoverlapping(map.box_sizes.as_mut_ptr(), count);
-        }
+        unsafe { sizes.copy_to_nonoverlapping(map.sizes.as_mut_ptr(), count) };
+        // SAFETY: as above.
+        unsafe { strides.copy_to_nonoverlapping(map.strides.as_mut_ptr(), count - 1) };
+        // SAFETY: as above.
+        unsafe { boxes.copy_to_nonoverlapping(map.box_sizes.as_mut_ptr(), count) };
         // SAFETY: as above.
         if unsafe { std::slice::from_raw_parts(steps, count) }.iter().any(|step| *step != 1) {
             return Err(NOT_SUPPORTED);

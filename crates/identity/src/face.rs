@@ -81,7 +81,7 @@ pub struct FaceNetwork {
 #[derive(Debug)]
 enum Kind {
     ArcFace(Box<ArcFace>),
-    Onnx(Network),
+    Onnx(Box<Network>),
 }
 
 impl FaceNetwork {
@@ -104,7 +104,7 @@ impl FaceNetwork {
         let names: Vec<String> = found.iter().map(|network| network.path().display().to_string()).collect();
         match found.pop() {
             Some(network) if found.is_empty() => {
-                Ok(Self { path: network.path().to_owned(), kind: Kind::Onnx(network) })
+                Ok(Self { path: network.path().to_owned(), kind: Kind::Onnx(Box::new(network)) })
             }
             Some(_) => {
                 Err(refuse(format!("several ONNX files for {CROP_SIDE} x {CROP_SIDE}: {}", names.join(", "))))
@@ -122,7 +122,7 @@ impl FaceNetwork {
     /// [`Error::Onnx`], [`Error::Checkpoint`], [`Error::Network`].
     pub fn open(path: &Path, promise: Unmodified) -> Result<Self> {
         let kind = match path.extension().is_some_and(|extension| extension == "onnx") {
-            true => Kind::Onnx(Network::open(path)?),
+            true => Kind::Onnx(Box::new(Network::open(path)?)),
             false => Kind::ArcFace(Box::new(ArcFace::new(&Checkpoint::open(path, promise)?)?)),
         };
         Ok(Self { path: path.to_owned(), kind })
@@ -152,7 +152,7 @@ impl FaceNetwork {
                     }
                     _ => {
                         let shapes: Vec<_> = outputs.iter().map(|output| &output.shape).collect();
-                        Err(network.refuse(format!(
+                        Err(network.refuse(&format!(
                             "it should give one output of {EMBEDDING} numbers, it gives {shapes:?}"
                         )))
                     }

@@ -27,7 +27,7 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let model = Model::load_file(path).map_err(|error| refused(path, error))?;
+        let model = Model::load_file(path).map_err(|error| refused(path, &error))?;
         Ok(Self { path: path.to_owned(), model })
     }
 
@@ -52,26 +52,26 @@ impl Network {
     pub(crate) fn run(&self, picture: Vec<f32>, side: usize) -> Result<Vec<Output>> {
         let &[input] = self.model.input_ids() else {
             return Err(
-                self.refuse(format!("it has {} inputs, should have one", self.model.input_ids().len()))
+                self.refuse(&format!("it has {} inputs, should have one", self.model.input_ids().len()))
             );
         };
         let picture = Tensor::from_data(&[1, 3, side, side], picture);
         let outputs = self.model.run(vec![(input, picture.into())], self.model.output_ids(), None);
-        let outputs = outputs.map_err(|error| refused(&self.path, error))?;
+        let outputs = outputs.map_err(|error| refused(&self.path, &error))?;
         outputs.into_iter().map(|value| self.output(value)).collect()
     }
 
-    pub(crate) fn refuse(&self, message: impl ToString) -> Error {
+    pub(crate) fn refuse(&self, message: &impl ToString) -> Error {
         refused(&self.path, message)
     }
 
     fn output(&self, value: Value) -> Result<Output> {
         let tensor: Tensor<f32> =
-            value.try_into().map_err(|_| self.refuse("an output that is not of f32"))?;
+            value.try_into().map_err(|_| self.refuse(&"an output that is not of f32"))?;
         Ok(Output { shape: tensor.shape().to_vec(), values: tensor.to_vec() })
     }
 }
 
-fn refused(path: &Path, message: impl ToString) -> Error {
+fn refused(path: &Path, message: &impl ToString) -> Error {
     Error::Onnx { path: path.to_owned(), message: message.to_string() }
 }

@@ -69,7 +69,7 @@ impl Detector {
     fn at(&self, photo: &Photo, side: usize) -> Result<Vec<Face>> {
         let (canvas, scale) = letterbox(photo, side);
         let outputs = self.network.run(canvas, side)?;
-        let levels = levels(outputs, side).map_err(|message| self.network.refuse(message))?;
+        let levels = levels(&outputs, side).map_err(|message| self.network.refuse(&message))?;
         Ok(suppressed(guesses(&levels, side, scale)))
     }
 }
@@ -159,7 +159,7 @@ struct Level {
 
 /// Sorts nine outputs by what they are: the number of guesses tells the stride, the numbers of each guess the kind. Their order in the file
 /// does not matter.
-fn levels(outputs: Vec<Output>, side: usize) -> Result<Vec<Level>, String> {
+fn levels(outputs: &[Output], side: usize) -> Result<Vec<Level>, String> {
     let shapes: Vec<Vec<usize>> = outputs.iter().map(|output| output.shape.clone()).collect();
     let level = |stride: usize| {
         let cells = side.div_ceil(stride);

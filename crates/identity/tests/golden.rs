@@ -107,7 +107,7 @@ fn tokens(file: &str, dtype: DType, is_small: bool) -> Vec<f32> {
         drop(whole);
         let plan = Plan::within(&units, &cycle, Plan::minimum(&units, &cycle, 4096), 4096).unwrap();
         resampler
-            .forward(&queue, &Pager::new(&stream, units, cycle, &plan).unwrap(), embedding.view())
+            .forward(&queue, &Pager::new(&stream, units, &cycle, &plan).unwrap(), embedding.view())
             .unwrap()
     } else {
         made

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(budget), Ledger::new(0));
     let stream = device.stream(StreamKind::Compute)?;
     let plan = Plan::within(&units, &cycle, budget, device.info().page_bytes)?;
-    let pager = Pager::new(&stream, Arc::new(units), cycle.clone(), &plan)?;
+    let pager = Pager::new(&stream, Arc::new(units), &cycle, &plan)?;
     for _step in 0..4 {
         for block in &cycle {
             let lease = pager.lease(*block)?;

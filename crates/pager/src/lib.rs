@@ -57,7 +57,7 @@
 //!     cycle.push(units.add(UnitSpec { name: format!("layer {layer}"), tensors: vec![weight] }));
 //! }
 //! let plan = Plan::within(&units, &cycle, 40_000, device.info().page_bytes)?;
-//! let pager = Pager::new(&stream, Arc::new(units), cycle.clone(), &plan)?;
+//! let pager = Pager::new(&stream, Arc::new(units), &cycle, &plan)?;
 //! for unit in cycle.repeat(4) {
 //!     let lease = pager.lease(unit)?;
 //!     let weight = lease.tensor(0); // launch what reads it, on `stream`

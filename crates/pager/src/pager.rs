@@ -53,8 +53,8 @@ impl<B: Backend> Pager<B> {
     /// # Errors
     /// [`Error::Plan`] if the plan was made for another cycle, other units or a page that is not one of the device's,
     /// [`Error::HostBudget`] if what is to be page-locked does not fit the host ledger, [`Error::Device`] if memory is refused.
-    pub fn new(stream: &Stream<B>, units: Arc<Units>, cycle: Vec<UnitId>, plan: &Plan) -> Result<Self> {
-        check_cycle(&units, &cycle, plan)?;
+    pub fn new(stream: &Stream<B>, units: Arc<Units>, cycle: &[UnitId], plan: &Plan) -> Result<Self> {
+        check_cycle(&units, cycle, plan)?;
         Self::build(stream, units, plan.clone(), None)
     }
 
@@ -63,7 +63,7 @@ impl<B: Backend> Pager<B> {
     /// # Errors
     /// As [`Pager::new`].
     pub fn planned(stream: &Stream<B>, units: Arc<Units>, plan: &Plan) -> Result<Self> {
-        Self::new(stream, units, plan.cycle().to_vec(), plan)
+        Self::new(stream, units, plan.cycle(), plan)
     }
 
     /// A pager that holds every unit and takes leases in any order: for a dry pass, which finds the cycle out, and for modules run alone.

@@ -329,7 +329,7 @@ fn host(cap: u64) -> (Device<Host>, Stream<Host>) {
 }
 
 fn streaming(model: &Model, stream: &Stream<Host>, budget: u64) -> Result<Pager<Host>> {
-    Pager::new(stream, Arc::clone(&model.units), model.cycle.clone(), &model.plan(budget))
+    Pager::new(stream, Arc::clone(&model.units), &model.cycle, &model.plan(budget))
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn a_budget_that_the_ledger_does_not_have_is_refused_and_nothing_stays() {
     let plan = model.plan(model.budgets()[2]);
     for cap in [0, plan.ring_bytes() - 1, plan.bytes() - 1] {
         let (device, stream) = host(cap);
-        let refused = Pager::new(&stream, Arc::clone(&model.units), model.cycle.clone(), &plan).unwrap_err();
+        let refused = Pager::new(&stream, Arc::clone(&model.units), &model.cycle, &plan).unwrap_err();
         assert!(matches!(refused, Error::Device(lighterage_device::Error::OutOfBudget(_))), "{refused}");
         assert_eq!(device.ledger().granted_bytes(), 0);
     }
@@ -408,7 +408,7 @@ fn too_little_host_memory_for_converted_weights_is_refused_before_the_run() {
             Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();
         let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(free));
         let stream = device.stream(StreamKind::Compute).unwrap();
-        Pager::new(&stream, Arc::clone(&model.units), model.cycle.clone(), &plan).map(|_| ())
+        Pager::new(&stream, Arc::clone(&model.units), &model.cycle, &plan).map(|_| ())
     };
     let refused = make(pinned - 1).unwrap_err();
     assert!(refused.to_string().contains("1 bytes missing"), "{refused}");
@@ -422,7 +422,7 @@ fn a_plan_for_another_cycle_is_refused() {
     let (_device, stream) = host(1 << 30);
     let plan = model.plan(model.minimum());
     let new = |units: &Arc<Units>, cycle: &[UnitId], plan: &Plan| {
-        Pager::new(&stream, Arc::clone(units), cycle.to_vec(), plan).map(|_| ()).unwrap_err().to_string()
+        Pager::new(&stream, Arc::clone(units), cycle, plan).map(|_| ()).unwrap_err().to_string()
     };
     assert!(new(&model.units, &model.cycle[1..], &plan).contains("visits of the cycle"));
     let mut swapped = model.cycle.clone();
@@ -455,7 +455,7 @@ fn a_dry_pass_copies_and_pins_what_a_run_would() {
 fn totals<B: Backend>(backend: B, model: &Model, plan: &Plan) -> (u64, u64, u64) {
     let device = Device::new(backend, Ledger::new(1 << 30), Ledger::new(1 << 30));
     let stream = device.stream(StreamKind::Compute).unwrap();
-    let pager = Pager::new(&stream, Arc::clone(&model.units), model.cycle.clone(), plan).unwrap();
+    let pager = Pager::new(&stream, Arc::clone(&model.units), &model.cycle, plan).unwrap();
     for unit in model.cycle.repeat(2) {
         drop(pager.lease(unit).unwrap());
     }

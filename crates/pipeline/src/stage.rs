@@ -159,7 +159,7 @@ impl<'a, B: Backend> Stage<'a, B> {
         }
         let stream = self.queue.stream();
         let plan = Plan::resident(units, beside, stream.device().info().page_bytes);
-        Ok(Some(Pager::new(stream, Arc::clone(units), beside.to_vec(), &plan)?))
+        Ok(Some(Pager::new(stream, Arc::clone(units), beside, &plan)?))
     }
 
     fn pager(&self, phase: Phase, units: &Arc<Units>) -> Result<Pager<B>> {

@@ -46,7 +46,7 @@ impl Rule {
         };
         self.sum += POLYNOMIAL.into_iter().fold(0.0, |value, factor| value * distance + factor);
         // Also where the distance is not a number.
-        let computes = !(self.sum < self.threshold);
+        let computes = self.sum.is_nan() || self.sum >= self.threshold;
         if computes {
             self.sum = 0.0;
         }

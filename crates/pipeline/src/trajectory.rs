@@ -93,6 +93,9 @@ pub struct Latents {
     pub report: Report,
 }
 
+/// The latents after each step, where memory has bytes, and of each step whether its blocks ran.
+type Walked = (Option<Vec<Vec<f32>>>, Vec<bool>);
+
 impl Trajectory {
     /// Opens a folder; weights are mapped, not touched. `dtype` is bf16 or f32.
     ///
@@ -139,7 +142,7 @@ impl Trajectory {
         Ok(Latents { steps, shape: [1, self.grid.tokens(), channels], ran, report })
     }
 
-    fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>) -> Result<(Option<Vec<Vec<f32>>>, Vec<bool>)> {
+    fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>) -> Result<Walked> {
         let told = stage.phase(Phase::Modulation, &self.units, |queue, pager, _| self.tell(queue, pager))?;
         let (mut told, mut denoiser) = (Some(told), None);
         let (mut kept, mut total, steps) = (Vec::new(), 0, self.schedule.steps());

@@ -1,4 +1,6 @@
 //! Pictures of the bundled people against those of diffusers, and whether they are those people.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
+
 mod common;
 
 use common::{base, between, model, promise, run};

@@ -55,7 +55,7 @@ fn bits_do_not_depend_on_the_budget() {
         let queue = queue(2);
         let page = queue.device().info().page_bytes;
         let plan = Plan::within(&units, &cycle, budget, page).unwrap();
-        let pager = Pager::new(queue.stream(), units, cycle.clone(), &plan).unwrap();
+        let pager = Pager::new(queue.stream(), units, &cycle, &plan).unwrap();
         bits(&values(&queue, &model.forward(&queue, &pager).unwrap()))
     };
     let least = Plan::minimum(&model().1, &cycle, 64 << 10);

@@ -50,6 +50,9 @@ const PARTS: u32 = 256;
 
 impl Plan {
     /// Plans a sequence; the streams of its requests count as one.
+    ///
+    /// # Panics
+    /// If the plan that was found overlaps itself: it is checked by a sweep before it is given out.
     #[must_use]
     pub fn new(trace: &Trace) -> Self {
         let lives = lives(trace);

@@ -85,14 +85,14 @@ impl BuiltIn {
         let mut text_units = Units::default();
         let clip = Clip::new(
             clip::Config::from_json(CLIP)?,
-            &checkpoint("clip", shapes::clip())?,
+            &checkpoint("clip", &shapes::clip())?,
             dtype,
             &[0; CLIP_TOKENS],
             &mut text_units,
         )?;
         let t5 = T5::new(
             t5::Config::from_json(T5_XXL)?,
-            &checkpoint("t5", shapes::t5())?,
+            &checkpoint("t5", &shapes::t5())?,
             dtype,
             &[0; T5_TOKENS],
             &mut text_units,
@@ -100,16 +100,16 @@ impl BuiltIn {
         let mut dit_units = Units::default();
         let config = |text: &str| lighterage_dit::Config::parse(text, Path::new("built-in"));
         let infusenet = options.with_infusenet.then(|| -> Result<InfuseNet> {
-            let weights = checkpoint("infusenet", shapes::infusenet())?;
+            let weights = checkpoint("infusenet", &shapes::infusenet())?;
             Ok(InfuseNet::new(config(&flux(4, 10))?, &weights, dtype, &mut dit_units)?)
         });
         let infusenet = infusenet.transpose()?;
-        let weights = checkpoint("transformer", shapes::transformer())?;
+        let weights = checkpoint("transformer", &shapes::transformer())?;
         let transformer = Transformer::new(config(&flux(19, 38))?, &weights, dtype, &mut dit_units)?;
         let mut decoder_units = Units::default();
         let decoder = Decoder::new(
             vae::Config::from_json(VAE)?,
-            &checkpoint("vae", shapes::vae())?,
+            &checkpoint("vae", &shapes::vae())?,
             dtype,
             &mut decoder_units,
         )?;
@@ -166,7 +166,7 @@ impl BuiltIn {
     }
 }
 
-fn checkpoint(name: &str, shapes: Shapes) -> Result<Checkpoint> {
+fn checkpoint(name: &str, shapes: &Shapes) -> Result<Checkpoint> {
     Ok(Checkpoint::of_shapes(format!("built-in/{name}"), DType::Bf16, &shapes.0)?)
 }
 

@@ -95,7 +95,6 @@ pub(super) fn t5() -> Shapes {
     const INNER: usize = 10_240;
     let mut shapes = Shapes::default();
     shapes.weight("shared", &[32_128, T5_WIDTH]);
-    shapes.weight("encoder.embed_tokens", &[32_128, T5_WIDTH]);
     shapes.weight("encoder.block.0.layer.0.SelfAttention.relative_attention_bias", &[32, 64]);
     for block in 0..24 {
         let name = format!("encoder.block.{block}");

@@ -30,7 +30,8 @@ pub(super) fn seconds<B: Backend>(
     batch(1)?;
     let one = batch(1)?.max(Duration::from_nanos(100));
     let wanted = BATCH.as_secs_f64() / one.as_secs_f64();
-    let calls = (wanted.ceil() as u32).clamp(1, CALLS_MAX);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+    let calls = wanted.ceil().clamp(1.0, f64::from(CALLS_MAX)) as u32;
     let mut times = Vec::with_capacity(BATCHES);
     for _ in 0..BATCHES {
         times.push(batch(calls)?.as_secs_f64() / f64::from(calls));

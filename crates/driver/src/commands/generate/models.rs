@@ -58,7 +58,7 @@ impl Models {
         };
         let options = arguments.over(request.options(defaults)?);
         let face = match self.embedding(request)? {
-            Some(embedding) => Some(self.face(arguments, request, &options, embedding)?),
+            Some(embedding) => Some(self.face(arguments, request, &options, &embedding)?),
             None => None,
         };
         Ok(Options { face, ..options })
@@ -89,7 +89,7 @@ impl Models {
         arguments: &Arguments,
         request: &Request,
         options: &Options,
-        embedding: Embedding,
+        embedding: &Embedding,
     ) -> Result<Face> {
         let plain = Face::new(embedding.values().to_vec());
         Ok(Face {
