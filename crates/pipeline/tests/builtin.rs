@@ -116,5 +116,5 @@ fn a_budget_below_the_smallest_is_refused_with_the_reason() {
     let least = survey.minimum_bytes();
     survey.within(least).unwrap();
     let refused = survey.within(least - 1).unwrap_err().to_string();
-    assert!(refused.contains("1 bytes too small"), "{refused}");
+    assert!(refused.contains("1 byte too small"), "{refused}");
 }

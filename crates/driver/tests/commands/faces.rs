@@ -18,7 +18,7 @@ fn a_face_and_a_prompt_make_the_persons_picture() {
     let known = format!("{}:cleo", repository("assets/demo/faces/embeddings.safetensors"));
     let options = ["--dtype", "f32", "--vram", "3MiB", "-o", &out, "--save-latents", &latents];
     generate(&[&["--id-embedding", &known], &options[..]].concat())
-        .check(0, &["identity: ", "control: ", "step 16/16"]);
+        .check(0, &["identity, VRAM", "control, VRAM", "step 16/16"]);
     let expected = golden("demo/8.safetensors");
     lighterage(&["compare", &latents, &expected, "--pair", "latents=latents.f32", "--tolerance", "1e-3"])
         .check(0, &[]);

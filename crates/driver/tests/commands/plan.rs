@@ -2,7 +2,7 @@ use crate::{Scratch, lighterage, repository};
 
 #[test]
 fn a_table_of_budgets_for_a_model_without_files() {
-    let plan = ["plan", "--gpu", "rtx4090", "--vram", "1GiB,4GiB,48GiB"];
+    let plan = ["plan", "--gpu", "rtx4090", "--vram", "512MiB,4GiB,48GiB"];
     lighterage(&plan)
         .check(0, &["does not fit", "bytes too small", "smallest budget", "knee", "link", "compute"]);
 }

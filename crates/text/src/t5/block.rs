@@ -27,19 +27,20 @@ impl Block {
         let attention = format!("encoder.block.{index}.layer.0");
         let mlp = format!("encoder.block.{index}.layer.1");
         let projections = ["q", "k", "v"].map(|letter| format!("{attention}.SelfAttention.{letter}"));
-        let wi = match config.feed_forward_proj.plain() {
+        let wi = |registry: &mut Registry<'_>| match config.feed_forward_proj.plain() {
             Some(_) => registry.single(&format!("{mlp}.DenseReluDense.wi.weight"), &[d_ff, d_model]),
             None => {
                 let halves = ["wi_0", "wi_1"].map(|half| format!("{mlp}.DenseReluDense.{half}"));
                 registry.stack(&format!("{mlp}.DenseReluDense.wi"), &halves, d_ff, d_model)
             }
         };
+        // In the order in which a pass reads them.
         Ok(Self {
             attention_norm: registry.single(&format!("{attention}.layer_norm.weight"), &[d_model])?,
             qkv: registry.stack(&format!("{attention}.SelfAttention.qkv"), &projections, inner, d_model)?,
             o: registry.single(&format!("{attention}.SelfAttention.o.weight"), &[d_model, inner])?,
             mlp_norm: registry.single(&format!("{mlp}.layer_norm.weight"), &[d_model])?,
-            wi: wi?,
+            wi: wi(registry)?,
             wo: registry.single(&format!("{mlp}.DenseReluDense.wo.weight"), &[d_model, d_ff])?,
         })
     }

@@ -92,7 +92,7 @@ mod tests {
         let profile = Profile::named("rtx4090").unwrap();
         let options = BuiltInOptions { with_infusenet: true, ..BuiltInOptions::default() };
         let survey = BuiltIn::new(options).unwrap().survey(PAGE_BYTES, Some(profile.rates)).unwrap();
-        let outlook = Outlook::new(&survey, &profile, &[1 << 30, 8 << 30, 64 << 30], 50);
+        let outlook = Outlook::new(&survey, &profile, &[512 << 20, 8 << 30, 64 << 30], 50);
         let [small, middle, large] = &outlook.rows[..] else { panic!("three budgets") };
         assert!(small.refused.as_ref().unwrap().contains("bytes too small: the "), "{small:?}");
         assert!(middle.streamed_bytes_per_step > 0 && large.streamed_bytes_per_step == 0);
