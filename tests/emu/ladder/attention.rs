@@ -34,7 +34,8 @@ fn check(case: Case, launches: impl Fn() -> Option<Launch>) -> Report {
 }
 
 fn step(image: &'static str, tile: u32, shared_bytes: u32) -> Report {
-    let blocks = [(QUERIES as u32).div_ceil(tile), 1, 1];
+    let queries = u32::try_from(QUERIES).expect("a few");
+    let blocks = [queries.div_ceil(tile), 1, 1];
     check(CASE, || Some(Launch::new(image, Grid { blocks, threads: 128, shared_bytes })))
 }
 
