@@ -11,7 +11,7 @@ use crate::size::Size;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceArguments {
-    /// What to run on: auto, cuda[:N], host, emu or sim.
+    /// What to run on: `auto`, `cuda` or `cuda:N`, `host`, `emu` or `sim`.
     ///
     /// `cuda` is an NVIDIA GPU, by number where there are several; `host` computes on this machine's processor, `emu` does that with the CUDA
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.

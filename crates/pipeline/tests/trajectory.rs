@@ -1,4 +1,6 @@
 //! The bare loop against diffusers, step by step, at every budget.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
+
 use lighterage_checkpoint::Unmodified;
 use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
 use lighterage_pipeline::{Error, Phase, Survey, Trajectory};
