@@ -20,7 +20,7 @@ fn outputs(golden: &Golden) -> Vec<Output> {
 #[test]
 fn what_is_kept_of_random_outputs_is_what_numpy_keeps() {
     let golden = Golden::open(&folder("identity").join("scrfd.safetensors"));
-    let found = suppressed(guesses(&levels(outputs(&golden), 160).unwrap(), 160, 0.8));
+    let found = suppressed(guesses(&levels(&outputs(&golden), 160).unwrap(), 160, 0.8));
     let expected: Vec<&[f32]> = golden.values("faces").chunks(15).collect();
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -45,7 +45,7 @@ fn the_order_of_the_outputs_does_not_matter() {
     let mut turned = outputs(&golden);
     turned.rotate_left(4);
     turned.iter_mut().for_each(|output| output.shape.insert(0, 1));
-    assert_eq!(levels(turned, 160), levels(outputs(&golden), 160));
+    assert_eq!(levels(&turned, 160), levels(&outputs(&golden), 160));
 }
 
 #[test]
@@ -53,8 +53,8 @@ fn other_networks_are_refused_with_their_shapes() {
     let golden = Golden::open(&folder("identity").join("scrfd.safetensors"));
     let mut fewer = outputs(&golden);
     fewer.pop();
-    assert!(levels(fewer, 160).unwrap_err().contains("it gives [[800, 1]"));
-    assert!(levels(outputs(&golden), 320).is_err());
+    assert!(levels(&fewer, 160).unwrap_err().contains("it gives [[800, 1]"));
+    assert!(levels(&outputs(&golden), 320).is_err());
 }
 
 #[test]

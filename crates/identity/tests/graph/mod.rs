@@ -114,7 +114,6 @@ fn message(field: u64, bytes: &[u8]) -> Vec<u8> {
 fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
-        #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
         let low = (value & 0x7f) as u8;
         value >>= 7;
         if value == 0 {
