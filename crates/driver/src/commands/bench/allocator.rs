@@ -8,23 +8,24 @@ use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag,
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 use serde::Serialize;
 
+use super::timing;
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::table::{self, Align};
 
 /// Time the caching allocator on a simulated device, and see how much memory it needs on traces of real models.
 ///
-/// Times are medians of 11 rounds. With --torch PyTorch's own allocator runs beside it, in turns: benches/peers/torch-allocator/README.md
-/// says how to build that program.
+/// Times are medians of 11 rounds. With --torch PyTorch's own allocator does the same in turns with it, times and memory:
+/// benches/peers/torch-allocator/README.md says how to build that program.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of traces, compressed with zstd.
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]
     traces: PathBuf,
-    /// The traces to replay; all that PyTorch's figures are known for, if none is named.
+    /// The traces to replay, by the names of their files; those of models, if none is named.
     #[arg(long, value_name = "NAME")]
     trace: Vec<String>,
-    /// Program that runs PyTorch's allocator: its folder is where it finds its libraries.
+    /// Program that runs PyTorch's allocator.
     #[arg(long, value_name = "PROGRAM")]
     torch: Option<PathBuf>,
     /// Only time pairs, no traces.
@@ -40,17 +41,12 @@ const PAIRS: u32 = 200_000;
 const MIB: f64 = 1_048_576.0;
 const DEVICE_BYTES: u64 = 256 << 30;
 
-/// Traces of models, and what PyTorch 2.15 with expandable segments needs for them: peak reserved and least memory, per cent over what is
-/// live (measured with benches/peers/torch-allocator, section `memory` of its README).
-const MODELS: [(&str, f64, f64); 7] = [
-    ("llm_gen", 2.4, 1.9),
-    ("llm_train", 4.3, 0.7),
-    ("llm_train_ckpt", 5.9, 1.0),
-    ("sd_resident", 5.4, 0.5),
-    ("sd_offload", 1.8, 1.9),
-    ("sd_offload_2s", 51.0, 1.5),
-    ("llm_gen_2s", 24.8, 2.5),
-];
+/// Tenths of a per cent over what is live beyond which the least limit is not sought.
+const LEAST_MAX: u64 = 64;
+
+/// Traces of models.
+const MODELS: [&str; 7] =
+    ["llm_gen", "llm_train", "llm_train_ckpt", "sd_resident", "sd_offload", "sd_offload_2s", "llm_gen_2s"];
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -74,19 +70,26 @@ struct Replayed {
     live_mib: f64,
     /// Nanoseconds an event, in passes after the first.
     nanoseconds: f64,
-    torch_nanoseconds: Option<f64>,
     /// Per cent over what is live, without a limit.
     reserved: f64,
-    torch_reserved: f64,
-    /// Per cent over what is live: the least limit without a refusal, with chunks of a page and with the ladder.
-    least_pages: f64,
-    least_ladder: f64,
-    torch_least: f64,
+    /// Per cent over what is live: the least limit without a refusal, with chunks of a page and with the ladder. None: more than [`LEAST_MAX`].
+    least_pages: Option<f64>,
+    least_ladder: Option<f64>,
+    /// PyTorch's figures, if it was to run.
+    torch: Option<Torch>,
     /// Per cent over what is live: an arena for the whole trace, planned, in whole pages.
     planned: f64,
     planner_milliseconds: f64,
     /// Calls that map, open or unmap, in a pass after the first at 2 % over what is live.
     calls_tight: u64,
+}
+
+/// What PyTorch needs for a trace, in the same units.
+#[derive(Debug, Serialize)]
+struct Torch {
+    nanoseconds: f64,
+    reserved: f64,
+    least: Option<f64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -105,7 +108,12 @@ fn pairs(torch: Option<&Path>) -> Result<Vec<Pair>> {
             pairs.push(Pair {
                 what: format!("{name}{with}"),
                 nanoseconds: pair(bytes, cached)?,
-                torch_nanoseconds: ask(torch, &["pair", &size, &cached.to_string()], "median ", " ns")?,
+                torch_nanoseconds: torch_time(
+                    torch,
+                    &["pair", &size, &cached.to_string()],
+                    "median ",
+                    " ns",
+                )?,
             });
         }
     }
@@ -113,7 +121,7 @@ fn pairs(torch: Option<&Path>) -> Result<Vec<Pair>> {
     pairs.push(Pair {
         what: "64 KiB, two threads on two streams, each pair".to_owned(),
         nanoseconds: per_thread,
-        torch_nanoseconds: ask(torch, &["mt", "65536", "2"], ": ", " ns/pair/thread")?,
+        torch_nanoseconds: torch_time(torch, &["mt", "65536", "2"], ": ", " ns/pair/thread")?,
     });
     Ok(pairs)
 }
@@ -175,44 +183,49 @@ fn two_threads(bytes: u64) -> Result<f64> {
 }
 
 fn median(mut round: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut rounds = (0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>>>()?;
-    rounds.sort_by(f64::total_cmp);
-    Ok(rounds[ROUNDS / 2])
+    Ok(timing::median((0..ROUNDS).map(|_| round()).collect::<Result<Vec<_>>>()?))
 }
 
-/// Runs the peer and reads the number between two marks of what it prints.
-fn ask(torch: Option<&Path>, arguments: &[&str], before: &str, after: &str) -> Result<Option<f64>> {
-    let Some(program) = torch else { return Ok(None) };
-    let output = Command::new(program).args(arguments).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let number = text
-        .split_once(before)
-        .and_then(|(_, rest)| rest.split_once(after))
-        .and_then(|(number, _)| number.trim().parse().ok());
-    match number {
-        Some(number) => Ok(Some(number)),
-        None => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(Failure::Refused(format!("{} said: {text} {said}", program.display())))
-        }
+/// Runs the peer, if there is one, and reads the time between two marks of what it prints.
+fn torch_time(torch: Option<&Path>, arguments: &[&str], before: &str, after: &str) -> Result<Option<f64>> {
+    torch.map(|program| number_in(&ask(program, arguments, DEVICE_BYTES)?, before, after)).transpose()
+}
+
+/// Runs the peer with expandable segments on a device of so many bytes; what it prints.
+fn ask(program: &Path, arguments: &[&str], device_bytes: u64) -> Result<String> {
+    let mebibytes = (device_bytes >> 20).to_string();
+    let output = Command::new(program)
+        .args(arguments)
+        .env("FAKE_TOTAL_MB", mebibytes)
+        .env("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+        .output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::Refused(format!("{} ended with {}: {said}", program.display(), output.status)))
+}
+
+/// The number between two marks.
+fn number_in(text: &str, before: &str, after: &str) -> Result<f64> {
+    text.split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after))
+        .and_then(|(number, _)| number.trim().parse().ok())
+        .ok_or_else(|| Failure::Refused(format!("no number after {before:?} in {text:?}")))
 }
 
 fn traces(arguments: &Arguments) -> Result<Vec<Replayed>> {
-    let wanted = |name: &str| arguments.trace.is_empty() || arguments.trace.iter().any(|known| known == name);
-    let models = MODELS.iter().filter(|(name, ..)| wanted(name));
-    models.map(|model| replayed(arguments, model)).collect()
+    let models = MODELS.map(str::to_owned);
+    let names = if arguments.trace.is_empty() { &models[..] } else { &arguments.trace[..] };
+    names.iter().map(|name| replayed(arguments, name)).collect()
 }
 
-fn replayed(
-    arguments: &Arguments,
-    (name, torch_reserved, torch_least): &(&str, f64, f64),
-) -> Result<Replayed> {
+fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
     let path = arguments.traces.join(format!("{name}.bin.zst"));
     let bytes = unpack(&path)?;
     let trace = Trace::from_binary(&bytes)?;
     let live = trace.peak_bytes();
-    let over = |bytes: u64| (bytes as f64 / live as f64 - 1.0) * 100.0;
+    let over = |bytes: u64| percent_over(live, bytes as f64);
     let mut free = Replay::new(&trace, DEVICE_BYTES, Settings::default())?;
     free.pass()?;
     let nanoseconds = median(|| {
@@ -229,30 +242,39 @@ fn replayed(
     let before = tight.calls();
     tight.pass()?;
     Ok(Replayed {
-        trace: (*name).to_owned(),
+        trace: name.to_owned(),
         events: trace.ops().len(),
         live_mib: live as f64 / MIB,
         nanoseconds,
-        torch_nanoseconds: torch_replay(arguments.torch.as_deref(), &bytes)?,
         reserved: over(free.allocator.statistics().all.reserved_bytes.peak),
-        torch_reserved: *torch_reserved,
-        least_pages: over(least(&trace, 1)?),
-        least_ladder: over(least(&trace, Settings::default().big_chunk_pages)?),
-        torch_least: *torch_least,
+        least_pages: least(&trace, 1)?.map(over),
+        least_ladder: least(&trace, Settings::default().big_chunk_pages)?.map(over),
+        torch: arguments.torch.as_deref().map(|program| torch_replay(program, &bytes, live)).transpose()?,
         planned: over(plan.bytes().next_multiple_of(page)),
         planner_milliseconds,
         calls_tight: tight.calls() - before,
     })
 }
 
-fn torch_replay(torch: Option<&Path>, trace: &[u8]) -> Result<Option<f64>> {
-    if torch.is_none() {
-        return Ok(None);
-    }
+/// The same on PyTorch's allocator: passes without a limit, and fresh ones on ever smaller devices.
+fn torch_replay(program: &Path, trace: &[u8], live: u64) -> Result<Torch> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(trace)?;
     let path = file.path().display().to_string();
-    ask(torch, &["replay", &path, "11"], "steady ", " ns/ev")
+    let text = ask(program, &["replay", &path, "11"], DEVICE_BYTES)?;
+    let least = least_limit(live, |limit| {
+        let text = ask(program, &["replay", &path, "1"], limit)?;
+        Ok(number_in(&text, "skipped=", " ")? == 0.0)
+    })?;
+    Ok(Torch {
+        nanoseconds: number_in(&text, "steady ", " ns/ev")?,
+        reserved: percent_over(live, number_in(&text, "reserved_peak=", " ")? * MIB),
+        least: least.map(|bytes| percent_over(live, bytes as f64)),
+    })
+}
+
+fn percent_over(live: u64, bytes: f64) -> f64 {
+    (bytes / live as f64 - 1.0) * 100.0
 }
 
 fn unpack(path: &Path) -> Result<Vec<u8>> {
@@ -264,22 +286,28 @@ fn unpack(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The least limit under which a fresh allocator refuses nothing: sought in steps of 0.1 %.
-fn least(trace: &Trace, big_chunk_pages: u64) -> Result<u64> {
-    let live = trace.peak_bytes();
-    let step = live / 1000;
+/// The least limit under which a fresh allocator refuses nothing.
+fn least(trace: &Trace, big_chunk_pages: u64) -> Result<Option<u64>> {
     let settings = Settings { big_chunk_pages, ..Settings::default() };
-    let works = |steps: u64| -> Result<bool> {
-        let mut replay = Replay::new(trace, live + steps * step, settings.clone())?;
+    least_limit(trace.peak_bytes(), |limit| {
+        let mut replay = Replay::new(trace, limit, settings.clone())?;
         replay.pass()?;
         Ok(replay.refused == 0)
-    };
-    let (mut low, mut high) = (0, 64);
+    })
+}
+
+/// The least limit that works, sought by halving in steps of a thousandth of what is live; none up to [`LEAST_MAX`] steps.
+fn least_limit(live: u64, works: impl Fn(u64) -> Result<bool>) -> Result<Option<u64>> {
+    let limit = |steps: u64| live + live / 1000 * steps;
+    if !works(limit(LEAST_MAX))? {
+        return Ok(None);
+    }
+    let (mut low, mut high) = (0, LEAST_MAX);
     while high - low > 1 {
         let middle = (low + high) / 2;
-        if works(middle)? { high = middle } else { low = middle }
+        if works(limit(middle))? { high = middle } else { low = middle }
     }
-    Ok(live + high * step)
+    Ok(Some(limit(high)))
 }
 
 /// A trace on an allocator.
@@ -343,7 +371,7 @@ fn print(report: &Report) -> Result<()> {
     if report.traces.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\ntraces; memory in per cent over what is live, torch 2.15's in brackets")?;
+    writeln!(out, "\ntraces; memory in per cent over what is live, torch's in brackets")?;
     let head = [
         "trace",
         "live MiB",
@@ -353,19 +381,22 @@ fn print(report: &Report) -> Result<()> {
         "reserved",
         "least, pages",
         "least, ladder",
+        "planned",
+        "planner ms",
         "calls at +2 %",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.traces.iter().map(|trace| {
+        let torch = trace.torch.as_ref();
         vec![
             trace.trace.clone(),
             format!("{:.0}", trace.live_mib),
             format!("{:.1}", trace.nanoseconds),
-            number(trace.torch_nanoseconds),
-            ratio(trace.torch_nanoseconds, trace.nanoseconds),
-            format!("{:+.2} ({:+.1})", trace.reserved, trace.torch_reserved),
-            format!("{:+.1} ({:+.1})", trace.least_pages, trace.torch_least),
-            format!("{:+.1}", trace.least_ladder),
+            number(torch.map(|torch| torch.nanoseconds)),
+            ratio(torch.map(|torch| torch.nanoseconds), trace.nanoseconds),
+            format!("{:+.2}{}", trace.reserved, bracketed(torch, |torch| Some(torch.reserved))),
+            format!("{}{}", percent(trace.least_pages), bracketed(torch, |torch| torch.least)),
+            percent(trace.least_ladder),
             format!("{:+.2}", trace.planned),
             format!("{:.0}", trace.planner_milliseconds),
             trace.calls_tight.to_string(),
@@ -377,10 +408,43 @@ fn print(report: &Report) -> Result<()> {
     Ok(())
 }
 
+/// PyTorch's figure beside ours, if it was measured.
+fn bracketed(torch: Option<&Torch>, figure: impl Fn(&Torch) -> Option<f64>) -> String {
+    torch.map_or_else(String::new, |torch| format!(" ({})", percent(figure(torch))))
+}
+
+/// A figure of [`least_limit`].
+fn percent(value: Option<f64>) -> String {
+    value.map_or_else(|| format!("> {:+.1}", LEAST_MAX as f64 / 10.0), |value| format!("{value:+.1}"))
+}
+
 fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
 }
 
 fn ratio(theirs: Option<f64>, ours: f64) -> String {
     theirs.map_or_else(|| "-".to_owned(), |theirs| format!("{:.1}", theirs / ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_from_what_the_peer_prints() {
+        let text = "reserved_peak=8290.0 util(req/res)=0.66 ooms=0 skipped=12 | first 300.0 ns/ev steady 203.5 ns/ev";
+        let number = |before, after| number_in(text, before, after).unwrap();
+        assert_eq!((number("reserved_peak=", " "), number("skipped=", " ")), (8290.0, 12.0));
+        assert_eq!(number("steady ", " ns/ev"), 203.5);
+        assert!(number_in("nothing", "steady ", " ns/ev").is_err());
+    }
+
+    #[test]
+    fn a_least_limit_is_tried_before_it_is_reported() {
+        let least = |needed| least_limit(100_000, |limit| Ok(limit >= needed)).unwrap();
+        assert_eq!(least(100_050), Some(100_100));
+        assert_eq!(least(103_001), Some(103_100));
+        assert_eq!(least(106_400), Some(106_400));
+        assert_eq!(least(106_401), None);
+    }
 }
