@@ -261,7 +261,9 @@ fn torch_replay(program: &Path, trace: &[u8], live: u64) -> Result<Torch> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(trace)?;
     let path = file.path().display().to_string();
-    let text = ask(program, &["replay", &path, "11"], DEVICE_BYTES)?;
+    // Times are of all passes but the first.
+    let passes = (ROUNDS + 1).to_string();
+    let text = ask(program, &["replay", &path, &passes], DEVICE_BYTES)?;
     let least = least_limit(live, |limit| {
         let text = ask(program, &["replay", &path, "1"], limit)?;
         Ok(number_in(&text, "skipped=", " ")? == 0.0)
