@@ -21,7 +21,7 @@ pub enum Error {
         /// What it held.
         bytes: u64,
     },
-    /// A stream or handle of another allocator.
+    /// A stream of another device, or one that the allocator was never given.
     #[error("a stream of another allocator")]
     ForeignStream,
     /// A pressure handler asked for memory.
@@ -29,14 +29,6 @@ pub enum Error {
     Reentrant {
         /// Bytes of the request.
         requested: u64,
-    },
-    /// A setting is not understood.
-    #[error("setting {setting:?}: {reason}")]
-    Setting {
-        /// The setting as it was given.
-        setting: String,
-        /// What is wrong with it.
-        reason: String,
     },
     /// A step that may allocate nothing beyond its plan asked for something else.
     #[error(
@@ -52,7 +44,7 @@ pub enum Error {
         /// Bytes of the plan's request, if it has so many.
         planned: Option<u64>,
     },
-    /// A stream already is in a step, or a key has no plan.
+    /// A key has no plan.
     #[error("step {key:?}: {reason}")]
     Step {
         /// The step's key.

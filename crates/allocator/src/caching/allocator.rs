@@ -201,9 +201,8 @@ impl<B: Backend> Allocator<B> {
     pub fn find(&self, address: Address) -> Option<Handle> {
         let state = self.inner.heap();
         let core = &state.core;
-        let held =
-            |block: &super::block::Block| matches!(block.state, BlockState::Used | BlockState::Planned);
-        let found = core.blocks.iter().filter(|(_, block)| held(block)).find(|(_, block)| {
+        let mut held = core.blocks.iter().filter(|(_, block)| block.state == BlockState::Used);
+        let found = held.find(|(_, block)| {
             let first = core.address(block);
             (first..first + block.bytes).contains(&address.0)
         });

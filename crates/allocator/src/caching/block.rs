@@ -47,8 +47,6 @@ pub(crate) enum State {
     Used,
     /// Given back, but other streams may still use it.
     Pending,
-    /// Handed out inside of a plan's arena: no part of the chain of addresses.
-    Planned,
 }
 
 /// A range of addresses. Ranges of a region form a chain without gaps.

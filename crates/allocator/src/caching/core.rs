@@ -115,8 +115,7 @@ impl Core {
     #[inline]
     pub(crate) fn valid(&self, index: u32, generation: u64) -> Option<&Block> {
         let block = self.blocks.get(index)?;
-        let held = matches!(block.state, State::Used | State::Planned);
-        (held && block.generation == generation).then_some(block)
+        (block.state == State::Used && block.generation == generation).then_some(block)
     }
 
     /// Notes a refusal in the trace.
@@ -210,9 +209,7 @@ impl Core {
         let now = self.sequence;
         let block = &mut self.blocks[index];
         block.stamp = now;
-        if block.state == State::Used {
-            block.state = State::Pending;
-        }
+        block.state = State::Pending;
         for (owner, stamp) in self.uses.list_mut(block.uses) {
             *stamp = now;
             self.streams[*owner as usize].last_free = now;
@@ -243,11 +240,7 @@ impl Core {
         self.counts.end_pending(block.heap, block.bytes);
         let region = &self.regions[block.region as usize];
         self.ring.push(Event::free_completed(region.address + block.offset, block));
-        if block.state == State::Pending {
-            self.release(index);
-        } else {
-            self.blocks.remove(index);
-        }
+        self.release(index);
     }
 
     /// Hands memory of streams whose work is done to nobody, and joins what then can be joined.

@@ -642,7 +642,7 @@ impl<B: Backend> super::allocator::State<B> {
     fn top_tags(&self) -> Vec<(&'static str, u64)> {
         let mut by_tag = std::collections::BTreeMap::<&'static str, u64>::new();
         for (_, block) in self.core.blocks.iter() {
-            if matches!(block.state, BlockState::Used | BlockState::Planned) {
+            if block.state == BlockState::Used {
                 *by_tag.entry(self.tags.name(block.tag)).or_default() += block.bytes;
             }
         }
