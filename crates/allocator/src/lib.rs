@@ -57,7 +57,8 @@
 //! # Ok(())
 //! # }
 //! ```
-#![deny(unsafe_code)]
+#![cfg_attr(not(test), forbid(unsafe_code))]
+#![cfg_attr(test, deny(unsafe_code))]
 
 mod arena;
 #[expect(
