@@ -22,6 +22,8 @@ const RESYNC_MAX: usize = 8;
 pub struct Steps<B: Backend> {
     on: OnStream<B>,
     plans: BTreeMap<String, Arena>,
+    /// Steps begun so far.
+    begun: u64,
 }
 
 /// A plan and the block that it is for.
@@ -42,6 +44,8 @@ struct Arena {
 pub struct StepHandle {
     address: Address,
     bytes: u64,
+    /// Number of its step.
+    step: u64,
     place: Place,
 }
 
@@ -72,6 +76,7 @@ impl StepHandle {
 pub struct Step<'a, B: Backend> {
     steps: &'a mut Steps<B>,
     key: String,
+    number: u64,
     recorded: Vec<Op>,
     requests: u32,
     next: usize,
@@ -83,17 +88,19 @@ impl<B: Backend> Steps<B> {
     /// No plans yet.
     #[must_use]
     pub const fn new(on: OnStream<B>) -> Self {
-        Self { on, plans: BTreeMap::new() }
+        Self { on, plans: BTreeMap::new(), begun: 0 }
     }
 
     /// Starts a step; the key names everything that its requests depend on, shapes above all.
     pub fn begin(&mut self, key: &str) -> Step<'_, B> {
         if let Some(arena) = self.plans.get_mut(key) {
-            // Handles of the step before are stale now; who kept one broke the rule that they do not outlive their step.
+            // Handles of the step before are stale now.
             arena.live.fill(false);
             arena.is_whole = true;
         }
+        self.begun += 1;
         Step {
+            number: self.begun,
             steps: self,
             key: key.to_owned(),
             recorded: Vec::new(),
@@ -162,32 +169,32 @@ impl<B: Backend> Drop for Steps<B> {
 }
 
 impl<B: Backend> Step<'_, B> {
-    /// Memory for this step, to be given back before it ends.
+    /// Memory for this step, to be given back before it ends: what came from the plan is stale afterwards.
     ///
     /// # Errors
     /// As [`OnStream::allocate`], and [`Error::OffPlan`] after [`Steps::capture`].
     pub fn allocate(&mut self, bytes: u64, tag: Tag) -> Result<StepHandle> {
-        let number = self.requests;
+        let (request, step) = (self.requests, self.number);
         self.requests += 1;
         if let Some(arena) = self.steps.plans.get_mut(&self.key) {
-            let rounded = bytes.max(1).next_multiple_of(ALIGNMENT_BYTES);
-            if let Some(slot) = arena.take(self.next, rounded) {
+            let rounded = bytes.max(1).checked_next_multiple_of(ALIGNMENT_BYTES);
+            if let Some(slot) = rounded.and_then(|rounded| arena.take(self.next, rounded)) {
                 self.next = slot + 1;
                 self.hits += 1;
                 let address = arena.handle.address().offset(arena.plan.slots()[slot].offset);
-                return Ok(StepHandle { address, bytes, place: Place::Slot(slot as u32) });
+                return Ok(StepHandle { address, bytes, step, place: Place::Slot(slot as u32) });
             }
             self.misses += 1;
             if arena.captured {
                 let planned = arena.plan.slots().get(self.next).map(|slot| slot.bytes);
                 let tag = self.steps.on.tag_name(tag);
-                return Err(Error::OffPlan { position: number as usize, requested: bytes, tag, planned });
+                return Err(Error::OffPlan { position: request as usize, requested: bytes, tag, planned });
             }
-        } else {
-            self.recorded.push(Op::Alloc { id: number, stream: 0, bytes });
         }
         let handle = self.steps.on.allocate(bytes, tag)?;
-        Ok(StepHandle { address: handle.address(), bytes, place: Place::Block(handle, number) })
+        // What was refused is no part of a plan.
+        self.recorded.push(Op::Alloc { id: request, stream: 0, bytes });
+        Ok(StepHandle { address: handle.address(), bytes, step, place: Place::Block(handle, request) })
     }
 
     /// Gives memory back to later work of the stream.
@@ -197,7 +204,7 @@ impl<B: Backend> Step<'_, B> {
     pub fn free(&mut self, handle: StepHandle) -> Result<()> {
         match handle.place {
             Place::Slot(slot) => {
-                let arena = self.steps.plans.get_mut(&self.key);
+                let arena = self.steps.plans.get_mut(&self.key).filter(|_| handle.step == self.number);
                 let live = arena.and_then(|arena| arena.live.get_mut(slot as usize));
                 match live {
                     Some(live) if *live => *live = false,
@@ -205,9 +212,11 @@ impl<B: Backend> Step<'_, B> {
                 }
                 Ok(())
             }
-            Place::Block(block, number) => {
+            Place::Block(block, request) => {
                 self.steps.on.free(block)?;
-                self.recorded.push(Op::Free { id: number });
+                if handle.step == self.number {
+                    self.recorded.push(Op::Free { id: request });
+                }
                 Ok(())
             }
         }

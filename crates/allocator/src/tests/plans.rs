@@ -135,6 +135,38 @@ fn a_captured_step_allocates_nothing() {
 }
 
 #[test]
+fn a_handle_of_an_earlier_step_frees_nothing() {
+    let bench = Bench::new(200, 1, Bench::small_chunks());
+    let mut steps = Steps::new(bench.streams[0].clone());
+    let planned = [(PAGE, Some(0))];
+    run(&mut steps, &planned);
+    let mut step = steps.begin("step");
+    let kept = step.allocate(PAGE, Tag::NONE).unwrap();
+    step.end().unwrap();
+    let mut step = steps.begin("step");
+    let now = step.allocate(PAGE, Tag::NONE).unwrap();
+    assert_eq!(now.address(), kept.address(), "the same slot");
+    assert!(matches!(step.free(kept), Err(Error::StaleHandle { .. })), "I9");
+    step.free(now).unwrap();
+}
+
+#[test]
+fn a_refused_request_is_not_planned() {
+    let bench = Bench::new(8, 1, Bench::small_chunks());
+    let mut steps = Steps::new(bench.streams[0].clone());
+    let mut step = steps.begin("step");
+    let held = step.allocate(PAGE, Tag::NONE).unwrap();
+    for bytes in [9 * PAGE, u64::MAX] {
+        assert!(matches!(step.allocate(bytes, Tag::NONE), Err(Error::OutOfBudget(_))));
+    }
+    step.free(held).unwrap();
+    step.end().unwrap();
+    assert_eq!(steps.plan("step").map(Plan::bytes), Some(PAGE));
+    let mut step = steps.begin("step");
+    assert!(step.allocate(u64::MAX, Tag::NONE).is_err(), "and does not overflow");
+}
+
+#[test]
 fn a_plan_made_elsewhere_is_taken() {
     let bench = Bench::new(200, 1, Bench::small_chunks());
     let mut steps = Steps::new(bench.streams[0].clone());
