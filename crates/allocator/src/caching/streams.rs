@@ -52,18 +52,21 @@ impl<B: Backend> Inner<B> {
         let oldest = fronts.filter_map(|(owner, queue)| Some((queue.front()?.0, owner))).min();
         let Some((stamp, owner)) = oldest else { return Ok(false) };
         let Some((_, event)) = events.recorded[owner].pop_front() else { return Ok(false) };
-        // It has waited, also where it fails: then nothing of the stream is pending.
-        let outcome = event.synchronize();
-        events.spare.push(event);
+        match event.synchronize() {
+            // Nothing of a failed stream is pending.
+            Ok(()) | Err(DeviceError::Stream(_)) => events.spare.push(event),
+            Err(error) => {
+                // Nobody has waited: the work may still run.
+                events.recorded[owner].push_front((stamp, event));
+                return Err(error.into());
+            }
+        }
         let mut state = self.heap();
         state.core.counts.events.host_waits += 1;
         state.core.complete(owner, stamp);
         state.core.settle_pending();
         state.core.settle();
-        match outcome {
-            Ok(()) | Err(DeviceError::Stream(_)) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
+        Ok(true)
     }
 
     /// Queues a wait of one stream for all work of another one up to now.
