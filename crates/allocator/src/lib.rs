@@ -13,8 +13,8 @@
 //!
 //! Two heaps of addresses, for requests up to 1 MiB and above, are reserved once and shared by all streams. A *block* is a range of them: handed out, free with memory,
 //! or bare. Blocks are records of 64 bytes in a slab, chained by address; free ones are in lists by size, of which a bitmap knows which are not
-//! empty. So a request looks at eight blocks at most, and memory is given back in constant time, without a driver call, by a handle that is known to be
-//! stale afterwards.
+//! empty. So a request looks at eight blocks of a class at most (at all that are long enough only before it is refused), and memory is given back in constant
+//! time, without a driver call, by a handle that is known to be stale afterwards.
 //!
 //! Memory comes in *chunks* of one page or of eight, created while the ledger grants them and never split. Chunks that hold nothing are taken from where they are
 //! and mapped where they are needed when the limit leaves no more to create: that costs a quarter of a new one, and it is why fragmentation of addresses

@@ -136,6 +136,23 @@ impl Core {
         Some(self.claim(found, request))
     }
 
+    /// As [`take`](Core::take), but looks at every free block that may be used at once, not at eight of a class.
+    pub(crate) fn take_any(&mut self, request: &Request) -> Option<u32> {
+        let books = &*self;
+        let usable = (0..books.streams.len()).flat_map(move |owner| {
+            // All work of the request's own stream comes before what will use the block.
+            let is_own = owner == usize::from(request.owner);
+            let completed = if is_own { u64::MAX } else { books.streams[owner].completed };
+            let blocks = books.bins(owner, request.heap).at_least(&books.blocks, request.bytes);
+            blocks.filter(move |index| books.blocks[*index].stamp <= completed)
+        });
+        let found = usable.min_by_key(|index| {
+            let block = &books.blocks[*index];
+            (block.bytes, block.region, block.offset)
+        })?;
+        Some(self.claim(found, request))
+    }
+
     /// Hands out the start of a free block; the rest stays free.
     #[inline]
     pub(crate) fn claim(&mut self, index: u32, request: &Request) -> u32 {
@@ -196,7 +213,8 @@ impl Core {
         block.stamp = self.sequence;
         let book = &mut self.streams[block.owner as usize];
         book.last_free = self.sequence;
-        book.frees += 1;
+        // Nobody asks, and so nobody resets it, where there is one stream.
+        book.frees = book.frees.saturating_add(1);
         self.counts.free(block.heap, block.bytes, block.requested());
         let region = &self.regions[block.region as usize];
         self.ring.push(Event::free(region.address + block.offset, block));

@@ -76,7 +76,7 @@ impl<B: Backend> Inner<B> {
     fn climb_once(&self, events: &mut Events<B>, request: &Request, is_retry: &mut bool) -> Result<Grown> {
         loop {
             self.poll_others(events)?;
-            if let Some(handle) = self.take(request, 1) {
+            if let Some(handle) = self.take(request, 1, Core::take) {
                 return Ok(Grown::Done(handle));
             }
             self.obey_limit(events)?;
@@ -89,7 +89,7 @@ impl<B: Backend> Inner<B> {
             }
             // All of them are recorded now, so that the wait below sees all that is pending.
             self.poll(events)?;
-            if let Some(handle) = self.take(request, 4) {
+            if let Some(handle) = self.take(request, 4, Core::take_any) {
                 return Ok(Grown::Done(handle));
             }
             if !self.wait_oldest(events)? {
@@ -108,9 +108,14 @@ impl<B: Backend> Inner<B> {
         if alone { Ok(()) } else { self.poll(events) }
     }
 
-    fn take(&self, request: &Request, rung: usize) -> Option<Handle> {
+    fn take(
+        &self,
+        request: &Request,
+        rung: usize,
+        search: fn(&mut Core, &Request) -> Option<u32>,
+    ) -> Option<Handle> {
         let mut state = self.heap();
-        let index = state.core.take(request)?;
+        let index = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
         Some(Handle::of(&state.core, index))
     }

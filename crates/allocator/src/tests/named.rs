@@ -35,6 +35,26 @@ fn a_block_freed_by_the_last_rung_is_found() {
     assert_eq!(bench.allocator.statistics().events.pressure_calls, 1);
 }
 
+/// A search looks at eight blocks of a class; the one that fits is the ninth, and no memory is left to create.
+#[test]
+fn a_block_behind_eight_shorter_ones_is_found() {
+    let bench = Bench::new(16, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    // Both sizes are of one class; a crumb behind each keeps them apart.
+    let [short, long] = [80 * 512, 81 * 512];
+    let held: Vec<_> = [long, short, short, short, short, short, short, short, short]
+        .into_iter()
+        .map(|bytes| {
+            let handle = on.allocate(bytes, Tag::NONE).unwrap();
+            on.allocate(512, Tag::NONE).unwrap();
+            handle
+        })
+        .collect();
+    while on.allocate(512, Tag::NONE).is_ok() {}
+    held.into_iter().for_each(|handle| on.free(handle).unwrap());
+    assert_eq!(on.allocate(long, Tag::NONE).map(|handle| handle.bytes()), Ok(long));
+}
+
 /// pytorch #171771: for two missing MiB everything is flushed.
 #[test]
 fn no_more_is_taken_than_is_missing() {
