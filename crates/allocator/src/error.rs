@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 
 use lighterage_device::{Error as DeviceError, Purpose};
@@ -150,6 +151,19 @@ pub struct OutOfMemory {
 impl OutOfMemory {
     /// The most tags that a report lists.
     pub const TAGS_MAX: usize = 5;
+}
+
+/// Adds up what is held by tag: the largest first, equal ones by name, at most [`OutOfMemory::TAGS_MAX`].
+pub(crate) fn top_tags(held: impl Iterator<Item = (&'static str, u64)>) -> Vec<(&'static str, u64)> {
+    let mut by_tag: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (tag, bytes) in held {
+        *by_tag.entry(tag).or_default() += bytes;
+    }
+    let mut tags: Vec<_> = by_tag.into_iter().collect();
+    // The sort is stable: equal sizes stay in the order of their names.
+    tags.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    tags.truncate(OutOfMemory::TAGS_MAX);
+    tags
 }
 
 impl fmt::Display for OutOfMemory {

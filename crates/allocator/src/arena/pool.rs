@@ -6,6 +6,7 @@ use lighterage_device::{Address, Backend, Device, Error as DeviceError, Purpose,
 
 use super::heap::Heap;
 use super::pages::Pages;
+use crate::error::top_tags;
 use crate::{Error, OutOfMemory, Result};
 
 /// Addresses and sizes of buffers are multiples of this: what the widest loads and tensor maps ask for, with room to spare.
@@ -200,7 +201,7 @@ impl<B: Backend> Pool<B> {
             largest_free: state.heap.largest(),
             address_bytes: state.pages.address_bytes(),
             cap: self.device().ledger().cap_bytes(),
-            tags: state.top_tags(),
+            tags: top_tags(state.live.values().map(|live| (live.tag, live.bytes))),
             cause,
         }))
     }
@@ -220,18 +221,6 @@ impl<B: Backend> State<B> {
             self.allocated_bytes -= live.bytes;
             self.heap.give(offset, live.bytes);
         }
-    }
-
-    fn top_tags(&self) -> Vec<(&'static str, u64)> {
-        let mut by_tag: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for live in self.live.values() {
-            *by_tag.entry(live.tag).or_default() += live.bytes;
-        }
-        let mut tags: Vec<_> = by_tag.into_iter().collect();
-        // The sort is stable: equal sizes stay in the order of their names.
-        tags.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        tags.truncate(OutOfMemory::TAGS_MAX);
-        tags
     }
 }
 

@@ -22,7 +22,7 @@ use super::core::{Core, Request};
 use super::place::{Growth, Run, fit};
 use super::pressure::{Need, Urgency, ask};
 use super::steal::Victim;
-use crate::error::{OutOfBudget, OutOfMemory};
+use crate::error::{OutOfBudget, top_tags};
 use crate::{Error, Result};
 
 /// Rounds of asking the handlers for one request: one that claims to free and does not is not asked for ever.
@@ -505,6 +505,7 @@ impl<B: Backend> Inner<B> {
         state.core.counts.events.rungs[7] += 1;
         state.core.note_oom(limit.saturating_sub(ledger.granted_bytes()), request);
         let all = state.core.counts.all();
+        let held = state.core.blocks.iter().filter(|(_, block)| block.state == BlockState::Used);
         Error::OutOfBudget(Box::new(OutOfBudget {
             requested: request.requested,
             tag: state.tags.name(request.tag),
@@ -516,7 +517,7 @@ impl<B: Backend> Inner<B> {
             pending: all.active_bytes.current - all.allocated_bytes.current,
             pinned: state.core.pinned_bytes(),
             missing,
-            tags: state.top_tags(),
+            tags: top_tags(held.map(|(_, block)| (state.tags.name(block.tag), block.bytes))),
             cause,
         }))
     }
@@ -640,20 +641,5 @@ impl Core {
         let mapped = all.reserved_bytes.current - self.idle_bytes();
         let empty = self.empty_pages() * self.page;
         mapped.saturating_sub(empty + all.active_bytes.current)
-    }
-}
-
-impl<B: Backend> super::allocator::State<B> {
-    fn top_tags(&self) -> Vec<(&'static str, u64)> {
-        let mut by_tag = std::collections::BTreeMap::<&'static str, u64>::new();
-        for (_, block) in self.core.blocks.iter() {
-            if block.state == BlockState::Used {
-                *by_tag.entry(self.tags.name(block.tag)).or_default() += block.bytes;
-            }
-        }
-        let mut tags: Vec<_> = by_tag.into_iter().collect();
-        tags.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        tags.truncate(OutOfMemory::TAGS_MAX);
-        tags
     }
 }
