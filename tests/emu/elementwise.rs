@@ -65,8 +65,8 @@ fn normal(x: f64) -> f64 {
 
 #[test]
 fn activations() {
-    let functions: [fn(f64) -> f64; 4] =
-        [gelu_tanh, |x| x * normal(x), |x| x * sigmoid(1.702 * x), |x| x * sigmoid(x)];
+    let functions: [fn(f64) -> f64; 5] =
+        [gelu_tanh, |x| x * normal(x), |x| x * sigmoid(1.702 * x), |x| x * sigmoid(x), |x| x.max(0.0)];
     for (kind, function) in (1..).zip(functions) {
         for shape in SHAPES {
             activation(kind, function, shape, false);
