@@ -1,15 +1,10 @@
 //! What the tests of the matrix products share: matrices with gaps, and the exact result with a bound on what a right kernel may be off.
 
-use half::bf16;
 use lighterage_kernels::emu::Region;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::activated;
-
-pub(crate) fn rounded(value: f64) -> f64 {
-    bf16::from_f64(value).to_f64()
-}
+use crate::numerics::{activated, round, round_exact};
 
 /// Rows of a matrix some elements apart, beginning some elements into its buffer. What lies between is NaN: whoever reads it is found out, whoever writes it too.
 pub(crate) struct Matrix {
@@ -36,8 +31,7 @@ impl Matrix {
         gap: usize,
         offset: usize,
     ) -> (Self, Vec<f32>) {
-        let normals = rng.normals(rows * columns, scale);
-        let values: Vec<f32> = normals.iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+        let values: Vec<f32> = rng.normals(rows * columns, scale).iter().map(|value| round(*value)).collect();
         (Self::of(&values, columns, gap, offset), values)
     }
 
@@ -96,23 +90,23 @@ impl Finish {
         let mut value = sum + self.bias.map_or(0.0, f64::from);
         // An error this small moves a rounding to the neighbour at most, and only where the value lies close to the tie.
         let flip = |value: f64, bound: f64| {
-            let near = [value - bound, value + bound].map(rounded);
+            let near = [value - bound, value + bound].map(round_exact);
             if near[0] == near[1] { 0.0 } else { (near[1] - near[0]).abs().max(value.abs() * UNIT) }
         };
         if self.activation != 0 {
             bound = flip(value, bound);
-            value = activated(self.activation, rounded(value));
+            value = activated(self.activation, round_exact(value));
             // The slope of all of them is below 1.2; they are computed to 2^-16.
             bound = 1.2 * bound + value.abs() * 2.0_f64.powi(-16);
         }
         if let Some(gate) = self.gate {
             bound = flip(value, bound) * f64::from(gate).abs();
-            value = rounded(value) * f64::from(gate);
+            value = round_exact(value) * f64::from(gate);
             bound += value.abs() * 2.0_f64.powi(-24);
         }
         if let Some(residual) = self.residual {
             bound = flip(value, bound);
-            value = rounded(value) + f64::from(residual);
+            value = round_exact(value) + f64::from(residual);
             bound += value.abs() * 2.0_f64.powi(-24);
         }
         // The last rounding: half a unit.
