@@ -273,7 +273,7 @@ fn sinusoids() {
             };
             let regions = [memory.region(), out.region()];
             launch(&elementwise::sinusoid::launches(&params, TARGET), &params, &regions);
-            // exp may differ in its last bit, which moves an angle of 3500 by 2^-12 at most.
+            // exp may differ in its last bit, 2^-23 of it at most, which moves an angle of 3500 by as much of 3500.
             for (i, (got, exact)) in out.values().iter().zip(&exact).enumerate() {
                 let bound = exact.abs() / 256.0 + 3500.0 * 2.0_f64.powi(-23);
                 assert!((f64::from(*got) - exact).abs() <= bound, "element {i} is {got}, exactly {exact}");
