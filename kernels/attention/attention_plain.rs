@@ -54,6 +54,12 @@ mod tests {
     }
 
     #[test]
+    fn reach_is_that_of_the_kernel() {
+        let line = format!("constexpr int attention_plain_reach_max = {REACH_MAX};");
+        assert!(include_str!("bias.cuh").contains(&line), "bias.cuh has no `{line}`");
+    }
+
+    #[test]
     fn the_widest_head_fits_with_every_bias() {
         let p = AttentionParams {
             bias_table: 2,

@@ -216,6 +216,21 @@ mod tests {
         assert_eq!(*out, TensorMap { address: 1 << 30, strides, box_sizes: [64, 1, 64, 0, 0], ..expected });
     }
 
+    /// The kernel works the schedule out again, so it has to do so from the same numbers.
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        let header = include_str!("pieces.cuh");
+        for line in [
+            format!("constexpr int tile_queries = {TILE}, block_keys = {TILE};"),
+            format!("constexpr int cut_cost_blocks = {CUT_COST_BLOCKS};"),
+            format!("constexpr int piece_floats = tile_queries * {HEAD_DIM} + 2 * tile_queries;"),
+            format!("constexpr unsigned workspace_header_bytes = {HEADER_BYTES};"),
+        ] {
+            assert!(header.contains(&line), "pieces.cuh has no `{line}`");
+        }
+        assert_eq!(PIECE_BYTES, u64::from(TILE * HEAD_DIM + 2 * TILE) * 4);
+    }
+
     /// What a card makes of a call never needs more than what was set aside without knowing the card.
     #[test]
     fn pieces_fit_the_workspace_on_every_card() {

@@ -10,7 +10,8 @@ mod attention_sm90a;
 use crate::launch::{Launches, Target};
 use crate::params::AttentionParams;
 
-/// The first kernel that can do it; [`Launches::NONE`] only for heads wider than [`PLAIN_HEAD_DIM_MAX`].
+/// The first kernel that can do it; [`Launches::NONE`] only for heads too wide for the plain one, which does [`PLAIN_HEAD_DIM_MAX`] in any case,
+/// and for more heads than a grid has, 65535.
 ///
 /// ```
 /// use lighterage_kernels::attention::launches;

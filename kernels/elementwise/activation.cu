@@ -1,4 +1,4 @@
-// out[r, c] = f(x[r, c]), f by p.kind: 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU; fp32 inside, rounded once
+// out[r, c] = f(x[r, c]), f by p.kind: 1 GELU (tanh form), 2 GELU (erf form), 3 quick-GELU, 4 SiLU, 5 ReLU; fp32 inside, rounded once
 //
 // Mapping: base/tile.cuh, eight columns a thread: one load and one store of 16 bytes. The choice of f is made once for all eight.
 // Bytes: x once, out once. [4112, 12288] bf16 (FLUX's MLP): 202 MB, 67 us at 3.0 TB/s.
@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(tile_threads) activation_bf16(const
         case 2: activate_all<2>(p); break;
         case 3: activate_all<3>(p); break;
         case 4: activate_all<4>(p); break;
+        case 5: activate_all<5>(p); break;
     }
 }
 KERNEL(activation_bf16)

@@ -35,8 +35,6 @@ DEVICE void store_part(bf16* into, int count, bool is_aligned, const float (&val
         if (i < count) into[i] = __float2bfloat16_rn(value[i]);
 }
 
-DEVICE float rounded(float value) { return __bfloat162float(__float2bfloat16_rn(value)); }
-
 /// Finishes and stores eight columns of a row from the rounded sums with bias; columns beyond the last are left out.
 DEVICE void finish(const Epilogue& e, Packed8 sums, int64_t row, int column) {
     const int count = min(e.columns - column, 8);

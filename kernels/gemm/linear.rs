@@ -121,7 +121,7 @@ pub type Entry = (Arch, Shape, Plan);
 /// The committed table. Empty until a GPU has shown where cuBLASLt is faster: everything runs on our own kernels.
 pub const TABLE: &[Entry] = &[];
 
-/// What the table says of a shape; what it does not name is ours.
+/// What the table says of a shape; what it does not name is ours. Nothing launches by it yet: [`launches`] calls [`choose`].
 ///
 /// ```
 /// use lighterage_kernels::gemm::linear::{Alignment, Plan, Shape, TABLE, plan};

@@ -10,7 +10,7 @@
 //   products (A100; 2048 on sm_86, sm_89 and sm_120), and 16 KiB of L2.
 //   64 x 128, 64 x 64: where the larger ones leave processors idle.
 // Mapping, `rows16` (at most 16 rows, bound by reading the weight once): blockIdx.x = 32 columns; each of 4 warps takes every fourth stage of 32 elements and has
-// a ring of its own, without a barrier; their four sums are added in the order of the warps. 36 KiB of weight under way a block.
+// a ring of its own, without a barrier; their four sums are added in the order of the warps. 36 KiB under way a block, 24 of them of weight.
 // `sums`: out is fp32 and gets the sums with their bias unrounded (scores of attention).
 // `unaligned`: addresses or strides that are no multiples of 16 bytes; the same, brought by single loads.
 //

@@ -49,6 +49,12 @@ DEVICE Part part_of(const GroupNormParams& p) {
     return part;
 }
 
+/// Pixels of one block of `partial`: by the first part, which is the largest.
+DEVICE unsigned block_pixels_of(const GroupNormParams& p) {
+    const unsigned width = p.channels / p.groups;
+    return threads / tile_lanes(min(p.groups, channels_max / width) * width) * pixels_of_thread;
+}
+
 DEVICE Moments* partials(const GroupNormParams& p) { return reinterpret_cast<Moments*>(p.workspace); }
 
 /// Behind the partial ones, of which there are as many as blocks in x.
@@ -143,9 +149,8 @@ KERNEL(group_norm_partial_bf16)
 extern "C" __global__ void __launch_bounds__(threads) group_norm_finish_bf16(const __grid_constant__ GroupNormParams p) {
     SHARED_ARRAY(float, sums_smem, threads);
     if (p.pixels == 0) return;
-    // As in `partial`: the first part is the largest.
     const unsigned width = p.channels / p.groups, group = blockIdx.x;
-    const unsigned block_pixels = threads / tile_lanes(min(p.groups, channels_max / width) * width) * pixels_of_thread;
+    const unsigned block_pixels = block_pixels_of(p);
     const unsigned blocks = (p.pixels - 1) / block_pixels + 1;
     const Moments* moments = partials(p) + group;
     const auto elements = [&](unsigned block) {
@@ -168,7 +173,7 @@ KERNEL(group_norm_finish_bf16)
 extern "C" __global__ void __launch_bounds__(threads) group_norm_apply_bf16(const __grid_constant__ GroupNormParams p) {
     if (p.pixels == 0) return;
     const unsigned width = p.channels / p.groups;
-    const unsigned block_pixels = threads / tile_lanes(min(p.groups, channels_max / width) * width) * pixels_of_thread;
+    const unsigned block_pixels = block_pixels_of(p);
     const Moments* moments = final_moments(p, (p.pixels - 1) / block_pixels + 1);
     const unsigned lanes = tile_lanes(p.channels), column = (blockIdx.x * lanes + threadIdx.x % lanes) * 8;
     if (column >= p.channels) return;

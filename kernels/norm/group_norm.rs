@@ -4,8 +4,8 @@ use crate::elementwise::lanes;
 use crate::launch::{Grid, Launch, Launches, Target};
 use crate::params::GroupNormParams;
 
-/// Channels that one block takes: eight a thread.
-const CHANNELS_MAX: u32 = 2048;
+/// Channels that one block takes, eight a thread, and so the most that a group may have.
+pub const CHANNELS_MAX: u32 = 2048;
 
 /// Pixels that one thread takes, of which it keeps eight channels in registers.
 const THREAD_PIXELS: u32 = 8;
@@ -20,7 +20,7 @@ fn block_pixels(channels: u32, groups: u32) -> u32 {
     256 / lanes(groups_of_block(channels, groups) * (channels / groups)) * THREAD_PIXELS
 }
 
-/// Whether the kernel can do such groups: 2048 channels at most in one.
+/// Whether the kernel can do such groups: [`CHANNELS_MAX`] channels at most in one.
 const fn is_possible(channels: u32, groups: u32) -> bool {
     groups > 0 && channels >= groups && channels / groups <= CHANNELS_MAX
 }
@@ -40,8 +40,8 @@ pub fn workspace(pixels: u32, channels: u32, groups: u32) -> usize {
     2 * groups as usize * (pixels.div_ceil(block_pixels(channels, groups)) as usize + 1)
 }
 
-/// Partial statistics of fixed blocks of pixels, the statistics of the image, and the result, on every architecture. None where one group has more
-/// than 2048 channels.
+/// Partial statistics of fixed blocks of pixels, the statistics of the image, and the result, on every architecture. None where one group has no channel
+/// or more than [`CHANNELS_MAX`], which the op refuses.
 #[must_use]
 pub fn launches(params: &GroupNormParams, _target: Target) -> Launches {
     let (pixels, channels, groups) = (params.pixels, params.channels, params.groups);

@@ -17,17 +17,6 @@ namespace {
 constexpr int threads = 256, warps = threads / 32, step = threads * 8;
 constexpr float log2_e = 1.4426950408889634f;
 
-DEVICE float value_of(float x) { return x; }
-DEVICE float value_of(bf16 x) { return __bfloat162float(x); }
-
-DEVICE void load_vector(const bf16* from, float (&value)[8]) { unpack8(load8(from), value); }
-
-DEVICE void load_vector(const float* from, float (&value)[8]) {
-    const float4 low = reinterpret_cast<const float4*>(from)[0], high = reinterpret_cast<const float4*>(from)[1];
-    value[0] = low.x, value[1] = low.y, value[2] = low.z, value[3] = low.w;
-    value[4] = high.x, value[5] = high.y, value[6] = high.z, value[7] = high.w;
-}
-
 /// One row: x in units of which 2^x is the exponential.
 template <class In>
 struct Row {
@@ -40,17 +29,17 @@ struct Row {
     /// Columns from `first` on, 8 at most; minus infinity behind the end.
     DEVICE void load(int first, float (&value)[8]) const {
         if (is_aligned && first + 8 <= columns) {
-            load_vector(x + first, value);
+            load_whole(x + first, value);
         } else {
 #pragma unroll
-            for (int i = 0; i < 8; i++) value[i] = first + i < columns ? value_of(x[first + i]) : 0.0f;
+            for (int i = 0; i < 8; i++) value[i] = first + i < columns ? to_float(x[first + i]) : 0.0f;
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) value[i] = first + i < columns ? value[i] * factor : -INFINITY;
     }
 
     DEVICE void store(int first, const float (&value)[8]) const {
-        if (is_aligned && first + 8 <= columns) return store8(out + first, pack8(value));
+        if (is_aligned && first + 8 <= columns) return store_whole(out + first, value);
 #pragma unroll
         for (int i = 0; i < 8; i++)
             if (first + i < columns) out[first + i] = __float2bfloat16_rn(value[i]);

@@ -7,6 +7,7 @@ use lighterage_kernels::launch::{Arch, Target};
 use lighterage_kernels::params::Conv2dParams;
 use lighterage_testkit::Rng;
 
+use crate::numerics::count;
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs;
 
@@ -187,7 +188,6 @@ impl Problem {
         let mut residual = Matrix::of(&self.residual, channels[1], 0, 0);
         let in_place = kind == Residual::InPlace;
         let mut out = Matrix::of(if in_place { &self.residual } else { &poison }, channels[1], 0, 0);
-        let count = |count: usize| u32::try_from(count).expect("small");
         let params = Conv2dParams {
             x: self.x.0.address(),
             weight: self.weight.0.address(),

@@ -7,6 +7,7 @@ use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
+use crate::numerics::count;
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs;
 
@@ -283,7 +284,6 @@ impl Problem {
     fn params(&mut self, residual: &mut Matrix, out: &mut Matrix) -> LinearParams {
         let kind = self.case.residual;
         let when = |present: bool, address: u64| if present { address } else { 0 };
-        let count = |count: usize| u32::try_from(count).expect("small");
         let (residual_address, residual_stride) = match kind {
             Residual::InPlace => (out.address(), out.stride()),
             _ => (residual.address(), residual.stride()),

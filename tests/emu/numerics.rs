@@ -22,6 +22,38 @@ pub(crate) fn round_exact(value: f64) -> f64 {
     f64::from(bf16::from_f64(value).to_f32())
 }
 
+/// An activation in f64, as `kernels/elementwise/activation.h` numbers them; the value itself for any other number.
+pub(crate) fn activated(kind: u32, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match kind {
+        1 => x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)),
+        2 => x * normal(x),
+        3 => x * sigmoid(1.702 * x),
+        4 => x * sigmoid(x),
+        5 => x.max(0.0),
+        _ => x,
+    }
+}
+
+/// The share of a normal distribution below x, `(1 + erf(x / sqrt(2))) / 2`, to its last digits in both tails: by the series near 0 and the continued
+/// fraction of `erfc` farther out (Abramowitz and Stegun 7.1.6, 7.1.14).
+fn normal(x: f64) -> f64 {
+    let t = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+    let tail = if t < 2.0 {
+        let mut term = t;
+        let mut sum = t;
+        for n in 1..80 {
+            term *= 2.0 * t * t / (2.0 * f64::from(n) + 1.0);
+            sum += term;
+        }
+        0.5 - sum * (-t * t).exp() / std::f64::consts::PI.sqrt()
+    } else {
+        let fraction = (1..120).rev().fold(t, |deeper, n| t + f64::from(n) / 2.0 / deeper);
+        0.5 * (-t * t).exp() / std::f64::consts::PI.sqrt() / fraction
+    };
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
 /// Every element within `units` units in the last place of bf16; a perfect rounding is within a half.
 #[track_caller]
 pub(crate) fn assert_within(units: f64, got: &[f32], exact: &[f64]) {

@@ -1,5 +1,3 @@
-use bytemuck::bytes_of;
-use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
 use lighterage_kernels::emu;
@@ -11,6 +9,7 @@ use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
+use crate::numerics::{count, normals};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -38,8 +37,7 @@ fn rows_that_are_not_aligned() {
 /// The emulated kernel against `ops`' host reference, over all runs.
 fn check(rows: usize, columns: usize) {
     let mut rng = Rng::from_env(11);
-    let x: Vec<f32> = rounded(&rng.normals(rows * columns, 1.0));
-    let weight = rounded(&rng.normals(columns, 1.0));
+    let (x, weight) = (normals(&mut rng, rows * columns, 0.0), normals(&mut rng, columns, 0.0));
     let expected = on_host(&x, &weight, [rows, columns]);
     for config in runs::all() {
         let got = on_emulator(&x, &weight, [rows, columns], config);
@@ -54,10 +52,6 @@ fn check(rows: usize, columns: usize) {
     }
 }
 
-fn rounded(values: &[f32]) -> Vec<f32> {
-    values.iter().map(|value| bf16::from_f32(*value).to_f32()).collect()
-}
-
 fn on_emulator(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: emu::Config) -> Vec<f32> {
     let (mut x, mut weight, mut out) = (Buffer::of(x), Buffer::of(weight), Buffer::poisoned(x.len()));
     let params = RmsNormParams {
@@ -66,18 +60,14 @@ fn on_emulator(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: e
         out: out.address(),
         x_stride: columns as u64,
         out_stride: columns as u64,
-        rows: u32::try_from(rows).expect("small"),
-        columns: u32::try_from(columns).expect("small"),
+        rows: count(rows),
+        columns: count(columns),
         eps: EPS,
         padding: 0,
     };
     let launches = norm::rms_norm::launches(&params, Target::typical(Arch::Sm80));
-    let [launch] = launches.as_slice() else { panic!("one launch") };
     let regions = [x.region(), weight.region(), out.region()];
-    // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
-    let report =
-        unsafe { emu::launch(launch.image, launch.grid.into(), bytes_of(&params), &[], &regions, config) }
-            .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
+    let report = runs::launch(&launches, &params, &regions, config);
     assert_eq!(
         report.global_bytes_written,
         (rows * columns * 2) as u64,

@@ -1,8 +1,6 @@
 //! `softmax.cu` and `transpose.cu`, and attention made of them and `linear_sm80.cu`, as wide heads take it.
 
-use bytemuck::bytes_of;
-use half::bf16;
-use lighterage_kernels::emu::{self, Config, Region};
+use lighterage_kernels::emu::{Config, Region};
 use lighterage_kernels::gemm::{linear, transpose};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::norm::softmax;
@@ -10,7 +8,8 @@ use lighterage_kernels::params::{LinearParams, SoftmaxParams, TransposeParams};
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::product::{Exact, Matrix, assert_near, rounded};
+use crate::numerics::{count, round, round_exact};
+use crate::product::{Exact, Matrix, assert_near};
 use crate::runs;
 
 /// As the model's target: any.
@@ -62,7 +61,7 @@ fn check(shape: [usize; 2], gap: usize, scale: f32, value: Value<'_>) {
 fn compare([rows, columns]: [usize; 2], gap: usize, scale: f32, value: Value<'_>, configs: &[Config]) {
     let mut rng = Rng::from_env(6);
     let x: Vec<f32> = (0..rows * columns).map(|i| value(&mut rng, i)).collect();
-    let half: Vec<f32> = x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+    let half: Vec<f32> = x.iter().map(|x| round(*x)).collect();
     let (expected, expected_half) = (exact(&x, columns, scale), exact(&half, columns, scale));
     for config in configs {
         let mut single = Floats::of(&x);
@@ -108,7 +107,7 @@ fn soften(
         scale,
         padding: 0,
     };
-    run(&launches(&params, target()), bytes_of(&params), &[region, out.region()], config);
+    runs::launch(&launches(&params, target()), &params, &[region, out.region()], config);
     out.values()
 }
 
@@ -160,7 +159,7 @@ fn transposed(x: &mut Matrix, out: &mut Matrix, [rows, columns]: [usize; 2], con
         rows: count(rows),
         columns: count(columns),
     };
-    run(&transpose::launches(&params, target()), bytes_of(&params), &[x.region(), out.region()], config);
+    runs::launch(&transpose::launches(&params, target()), &params, &[x.region(), out.region()], config);
 }
 
 #[test]
@@ -193,7 +192,7 @@ fn attention_of_a_wide_head() {
                 ..LinearParams::default()
             };
             let regions = [q.region(), k.region(), scores.region()];
-            run(&linear::launches_sums(&product, target()), bytes_of(&product), &regions, config);
+            runs::launch(&linear::launches_sums(&product, target()), &product, &regions, config);
             let soft = SoftmaxParams {
                 x: scores.address(),
                 out: weights.address(),
@@ -205,7 +204,7 @@ fn attention_of_a_wide_head() {
                 padding: 0,
             };
             let regions = [scores.region(), weights.region()];
-            run(&softmax::launches_from_f32(&soft, target()), bytes_of(&soft), &regions, config);
+            runs::launch(&softmax::launches_from_f32(&soft, target()), &soft, &regions, config);
             transposed(&mut v, &mut values, [keys, HEAD_DIM], config);
             let product = LinearParams {
                 x: weights.address(),
@@ -220,7 +219,7 @@ fn attention_of_a_wide_head() {
                 ..LinearParams::default()
             };
             let regions = [weights.region(), values.region(), out.region()];
-            run(&linear::launches(&product, target()), bytes_of(&product), &regions, config);
+            runs::launch(&linear::launches(&product, target()), &product, &regions, config);
             let error = relative(&out.values(), &expected);
             // As every attention kernel: rounding the probabilities and the output.
             assert!(error <= 3.0e-3, "{queries} x {keys}, {config:?}: relative error {error:.2e}");
@@ -271,7 +270,7 @@ fn sums_keep_their_digits() {
                 ..LinearParams::default()
             };
             let regions = [x.region(), weight.region(), out.region()];
-            run(&linear::launches_sums(&params, target()), bytes_of(&params), &regions, config);
+            runs::launch(&linear::launches_sums(&params, target()), &params, &regions, config);
             for (index, got) in out.values().iter().enumerate() {
                 let (x, w) = (
                     &x_values[index / columns * inner..][..inner],
@@ -285,19 +284,8 @@ fn sums_keep_their_digits() {
                     "{config:?}: element {index} is {got}, expected {sum}"
                 );
             }
-            let shows = out.values().iter().any(|got| rounded(f64::from(*got)) != f64::from(*got));
+            let shows = out.values().iter().any(|got| round_exact(f64::from(*got)) != f64::from(*got));
             assert!(shows || inner == 1, "the case has sums that bf16 does not hold");
         }
     }
-}
-
-fn run(launches: &Launches, params: &[u8], regions: &[Region], config: Config) {
-    let [launch] = launches.as_slice() else { panic!("one launch") };
-    // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
-    unsafe { emu::launch(launch.image, launch.grid.into(), params, launch.maps(), regions, config) }
-        .unwrap_or_else(|failure| panic!("{config:?}: {failure}"));
-}
-
-fn count(count: usize) -> u32 {
-    u32::try_from(count).expect("small")
 }

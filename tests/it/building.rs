@@ -84,6 +84,22 @@ fn committed_budget_has_no_leftovers() {
     }
 }
 
+/// The steps that `docs/kernel-ladder` shows, as its pages have them compiled; no image holds them.
+#[cfg(feature = "cuda")]
+#[test]
+fn steps_of_the_ladders_compile() {
+    let nvcc = Nvcc::find(&|name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .expect("what built this");
+    let folder = tempfile::tempdir().expect("a folder");
+    let steps = sources::all(Path::new("docs/kernel-ladder")).expect("readable");
+    assert!(!steps.is_empty(), "no step was found");
+    let arguments = ["-std=c++20", "-O3", "-arch=sm_80", "-cubin"].map(str::to_owned);
+    for step in &steps {
+        let outcome = nvcc.compile(&step.path, &arguments, &folder.path().join("step.cubin"));
+        assert!(outcome.is_ok(), "{}: {outcome:?}", step.path.display());
+    }
+}
+
 #[test]
 fn architectures_are_those_of_the_launches() {
     assert_eq!(sources::ARCHS, Arch::ALL.map(Arch::number));

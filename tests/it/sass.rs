@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
+use lighterage_kernels::images;
+use lighterage_kernels::launch::Arch;
+
 /// The first word of every instruction, by function.
 type Instructions = BTreeMap<String, Vec<String>>;
 
@@ -74,9 +77,10 @@ fn kernels_have_what_they_are_written_with_and_no_local_memory() {
         }
     }
     println!("{functions} functions in {} cubins, {hopper} for sm_90a alone", cubins.len());
-    let kernels: usize =
-        lighterage_kernels::images::ALL.iter().map(|image| image.kernels.len() * image.archs.len()).sum();
+    let kernels: usize = images::ALL.iter().map(|image| image.kernels.len() * image.archs.len()).sum();
     assert_eq!(functions, kernels, "functions in the cubins and kernels in the images");
+    let is_for_hopper = images::ALL.iter().any(|image| image.archs.contains(&Arch::Sm90a));
+    assert_eq!(hopper > 0, is_for_hopper, "files for sm_90a alone were looked at if sm_90a was compiled for");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub struct GroupNorm<'a> {
     pub weight: View<'a>,
     /// `[channels]`.
     pub bias: View<'a>,
-    /// Divides the channels.
+    /// Divides the channels, into groups of 2048 at most.
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
@@ -64,9 +64,12 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
     let (weight, bias) = (vector("weight", args.weight)?, vector("bias", args.bias)?);
     let divides = args.groups > 0 && channels.is_multiple_of(args.groups);
     check.value("groups", args.groups as f64, "a divisor of the channels", divides)?;
+    let width = channels / args.groups;
+    let most = norm::group_norm::CHANNELS_MAX as usize;
+    check.value("channels of a group", width as f64, "at most 2048", width <= most)?;
     let pixels = check.count("pixels", image.rows)?;
-    check.count("channels", channels)?;
-    let numbers = group_norm_workspace(image.rows, channels, args.groups);
+    let (channels, groups) = (check.count("channels", channels)?, check.count("groups", args.groups)?);
+    let numbers = norm::group_norm::workspace(pixels, channels, groups);
     let workspace = check.tensor("workspace", args.workspace)?.is(DType::F32, &[numbers])?.contiguous()?;
     for other in [x, out, weight, bias] {
         other.apart(workspace)?;
@@ -83,12 +86,15 @@ pub fn group_norm<B: Backend>(queue: &Queue<B>, args: &GroupNorm<'_>) -> Result<
         out: out.address(),
         workspace: workspace.address(),
         pixels,
-        channels: check.count("channels", channels)?,
-        groups: check.count("groups", args.groups)?,
+        channels,
+        groups,
         silu,
         eps: args.eps,
         padding: 0,
     };
+    if pixels == 0 || channels == 0 {
+        return Ok(());
+    }
     // SAFETY: the views have the extents that `params` names (checked), on this stream; x is out or apart from it, the vectors are apart, and the
     // workspace is apart from all.
     unsafe { launch::<B, GroupNormKernel<f32>, GroupNormKernel<bf16>>(queue, dtype, &params) }
@@ -333,12 +339,17 @@ mod tests {
         let (x, weight, bias, short) = (tensor(&[4, 6]), tensor(&[6]), tensor(&[6]), tensor(&[5]));
         let (weight, bias, x) = (weight.view(), bias.view(), x.view());
         let (space, none) = (tensor(&[group_norm_workspace(4, 6, 3)]), tensor(&[0]));
-        let workspace = space.view();
+        let (wide, long) = (tensor(&[1, 2049]), tensor(&[2049]));
+        let (workspace, long) = (space.view(), long.view());
         let good = GroupNorm { x, weight, bias, groups: 3, eps: EPS, activation: None, out: x, workspace };
         group_norm(&queue, &good).unwrap();
         let cases = [
             (GroupNorm { groups: 4, ..good }, "group_norm: groups is 4, should be a divisor of the channels"),
             (GroupNorm { groups: 0, ..good }, "group_norm: groups is 0, should be a divisor of the channels"),
+            (
+                GroupNorm { x: wide.view(), weight: long, bias: long, out: wide.view(), groups: 1, ..good },
+                "group_norm: channels of a group is 2049, should be at most 2048",
+            ),
             (
                 GroupNorm { activation: Some(ActivationKind::Gelu), ..good },
                 "group_norm: activation is 2, should be none or 4, SiLU",

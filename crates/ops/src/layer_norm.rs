@@ -10,7 +10,7 @@ use crate::check::{Check, Operand};
 use crate::launch::{for_bf16, image, launch};
 use crate::math::normalise;
 use crate::rows::{Rows, RowsMut};
-use crate::tasks::for_rows;
+use crate::tasks::map_rows;
 use crate::{Queue, Result};
 
 /// `out = (x - mean) * rsqrt(var + eps) * weight + bias`, by rows.
@@ -75,20 +75,16 @@ impl<E: Float> Kernel for LayerNormKernel<E> {
         let bias = unsafe { Rows::<E>::vector(p.bias, p.columns) }.to_vec(0);
         // SAFETY: the caller's promise; a task stores the rows that it has loaded.
         let out = unsafe { RowsMut::<E>::new(p.out, p.rows, p.columns, p.out_stride) };
-        for_rows(
+        map_rows(
             workers,
-            p.rows as usize,
-            p.columns as usize,
+            [p.rows, p.columns],
+            &x,
+            &out,
             #[inline(always)]
-            |range| {
-                let mut values = vec![0.0; p.columns as usize];
-                for row in range {
-                    x.load(row, 0, &mut values);
-                    normalise(&mut values, p.eps);
-                    for ((value, weight), bias) in values.iter_mut().zip(&weight).zip(&bias) {
-                        *value = *value * weight + bias;
-                    }
-                    out.store(row, 0, &values);
+            |values| {
+                normalise(values, p.eps);
+                for ((value, weight), bias) in values.iter_mut().zip(&weight).zip(&bias) {
+                    *value = *value * weight + bias;
                 }
             },
         );

@@ -10,7 +10,7 @@ use crate::check::Check;
 use crate::launch::{for_bf16, image, launch};
 use crate::math::{inverse_rms, round};
 use crate::rows::{Rows, RowsMut};
-use crate::tasks::for_rows;
+use crate::tasks::map_rows;
 use crate::{Queue, Result};
 
 /// `out = x * rsqrt(mean(x^2) + eps) * weight`, by rows.
@@ -67,20 +67,16 @@ impl<E: Float> Kernel for RmsNormKernel<E> {
         let weight = unsafe { Rows::<E>::vector(p.weight, p.columns) }.to_vec(0);
         // SAFETY: the caller's promise; a task stores the rows that it has loaded.
         let out = unsafe { RowsMut::<E>::new(p.out, p.rows, p.columns, p.out_stride) };
-        for_rows(
+        map_rows(
             workers,
-            p.rows as usize,
-            p.columns as usize,
+            [p.rows, p.columns],
+            &x,
+            &out,
             #[inline(always)]
-            |range| {
-                let mut values = vec![0.0; p.columns as usize];
-                for row in range {
-                    x.load(row, 0, &mut values);
-                    let inverse = inverse_rms(&values, p.eps);
-                    for (value, weight) in values.iter_mut().zip(&weight) {
-                        *value = round::<E>(*value * inverse) * weight;
-                    }
-                    out.store(row, 0, &values);
+            |values| {
+                let inverse = inverse_rms(values, p.eps);
+                for (value, weight) in values.iter_mut().zip(&weight) {
+                    *value = round::<E>(*value * inverse) * weight;
                 }
             },
         );

@@ -9,7 +9,7 @@ use lighterage_shape::{DType, Float};
 use crate::check::Check;
 use crate::math;
 use crate::rows::{Rows, RowsMut};
-use crate::tasks::for_rows;
+use crate::tasks::map_rows;
 use crate::{Queue, Result};
 
 /// `out = softmax(scale * x)` of every row.
@@ -80,19 +80,13 @@ impl<I: Float, O: Float> Kernel for SoftmaxKernel<I, O> {
         let x = unsafe { Rows::<I>::new(p.x, p.rows, p.columns, p.x_stride) };
         // SAFETY: the caller's promise; a task stores the rows that it has loaded.
         let out = unsafe { RowsMut::<O>::new(p.out, p.rows, p.columns, p.out_stride) };
-        for_rows(
+        map_rows(
             workers,
-            p.rows as usize,
-            p.columns as usize,
+            [p.rows, p.columns],
+            &x,
+            &out,
             #[inline(always)]
-            |range| {
-                let mut values = vec![0.0; p.columns as usize];
-                for row in range {
-                    x.load(row, 0, &mut values);
-                    soften(&mut values, p.scale);
-                    out.store(row, 0, &values);
-                }
-            },
+            |values| soften(values, p.scale),
         );
     }
 

@@ -3,9 +3,10 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use lighterage_device::Workers;
+use lighterage_shape::Float;
 
 use crate::isa::compiled_for;
-use crate::rows::PIECE;
+use crate::rows::{PIECE, Rows, RowsMut};
 
 /// Elements of a task: some ten microseconds of work, a hundred times what it costs to hand a task to a thread.
 const TASK_ELEMENTS: usize = 1 << 14;
@@ -45,6 +46,30 @@ pub(crate) fn for_pieces(
             for index in range {
                 let (row, start) = (index / pieces, index % pieces * PIECE);
                 body(row, start, PIECE.min(columns - start));
+            }
+        },
+    );
+}
+
+/// Loads each of `rows` rows of `columns` elements of `x` into f32, runs `body` on it and rounds it into `out`, which may be `x`.
+pub(crate) fn map_rows<I: Float, O: Float>(
+    workers: &Workers,
+    [rows, columns]: [u32; 2],
+    x: &Rows<'_, I>,
+    out: &RowsMut<'_, O>,
+    body: impl Fn(&mut [f32]) + Send + Sync,
+) {
+    for_rows(
+        workers,
+        rows as usize,
+        columns as usize,
+        #[inline(always)]
+        |range| {
+            let mut values = vec![0.0; columns as usize];
+            for row in range {
+                x.load(row, 0, &mut values);
+                body(&mut values);
+                out.store(row, 0, &values);
             }
         },
     );

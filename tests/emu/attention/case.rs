@@ -1,7 +1,6 @@
 //! One call of attention: its tensors, its parameters, its run on the emulator.
 
 use bytemuck::bytes_of;
-use half::bf16;
 use lighterage_kernels::attention;
 use lighterage_kernels::emu::{self, Config, Report};
 use lighterage_kernels::launch::{Arch, Launch, Launches, Target};
@@ -9,6 +8,7 @@ use lighterage_kernels::params::AttentionParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
+use crate::numerics::{count, round};
 
 /// What is added to the scores, or left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +102,11 @@ impl Tensors {
                 (Inputs::ConstantValues, 2) => *value = 1.5,
                 _ => (),
             }
-            *value = bf16::from_f32(*value).to_f32();
+            *value = round(*value);
         }
         let buckets = if let Mask::Buckets { buckets, .. } = case.mask { buckets } else { 0 };
         let table = rng.normals(buckets * case.heads, 2.0);
-        Self { qkv, table: table.iter().map(|v| bf16::from_f32(*v).to_f32()).collect(), stride }
+        Self { qkv, table: table.iter().map(|value| round(*value)).collect(), stride }
     }
 
     /// The elements of one head of q (0), k (1) or v (2).
@@ -180,7 +180,6 @@ impl Tensors {
 
     fn params(&self, case: &Case, [qkv, out, table]: [u64; 3], out_stride: usize) -> AttentionParams {
         let (row, stride, head_dim) = (case.row() as u64, self.stride as u64, case.head_dim as u64);
-        let count = |count: usize| u32::try_from(count).expect("small");
         let (buckets, max_distance) = match case.mask {
             Mask::Buckets { buckets, max_distance } => (count(buckets), count(max_distance)),
             _ => (0, 0),

@@ -59,7 +59,7 @@ const OP: &str = "conv2d";
 /// at the end, where the reference's separate ops round.
 ///
 /// # Errors
-/// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if the kernel is
+/// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if the image has no channels, if the kernel is
 /// larger than the padded image or of another size than 1 or 3, if the stride is neither 1 nor 2, if a tensor belongs to another stream, or if the launch fails.
 pub fn conv2d<B: Backend>(queue: &Queue<B>, args: &Conv2d<'_>) -> Result<()> {
     let params = args.params(Check::new(OP, queue))?;
@@ -86,6 +86,7 @@ impl Conv2d<'_> {
         let weight = check.tensor("weight", self.weight)?.contiguous()?.apart(out)?;
         let [out_channels, kernel, ..] = weight.extents::<4>()?;
         weight.is(dtype, &[out_channels, kernel, kernel, in_channels])?;
+        check.value("in_channels", 0.0, "at least 1", in_channels > 0)?;
         #[expect(clippy::cast_precision_loss, reason = "for a message")]
         check.value("kernel", kernel as f64, "1 or 3", matches!(kernel, 1 | 3))?;
         #[expect(clippy::cast_precision_loss, reason = "for a message")]

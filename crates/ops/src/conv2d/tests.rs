@@ -257,6 +257,7 @@ fn bad_arguments_are_refused_with_numbers() {
     let (x, weight, bias, out) =
         (tensor(&[4, 5, 6]), tensor(&[7, 3, 3, 6]), tensor(&[7]), tensor(&[4, 5, 7]));
     let (even, flat, thin) = (tensor(&[7, 2, 2, 6]), tensor(&[20, 6]), tensor(&[1, 5, 6]));
+    let (hollow, nothing) = (tensor(&[4, 5, 0]), tensor(&[7, 3, 3, 0]));
     let single = queue.tensor(DType::F32, &[7], "single").unwrap();
     let foreign = other.tensor(DType::Bf16, &[4, 5, 7], "foreign").unwrap();
     let good = Conv2d {
@@ -275,6 +276,10 @@ fn bad_arguments_are_refused_with_numbers() {
         (Conv2d { x: flat.view(), ..good }, "conv2d: x should have 3 dimensions, is BF16[20, 6]"),
         (Conv2d { weight: x.view(), ..good }, "conv2d: weight should have 4 dimensions, is BF16[4, 5, 6]"),
         (Conv2d { weight: even.view(), ..good }, "conv2d: kernel is 2, should be 1 or 3"),
+        (
+            Conv2d { x: hollow.view(), weight: nothing.view(), ..good },
+            "conv2d: in_channels is 0, should be at least 1",
+        ),
         (Conv2d { x: out.view(), ..good }, "conv2d: x overlaps out, which is written"),
         (Conv2d { bias: Some(single.view()), ..good }, "conv2d: bias should be BF16, is F32"),
         (Conv2d { stride: 3, ..good }, "conv2d: stride is 3, should be 1 or 2"),
