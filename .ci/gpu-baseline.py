@@ -56,7 +56,10 @@ def norm_mod():
         return functional.layer_norm(x, (WIDTH,), eps=1e-6) * (1 + scale) + shift
 
     sets = [(normal(TOKENS, WIDTH), normal(WIDTH), normal(WIDTH)) for _ in range(3)]
-    report("norm_mod, compiled", seconds(compiled, sets), size=2.0 * TOKENS * WIDTH * 2)
+    try:
+        report("norm_mod, compiled", seconds(compiled, sets), size=2.0 * TOKENS * WIDTH * 2)
+    except Exception as error:  # torch.compile wants a C compiler and Triton, which the machine need not have.
+        print(json.dumps({"name": "norm_mod, compiled", "refused": str(error)[:200]}))
 
 
 def main():

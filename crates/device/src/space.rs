@@ -1,4 +1,4 @@
-//! The rules of chunks, reservations and maps, as arithmetic: `Host` and `Sim` both ask here, so they refuse alike.
+//! The rules of chunks, reservations and maps, as arithmetic: every backend asks here, so they refuse alike.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

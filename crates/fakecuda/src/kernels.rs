@@ -22,6 +22,7 @@ pub(crate) struct Function {
 
 /// One launch with all that it needs, copied when it was queued.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "emu"), expect(dead_code, reason = "without the emulator nothing runs it"))]
 pub(crate) struct Launch {
     function: Function,
     blocks: [u32; 3],

@@ -210,6 +210,7 @@ impl Memory {
     }
 
     /// Everything that a kernel may touch, neighbours joined.
+    #[cfg(feature = "emu")]
     pub(crate) fn regions(&self) -> Vec<(u64, u64)> {
         let mut regions: Vec<(u64, u64)> = Vec::new();
         for (start, map) in self.maps.iter().filter(|(_, map)| map.is_open) {

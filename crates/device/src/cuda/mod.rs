@@ -317,6 +317,9 @@ impl Backend for Cuda {
         bytes: u64,
     ) -> Result<bool> {
         self.memory.accessible("copy_to_host", source, bytes)?;
+        if bytes == 0 {
+            return stream.synchronize().map(|()| true);
+        }
         let raw = stream.entered()?;
         // SAFETY: the source is mapped (checked) and the target valid for writes, as promised, until the wait below.
         let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target.cast(), source.0, size(bytes), raw) };

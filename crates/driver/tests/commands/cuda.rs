@@ -110,8 +110,15 @@ mod stand_in {
             let emulated = generate(&["--device", "emu", "--emu-arch", arch], "emu", &[]);
             assert_eq!(emulated.code, Some(0), "{}", emulated.stderr);
             let capability = [("FAKECUDA_CAPABILITY", capability)];
-            // Context and kernels take 114 MiB of it.
-            for (vram, name) in [("2GiB", "roomy"), ("128MiB", "tight")] {
+            let plan = ["--device", "cuda", "--vram", "2GiB", "--dry-run", "--json"];
+            let plan = generate(&plan, "plan", &capability).check(0, &[]).stdout;
+            let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+            let bytes = |name: &str| plan[name].as_u64().unwrap();
+            // A plan has what context and kernels leave of the cap; the tight run streams all that it can.
+            let taken = (2_u64 << 30) - bytes("budget_bytes");
+            assert!(taken >= 66 << 20, "{plan}");
+            let tight = (taken + bytes("minimum_bytes")).to_string();
+            for (vram, name) in [("2GiB", "roomy"), (tight.as_str(), "tight")] {
                 let cuda = generate(&["--device", "cuda", "--vram", vram], name, &capability);
                 assert_eq!(cuda.code, Some(0), "{}", cuda.stderr);
                 let read = |name: &str| std::fs::read(scratch.path(&format!("{name}.safetensors"))).unwrap();

@@ -64,6 +64,7 @@ struct MemoryCalls {
 /// Whether unmapping memory that nobody uses waits for work on other memory.
 #[derive(Debug, Serialize)]
 struct UnmapBesideWork {
+    /// What was left of the work when the unmapping began.
     work_seconds: f64,
     idle_unmap_seconds: f64,
     unmap_seconds: f64,
@@ -175,13 +176,12 @@ fn memory_calls<B: Backend>(device: &Device<B>, handles_max: usize) -> Result<Ve
     for pages in [1, 4, 16, 64, 128].into_iter().filter(|pages| pages * page <= free / 4) {
         lines.push(calls_at(device, pages * page, 0)?);
     }
-    let room = usize::try_from(free / 2 / page)?;
-    let mut handles = 100;
-    while handles <= handles_max.min(room) {
+    let most = handles_max.min(usize::try_from(free / 2 / page)?);
+    let fewer = [100, 1000, 10_000].into_iter().filter(|handles| *handles < most);
+    for handles in fewer.chain((most > 0).then_some(most)) {
         let others = (0..handles).map(|_| device.create(Purpose::Activations, page));
         let others = others.collect::<std::result::Result<Vec<_>, _>>()?;
         lines.push(calls_at(device, page, others.len())?);
-        handles *= if handles.is_power_of_two() { 2 } else { 10 };
     }
     Ok(lines)
 }
@@ -224,7 +224,8 @@ fn unmap_beside_work<B: Backend>(
     queue: &Queue<B>,
 ) -> Result<UnmapBesideWork> {
     let page = device.info().page_bytes;
-    let size = device.ledger().free_bytes().min(64 << 20) / 4;
+    // Copies large enough that queueing them takes a small part of their time.
+    let size = device.ledger().free_bytes().min(256 << 20) / 4;
     let (a, b) = (
         queue.zeros(DType::U8, &[usize::try_from(size)?], "bench")?,
         queue.zeros(DType::U8, &[usize::try_from(size)?], "bench")?,
@@ -234,7 +235,6 @@ fn unmap_beside_work<B: Backend>(
         range.map(0, &device.create(Purpose::Activations, page)?)?;
         range.set_access(0, page)?;
         stream.synchronize()?;
-        let start = Instant::now();
         for _ in 0..copies {
             stream.copy(a.view(), b.view())?;
         }
@@ -242,7 +242,7 @@ fn unmap_beside_work<B: Backend>(
         range.unmap(0, page)?;
         let unmapped = queued.elapsed().as_secs_f64();
         stream.synchronize()?;
-        Ok((start.elapsed().as_secs_f64(), unmapped))
+        Ok((queued.elapsed().as_secs_f64(), unmapped))
     };
     let medians = |copies: u32| -> Result<(f64, f64)> {
         let pairs = (0..11).map(|_| unmap(copies)).collect::<Result<Vec<_>>>()?;
@@ -250,8 +250,8 @@ fn unmap_beside_work<B: Backend>(
         Ok((median(work), median(unmapped)))
     };
     let (_, idle) = medians(0)?;
-    let (work, beside) = medians(256)?;
-    // Half of the work: an unmap that waits lasts as long as what is still queued.
+    let (work, beside) = medians(64)?;
+    // Half of what was left: an unmap that waits lasts as long as all of it.
     Ok(UnmapBesideWork {
         work_seconds: work,
         idle_unmap_seconds: idle,

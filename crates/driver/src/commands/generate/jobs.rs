@@ -194,7 +194,7 @@ impl Batch<'_> {
         let shot = Shot { arguments: self.arguments, models: &self.models };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
         let survey = job.survey(device.info().page_bytes)?;
-        let forecast = survey.within(device.ledger().cap_bytes())?;
+        let forecast = survey.within(device.ledger().free_bytes())?;
         if self.arguments.is_dry() {
             return Err(Failure::Refused(format!(
                 "not made (a dry run): it would take {} bytes",

@@ -1,0 +1,35 @@
+"""The table of what `run kernels` printed: the best seconds of ours and of torch's for each kernel, and how many times as fast ours is."""
+
+import json
+import sys
+
+
+def documents(text):
+    """Every JSON object in a text, whatever else stands there."""
+    decoder, at = json.JSONDecoder(), 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            value, at = decoder.raw_decode(text, at)
+            yield value
+        except json.JSONDecodeError:
+            at += 1
+
+
+def main():
+    ours, theirs = {}, {}
+    with open(sys.argv[1], encoding="utf-8") as file:
+        for value in documents(file.read()):
+            for line in value.get("kernels", []):
+                ours.setdefault(line["name"], []).append((line["seconds"], line["share_of_roofline"]))
+            if "name" in value and "seconds" in value:
+                theirs.setdefault(value["name"], []).append(value["seconds"])
+    print(f"{'kernel':<48}{'us':>10}{'of roofline':>13}  times as fast as torch's")
+    for name, lines in ours.items():
+        seconds, share = min(lines)
+        rivals = [(other, min(times)) for other, times in theirs.items() if other == name or other.startswith(name + ", ")]
+        ratios = "  ".join(f"{time / seconds:.2f} {other.removeprefix(name).removeprefix(', ')}".strip() for other, time in rivals)
+        print(f"{name:<48}{seconds * 1e6:>10.1f}{share * 100:>11.0f} %  {ratios or '-'}")
+
+
+if __name__ == "__main__":
+    main()
