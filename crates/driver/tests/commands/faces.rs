@@ -131,6 +131,16 @@ fn a_file_of_jobs_is_made_once() {
 }
 
 #[test]
+fn a_dry_run_of_jobs_writes_nothing() {
+    let scratch = Scratch::new();
+    let jobs = scratch.text("jobs.jsonl");
+    std::fs::write(&jobs, r#"{"prompt": "x"}"#).unwrap();
+    lighterage(&["generate", "--jobs", &jobs, "--dry-run"])
+        .check(0, &["1 to be made, 0 were done, 0 failed"]);
+    assert_eq!(scratch.names(), ["jobs.jsonl"]);
+}
+
+#[test]
 fn a_pickle_becomes_safetensors_and_floats_are_rounded() {
     let scratch = Scratch::new();
     let from = golden("resampler-tiny/image_proj_model.bin");
