@@ -140,6 +140,22 @@ fn a_dry_run_of_jobs_writes_nothing() {
     assert_eq!(scratch.names(), ["jobs.jsonl"]);
 }
 
+/// What the command line refuses by itself is refused in a line too, not passed over.
+#[test]
+fn lines_keep_the_rules_of_the_command_line() {
+    let scratch = Scratch::new();
+    let jobs = scratch.text("jobs.jsonl");
+    let check = |line: &str, expected: &str| {
+        std::fs::write(&jobs, line).unwrap();
+        lighterage(&["generate", "--jobs", &jobs, "--dry-run"]).check(1, &["1 failed", expected]);
+    };
+    check(r#"{"negative_prompt": "y"}"#, "--negative-prompt needs --true-cfg");
+    check(r#"{"id_keypoints": "aligned"}"#, "--id-keypoints needs --id-image");
+    check(r#"{"control_keypoints": "k.json"}"#, "--control-keypoints needs --control-image");
+    check(r#"{"id_image": "a.png", "id_embedding": "b"}"#, "exclude each other");
+    lighterage(&["generate", "--jobs", &jobs, "--seed", "1"]).check(2, &["--seed", "--jobs"]);
+}
+
 #[test]
 fn a_pickle_becomes_safetensors_and_floats_are_rounded() {
     let scratch = Scratch::new();
