@@ -35,6 +35,18 @@ pub enum Error {
         /// [`PIXELS_MAX`](crate::PIXELS_MAX).
         max: u64,
     },
+    /// A picture too long or too broad to be scaled to another's width or height.
+    #[error("a picture of {width} x {height} pixels would have {pixels} when scaled, at most {max} are made")]
+    Proportions {
+        /// Pixels of a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Of the scaled picture.
+        pixels: u64,
+        /// [`PIXELS_MAX`](crate::PIXELS_MAX).
+        max: u64,
+    },
     /// A list of keypoints that is no JSON of the known form.
     #[error("{}: {message}", path.display())]
     Keypoints {

@@ -38,9 +38,10 @@ fn an_identity_is_found_saved_and_compared() {
     lighterage(&[&["identity", &face("dan")], &saved[..]].concat())
         .check(0, &["112 x 112", "44.84 59.50", "512 numbers", "cosine     0.99"]);
     // A crop is its own face, of the same person.
-    lighterage(&["identity", &crop, "--compare", &embedding])
+    let pose = scratch.text("pose.png");
+    lighterage(&["identity", &crop, "--compare", &embedding, "--drawing", &pose])
         .check(0, &["an aligned crop", "cosine     1.0000"]);
-    assert_eq!(scratch.names(), ["crop.png", "drawing.png", "me.safetensors"]);
+    assert_eq!(scratch.names(), ["crop.png", "drawing.png", "me.safetensors", "pose.png"]);
 }
 
 #[test]
