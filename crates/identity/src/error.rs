@@ -56,7 +56,7 @@ pub enum Error {
         message: String,
     },
     /// Keypoints from which no alignment follows.
-    #[error("five keypoints in one place, {x} {y}: no face can be aligned by them")]
+    #[error("five keypoints around {x} {y} give no size: no face can be aligned by them")]
     Degenerate {
         /// Pixels from the left.
         x: f64,
