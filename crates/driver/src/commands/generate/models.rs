@@ -57,6 +57,8 @@ impl Models {
             _ => self.model.options(prompt),
         };
         let options = arguments.over(request.options(defaults)?);
+        // Before a control photo is scaled to these sides.
+        options.check()?;
         let face = match self.embedding(request)? {
             Some(embedding) => Some(self.face(arguments, request, &options, &embedding)?),
             None => None,
