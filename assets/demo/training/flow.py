@@ -43,39 +43,15 @@ PROMPTS = [
 
 
 def new_t5():
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=32128,
-            d_model=64,
-            d_kv=16,
-            d_ff=128,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            is_encoder_decoder=True,
-            tie_word_embeddings=False,
-            dropout_rate=0.0,
-            decoder_start_token_id=0,
-        )
-    )
+    sizes = dict(vocab_size=32128, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
+    kind = dict(feed_forward_proj="gated-gelu", is_encoder_decoder=True, tie_word_embeddings=False)
+    return T5EncoderModel(T5Config(**sizes, **kind, dropout_rate=0.0, decoder_start_token_id=0))
 
 
 def new_clip():
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=32,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            hidden_act="quick_gelu",
-            projection_dim=32,
-            bos_token_id=0,
-            eos_token_id=2,
-            pad_token_id=1,
-        )
-    )
+    sizes = dict(hidden_size=32, intermediate_size=128, projection_dim=32, num_hidden_layers=2, num_attention_heads=2)
+    tokens = dict(vocab_size=49408, max_position_embeddings=77, bos_token_id=0, eos_token_id=2, pad_token_id=1)
+    return CLIPTextModel(CLIPTextConfig(**sizes, **tokens, hidden_act="quick_gelu"))
 
 
 def new_transformer():

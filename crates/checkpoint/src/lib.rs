@@ -15,7 +15,7 @@
 //! allocation is larger than a small multiple of the header, which is itself bounded ([`HEADER_BYTES_MAX`]).
 //!
 //! *A pickle is a program.* Torch's own files ([`Archive`]) hold one that rebuilds the tensors. It is run on a machine of twenty lines of state that can make
-//! containers and describe tensors, and knows eight imports, each by name; any other import or opcode is refused with its name
+//! containers and describe tensors, and knows seven imports and torch's storage classes, each by name; any other import or opcode is refused with its name
 //! before anything of it happens. The tensors' bytes lie uncompressed in the archive, so they are slices of the mapped file as well.
 //!
 //! *Identity, not names.* Two checkpoints may hold different weights under one name. Whoever caches by tensor uses

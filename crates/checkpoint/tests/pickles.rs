@@ -229,6 +229,25 @@ fn laughs_are_cut_short() {
     check(&pickle, "nested deeper");
 }
 
+/// A few bytes that refer to something long, thousands of times: each time it would be copied.
+#[test]
+fn what_is_long_is_not_made_again_for_each_reference() {
+    let long = "9".repeat(1 << 16);
+    let storage =
+        [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text(&long), &text("cpu"), b"K\x10tQ."]
+            .concat();
+    check(&storage, "no storage");
+    let ones = [1; 17];
+    check(&dictionary(&[("w", tensor(0, &ones, &ones))]), "without storage, offset, shape and strides");
+    check(
+        &[&b"ctorch._utils\n_rebuild_parameter\n("[..], &b"N".repeat(9), b"tR."].concat(),
+        "a call with 9 arguments",
+    );
+    // One key of 64 KiB before each of 258 items of a list: more than 16 MiB of names.
+    let items = [&tensor(0, &[], &[])[..], b"q\x05", &b"h\x05".repeat(257)].concat();
+    check(&[&b"}"[..], &text(&long), b"](", &items, b"es."].concat(), "bytes of names");
+}
+
 #[test]
 fn a_dictionary_in_itself_is_refused() {
     check(&[&b"}q\x00("[..], &text("again"), b"h\x00u."].concat(), "nested deeper");

@@ -97,7 +97,7 @@ impl Adapters {
     /// Adds a file, to be applied with `scale` after those before it. Gives the number of its tensors that are for the text encoders: those are not applied.
     ///
     /// # Errors
-    /// [`Error::Adapter`] for a tensor whose name is none of the known, half of a pair, or an alpha that is no number.
+    /// [`Error::Adapter`] for a tensor whose name is none of the known or says the same as another's, half of a pair, or an alpha that is no number.
     pub fn add(&mut self, checkpoint: Checkpoint, scale: f32) -> Result<usize> {
         let (mut pairs, mut left_out) = (BTreeMap::<String, Pair>::new(), 0);
         for tensor in checkpoint.tensors() {
@@ -114,13 +114,16 @@ impl Adapters {
                 );
             };
             let pair = pairs.entry(module).or_default();
-            match role {
-                Role::Down => pair.down = Some(name.to_owned()),
-                Role::Up => pair.up = Some(name.to_owned()),
+            let is_second = match role {
+                Role::Down => pair.down.replace(name.to_owned()).is_some(),
+                Role::Up => pair.up.replace(name.to_owned()).is_some(),
                 Role::Alpha => match number(tensor) {
-                    Some(alpha) if alpha.is_finite() => pair.alpha = Some(alpha),
+                    Some(alpha) if alpha.is_finite() => pair.alpha.replace(alpha).is_some(),
                     _ => return refuse(&checkpoint, name, "an alpha should be one finite number"),
                 },
+            };
+            if is_second {
+                return refuse(&checkpoint, name, "its module has such a tensor under another name already");
             }
         }
         if let Some((module, _)) = pairs.iter().find(|(_, pair)| pair.down.is_none() || pair.up.is_none()) {
@@ -215,41 +218,30 @@ pub(crate) fn refuse<T>(checkpoint: &Checkpoint, tensor: &str, message: &str) ->
 mod tests {
     use super::*;
 
-    fn check(name: &str, module: &str, role: Role) {
-        assert_eq!(parse(name), Some((module.to_owned(), role)), "{name}");
-    }
-
     #[test]
     fn all_four_spellings_are_one() {
-        check(
-            "transformer.transformer_blocks.3.attn.to_q.lora_A.weight",
-            "transformer_blocks_3_attn_to_q",
-            Role::Down,
-        );
-        check(
-            "base_model.model.transformer_blocks.3.attn.to_q.lora_B.weight",
-            "transformer_blocks_3_attn_to_q",
-            Role::Up,
-        );
-        check(
-            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
-            "double_blocks_0_img_attn_qkv",
-            Role::Down,
-        );
-        check("lora_unet_double_blocks_0_img_attn_qkv.alpha", "double_blocks_0_img_attn_qkv", Role::Alpha);
-        check(
-            "diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight",
-            "double_blocks_0_img_attn_qkv",
-            Role::Up,
-        );
-        check("double_blocks.0.processor.qkv_lora1.down.weight", "double_blocks_0_img_attn_qkv", Role::Down);
-        check("double_blocks.7.processor.proj_lora2.up.weight", "double_blocks_7_txt_attn_proj", Role::Up);
-        check("single_blocks.7.processor.qkv_lora.up.weight", "single_blocks_7_linear1", Role::Up);
-        check(
-            "lora_unet_final_layer_adaLN_modulation_1.lora_up.weight",
-            "final_layer_adaLN_modulation_1",
-            Role::Up,
-        );
+        let of_q = "transformer_blocks_3_attn_to_q";
+        let of_qkv = "double_blocks_0_img_attn_qkv";
+        for (name, module, role) in [
+            ("transformer.transformer_blocks.3.attn.to_q.lora_A.weight", of_q, Role::Down),
+            ("base_model.model.transformer_blocks.3.attn.to_q.lora_B.weight", of_q, Role::Up),
+            ("base_model.model.transformer_blocks.3.attn.to_q.lora_A.default.weight", of_q, Role::Down),
+            ("transformer_blocks.3.attn.to_q.lora.up.weight", of_q, Role::Up),
+            ("lora_transformer_transformer_blocks_3_attn_to_q.lora_down.weight", of_q, Role::Down),
+            ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", of_qkv, Role::Down),
+            ("lora_unet_double_blocks_0_img_attn_qkv.alpha", of_qkv, Role::Alpha),
+            ("diffusion_model.double_blocks.0.img_attn.qkv.lora_B.weight", of_qkv, Role::Up),
+            ("double_blocks.0.processor.qkv_lora1.down.weight", of_qkv, Role::Down),
+            ("double_blocks.7.processor.proj_lora2.up.weight", "double_blocks_7_txt_attn_proj", Role::Up),
+            ("single_blocks.7.processor.qkv_lora.up.weight", "single_blocks_7_linear1", Role::Up),
+            (
+                "lora_unet_final_layer_adaLN_modulation_1.lora_up.weight",
+                "final_layer_adaLN_modulation_1",
+                Role::Up,
+            ),
+        ] {
+            assert_eq!(parse(name), Some((module.to_owned(), role)), "{name}");
+        }
     }
 
     #[test]

@@ -180,15 +180,14 @@ fn spellings_with_fused_projections_are_one_for_a_model_with_separate_ones() {
     assert!(relative_frobenius(&expected, &sample(&weights(CASE), None, DType::F32, false)) > 0.01);
 }
 
-/// diffusers' names for the rows of BFL's: q, k and v apart, the halves of the last modulation exchanged.
-#[test]
-fn a_fused_adapter_is_the_change_of_its_rows() {
-    let modules = &BFL[..1];
-    let lora = adapters(vec![(file(modules, None, bfl), 1.0)]);
+/// That an adapter of q, k and v in one is those of q, k and v apart, by diffusers' names.
+fn check_fused(fused: Module, spell: fn(&str) -> [String; 3], attention: &str) {
+    let modules = &[fused];
+    let lora = adapters(vec![(file(modules, None, spell), 1.0)]);
     let (_, down, up) = factors(modules).swap_remove(0);
     let folder = tempfile::tempdir().unwrap();
     let parts = ["to_q", "to_k", "to_v"].iter().enumerate().flat_map(|(index, name)| {
-        let [down_name, up_name, _] = peft(&format!("transformer_blocks.0.attn.{name}"));
+        let [down_name, up_name, _] = peft(&format!("{attention}.{name}"));
         let rows = &up[index * 128 * RANK..][..128 * RANK];
         [tensor(down_name, &[RANK, 128], &down), tensor(up_name, &[128, RANK], rows)]
     });
@@ -196,6 +195,18 @@ fn a_fused_adapter_is_the_change_of_its_rows() {
     let apart = adapters(vec![(apart, 1.0)]);
     let found = sample(&weights(CASE), Some(&lora), DType::F32, false);
     assert_eq!(bits(&found), bits(&sample(&weights(CASE), Some(&apart), DType::F32, false)));
+    assert_ne!(bits(&found), bits(&sample(&weights(CASE), None, DType::F32, false)));
+}
+
+#[test]
+fn a_fused_adapter_is_the_change_of_its_rows() {
+    check_fused(BFL[0], bfl, "transformer_blocks.0.attn");
+}
+
+/// `XLabs` changes the first 384 rows of a single block's 896, and leaves those of the MLP alone.
+#[test]
+fn an_adapter_of_a_single_blocks_attention_leaves_its_mlp_alone() {
+    check_fused(("single_blocks.1.processor.qkv_lora", 384, 128), xlabs, "single_transformer_blocks.1.attn");
 }
 
 #[test]
@@ -231,6 +242,9 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(message.contains("it changes 64 columns, the module has 128"), "{message}");
     let message = refused(&[("transformer_blocks.0.attn.to_q", 128, 64)], peft);
     assert!(message.contains("[3, 128]") && message.contains("[3, 64]"), "{message}");
+    let twice = [("transformer_blocks.0.attn.to_q", 128, 128), ("transformer_blocks_0_attn_to_q", 128, 128)];
+    let message = Adapters::default().add(file(&twice, None, peft), 1.0).unwrap_err().to_string();
+    assert!(message.contains("under another name already"), "{message}");
     let strange = file(&[("transformer_blocks.0.attn.to_q", 128, 128)], None, |name| {
         [format!("{name}.lora_A.weight"), format!("{name}.lora_magnitude_vector"), String::new()]
     });

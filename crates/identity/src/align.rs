@@ -25,7 +25,7 @@ impl Similarity {
     /// points without their means: no singular values are needed.
     ///
     /// # Errors
-    /// [`Error::Degenerate`] if all points of `from` are one.
+    /// [`Error::Degenerate`] if all points of `from` are one, or so far apart or so mirrored that no size follows.
     pub fn fit(from: &[[f64; 2]; 5], to: &[[f64; 2]; 5]) -> Result<Self> {
         let (source, target) = (mean(from), mean(to));
         let (mut real, mut imaginary, mut square) = (0.0, 0.0, 0.0);
@@ -35,10 +35,10 @@ impl Similarity {
             imaginary += sx * dy - sy * dx;
             square += sx * sx + sy * sy;
         }
-        if square < 1e-9 {
+        let (a, b) = (real / square, imaginary / square);
+        if square < 1e-9 || !(a * a + b * b).is_normal() {
             return Err(Error::Degenerate { x: source[0], y: source[1] });
         }
-        let (a, b) = (real / square, imaginary / square);
         let shift = [target[0] - a * source[0] + b * source[1], target[1] - b * source[0] - a * source[1]];
         Ok(Self { a, b, shift })
     }
@@ -189,6 +189,15 @@ mod tests {
     #[test]
     fn one_point_five_times_is_refused() {
         let refused = align(&Photo::new(1, 1, vec![0; 3]), Keypoints([[3.0, 4.0]; 5])).unwrap_err();
-        assert_eq!(refused.to_string(), "five keypoints in one place, 3 4: no face can be aligned by them");
+        assert_eq!(
+            refused.to_string(),
+            "five keypoints around 3 4 give no size: no face can be aligned by them"
+        );
+    }
+
+    #[test]
+    fn points_whose_squares_are_no_number_are_refused() {
+        let far = Keypoints([[1e300, 0.0], [0.0, 1e300], [0.0, 0.0], [1.0, 0.0], [-1e300, 5.0]]);
+        assert!(matches!(align(&Photo::new(1, 1, vec![0; 3]), far), Err(Error::Degenerate { .. })));
     }
 }

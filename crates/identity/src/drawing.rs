@@ -1,7 +1,7 @@
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 
-use crate::{Keypoints, Photo};
+use crate::{Error, Keypoints, PIXELS_MAX, Photo, Result};
 
 /// Of each keypoint, in their order.
 const COLOURS: [[u8; 3]; 5] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [255, 0, 255]];
@@ -26,15 +26,21 @@ pub struct Fitted {
 /// Scales a photo to the width of the picture, if that is upright or square, else to its height, and puts it into the middle of a white one. What is too
 /// long is cut off on both sides (InfiniteYou, `resize_and_pad_image`; Lanczos).
 ///
+/// # Errors
+/// [`Error::Proportions`] if it is so long or so broad that more than [`PIXELS_MAX`] pixels would come of it before they are cut off.
+///
 /// # Panics
 /// If a side is 0 or above 2^31.
-#[must_use]
-pub fn fit(photo: &Photo, width: usize, height: usize) -> Fitted {
+pub fn fit(photo: &Photo, width: usize, height: usize) -> Result<Fitted> {
     let (old_width, old_height) = (photo.width(), photo.height());
     let (new_width, new_height) = match width <= height {
         true => (width, (width * old_height / old_width).max(1)),
         false => ((height * old_width / old_height).max(1), height),
     };
+    let pixels = (new_width as u64).saturating_mul(new_height as u64);
+    if pixels > PIXELS_MAX {
+        return Err(Error::Proportions { width: old_width, height: old_height, pixels, max: PIXELS_MAX });
+    }
     let [x, y] = [(width, new_width), (height, new_height)]
         .map(|(side, new)| (signed(side) - signed(new)).div_euclid(2));
     let mut canvas = RgbImage::from_pixel(narrow(width), narrow(height), [255; 3].into());
@@ -42,11 +48,11 @@ pub fn fit(photo: &Photo, width: usize, height: usize) -> Fitted {
         .expect("its own pixels");
     let resized = imageops::resize(&original, narrow(new_width), narrow(new_height), FilterType::Lanczos3);
     imageops::overlay(&mut canvas, &resized, x, y);
-    Fitted {
+    Ok(Fitted {
         photo: Photo::new(width, height, canvas.into_raw()),
         scale: [float(new_width) / float(old_width), float(new_height) / float(old_height)],
         offset: [x, y].map(float_of),
-    }
+    })
 }
 
 /// The pose of a face, as InfuseNet is told it: dots for eyes, nose and mouth, darker limbs between them, on black.
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_upright_picture_takes_the_photos_width() {
-        let fitted = fit(&plain(20, 10), 40, 60);
+        let fitted = fit(&plain(20, 10), 40, 60).unwrap();
         assert_eq!((fitted.scale, fitted.offset), ([2.0, 2.0], [0.0, 20.0]));
         assert_eq!(fitted.photo.pixel(0, 19), [255; 3]);
         assert_eq!(fitted.photo.pixel(0, 20), [10; 3]);
@@ -217,14 +223,20 @@ mod tests {
 
     #[test]
     fn a_broad_picture_takes_the_photos_height_and_cuts_what_is_too_wide() {
-        let fitted = fit(&plain(50, 10), 60, 20);
+        let fitted = fit(&plain(50, 10), 60, 20).unwrap();
         assert_eq!((fitted.scale, fitted.offset), ([2.0, 2.0], [-20.0, 0.0]));
         assert!(fitted.photo.rgb().iter().all(|value| *value == 10));
     }
 
     #[test]
+    fn a_photo_that_would_grow_beyond_memory_is_refused() {
+        let refused = fit(&plain(1, 1000), 1024, 1024).unwrap_err();
+        assert!(matches!(refused, Error::Proportions { pixels: 1_048_576_000, .. }), "{refused}");
+    }
+
+    #[test]
     fn keypoints_move_with_the_photo() {
-        let fitted = fit(&plain(20, 10), 40, 60);
+        let fitted = fit(&plain(20, 10), 40, 60).unwrap();
         let moved = Keypoints([[5.0, 2.0]; 5]).moved(fitted.scale, fitted.offset);
         assert_eq!(moved.0[0], [10.0, 24.0]);
     }

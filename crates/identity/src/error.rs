@@ -35,6 +35,18 @@ pub enum Error {
         /// [`PIXELS_MAX`](crate::PIXELS_MAX).
         max: u64,
     },
+    /// A picture too long or too broad to be scaled to another's width or height.
+    #[error("a picture of {width} x {height} pixels would have {pixels} when scaled, at most {max} are made")]
+    Proportions {
+        /// Pixels of a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Of the scaled picture.
+        pixels: u64,
+        /// [`PIXELS_MAX`](crate::PIXELS_MAX).
+        max: u64,
+    },
     /// A list of keypoints that is no JSON of the known form.
     #[error("{}: {message}", path.display())]
     Keypoints {
@@ -44,7 +56,7 @@ pub enum Error {
         message: String,
     },
     /// Keypoints from which no alignment follows.
-    #[error("five keypoints in one place, {x} {y}: no face can be aligned by them")]
+    #[error("five keypoints around {x} {y} give no size: no face can be aligned by them")]
     Degenerate {
         /// Pixels from the left.
         x: f64,
@@ -119,18 +131,8 @@ pub enum Error {
     Device(Box<lighterage_device::Error>),
 }
 
-// Boxed: they are larger than what a successful call returns.
-macro_rules! boxed {
-    ($($variant:ident($source:ty)),+ $(,)?) => {
-        $(impl From<$source> for Error {
-            fn from(source: $source) -> Self {
-                Self::$variant(Box::new(source))
-            }
-        })+
-    };
-}
-
-boxed! {
+lighterage_ops::boxed_errors! {
+    Error:
     Checkpoint(lighterage_checkpoint::Error),
     Pager(lighterage_pager::Error),
     Ops(lighterage_ops::Error),

@@ -137,7 +137,7 @@ impl FaceNetwork {
     /// The identity of an aligned crop, of length 1. An ONNX file is given what facexlib's network wants: blue, green, red, -1 to 1.
     ///
     /// # Errors
-    /// [`Error::Onnx`] if the file gives something else than 512 numbers.
+    /// [`Error::Onnx`] if the file gives something else than 512 numbers, or numbers that are no direction.
     ///
     /// # Panics
     /// If the crop has another size than [`CROP_SIDE`].
@@ -147,6 +147,10 @@ impl FaceNetwork {
             Kind::Onnx(network) => {
                 let outputs = network.run(network_input(crop).values, CROP_SIDE)?;
                 match &outputs[..] {
+                    [output] if output.values.len() == EMBEDDING && !has_direction(&output.values) => {
+                        Err(network
+                            .refuse(&"it gives numbers that are no direction: zeros, NaN or infinities"))
+                    }
                     [output] if output.values.len() == EMBEDDING => {
                         Ok(Embedding::normalised(output.values.clone()))
                     }
@@ -160,6 +164,11 @@ impl FaceNetwork {
             }
         }
     }
+}
+
+/// Whether the numbers can be brought to length 1.
+fn has_direction(values: &[f32]) -> bool {
+    values.iter().all(|value| value.is_finite()) && values.iter().any(|value| *value != 0.0)
 }
 
 /// The detector of a folder, if there is one.

@@ -104,6 +104,8 @@ fn a_close_up_is_found_at_a_smaller_size() {
     }
     let faces = detector.faces(&Photo::new(640, 640, rgb)).unwrap();
     assert!(!faces.is_empty());
+    // A cell of 8 pixels at the side 160 is 96 wide here; at 640 it would be 24, at 320 48.
+    assert!(faces.iter().all(|face| face.corners[2] - face.corners[0] >= 96.0), "{:?}", faces[0]);
 }
 
 #[test]
@@ -116,12 +118,16 @@ fn nobody_is_an_error_with_the_sizes() {
 
 /// The mean of each channel, at the places 0, 1 and 2 of 512 numbers.
 fn channel_means(side: i64) -> Vec<u8> {
+    biased_means(side, 0.0)
+}
+
+fn biased_means(side: i64, bias: f32) -> Vec<u8> {
     let mut graph = Graph::new("data", &[1, 3, side, side]);
     let pooled = graph.node("GlobalAveragePool", &["data"], &[]);
     let rows: Vec<[f32; 3]> =
         (0..512).map(|row| std::array::from_fn(|column| f32::from(u8::from(row == column)))).collect();
     let rows: Vec<&[f32]> = rows.iter().map(|row| &row[..]).collect();
-    let numbers = graph.convolution(&pooled, &rows, &[0.0; 512]);
+    let numbers = graph.convolution(&pooled, &rows, &[bias; 512]);
     graph.output(&numbers, 512);
     graph.finish()
 }
@@ -150,6 +156,16 @@ fn any_network_for_crops_gives_an_embedding_of_blue_green_red() {
     assert!(
         FaceNetwork::find(folder.path(), promise()).unwrap_err().to_string().contains("several ONNX files")
     );
+}
+
+#[test]
+fn an_embedding_that_is_no_direction_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broken.onnx");
+    std::fs::write(&path, biased_means(112, f32::NAN)).unwrap();
+    let network = FaceNetwork::open(&path, promise()).unwrap();
+    let refused = network.embed(&Photo::new(112, 112, vec![0; 3 * 112 * 112])).unwrap_err().to_string();
+    assert!(refused.contains("no direction"), "{refused}");
 }
 
 #[test]

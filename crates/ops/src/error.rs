@@ -96,3 +96,17 @@ pub enum Error {
     #[error(transparent)]
     Allocator(#[from] lighterage_allocator::Error),
 }
+
+/// Conversions into an error of a crate above from those of the crates that it calls, each in a box: they are larger than what a successful call returns.
+///
+/// `boxed_errors! { Error: Ops(lighterage_ops::Error), Device(lighterage_device::Error) }`, where `Error` has these variants.
+#[macro_export]
+macro_rules! boxed_errors {
+    ($error:ident: $($variant:ident($source:ty)),+ $(,)?) => {
+        $(impl ::std::convert::From<$source> for $error {
+            fn from(source: $source) -> Self {
+                Self::$variant(::std::boxed::Box::new(source))
+            }
+        })+
+    };
+}

@@ -135,18 +135,8 @@ pub enum Error {
     Device(Box<lighterage_device::Error>),
 }
 
-/// The floors' errors carry layouts and paths; behind a box they do not make every `Result` large.
-macro_rules! boxed {
-    ($($variant:ident($error:ty),)+) => {
-        $(impl From<$error> for Error {
-            fn from(error: $error) -> Self {
-                Self::$variant(Box::new(error))
-            }
-        })+
-    };
-}
-
-boxed! {
+lighterage_ops::boxed_errors! {
+    Error:
     Text(lighterage_text::Error),
     Transformer(lighterage_dit::Error),
     Vae(lighterage_vae::Error),

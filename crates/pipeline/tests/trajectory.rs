@@ -5,7 +5,7 @@ use lighterage_checkpoint::Unmodified;
 use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
 use lighterage_pipeline::{Error, Phase, Survey, Trajectory};
 use lighterage_shape::DType;
-use lighterage_testkit::{Golden, assert_close, folder};
+use lighterage_testkit::{Golden, assert_close, folder, relative_frobenius};
 
 const PAGE_BYTES: u64 = 4096;
 
@@ -40,7 +40,9 @@ fn check_every_step(case: &str, count: usize) -> Trajectory {
         .map(|budget| latents(&trajectory, &survey, &host(budget)).expect("bytes"));
     assert_eq!(runs[0].len(), count);
     for (step, got) in runs[0].iter().enumerate() {
-        assert_close(&format!("step {step}"), got, expected.values(&format!("latents.{step}")), 1e-4);
+        let reference = expected.values(&format!("latents.{step}"));
+        println!("{case}, step {step}: {:.2e}", relative_frobenius(got, reference));
+        assert_close(&format!("step {step}"), got, reference, 1e-4);
     }
     assert!(runs[1..].iter().all(|run| *run == runs[0]), "other bits at another budget");
     trajectory

@@ -72,18 +72,8 @@ impl Error {
     }
 }
 
-// Boxed: they are larger than what a successful call returns.
-macro_rules! boxed {
-    ($($variant:ident($source:ty)),+ $(,)?) => {
-        $(impl From<$source> for Error {
-            fn from(source: $source) -> Self {
-                Self::$variant(Box::new(source))
-            }
-        })+
-    };
-}
-
-boxed! {
+lighterage_ops::boxed_errors! {
+    Error:
     Pager(lighterage_pager::Error),
     Checkpoint(lighterage_checkpoint::Error),
     Ops(lighterage_ops::Error),

@@ -6,6 +6,13 @@ use lighterage_shape::DType;
 use super::{PICKLE_BYTES_MAX, opcodes};
 use crate::error::Fault;
 
+/// The most arguments of a call; torch's own have seven.
+const ARGUMENTS_MAX: usize = 8;
+/// The most dimensions that are looked at; more than any layout has.
+const DIMENSIONS_MAX: usize = 16;
+/// The most bytes of a storage's key; torch counts them.
+const KEY_BYTES_MAX: usize = 64;
+
 /// A value of the heap.
 pub(super) type Id = usize;
 
@@ -221,11 +228,9 @@ impl Machine<'_> {
                 Value::Text(key),
                 Value::Text(_),
                 Value::Integer(elements),
-            ] if kind == "storage" => u64::try_from(*elements).ok().map(|elements| Storage {
-                dtype: *dtype,
-                key: key.clone(),
-                elements,
-            }),
+            ] if kind == "storage" && key.len() <= KEY_BYTES_MAX => u64::try_from(*elements)
+                .ok()
+                .map(|elements| Storage { dtype: *dtype, key: key.clone(), elements }),
             _ => None,
         };
         match storage {
@@ -248,7 +253,8 @@ impl Machine<'_> {
             return self.fault("a call of something that is no function".to_owned());
         };
         let ids = match &self.heap[arguments] {
-            Value::Tuple(ids) => ids.clone(),
+            Value::Tuple(ids) if ids.len() <= ARGUMENTS_MAX => ids.clone(),
+            Value::Tuple(ids) => return self.fault(format!("a call with {} arguments", ids.len())),
             _ => return self.fault("a call whose arguments are no tuple".to_owned()),
         };
         match (import, &ids[..]) {
@@ -293,6 +299,9 @@ impl Machine<'_> {
 
     fn extents(&self, tuple: Id) -> Option<Vec<u64>> {
         let Value::Tuple(items) = &self.heap[tuple] else { return None };
+        if items.len() > DIMENSIONS_MAX {
+            return None;
+        }
         let extent = |item: &Id| match self.heap[*item] {
             Value::Integer(value) => u64::try_from(value).ok(),
             _ => None,

@@ -18,8 +18,8 @@ const ARCHIVE: &[u8] = b"PK\x03\x04";
 /// The first bytes of what `torch.save` wrote before 1.6, and of any bare pickle.
 const BARE_PICKLE: u8 = 0x80;
 
-/// The most bytes of a pickle that are read. That of FLUX.1 has 100 kB.
-pub const PICKLE_BYTES_MAX: usize = 8 << 20;
+/// The most bytes of a pickle that are read. That of FLUX.1 has 100 kB; what one byte can make is a few hundred bytes.
+pub const PICKLE_BYTES_MAX: usize = 1 << 20;
 
 /// What an archive holds, checked against the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,8 @@ const PICKLE: &str = "data.pkl";
 const DEPTH_MAX: usize = 8;
 /// Values that are looked at, at most: a few bytes of pickle can share one dictionary a billion times.
 const VISITS_MAX: usize = 1 << 20;
+/// Bytes of all their names together, at most: one long key can stand before each of them.
+const NAME_BYTES_MAX: usize = 1 << 24;
 
 /// Where the pickle is.
 pub(super) fn pickle(records: &Records) -> Result<Range<usize>, Fault> {
@@ -31,7 +33,7 @@ pub(super) fn collect(
     records: &Records,
 ) -> Result<(Vec<Entry>, Vec<String>), Fault> {
     check_byte_order(file, records)?;
-    let mut walk = Walk { made, visits: 0, found: Vec::new() };
+    let mut walk = Walk { made, visits: 0, name_bytes: 0, found: Vec::new() };
     walk.visit(made.root, "", 0)?;
     let folder = records.keys().find_map(|name| name.strip_suffix(PICKLE)).unwrap_or_default();
     let entry = |(name, tensor): (String, &Described)| entry(name, tensor, folder, records);
@@ -57,14 +59,18 @@ fn check_byte_order(file: &[u8], records: &Records) -> Result<(), Fault> {
 struct Walk<'a> {
     made: &'a Made,
     visits: usize,
+    name_bytes: usize,
     found: Vec<(String, &'a Described)>,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, id: Id, name: &str, depth: usize) -> Result<(), Fault> {
         self.visits += 1;
-        if self.visits > VISITS_MAX || depth > DEPTH_MAX {
-            let message = format!("nested deeper than {DEPTH_MAX} or with more than {VISITS_MAX} values");
+        self.name_bytes += name.len();
+        if self.visits > VISITS_MAX || self.name_bytes > NAME_BYTES_MAX || depth > DEPTH_MAX {
+            let message = format!(
+                "nested deeper than {DEPTH_MAX}, or more than {VISITS_MAX} values or {NAME_BYTES_MAX} bytes of names"
+            );
             return Err(Fault::Archive { message });
         }
         let made = self.made;

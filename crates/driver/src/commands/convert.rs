@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     from: PathBuf,
     /// The safetensors file to write.
     to: PathBuf,
-    /// Element type of all floats; without it they keep theirs. Integers always do.
+    /// Element type of all floats of 16 and 32 bits; without it they keep theirs. F64 and integers always do.
     #[arg(long, value_enum)]
     dtype: Option<Float>,
     /// Leave out this much of the front of every name, where it is there; for instance `image_proj.`.

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 
 use lighterage_checkpoint::{NewTensor, write};
 use lighterage_identity::{
-    Embedding, Face, FaceNetwork, Keypoints, Photo, Points, align, draw, find_detector, find_points,
-    keypoints_beside, read_keypoints,
+    DETECTION_SIDES, Embedding, Error, Face, FaceNetwork, Keypoints, Photo, Points, TEMPLATE, align, draw,
+    find_detector, find_points, keypoints_beside, largest, read_keypoints,
 };
 use lighterage_shape::DType;
 use serde::Serialize;
@@ -87,7 +87,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.crop {
         save_picture(path, &crop)?;
     }
-    if let (Some(path), Some(keypoints)) = (&arguments.drawing, keypoints) {
+    if let Some(path) = &arguments.drawing {
+        // An aligned crop has its keypoints where every one has them.
+        let keypoints = keypoints.unwrap_or(Keypoints(TEMPLATE));
         save_picture(path, &draw(photo.width(), photo.height(), keypoints))?;
     }
     if let Some(path) = &arguments.embedding {
@@ -113,15 +115,17 @@ fn find(arguments: &Arguments, folder: &Path, photo: &Photo) -> Result<(Vec<Face
         Some(keypoints) => Some(read_keypoints(keypoints, path)?),
         None => keypoints_beside(path)?,
     };
-    let name = path.display().to_string();
-    match (given, find_detector(folder)?) {
-        (Some(keypoints), _) => Ok((Vec::new(), Some(keypoints))),
-        (None, Some(detector)) => {
-            let largest = detector.largest(photo, &name)?;
-            Ok((detector.faces(photo)?, Some(largest.keypoints)))
-        }
-        (None, None) => Ok((Vec::new(), find_points(photo, &name, Points::Detector(None))?)),
+    if given.is_some() {
+        return Ok((Vec::new(), given));
     }
+    let picture = path.display().to_string();
+    let Some(detector) = find_detector(folder)? else {
+        return Ok((Vec::new(), find_points(photo, &picture, Points::Detector(None))?));
+    };
+    let faces = detector.faces(photo)?;
+    let none = || Error::NoFace { picture, sizes: DETECTION_SIDES.to_vec() };
+    let keypoints = largest(&faces).ok_or_else(none)?.keypoints;
+    Ok((faces, Some(keypoints)))
 }
 
 fn save_picture(path: &Path, photo: &Photo) -> Result<()> {

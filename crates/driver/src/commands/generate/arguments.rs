@@ -57,7 +57,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE[:SCALE]")]
     pub(super) lora: Vec<String>,
     /// Seed of the noise; several make several pictures. Without it one is drawn and shown.
-    #[arg(long, value_name = "N[,N...]", allow_negative_numbers = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N[,N...]",
+        allow_negative_numbers = true,
+        value_delimiter = ',',
+        conflicts_with = "jobs"
+    )]
     seed: Vec<u64>,
     /// How noise levels are spaced.
     #[arg(long, value_enum, default_value_t = ScheduleName::Diffusers)]

@@ -81,8 +81,10 @@ pub(super) fn run(arguments: &Arguments, path: &Path) -> Result<()> {
         || mine
             .iter()
             .any(|(_, job)| ["id_image", "id_embedding"].iter().any(|name| job.get(name).is_some()));
-    output::check(&results)?;
-    interrupt::install()?;
+    if !arguments.is_dry() {
+        output::check(&results)?;
+        interrupt::install()?;
+    }
     let models = Models::open(arguments, has_face)?;
     arguments.device.run(Batch { arguments, models, jobs: mine, results, known, file: path })
 }
@@ -145,7 +147,7 @@ impl Work for Batch<'_> {
     type Output = ();
 
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
-        let (mut failed, mut skipped) = (0, 0);
+        let (mut made, mut failed, mut skipped) = (0, 0, 0);
         for (line, job) in std::mem::take(&mut self.jobs) {
             if job.is_null() {
                 continue;
@@ -155,16 +157,21 @@ impl Work for Batch<'_> {
                 continue;
             }
             let outcome = self.outcome(line, job, device)?;
-            if let Some(error) = &outcome.error {
-                failed += 1;
-                output::note(&format!("{}: line {}: {error}", self.file.display(), line + 1));
+            match &outcome.error {
+                None => made += 1,
+                Some(error) => {
+                    failed += 1;
+                    output::note(&format!("{}: line {}: {error}", self.file.display(), line + 1));
+                }
             }
-            self.known.insert(line, outcome);
-            self.write()?;
+            if !self.arguments.is_dry() {
+                self.known.insert(line, outcome);
+                self.write()?;
+            }
         }
-        let made = self.known.values().filter(|outcome| outcome.error.is_none()).count() - skipped;
+        let verb = if self.arguments.is_dry() { "to be made" } else { "made" };
         output::note(&format!(
-            "{made} made, {skipped} were done, {failed} failed: {}",
+            "{made} {verb}, {skipped} were done, {failed} failed: {}",
             self.results.display()
         ));
         if failed == 0 { Ok(()) } else { Err(Failure::Refused(format!("{failed} pictures failed"))) }
@@ -196,10 +203,7 @@ impl Batch<'_> {
         let survey = job.survey(device.info().page_bytes)?;
         let forecast = survey.within(device.ledger().free_bytes())?;
         if self.arguments.is_dry() {
-            return Err(Failure::Refused(format!(
-                "not made (a dry run): it would take {} bytes",
-                forecast.peak_bytes()
-            )));
+            return Ok(Outcome { peak_bytes: Some(forecast.peak_bytes()), ..plain.clone() });
         }
         let record = shot.take(&job, device, &forecast, &path, None)?;
         Ok(Outcome {

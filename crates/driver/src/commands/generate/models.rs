@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use lighterage_dit::Adapters;
 use lighterage_identity::{
-    Detector, Embedding, FaceNetwork, Keypoints, Photo, Points, TEMPLATE, crop, draw, find_detector,
+    Detector, Embedding, FaceNetwork, Fitted, Keypoints, Photo, Points, TEMPLATE, crop, draw, find_detector,
     find_points, fit, keypoints_beside, read_keypoints,
 };
 use lighterage_pipeline::{Extras, Face, InfiniteYou, Job, Latent, Model, Options, Window};
@@ -57,6 +57,8 @@ impl Models {
             _ => self.model.options(prompt),
         };
         let options = arguments.over(request.options(defaults)?);
+        // Before a control photo is scaled to these sides.
+        options.check()?;
         let face = match self.embedding(request)? {
             Some(embedding) => Some(self.face(arguments, request, &options, &embedding)?),
             None => None,
@@ -109,22 +111,26 @@ impl Models {
     fn control(&self, request: &Request, [width, height]: [usize; 2]) -> Result<Option<Photo>> {
         let Some(path) = &request.control_image else { return Ok(None) };
         let photo = Photo::open(path)?;
-        let fitted = fit(&photo, width, height);
-        let moved = |keypoints: Keypoints| keypoints.moved(fitted.scale, fitted.offset);
+        let fitted = fit(&photo, width, height)?;
         let given = match &request.control_keypoints {
             Some(keypoints) => Some(read_keypoints(keypoints, path)?),
             None => keypoints_beside(path)?,
         };
-        let keypoints = match (given, self.detector()?) {
-            (Some(keypoints), _) => moved(keypoints),
-            // Found in the fitted photo, as the reference does.
-            (None, Some(detector)) => detector.largest(&fitted.photo, &path.display().to_string())?.keypoints,
-            (None, None) => {
-                find_points(&photo, &path.display().to_string(), Points::Aligned)?;
-                moved(Keypoints(TEMPLATE))
-            }
+        let keypoints = match given {
+            Some(keypoints) => keypoints.moved(fitted.scale, fitted.offset),
+            None => self.control_keypoints(&photo, &fitted, &path.display().to_string())?,
         };
         Ok(Some(draw(width, height, keypoints)))
+    }
+
+    /// In the fitted photo, where nobody has given them.
+    fn control_keypoints(&self, photo: &Photo, fitted: &Fitted, name: &str) -> Result<Keypoints> {
+        if let Some(detector) = self.detector()? {
+            // Found in the fitted photo, as the reference does.
+            return Ok(detector.largest(&fitted.photo, name)?.keypoints);
+        }
+        find_points(photo, name, Points::Aligned)?;
+        Ok(Keypoints(TEMPLATE).moved(fitted.scale, fitted.offset))
     }
 
     /// Where the points of a photo are to be had: beside it, else from a detector.

@@ -118,8 +118,30 @@ impl Request {
         self.id_image.is_some() || self.id_embedding.is_some()
     }
 
+    /// Refuses what would be passed over in silence. The command line says so by itself; a line of a file comes without its rules.
+    fn check(&self) -> Result<()> {
+        if self.id_image.is_some() && self.id_embedding.is_some() {
+            return Err(Failure::Usage("--id-image and --id-embedding exclude each other".to_owned()));
+        }
+        let needs = [
+            ("--negative-prompt", self.negative_prompt.is_some(), "--true-cfg", self.true_cfg.is_some()),
+            ("--id-keypoints", self.id_keypoints.is_some(), "--id-image", self.id_image.is_some()),
+            (
+                "--control-keypoints",
+                self.control_keypoints.is_some(),
+                "--control-image",
+                self.control_image.is_some(),
+            ),
+        ];
+        match needs.into_iter().find(|(_, given, _, there)| *given && !*there) {
+            Some((name, _, other, _)) => Err(Failure::Usage(format!("{name} needs {other}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The model's options with what was given in their place, all but the face.
     pub(super) fn options(&self, defaults: Options) -> Result<Options> {
+        self.check()?;
         let options = Options {
             prompt: self.prompt.clone().unwrap_or_default(),
             steps: self.steps.unwrap_or(defaults.steps),
