@@ -5,7 +5,7 @@ use lighterage_text::clip::Clip;
 use lighterage_text::t5::T5;
 use lighterage_text::{ClipTokenizer, T5Tokenizer};
 
-use crate::{Model, Options, PromptValues, Result, tensor};
+use crate::{Model, Options, PromptValues, Result};
 
 /// Both text encoders for the ids of one prompt.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl Encoders {
 
 impl<B: Backend> Prompt<B> {
     pub(crate) fn values(&self, queue: &Queue<B>) -> Result<Option<PromptValues>> {
-        let states = tensor::read(queue, self.states.view())?;
-        let pooled = tensor::read(queue, self.pooled.view())?;
+        let states = queue.read_f32(self.states.view())?;
+        let pooled = queue.read_f32(self.pooled.view())?;
         Ok(states.zip(pooled).map(|(states, pooled)| PromptValues { states, pooled }))
     }
 }

@@ -14,7 +14,7 @@ use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
     Conditions, Denoiser, Forecast, InfiniteYou, Infused, Infusion, Keep, Model, Observer, Options, Phase,
-    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window, tensor,
+    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window,
 };
 
 /// What a job may have beside its model.
@@ -207,7 +207,7 @@ impl Job {
         let latents = self.denoise(stage, told, noise, keep, &mut made)?;
         let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
             let image = self.decode(queue, pager, latents)?;
-            tensor::read(queue, image.view())
+            Ok(queue.read_f32(image.view())?)
         })?;
         made.not_finite = values.iter().flatten().filter(|value| !value.is_finite()).count();
         made.rgb = values.map(|values| values.into_iter().map(pixel).collect());
@@ -225,7 +225,7 @@ impl Job {
         let tokens = stage.phase(Phase::Identity, &face.resampler_units, |queue, pager, _| {
             let tokens = face.tokens(queue, pager, &self.options)?;
             if keep.prompt {
-                made.tokens = tensor::read(queue, tokens.view())?;
+                made.tokens = queue.read_f32(tokens.view())?;
             }
             Ok(tokens)
         })?;
@@ -289,7 +289,7 @@ impl Job {
                 if keep.steps {
                     for step in steps {
                         denoiser.run(lent, step..step + 1, is_infused, observer)?;
-                        made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                        made.steps.extend(queue.read_f32(denoiser.latents())?);
                     }
                 } else {
                     denoiser.run(lent, steps, is_infused, observer)?;
@@ -297,7 +297,7 @@ impl Job {
                 if index == last {
                     made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
                     if keep.latents {
-                        made.latents = tensor::read(queue, denoiser.latents())?;
+                        made.latents = queue.read_f32(denoiser.latents())?;
                     }
                 }
                 Ok(())

@@ -89,7 +89,6 @@ mod trajectory;
 
 mod error;
 mod file;
-mod tensor;
 
 pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};

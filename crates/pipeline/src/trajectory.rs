@@ -14,7 +14,7 @@ use crate::infusion::Segment;
 use crate::stage::{Stage, Weights};
 use crate::{
     Conditions, Denoiser, Error, Forecast, Grid, Infused, Infusion, Observer, Phase, Portrayed, Prompted,
-    Report, Result, Schedule, SchedulerConfig, Spacing, Survey, TeaCache, Window, file, tensor,
+    Report, Result, Schedule, SchedulerConfig, Spacing, Survey, TeaCache, Window, file,
 };
 
 /// The bare loop over given tensors: what a prompt and a seed would have made of them is in a file.
@@ -160,7 +160,7 @@ impl Trajectory {
                         return Err(Error::Cancelled { done: step, steps });
                     }
                     denoiser.advance(lent, step, is_infused)?;
-                    kept.extend(tensor::read(queue, denoiser.latents())?);
+                    kept.extend(queue.read_f32(denoiser.latents())?);
                     total += 1;
                     observer.step(step + 1, steps);
                 }
@@ -177,7 +177,7 @@ impl Trajectory {
         pager: &Pager<B>,
     ) -> Result<(Conditions<B>, Option<Infusion<B>>)> {
         let upload = |matrix: &Matrix, tag| {
-            tensor::upload(queue, self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
+            queue.upload_as(self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
         };
         let (states, pooled) =
             (upload(&self.inputs.states, "states")?, upload(&self.inputs.pooled, "pooled")?);

@@ -9,7 +9,7 @@ use super::BuiltIn;
 use crate::denoiser::model_timesteps;
 use crate::options::FACTOR;
 use crate::stage::Stage;
-use crate::{Conditions, Denoiser, Grid, Lent, Phase, Prompted, Result, tensor};
+use crate::{Conditions, Denoiser, Grid, Lent, Phase, Prompted, Result};
 
 /// Identity tokens of InfiniteYou, and the guidance that its InfuseNet is told.
 const IDENTITY_TOKENS: usize = 8;
@@ -58,7 +58,7 @@ impl BuiltIn {
             drop(latents);
             let tiling = Tiling::choose(height, width, FACTOR, None)?;
             let image = self.decoder.decode(queue, pager, latent.view(), tiling)?;
-            tensor::read(queue, image.view()).map(drop)
+            Ok(queue.read_f32(image.view()).map(drop)?)
         })
     }
 
@@ -114,5 +114,5 @@ impl BuiltIn {
 }
 
 fn zeros<B: Backend>(queue: &Queue<B>, shape: [usize; 2]) -> Result<Tensor<B>> {
-    tensor::upload(queue, DType::Bf16, &vec![0.0; shape[0] * shape[1]], &shape, "zeros")
+    Ok(queue.zeros(DType::Bf16, &shape, "zeros")?)
 }
