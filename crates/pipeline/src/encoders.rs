@@ -10,8 +10,8 @@ use crate::{Model, Options, PromptValues, Result};
 /// Both text encoders for the ids of one prompt.
 #[derive(Debug)]
 pub(crate) struct Encoders {
-    clip: Clip,
-    t5: T5,
+    pub(crate) clip: Clip,
+    pub(crate) t5: T5,
 }
 
 /// What the text encoders made of a prompt, on the device.

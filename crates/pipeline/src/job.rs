@@ -2,14 +2,14 @@ use std::sync::Arc;
 
 use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::{Adapters, InfuseNet, Transformer};
-use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
+use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, UnitId, Units, check_finite};
-use lighterage_vae::{Decoder, Tiling};
+use lighterage_vae::Decoder;
 
+use crate::decoding::Decoding;
 use crate::encoders::{Encoders, Prompt};
 use crate::face::FaceModels;
 use crate::infusion::Segment;
-use crate::options::FACTOR;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
@@ -206,7 +206,7 @@ impl Job {
         })?;
         let latents = self.denoise(stage, told, noise, keep, &mut made)?;
         let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
-            let image = self.decode(queue, pager, latents)?;
+            let image = self.decoding().run(queue, pager, latents)?;
             Ok(queue.read_f32(image.view())?)
         })?;
         made.not_finite = values.iter().flatten().filter(|value| !value.is_finite()).count();
@@ -336,26 +336,9 @@ impl Job {
         if can_skip { self.transformer.edges().to_vec() } else { Vec::new() }
     }
 
-    /// `[height, width, 3]`, -1 to 1.
-    fn decode<B: Backend>(
-        &self,
-        queue: &Queue<B>,
-        pager: &Pager<B>,
-        latents: Tensor<B>,
-    ) -> Result<Tensor<B>> {
-        let Options { width, height, dtype, vae_tile, .. } = self.options;
-        let (config, channels) = (self.decoder.config(), self.channels());
-        let latent = queue.tensor(dtype, &[height / FACTOR, width / FACTOR, channels], "latent")?;
-        let unpatchify = Unpatchify {
-            tokens: latents.view(),
-            multiply: config.scaling_factor.recip(),
-            add: config.shift_factor.unwrap_or(0.0),
-            image: latent.view().transpose(1, 2)?.transpose(0, 1)?,
-        };
-        ops::unpatchify(queue, &unpatchify)?;
-        drop(latents);
-        let tiling = Tiling::choose(height, width, FACTOR, vae_tile)?;
-        Ok(self.decoder.decode(queue, pager, latent.view(), tiling)?)
+    const fn decoding(&self) -> Decoding<'_> {
+        let Options { width, height, dtype, vae_tile: tile, .. } = self.options;
+        Decoding { decoder: &self.decoder, width, height, dtype, tile }
     }
 
     fn noise(&self) -> Vec<f32> {

@@ -81,6 +81,7 @@ mod model;
 mod options;
 
 mod builtin;
+mod decoding;
 mod encoders;
 mod face;
 mod job;
