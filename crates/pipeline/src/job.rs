@@ -95,8 +95,10 @@ impl Job {
             .transpose()?;
         let face = face(model, extras.infinite_you, &options)?;
         let mut transformer_units = Units::default();
-        let net =
-            face.as_ref().map(|(_, infinite_you)| net(model, infinite_you, &options, &mut transformer_units));
+        let net = face
+            .as_ref()
+            .map(|(_, infinite_you)| net(infinite_you, &options, &mut transformer_units))
+            .transpose()?;
         let (config, weights) = (model.transformer.config.clone(), &model.transformer.weights);
         let transformer =
             Transformer::adapted(config, weights, extras.adapters, dtype, &mut transformer_units)?;
@@ -117,7 +119,7 @@ impl Job {
             negative,
             text_units: Arc::new(text_units),
             face,
-            net: net.transpose()?,
+            net,
             transformer,
             transformer_units: Arc::new(transformer_units),
             decoder,
@@ -333,7 +335,7 @@ impl Job {
     /// The weights that a step reads whose blocks are skipped.
     fn beside(&self) -> Vec<UnitId> {
         let can_skip = self.options.teacache.is_some_and(|cache| cache.can_skip());
-        if can_skip { self.transformer.edges().to_vec() } else { Vec::new() }
+        if can_skip { self.transformer.edges() } else { Vec::new() }
     }
 
     const fn decoding(&self) -> Decoding<'_> {
@@ -369,8 +371,7 @@ fn face<'a>(
     Ok(Some((FaceModels::new(model, infinite_you, face.clone(), options)?, infinite_you)))
 }
 
-fn net(model: &Model, infinite_you: &InfiniteYou, options: &Options, units: &mut Units) -> Result<InfuseNet> {
-    infinite_you.check_joints(model)?;
+fn net(infinite_you: &InfiniteYou, options: &Options, units: &mut Units) -> Result<InfuseNet> {
     let part = &infinite_you.net;
     Ok(InfuseNet::new(part.config.clone(), &part.weights, options.dtype, units)?)
 }
