@@ -173,7 +173,7 @@ impl Job {
         keep: Keep,
         observer: &mut dyn Observer,
     ) -> Result<Picture> {
-        forecast.check_host(device.host_ledger().free_bytes())?;
+        forecast.check_host(device)?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let made = self.walk(&mut stage, &self.noise(), keep)?;
         let report = Report::new(device, self.options.steps, &stage.into_seen());

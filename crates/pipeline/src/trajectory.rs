@@ -133,7 +133,7 @@ impl Trajectory {
         forecast: &Forecast,
         observer: &mut dyn Observer,
     ) -> Result<Latents> {
-        forecast.check_host(device.host_ledger().free_bytes())?;
+        forecast.check_host(device)?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let (steps, ran) = self.walk(&mut stage)?;
         let report = Report::new(device, self.schedule.steps(), &stage.into_seen());
