@@ -100,7 +100,7 @@ impl Plan {
     /// [`Goal::new`]'s link takes.
     ///
     /// # Errors
-    /// [`Error::Budget`] below [`Plan::minimum`].
+    /// [`Error::Budget`] below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for.
     ///
     /// # Panics
     /// As [`Plan::resident`].
@@ -122,7 +122,7 @@ impl Plan {
         })
     }
 
-    /// The smallest budget that [`Plan::new`] accepts: the largest unit of the cycle, in whole pages.
+    /// The smallest budget that [`Plan::new`] accepts where one lease is held at a time: the largest unit of the cycle, in whole pages.
     ///
     /// # Panics
     /// As [`Plan::resident`].
@@ -219,7 +219,7 @@ impl Plan {
         self.tape.page_bytes
     }
 
-    /// Seconds of a run of so many turns of the first kind, from an empty device on: residents are loaded in the first turn, in the order of the visits.
+    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits.
     #[must_use]
     pub fn first_turn_seconds(&self) -> f64 {
         let mut clock = Clock::new(&self.link, &self.tape, 1.0);
