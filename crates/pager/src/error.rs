@@ -84,9 +84,9 @@ pub enum Error {
         bytes: u64,
         /// Bytes of the ring.
         ring: u64,
-        /// Leases of streamed units that are held.
+        /// Leases that are held.
         held: usize,
-        /// Bytes of the ring from the oldest of them to the newest, gaps included.
+        /// Bytes of their units, resident pages included.
         held_bytes: u64,
     },
     /// A unit was leased that is not in the plan.

@@ -9,13 +9,11 @@ use crate::plan::{Home, Plan};
 const CHUNK_PAGES: u32 = 16;
 
 /// The device memory of a plan: one range of addresses as long as the tape, in which resident pages have chunks of their own and streamed pages are
-/// aliases of the ring's. All of it is mapped once; nothing moves until the pager goes or its plan is changed.
+/// aliases of the ring's. All of it is mapped once; nothing moves until the pager goes.
 #[derive(Debug)]
 pub(crate) struct Memory<B: Backend> {
     range: Option<Reservation<B>>,
     page_bytes: u64,
-    /// What is mapped where, as the plan has it.
-    homes: Vec<Home>,
     ring: Vec<Arc<Chunk<B>>>,
 }
 
@@ -24,13 +22,13 @@ impl<B: Backend> Memory<B> {
     pub(crate) fn new(device: &Device<B>, plan: &Plan) -> Result<Self> {
         let (pages, page_bytes) = (plan.homes().len() as u64, plan.page_bytes());
         let range = (pages > 0).then(|| device.reserve(pages * page_bytes)).transpose()?;
-        let mut memory = Self { range, page_bytes, homes: plan.homes().to_vec(), ring: Vec::new() };
+        let mut memory = Self { range, page_bytes, ring: Vec::new() };
         for _ in 0..plan.ring_bytes() / page_bytes {
             memory.ring.push(device.create(Purpose::Ring, page_bytes)?);
         }
         if let Some(range) = &memory.range {
-            for pages in runs(&memory.homes) {
-                memory.map(device, range, &pages)?;
+            for pages in runs(plan.homes()) {
+                memory.map(device, range, &pages, plan.homes()[pages.start as usize])?;
             }
             range.set_access(0, pages * page_bytes)?;
         }
@@ -42,9 +40,9 @@ impl<B: Backend> Memory<B> {
         self.range.as_ref().map_or_else(Address::default, |range| range.address().offset(offset))
     }
 
-    fn map(&self, device: &Device<B>, range: &Reservation<B>, pages: &Range<u32>) -> Result<()> {
+    fn map(&self, device: &Device<B>, range: &Reservation<B>, pages: &Range<u32>, home: Home) -> Result<()> {
         let (offset, bytes) = self.bytes(pages);
-        match self.homes[pages.start as usize] {
+        match home {
             Home::Ring(page) => range.map(offset, &self.ring[page as usize]),
             Home::Resident => range.map(offset, &device.create(Purpose::Resident, bytes)?),
         }

@@ -428,7 +428,18 @@ fn a_plan_for_another_cycle_is_refused() {
     let mut swapped = model.cycle.clone();
     swapped.swap(0, 1);
     assert!(new(&model.units, &swapped, &plan).contains("unit in the cycle"));
-    assert!(new(&other.units, &model.cycle, &plan).contains("bytes of the cycle"));
+    assert!(new(&other.units, &model.cycle, &plan).contains("bytes of a unit"));
+    // As many bytes in all, dealt out otherwise: a view would end behind its unit.
+    let mut moved = Units::default();
+    let mut specs: Vec<UnitSpec> = model.units.iter().map(|(_, spec)| spec.clone()).collect();
+    let at = (1..specs.len()).find(|index| specs[*index].bytes() != specs[0].bytes()).unwrap();
+    specs.swap(0, at);
+    for spec in specs {
+        moved.add(spec);
+    }
+    let (moved, once) = (Arc::new(moved), &model.cycle[..model.units.count()]);
+    let whole = Plan::resident(&model.units, once, PAGE);
+    assert!(new(&moved, once, &whole).contains("bytes of a unit"));
     let small_pages = Plan::within(&model.units, &model.cycle, model.minimum() + PAGE, 256).unwrap();
     assert!(new(&model.units, &model.cycle, &small_pages).contains("bytes of a page"));
 }

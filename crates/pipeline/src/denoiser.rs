@@ -9,7 +9,7 @@ use lighterage_pager::Pager;
 use lighterage_shape::DType;
 
 use crate::teacache::Memory;
-use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache, tensor};
+use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache};
 
 /// The most steps that are queued and not done yet. Two keep the device busy; more would only make stopping slower.
 pub const IN_FLIGHT_MAX: usize = 2;
@@ -128,7 +128,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 format!("{} values: {shape:?}", shape[0] * shape[1]),
             );
         }
-        let latents = tensor::upload(queue, transformer.dtype(), noise, &shape, "latents")?;
+        let latents = queue.upload_as(transformer.dtype(), noise, &shape, "latents")?;
         let positive = Branch::new(queue, transformer, conditions, grid)?;
         Ok(Self {
             queue: queue.clone(),

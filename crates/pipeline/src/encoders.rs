@@ -5,13 +5,13 @@ use lighterage_text::clip::Clip;
 use lighterage_text::t5::T5;
 use lighterage_text::{ClipTokenizer, T5Tokenizer};
 
-use crate::{Model, Options, PromptValues, Result, tensor};
+use crate::{Model, Options, PromptValues, Result};
 
 /// Both text encoders for the ids of one prompt.
 #[derive(Debug)]
 pub(crate) struct Encoders {
-    clip: Clip,
-    t5: T5,
+    pub(crate) clip: Clip,
+    pub(crate) t5: T5,
 }
 
 /// What the text encoders made of a prompt, on the device.
@@ -40,8 +40,8 @@ impl Encoders {
 
 impl<B: Backend> Prompt<B> {
     pub(crate) fn values(&self, queue: &Queue<B>) -> Result<Option<PromptValues>> {
-        let states = tensor::read(queue, self.states.view())?;
-        let pooled = tensor::read(queue, self.pooled.view())?;
+        let states = queue.read_f32(self.states.view())?;
+        let pooled = queue.read_f32(self.pooled.view())?;
         Ok(states.zip(pooled).map(|(states, pooled)| PromptValues { states, pooled }))
     }
 }

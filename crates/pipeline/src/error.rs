@@ -80,7 +80,7 @@ pub enum Error {
     Shortage(Box<Shortage>),
     /// The budget of pinned host memory is too small. Nothing was done.
     #[error(
-        "the {phase} phase needs {needed_bytes} bytes of pinned host memory for converted weights, {free_bytes} are left, {} are missing; \
+        "the {phase} phase needs {needed_bytes} bytes of pinned host memory for weights on their way to the device, {free_bytes} are left, {} are missing; \
          a larger --vram keeps more weights on the device and fewer on the host",
         needed_bytes - free_bytes
     )]

@@ -9,7 +9,7 @@ use lighterage_vae::{Encoder, Tiling};
 use crate::error::option;
 use crate::options::FACTOR;
 use crate::picture::pack;
-use crate::{Grid, InfiniteYou, Model, Noise, Options, Result, Window, tensor};
+use crate::{Grid, InfiniteYou, Model, Noise, Options, Result, Window};
 
 /// Whose picture to make, and how strictly.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +142,7 @@ impl FaceModels {
         options: &Options,
     ) -> Result<Tensor<B>> {
         let embedding = &self.face.embedding;
-        let embedding = tensor::upload(queue, options.dtype, embedding, &[1, embedding.len()], "embedding")?;
+        let embedding = queue.upload_as(options.dtype, embedding, &[1, embedding.len()], "embedding")?;
         Ok(self.resampler.forward(queue, pager, embedding.view())?)
     }
 
@@ -155,7 +155,7 @@ impl FaceModels {
     ) -> Result<Tensor<B>> {
         let Options { width, height, dtype, vae_tile, .. } = *options;
         let values = control_values(self.face.control.as_ref(), [width, height]);
-        let picture = tensor::upload(queue, dtype, &values, &[height, width, 3], "control picture")?;
+        let picture = queue.upload_as(dtype, &values, &[height, width, 3], "control picture")?;
         let tiling = Tiling::choose(height, width, FACTOR, vae_tile)?;
         let moments = self.encoder.encode(queue, pager, picture.view(), tiling)?;
         drop(picture);
@@ -169,7 +169,7 @@ impl FaceModels {
                 None => vec![0.0; shape[0] * shape[1]],
             };
             let values: Vec<f32> = values.into_iter().map(|value| (value - shift) * scale).collect();
-            return tensor::upload(queue, dtype, &values, &shape, "control latents");
+            return Ok(queue.upload_as(dtype, &values, &shape, "control latents")?);
         }
         let tokens = queue.tensor(dtype, &shape, "control latents")?;
         let image = moments.mean()?.transpose(1, 2)?.transpose(0, 1)?;

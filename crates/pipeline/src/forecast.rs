@@ -1,6 +1,6 @@
 use std::fmt;
 
-use lighterage_device::{Device, Ledger, Rates, Sim, SimConfig};
+use lighterage_device::{Backend, Device, Ledger, Rates, Sim, SimConfig};
 use lighterage_pager::{Goal, Link, Plan, UnitId};
 
 use crate::stage::{Seen, Stage, Weights};
@@ -69,13 +69,11 @@ impl Survey {
         let weights_budget = budget_bytes - seen.activations_bytes;
         let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
         let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
-        let pinned_bytes = plan.pinned_bytes(&seen.units, true);
         Ok(PhaseForecast {
             phase: seen.phase,
             activations_bytes: seen.activations_bytes,
             host_bytes: plan.pinned_bytes(&seen.units, false),
-            pinned_bytes,
-            pageable_bytes: plan.unit_bytes().saturating_sub(pinned_bytes),
+            pinned_bytes: plan.pinned_bytes(&seen.units, true),
             plan,
         })
     }
@@ -178,14 +176,12 @@ pub struct PhaseForecast {
     pub phase: Phase,
     /// Physical bytes of activations at their peak; with `TeaCache` also of the weights that a skipped step reads.
     pub activations_bytes: u64,
-    /// Pinned bytes of the host that its converted weights take: of a checkpoint whose element type is that of the run, few.
+    /// Pinned bytes of the host where page-locking gains nothing (`Host`): its converted weights, of a checkpoint whose element type is that of the run few.
     pub host_bytes: u64,
     /// What is resident and what is streamed.
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
-    /// Host bytes of the other weights, which are read once.
-    pub pageable_bytes: u64,
 }
 
 impl PhaseForecast {
@@ -200,9 +196,13 @@ impl PhaseForecast {
     pub fn cycle(&self) -> &[UnitId] {
         self.plan.cycle()
     }
-}
 
-impl PhaseForecast {
+    /// Host bytes of weights that are not page-locked on a card: they are read once.
+    #[must_use]
+    pub fn pageable_bytes(&self) -> u64 {
+        self.plan.unit_bytes().saturating_sub(self.pinned_bytes)
+    }
+
     /// Seconds that it should take, loading of its weights included; means something only if the survey had rates.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -227,7 +227,7 @@ impl Forecast {
     /// The most host bytes of a phase that are read once.
     #[must_use]
     pub fn pageable_bytes(&self) -> u64 {
-        self.phases.iter().map(|planned| planned.pageable_bytes).max().unwrap_or(0)
+        self.phases.iter().map(PhaseForecast::pageable_bytes).max().unwrap_or(0)
     }
 
     /// Seconds of all phases.
@@ -242,20 +242,25 @@ impl Forecast {
         self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
     }
 
-    /// The most pinned bytes of the host that the run will hold.
+    /// The most pinned bytes of the host that the run will hold on `Host`.
     #[must_use]
     pub fn host_bytes(&self) -> u64 {
         self.phases.iter().map(|planned| planned.host_bytes).max().unwrap_or(0)
     }
 
-    /// Whether the host's budget will do: known before any work is done. A run checks it by itself.
+    /// Whether the host's budget will do on this device: known before any work is done. A run checks it by itself.
     ///
     /// # Errors
     /// [`Error::HostShortage`](crate::Error::HostShortage) with the phase that needs most.
-    pub fn check_host(&self, free_bytes: u64) -> Result<()> {
-        match self.phases.iter().max_by_key(|planned| planned.host_bytes) {
-            Some(PhaseForecast { phase, host_bytes, .. }) if *host_bytes > free_bytes => {
-                Err(crate::Error::HostShortage { phase: *phase, needed_bytes: *host_bytes, free_bytes })
+    pub fn check_host<B: Backend>(&self, device: &Device<B>) -> Result<()> {
+        let free_bytes = device.host_ledger().free_bytes();
+        let is_card = device.backend().prefers_pinned();
+        let need = |planned: &PhaseForecast| {
+            (if is_card { planned.pinned_bytes } else { planned.host_bytes }, planned.phase)
+        };
+        match self.phases.iter().map(need).max_by_key(|(bytes, _)| *bytes) {
+            Some((needed_bytes, phase)) if needed_bytes > free_bytes => {
+                Err(crate::Error::HostShortage { phase, needed_bytes, free_bytes })
             }
             _ => Ok(()),
         }

@@ -2,19 +2,19 @@ use std::sync::Arc;
 
 use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::{Adapters, InfuseNet, Transformer};
-use lighterage_ops::{self as ops, Queue, Tensor, Unpatchify};
+use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, UnitId, Units, check_finite};
-use lighterage_vae::{Decoder, Tiling};
+use lighterage_vae::Decoder;
 
+use crate::decoding::Decoding;
 use crate::encoders::{Encoders, Prompt};
 use crate::face::FaceModels;
 use crate::infusion::Segment;
-use crate::options::FACTOR;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
     Conditions, Denoiser, Forecast, InfiniteYou, Infused, Infusion, Keep, Model, Observer, Options, Phase,
-    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window, tensor,
+    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window,
 };
 
 /// What a job may have beside its model.
@@ -95,8 +95,10 @@ impl Job {
             .transpose()?;
         let face = face(model, extras.infinite_you, &options)?;
         let mut transformer_units = Units::default();
-        let net =
-            face.as_ref().map(|(_, infinite_you)| net(model, infinite_you, &options, &mut transformer_units));
+        let net = face
+            .as_ref()
+            .map(|(_, infinite_you)| net(infinite_you, &options, &mut transformer_units))
+            .transpose()?;
         let (config, weights) = (model.transformer.config.clone(), &model.transformer.weights);
         let transformer =
             Transformer::adapted(config, weights, extras.adapters, dtype, &mut transformer_units)?;
@@ -117,7 +119,7 @@ impl Job {
             negative,
             text_units: Arc::new(text_units),
             face,
-            net: net.transpose()?,
+            net,
             transformer,
             transformer_units: Arc::new(transformer_units),
             decoder,
@@ -171,7 +173,7 @@ impl Job {
         keep: Keep,
         observer: &mut dyn Observer,
     ) -> Result<Picture> {
-        forecast.check_host(device.host_ledger().free_bytes())?;
+        forecast.check_host(device)?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let made = self.walk(&mut stage, &self.noise(), keep)?;
         let report = Report::new(device, self.options.steps, &stage.into_seen());
@@ -206,8 +208,8 @@ impl Job {
         })?;
         let latents = self.denoise(stage, told, noise, keep, &mut made)?;
         let values = stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
-            let image = self.decode(queue, pager, latents)?;
-            tensor::read(queue, image.view())
+            let image = self.decoding().run(queue, pager, latents)?;
+            Ok(queue.read_f32(image.view())?)
         })?;
         made.not_finite = values.iter().flatten().filter(|value| !value.is_finite()).count();
         made.rgb = values.map(|values| values.into_iter().map(pixel).collect());
@@ -225,7 +227,7 @@ impl Job {
         let tokens = stage.phase(Phase::Identity, &face.resampler_units, |queue, pager, _| {
             let tokens = face.tokens(queue, pager, &self.options)?;
             if keep.prompt {
-                made.tokens = tensor::read(queue, tokens.view())?;
+                made.tokens = queue.read_f32(tokens.view())?;
             }
             Ok(tokens)
         })?;
@@ -289,7 +291,7 @@ impl Job {
                 if keep.steps {
                     for step in steps {
                         denoiser.run(lent, step..step + 1, is_infused, observer)?;
-                        made.steps.extend(tensor::read(queue, denoiser.latents())?);
+                        made.steps.extend(queue.read_f32(denoiser.latents())?);
                     }
                 } else {
                     denoiser.run(lent, steps, is_infused, observer)?;
@@ -297,7 +299,7 @@ impl Job {
                 if index == last {
                     made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
                     if keep.latents {
-                        made.latents = tensor::read(queue, denoiser.latents())?;
+                        made.latents = queue.read_f32(denoiser.latents())?;
                     }
                 }
                 Ok(())
@@ -333,29 +335,12 @@ impl Job {
     /// The weights that a step reads whose blocks are skipped.
     fn beside(&self) -> Vec<UnitId> {
         let can_skip = self.options.teacache.is_some_and(|cache| cache.can_skip());
-        if can_skip { self.transformer.edges().to_vec() } else { Vec::new() }
+        if can_skip { self.transformer.edges() } else { Vec::new() }
     }
 
-    /// `[height, width, 3]`, -1 to 1.
-    fn decode<B: Backend>(
-        &self,
-        queue: &Queue<B>,
-        pager: &Pager<B>,
-        latents: Tensor<B>,
-    ) -> Result<Tensor<B>> {
-        let Options { width, height, dtype, vae_tile, .. } = self.options;
-        let (config, channels) = (self.decoder.config(), self.channels());
-        let latent = queue.tensor(dtype, &[height / FACTOR, width / FACTOR, channels], "latent")?;
-        let unpatchify = Unpatchify {
-            tokens: latents.view(),
-            multiply: config.scaling_factor.recip(),
-            add: config.shift_factor.unwrap_or(0.0),
-            image: latent.view().transpose(1, 2)?.transpose(0, 1)?,
-        };
-        ops::unpatchify(queue, &unpatchify)?;
-        drop(latents);
-        let tiling = Tiling::choose(height, width, FACTOR, vae_tile)?;
-        Ok(self.decoder.decode(queue, pager, latent.view(), tiling)?)
+    const fn decoding(&self) -> Decoding<'_> {
+        let Options { width, height, dtype, vae_tile: tile, .. } = self.options;
+        Decoding { decoder: &self.decoder, width, height, dtype, tile }
     }
 
     fn noise(&self) -> Vec<f32> {
@@ -386,8 +371,7 @@ fn face<'a>(
     Ok(Some((FaceModels::new(model, infinite_you, face.clone(), options)?, infinite_you)))
 }
 
-fn net(model: &Model, infinite_you: &InfiniteYou, options: &Options, units: &mut Units) -> Result<InfuseNet> {
-    infinite_you.check_joints(model)?;
+fn net(infinite_you: &InfiniteYou, options: &Options, units: &mut Units) -> Result<InfuseNet> {
     let part = &infinite_you.net;
     Ok(InfuseNet::new(part.config.clone(), &part.weights, options.dtype, units)?)
 }

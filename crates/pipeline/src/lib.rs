@@ -8,10 +8,10 @@
 //!    are made *for* these ids, since they copy only those rows of their tables.
 //! 3. [`Job::survey`] makes the picture on `Sim`, where memory has no bytes: the same code, with the pages of the device that is meant. It
 //!    yields, for every phase, the peak of the activations (exact, since the placement of tensors depends on the order of allocations alone) and
-//!    the order in which weights are leased. It takes milliseconds: one step stands for all.
+//!    the order in which weights are leased; with a card's rates ([`Job::survey_at`]) also the times. It takes milliseconds: one step stands for all.
 //! 4. [`Survey::within`] plans each phase in what the budget leaves beside its activations, or refuses with the numbers: how many bytes are missing,
 //!    in which phase, for what, and the smallest budget that would do. The resulting [`Forecast`] is what `--dry-run` prints.
-//! 5. [`Job::run`] does it. Four phases follow one another on one stream and one pool: **text**, **modulation** (all that depends on timestep,
+//! 5. [`Job::run`] does it. Four phases, and two more for a face, follow one another on one stream and one pool: **text**, **modulation** (all that depends on timestep,
 //!    guidance and text alone, once for all steps), **denoise**, **vae**. A phase's weights are gone, and its free pages given back, before
 //!    the next phase's weights come, so the phases share the budget instead of adding up. What survives a phase is a few tensors.
 //! 6. In the loop nobody waits: steps are queued, the pager streams weights ahead, and progress is reported from events, a step or two behind
@@ -32,7 +32,8 @@
 //! transformer are one list of units, one cycle and one plan; outside of InfuseNet's [`Window`] the loop reads other weights, so it is another phase there, with a plan of its
 //! own. With [`TeaCache`] the two linears that a skipped step reads are kept beside the plan: a skipped step reads no other weight, and a cycle is used whole or not at all.
 //!
-//! *Pieces first.* [`Denoiser`] knows nothing of prompts or phases; `examples/assemble.rs` builds a pipeline of its own from it.
+//! *Pieces first.* [`Denoiser`] knows nothing of prompts or phases; `examples/assemble.rs` builds a pipeline of its own from it, and [`BuiltIn`] one of names and shapes alone, for
+//! plans of the released models without their files.
 //!
 //! # What not
 //!
@@ -81,6 +82,7 @@ mod model;
 mod options;
 
 mod builtin;
+mod decoding;
 mod encoders;
 mod face;
 mod job;
@@ -89,7 +91,6 @@ mod trajectory;
 
 mod error;
 mod file;
-mod tensor;
 
 pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};

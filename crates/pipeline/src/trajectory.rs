@@ -14,7 +14,7 @@ use crate::infusion::Segment;
 use crate::stage::{Stage, Weights};
 use crate::{
     Conditions, Denoiser, Error, Forecast, Grid, Infused, Infusion, Observer, Phase, Portrayed, Prompted,
-    Report, Result, Schedule, SchedulerConfig, Spacing, Survey, TeaCache, Window, file, tensor,
+    Report, Result, Schedule, SchedulerConfig, Spacing, Survey, TeaCache, Window, file,
 };
 
 /// The bare loop over given tensors: what a prompt and a seed would have made of them is in a file.
@@ -133,7 +133,7 @@ impl Trajectory {
         forecast: &Forecast,
         observer: &mut dyn Observer,
     ) -> Result<Latents> {
-        forecast.check_host(device.host_ledger().free_bytes())?;
+        forecast.check_host(device)?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
         let (steps, ran) = self.walk(&mut stage)?;
         let report = Report::new(device, self.schedule.steps(), &stage.into_seen());
@@ -160,7 +160,7 @@ impl Trajectory {
                         return Err(Error::Cancelled { done: step, steps });
                     }
                     denoiser.advance(lent, step, is_infused)?;
-                    kept.extend(tensor::read(queue, denoiser.latents())?);
+                    kept.extend(queue.read_f32(denoiser.latents())?);
                     total += 1;
                     observer.step(step + 1, steps);
                 }
@@ -177,7 +177,7 @@ impl Trajectory {
         pager: &Pager<B>,
     ) -> Result<(Conditions<B>, Option<Infusion<B>>)> {
         let upload = |matrix: &Matrix, tag| {
-            tensor::upload(queue, self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
+            queue.upload_as(self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
         };
         let (states, pooled) =
             (upload(&self.inputs.states, "states")?, upload(&self.inputs.pooled, "pooled")?);

@@ -201,6 +201,28 @@ fn the_host_s_budget_is_checked_before_any_work() {
     assert_eq!(host_peak, needed);
 }
 
+/// A card's streamed weights are page-locked: its need is another one than that of `Host`.
+#[test]
+fn a_card_s_host_budget_is_checked_before_any_work() {
+    let job = job(DType::Bf16);
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let forecast = survey.within(survey.minimum_bytes()).unwrap();
+    let needed = forecast.pinned_bytes();
+    assert!(needed > forecast.host_bytes(), "{needed}, {} on the host", forecast.host_bytes());
+    let run = |host_bytes| {
+        let sim = Sim::new(SimConfig { page_bytes: PAGE_BYTES, ..SimConfig::default() }).unwrap();
+        let device = Device::new(sim, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
+        let outcome = job.run(&device, &forecast, Keep::default(), &mut ());
+        (outcome.map(drop), device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
+    };
+    let (refused, device_peak, host_peak) = run(needed - 1);
+    assert!(matches!(refused, Err(Error::HostShortage { needed_bytes, .. }) if needed_bytes == needed));
+    assert_eq!((device_peak, host_peak), (0, 0));
+    let (done, _, host_peak) = run(needed);
+    done.unwrap();
+    assert_eq!(host_peak, needed);
+}
+
 #[test]
 fn a_model_in_the_type_of_the_run_takes_next_to_no_memory_of_the_host() {
     let survey = job(DType::Bf16).survey(PAGE_BYTES).unwrap();

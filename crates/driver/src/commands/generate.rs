@@ -61,7 +61,7 @@ impl Work for Generate<'_> {
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
         let survey = self.job.survey(device.info().page_bytes)?;
         let forecast = survey.within(device.ledger().free_bytes())?;
-        forecast.check_host(device.host_ledger().cap_bytes())?;
+        forecast.check_host(device)?;
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
         }

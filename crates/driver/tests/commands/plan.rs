@@ -20,16 +20,21 @@ fn as_json_and_as_a_picture() {
     assert_eq!(plan["rows"].as_array().unwrap().len(), 10);
     assert_eq!(plan["link_bytes_per_second"], 25e9);
     let row = &plan["rows"][4];
-    assert!(row["bound_seconds_per_step"].as_f64() <= row["seconds_per_step"].as_f64());
-    assert!(row["peak_bytes"].as_u64() <= row["budget_bytes"].as_u64());
+    let number = |name: &str| row[name].as_f64().unwrap();
+    assert!(row["refused"].is_null());
+    assert!(0.0 < number("bound_seconds_per_step"));
+    assert!(number("bound_seconds_per_step") <= number("seconds_per_step"));
+    assert!(0.0 < number("peak_bytes") && number("peak_bytes") <= number("budget_bytes"));
     assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
 }
 
 #[test]
 fn a_folder_is_planned_too() {
     let model = repository("assets/demo/base");
-    lighterage(&["plan", "--model", &model, "--size", "64x64", "--vram", "64MiB"])
-        .check(0, &["everything resident from"]);
+    let run = lighterage(&["plan", "--model", &model, "--size", "64x64", "--vram", "1GiB", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&run.check(0, &[]).stdout).unwrap();
+    let row = &plan["rows"][0];
+    assert!(row["refused"].is_null() && row["peak_bytes"] == plan["maximum_bytes"], "{plan}");
 }
 
 #[test]

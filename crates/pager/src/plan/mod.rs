@@ -29,8 +29,6 @@ pub struct Plan {
     turns: Vec<Turn>,
     /// The units of the first cycle's visits.
     visited: Vec<UnitId>,
-    /// Bytes of these visits.
-    visited_bytes: u64,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -83,7 +81,7 @@ impl Plan {
             ring_pages: 0,
             streamed: vec![0; tape.spans.len()],
         };
-        Self::with_visits(units, tape, choice, cycles, Link::UNIT, vec![Turn::default()])
+        Self::with_visits(tape, choice, cycles, Link::UNIT, vec![Turn::default()])
     }
 
     /// A plan without times, for turns that come again and again: copies are spread along the cycle by bytes.
@@ -102,7 +100,7 @@ impl Plan {
     /// [`Goal::new`]'s link takes.
     ///
     /// # Errors
-    /// [`Error::Budget`] below [`Plan::minimum`].
+    /// [`Error::Budget`] below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for.
     ///
     /// # Panics
     /// As [`Plan::resident`].
@@ -112,7 +110,7 @@ impl Plan {
         for tight in [false, true] {
             let tape = Tape::new(units, order(), goal.page_bytes, tight);
             if let Some(choice) = Question::new(&tape, goal).answer() {
-                return Ok(Self::of(units, tape, choice, goal));
+                return Ok(Self::of(tape, choice, goal));
             }
         }
         let cycle: Vec<UnitId> = order().collect();
@@ -124,7 +122,7 @@ impl Plan {
         })
     }
 
-    /// The smallest budget that [`Plan::new`] accepts: the largest unit of the cycle, in whole pages.
+    /// The smallest budget that [`Plan::new`] accepts where one lease is held at a time: the largest unit of the cycle, in whole pages.
     ///
     /// # Panics
     /// As [`Plan::resident`].
@@ -221,7 +219,7 @@ impl Plan {
         self.tape.page_bytes
     }
 
-    /// Seconds of a run of so many turns of the first kind, from an empty device on: residents are loaded in the first turn, in the order of the visits.
+    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits.
     #[must_use]
     pub fn first_turn_seconds(&self) -> f64 {
         let mut clock = Clock::new(&self.link, &self.tape, 1.0);
@@ -252,12 +250,7 @@ impl Plan {
         &self.choice.homes
     }
 
-    /// Bytes of the units of the first cycle's visits.
-    pub(crate) const fn visited_bytes(&self) -> u64 {
-        self.visited_bytes
-    }
-
-    fn of(units: &Units, tape: Tape, choice: Choice, goal: &Goal) -> Self {
+    fn of(tape: Tape, choice: Choice, goal: &Goal) -> Self {
         let script = Script::new(choice.homes.clone(), choice.ring_pages);
         let memory_bytes = goal.budget_bytes / goal.page_bytes * goal.page_bytes;
         let turn = |cycle: &Cycle| {
@@ -273,21 +266,13 @@ impl Plan {
             }
         };
         let turns = goal.cycles.iter().map(turn).collect();
-        Self::with_visits(units, tape, choice, goal.cycles.clone(), goal.link, turns)
+        Self::with_visits(tape, choice, goal.cycles.clone(), goal.link, turns)
     }
 
-    fn with_visits(
-        units: &Units,
-        tape: Tape,
-        choice: Choice,
-        cycles: Vec<Cycle>,
-        link: Link,
-        turns: Vec<Turn>,
-    ) -> Self {
+    fn with_visits(tape: Tape, choice: Choice, cycles: Vec<Cycle>, link: Link, turns: Vec<Turn>) -> Self {
         let visits = cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        let visited_bytes = visited.iter().map(|unit| units.bytes(*unit)).sum();
-        Self { tape, choice, cycles, link, turns, visited, visited_bytes }
+        Self { tape, choice, cycles, link, turns, visited }
     }
 }
 

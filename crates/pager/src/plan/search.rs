@@ -246,12 +246,10 @@ impl<'a> Question<'a> {
                 }
             }
         }
-        let is_untimed = seconds.iter().all(|seconds| *seconds == 0.0);
         let most = visits.iter().max().copied().unwrap_or(0);
         let weight = |place: usize| {
-            #[expect(clippy::cast_precision_loss, reason = "bytes and visits are far below 2^52")]
-            let (bytes, count) = (self.tape.spans[place].bytes as f64, visits[place].max(1) as f64);
-            let each = if is_untimed { bytes } else { seconds[place] / count };
+            #[expect(clippy::cast_precision_loss, reason = "visits are far below 2^52")]
+            let each = seconds[place] / visits[place].max(1) as f64;
             each.max(f64::MIN_POSITIVE) * if visits[place] < most { bias } else { 1.0 }
         };
         (0..seconds.len()).map(weight).collect()

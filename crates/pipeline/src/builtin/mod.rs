@@ -3,12 +3,11 @@
 mod shapes;
 mod walk;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use lighterage_checkpoint::Checkpoint;
 use lighterage_device::{Backend, Device, Rates};
-use lighterage_dit::{InfuseNet, Transformer};
+use lighterage_dit::{Config, InfuseNet, Transformer};
 use lighterage_pager::Units;
 use lighterage_shape::DType;
 use lighterage_text::clip::{self, Clip};
@@ -16,13 +15,15 @@ use lighterage_text::t5::{self, T5};
 use lighterage_vae::{self as vae, Decoder};
 
 use self::shapes::Shapes;
-use crate::options::FACTOR;
+use crate::encoders::Encoders;
+use crate::options::SIDE_STEP;
 use crate::stage::{Stage, Weights};
 use crate::{Forecast, Grid, Report, Result, Schedule, SchedulerConfig, Spacing, Survey};
 
 /// FLUX.1-dev as it was released, in bf16, perhaps with InfiniteYou's InfuseNet, as far as it can be known without its weights: everything but the values.
 ///
 /// It is surveyed like a [`Job`](crate::Job), by the same code of the same models, and may be run: on `Sim` in no time, elsewhere on weights that are all zero.
+/// The phases of a face (projector, control picture), which come once before the loop, are left out.
 ///
 /// ```
 /// use lighterage_device::Profile;
@@ -39,8 +40,7 @@ use crate::{Forecast, Grid, Report, Result, Schedule, SchedulerConfig, Spacing, 
 pub struct BuiltIn {
     options: BuiltInOptions,
     schedule: Schedule,
-    clip: Clip,
-    t5: T5,
+    encoders: Encoders,
     text_units: Arc<Units>,
     transformer: Transformer,
     infusenet: Option<InfuseNet>,
@@ -70,6 +70,14 @@ impl Default for BuiltInOptions {
     }
 }
 
+impl BuiltInOptions {
+    const fn grid(&self) -> Grid {
+        Grid { rows: self.height / SIDE_STEP, columns: self.width / SIDE_STEP }
+    }
+}
+
+/// Of weights and activations.
+const DTYPE: DType = DType::Bf16;
 /// Tokens of a prompt, as FLUX.1-dev has them.
 const CLIP_TOKENS: usize = 77;
 const T5_TOKENS: usize = 512;
@@ -81,49 +89,37 @@ impl BuiltIn {
     /// [`Error::Option`](crate::Error::Option) for a side or a number of steps that cannot be.
     pub fn new(options: BuiltInOptions) -> Result<Self> {
         crate::options::check_size(options.width, options.height, options.steps)?;
-        let dtype = DType::Bf16;
         let mut text_units = Units::default();
         let clip = Clip::new(
             clip::Config::from_json(CLIP)?,
             &checkpoint("clip", &shapes::clip())?,
-            dtype,
+            DTYPE,
             &[0; CLIP_TOKENS],
             &mut text_units,
         )?;
         let t5 = T5::new(
             t5::Config::from_json(T5_XXL)?,
             &checkpoint("t5", &shapes::t5())?,
-            dtype,
+            DTYPE,
             &[0; T5_TOKENS],
             &mut text_units,
         )?;
         let mut dit_units = Units::default();
-        let config = |text: &str| lighterage_dit::Config::parse(text, Path::new("built-in"));
         let infusenet = options.with_infusenet.then(|| -> Result<InfuseNet> {
             let weights = checkpoint("infusenet", &shapes::infusenet())?;
-            Ok(InfuseNet::new(config(&flux(4, 10))?, &weights, dtype, &mut dit_units)?)
+            Ok(InfuseNet::new(Config::derive(&weights)?, &weights, DTYPE, &mut dit_units)?)
         });
         let infusenet = infusenet.transpose()?;
         let weights = checkpoint("transformer", &shapes::transformer())?;
-        let transformer = Transformer::new(config(&flux(19, 38))?, &weights, dtype, &mut dit_units)?;
+        let transformer = Transformer::new(Config::derive(&weights)?, &weights, DTYPE, &mut dit_units)?;
         let mut decoder_units = Units::default();
-        let decoder = Decoder::new(
-            vae::Config::from_json(VAE)?,
-            &checkpoint("vae", &shapes::vae())?,
-            dtype,
-            &mut decoder_units,
-        )?;
-        let grid = Grid { rows: options.height / (2 * FACTOR), columns: options.width / (2 * FACTOR) };
+        let weights = checkpoint("vae", &shapes::vae())?;
+        let decoder = Decoder::new(vae::Config::flux(), &weights, DTYPE, &mut decoder_units)?;
+        let (config, tokens) = (SchedulerConfig::flux_dev(), options.grid().tokens());
         Ok(Self {
-            schedule: Schedule::new(
-                Spacing::Diffusers,
-                &SchedulerConfig::flux_dev(),
-                options.steps,
-                grid.tokens(),
-            ),
+            schedule: Schedule::new(Spacing::Diffusers, &config, options.steps, tokens),
             options,
-            clip,
-            t5,
+            encoders: Encoders { clip, t5 },
             text_units: Arc::new(text_units),
             transformer,
             infusenet,
@@ -167,16 +163,7 @@ impl BuiltIn {
 }
 
 fn checkpoint(name: &str, shapes: &Shapes) -> Result<Checkpoint> {
-    Ok(Checkpoint::of_shapes(format!("built-in/{name}"), DType::Bf16, &shapes.0)?)
-}
-
-/// `config.json` of a FLUX transformer with so many blocks.
-fn flux(doubles: usize, singles: usize) -> String {
-    format!(
-        r#"{{"in_channels": 64, "num_layers": {doubles}, "num_single_layers": {singles}, "attention_head_dim": 128,
-            "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768,
-            "guidance_embeds": true}}"#
-    )
+    Ok(Checkpoint::of_shapes(format!("built-in/{name}"), DTYPE, &shapes.0)?)
 }
 
 const CLIP: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
@@ -184,7 +171,3 @@ const CLIP: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_atten
 
 const T5_XXL: &str = r#"{"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_heads": 64, "num_layers": 24,
     "feed_forward_proj": "gated-gelu"}"#;
-
-const VAE: &str = r#"{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "norm_num_groups": 32,
-    "latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": false,
-    "use_post_quant_conv": false}"#;
