@@ -1,5 +1,6 @@
 //! The bare loop against diffusers, step by step, at every budget.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::print_stdout, reason = "the errors measured, with -- --nocapture")]
 
 use lighterage_checkpoint::Unmodified;
 use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
