@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::building::cuda::offsets;
-use crate::tidy::{camel, headers, read, root, rust_fields};
+use crate::tidy::{camel, headers, read, rust_fields};
 
 /// Type and name of each field, with the line that it stands on.
 fn fields(text: &str) -> Vec<(usize, &str, &str)> {
@@ -69,7 +69,7 @@ fn every_field_has_its_offset_checked() {
 #[test]
 fn two_swapped_fields_do_not_compile() {
     let folder = tempfile::tempdir().expect("a folder");
-    let kernels = root().join("kernels");
+    let kernels = crate::tidy::root().join("kernels");
     fs::write(folder.path().join("offsets.cpp"), offsets::checks(&read("kernels/params.rs")))
         .expect("writable");
     let compiles = |changed: Option<(&Path, &str)>| {
