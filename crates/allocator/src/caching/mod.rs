@@ -2,6 +2,7 @@
 
 mod allocator;
 mod buffer;
+mod parse;
 mod pressure;
 mod settings;
 mod statistics;
