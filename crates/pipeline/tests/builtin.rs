@@ -147,7 +147,7 @@ fn every_large_size_runs_within_every_budget() {
 
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 fn gibibytes(bytes: u64) -> f64 {
-    bytes as f64 / (1 << 30) as f64
+    bytes as f64 / f64::from(1 << 30)
 }
 
 /// 1920 x 1088 is decoded in tiles; whole, the decoder alone would need more than the whole run does.
