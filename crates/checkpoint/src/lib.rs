@@ -64,7 +64,7 @@ mod write;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Fault, Result};
 pub use file::Unmodified;
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, grouped_fingerprint};
 pub use header::{Entry, HEADER_BYTES_MAX, Header};
 pub use identity::{FileIdentity, TensorIdentity};
 pub use shapes::Shape;

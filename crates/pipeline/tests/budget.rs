@@ -184,8 +184,8 @@ fn within_host_budget<B: lighterage_device::Backend>(
     backend: B,
     host_bytes: u64,
 ) -> (Result<Option<Vec<u8>>, Error>, u64, u64) {
-    let survey = job.survey(PAGE_BYTES).unwrap();
-    let forecast = survey.within(survey.minimum_bytes()).unwrap();
+    let survey = job.survey(PAGE_BYTES).expect("a survey");
+    let forecast = survey.within(survey.minimum_bytes()).expect("a feasible budget");
     let device = Device::new(backend, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
     let outcome = job.run(&device, &forecast, Keep::default(), &mut ()).map(|picture| picture.rgb);
     (outcome, device.ledger().peak_bytes(), device.host_ledger().peak_bytes())

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod buffer;
+mod parse;
 mod pressure;
 mod settings;
 mod statistics;
@@ -18,6 +19,7 @@ mod core;
 mod counts;
 mod place;
 mod ring;
+mod segments;
 mod steal;
 mod uses;
 
@@ -30,6 +32,6 @@ pub(crate) use pressure::{Handlers, Presses, ask, is_handling, register};
 pub use pressure::{Need, PressureHandler, Registration, Urgency};
 pub use ring::{Action, Event};
 pub use settings::Settings;
-pub use statistics::{AllocatorStatistics, Scope};
+pub use statistics::{AllocatorStatistics, Crumbs, Scope};
 pub use steps::{Step, StepHandle, Steps};
 pub use tags::Tag;
