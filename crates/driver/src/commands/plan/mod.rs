@@ -1,16 +1,17 @@
 //! The table of budgets: what fits, what is streamed, how long a step takes.
 
 mod arguments;
+mod measured;
 mod outlook;
 mod svg;
 
 use std::io::Write;
 
 use lighterage_device::{Profile, Rates};
-use lighterage_pipeline::{BuiltIn, BuiltInOptions, Job, Model, Options, Survey};
+use lighterage_pipeline::{BuiltIn, BuiltInOptions, Extras, Face, InfiniteYou, Job, Model, Options, Survey};
 use lighterage_shape::DType;
 
-pub(crate) use self::arguments::Arguments;
+pub(crate) use self::arguments::{Arguments, Sides};
 use self::outlook::Outlook;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
@@ -19,6 +20,8 @@ use crate::{json, mapping, output};
 
 /// Pages of the cards that are planned for.
 const PAGE_BYTES: u64 = 2 << 20;
+/// Numbers of a face's embedding.
+const EMBEDDING: usize = 512;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.svg {
@@ -36,14 +39,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn survey(arguments: &Arguments, rates: Rates) -> Result<Survey> {
     let [width, height] = arguments.size.0;
     let options = |with_infusenet| BuiltInOptions { width, height, steps: arguments.steps, with_infusenet };
+    let is_folder = std::path::Path::new(&arguments.model).is_dir();
+    if !is_folder && (arguments.infinite_you.is_some() || !arguments.lora.is_empty()) {
+        let text = "--infinite-you DIR and --lora FILE go with a folder; a built-in model has no files";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     match arguments.model.as_str() {
         "flux-dev" => Ok(BuiltIn::new(options(false))?.survey(PAGE_BYTES, Some(rates))?),
         "flux-dev+infinite-you" => Ok(BuiltIn::new(options(true))?.survey(PAGE_BYTES, Some(rates))?),
-        folder if std::path::Path::new(folder).is_dir() => {
+        folder if is_folder => {
             let model = Model::open(folder.as_ref(), mapping::promise())?;
-            let defaults = model.options("");
-            let options = Options { width, height, steps: arguments.steps, dtype: DType::Bf16, ..defaults };
-            Ok(Job::new(&model, options)?.survey_at(PAGE_BYTES, Some(rates))?)
+            let infinite_you = arguments.infinite_you.as_deref();
+            let infinite_you =
+                infinite_you.map(|path| InfiniteYou::open(path, mapping::promise())).transpose()?;
+            let adapters = super::generate::adapters(&arguments.lora)?;
+            let defaults =
+                infinite_you.as_ref().map_or_else(|| model.options(""), |found| found.options(&model, ""));
+            // Whose face it is changes no size.
+            let face = infinite_you.as_ref().map(|_| Face::new(vec![0.0; EMBEDDING]));
+            let options =
+                Options { width, height, steps: arguments.steps, dtype: DType::Bf16, face, ..defaults };
+            let adapters = (!adapters.is_empty()).then_some(&adapters);
+            let extras = Extras { infinite_you: infinite_you.as_ref(), adapters };
+            Ok(Job::with(&model, extras, options)?.survey_at(PAGE_BYTES, Some(rates))?)
         }
         other => Err(Failure::Usage(format!(
             "{other:?} is neither a folder nor a built-in model: flux-dev, flux-dev+infinite-you"
