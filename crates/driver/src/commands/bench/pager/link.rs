@@ -11,7 +11,7 @@ use lighterage_shape::DType;
 use serde::Serialize;
 
 use super::busy;
-use super::synthetic::Synthetic;
+use super::synthetic::{Opened, Synthetic};
 use crate::commands::bench::timing::median;
 use crate::failure::Result;
 use crate::size::Size;
@@ -37,10 +37,12 @@ impl Line {
 }
 
 const LAYERS: usize = 24;
+/// A layer is `[COLUMNS, SIDE]` in bf16: 4 MiB.
+const COLUMNS: usize = 2048;
 const SIDE: usize = 1024;
 const BUDGETS: u64 = 8;
 /// What a launch of fixed length takes: as long as two thirds of a layer's copy at 100 MB/s.
-const LAUNCH_SECONDS: f64 = 14e-3;
+const LAUNCH_SECONDS: f64 = 28e-3;
 /// Turns before those that are timed: the first loads the residents.
 const WARM: usize = 2;
 /// Rows of the products.
@@ -60,7 +62,7 @@ pub(super) fn fixed(link: f64, turns: usize) -> Result<Vec<Line>> {
 pub(super) fn products(link: f64, turns: usize) -> Result<Vec<Line>> {
     measure(link, turns, |queue, pager, unit, note| {
         let x = queue.zeros(DType::Bf16, &[ROWS, SIDE], "x")?;
-        let out = queue.tensor(DType::Bf16, &[ROWS, SIDE], "out")?;
+        let out = queue.tensor(DType::Bf16, &[ROWS, COLUMNS], "out")?;
         let lease = pager.lease(unit)?;
         busy::launch(queue.stream(), note, 0.0)?;
         let weight = lease.tensor(0);
@@ -77,14 +79,15 @@ fn measure(
     turns: usize,
     visit: impl Fn(&Queue<Host>, &Pager<Host>, UnitId, usize) -> Result<()>,
 ) -> Result<Vec<Line>> {
-    let model = Synthetic::new(&std::env::temp_dir(), LAYERS, SIDE, SIDE)?;
+    let file = Synthetic::new(&std::env::temp_dir(), LAYERS, COLUMNS, SIDE)?;
+    let model = file.open()?;
     let page = HostConfig::default().page_bytes;
     let (least, most) = (
         Plan::minimum(&model.units, &model.cycle, page),
         Plan::resident(&model.units, &model.cycle, page).bytes(),
     );
-    // Room for a ring of two units, up to a page less than everything.
-    let (low, high) = (2 * least, most - page);
+    // From a ring and some residents, an eighth of all, up to a page less than everything.
+    let (low, high) = (3 * least, most - page);
     let budgets = (0..BUDGETS).map(|index| (low + (high - low) * index / (BUDGETS - 1)) / page * page);
     let at = |budget: u64| {
         let plan = plan(&model, link, budget, &[LAUNCH_SECONDS; LAYERS])?;
@@ -107,7 +110,7 @@ fn measure(
     budgets.map(at).collect()
 }
 
-fn line(model: &Synthetic, link: f64, budget: u64, turns: usize) -> Result<Line> {
+fn line(model: &Opened, link: f64, budget: u64, turns: usize) -> Result<Line> {
     let first = |turn: usize| busy::noted(2 * turn * LAYERS);
     let seconds = median((WARM..WARM + turns).map(|turn| first(turn + 1) - first(turn)).collect());
     let launch = |layer: usize| {
@@ -129,7 +132,7 @@ fn line(model: &Synthetic, link: f64, budget: u64, turns: usize) -> Result<Line>
     })
 }
 
-fn plan(model: &Synthetic, link: f64, budget: u64, launches: &[f64]) -> Result<Plan> {
+fn plan(model: &Opened, link: f64, budget: u64, launches: &[f64]) -> Result<Plan> {
     let visit =
         |(unit, seconds): (&UnitId, &f64)| Visit { unit: *unit, held_seconds: *seconds, then_seconds: 0.0 };
     let visits = model.cycle.iter().zip(launches).map(visit).collect();
@@ -142,7 +145,7 @@ fn plan(model: &Synthetic, link: f64, budget: u64, launches: &[f64]) -> Result<P
 pub(super) fn print(out: &mut impl Write, what: &str, lines: &[Line]) -> Result<()> {
     super::title(
         out,
-        &format!("host, a slowed link, {LAYERS} layers of {}: {what}", Size(2 * (SIDE * SIDE) as u64)),
+        &format!("host, a slowed link, {LAYERS} layers of {}: {what}", Size(2 * (COLUMNS * SIDE) as u64)),
     )?;
     let head = ["budget", "streamed/turn", "compute s", "bound s", "predicted s", "achieved s", "/ bound"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

@@ -13,11 +13,21 @@ use crate::failure::Result;
 use crate::mapping;
 
 pub(super) struct Synthetic {
+    pub(super) path: PathBuf,
+    layers: usize,
+    shape: [usize; 2],
+    _folder: tempfile::TempDir,
+}
+
+/// The file, mapped: as long as it is, the system keeps what was read of it.
+pub(super) struct Opened {
     pub(super) checkpoint: Checkpoint,
     pub(super) units: Arc<Units>,
     pub(super) cycle: Vec<UnitId>,
-    pub(super) path: PathBuf,
-    _folder: tempfile::TempDir,
+}
+
+fn name(layer: usize) -> String {
+    format!("layers.{layer}.weight")
 }
 
 impl Synthetic {
@@ -26,7 +36,6 @@ impl Synthetic {
         let folder = tempfile::tempdir_in(folder)?;
         let path = folder.path().join("synthetic.safetensors");
         let bytes = 2 * rows * columns;
-        let name = |layer: usize| format!("layers.{layer}.weight");
         let entries: Vec<String> = (0..layers)
             .map(|layer| {
                 let (from, to) = (layer * bytes, (layer + 1) * bytes);
@@ -49,13 +58,17 @@ impl Synthetic {
             file.write_all(&layer)?;
         }
         file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        let checkpoint = mapping::open(&path)?;
+        Ok(Self { path, layers, shape: [rows, columns], _folder: folder })
+    }
+
+    pub(super) fn open(&self) -> Result<Opened> {
+        let checkpoint = mapping::open(&self.path)?;
         let mut units = Units::default();
         let mut cycle = Vec::new();
-        for layer in 0..layers {
-            let weight = TensorSpec::whole(&checkpoint, &name(layer), &[rows, columns], DType::Bf16)?;
-            cycle.push(units.add(UnitSpec { name: name(layer), tensors: vec![weight] }));
+        for name in (0..self.layers).map(name) {
+            let weight = TensorSpec::whole(&checkpoint, &name, &self.shape, DType::Bf16)?;
+            cycle.push(units.add(UnitSpec { name, tensors: vec![weight] }));
         }
-        Ok(Self { checkpoint, units: Arc::new(units), cycle, path, _folder: folder })
+        Ok(Opened { checkpoint, units: Arc::new(units), cycle })
     }
 }
