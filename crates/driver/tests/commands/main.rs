@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
 mod compare;
+mod bench_pager;
 mod cuda;
 mod denoise;
 mod emulated;
