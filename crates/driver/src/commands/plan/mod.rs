@@ -97,7 +97,8 @@ mod tests {
         let [small, middle, large] = &outlook.rows[..] else { panic!("three budgets") };
         assert!(small.refused.as_ref().unwrap().contains("bytes too small: the "), "{small:?}");
         assert!(middle.streamed_bytes_per_step > 0 && large.streamed_bytes_per_step == 0);
-        assert!(middle.seconds_per_step >= large.seconds_per_step);
+        // Both hide their copies: the same but for the order in which times are added.
+        assert!(middle.seconds_per_step >= large.seconds_per_step * (1.0 - 1e-12));
         assert!((outlook.minimum_bytes..=outlook.maximum_bytes).contains(&outlook.knee_bytes));
         let plot = svg::plot(&outlook);
         assert!(plot.starts_with("<svg") && plot.contains("</svg>") && !plot.contains("NaN"), "{plot}");
