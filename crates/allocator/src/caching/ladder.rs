@@ -117,7 +117,7 @@ impl<B: Backend> Inner<B> {
         let mut state = self.heap();
         let index = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
-        Some(Handle::of(&state.core, index))
+        Some(self.handle(&state.core, index))
     }
 
     /// Rung 3.
@@ -370,7 +370,7 @@ impl<B: Backend> Inner<B> {
         let events = &mut state.core.counts.events;
         events.rungs[2] += 1;
         events.remaps += hand.stolen.min(filled.len() as u64);
-        let handle = Handle::of(&state.core, index);
+        let handle = self.handle(&state.core, index);
         drop(state);
         self.put_down(hand, None);
         Ok(handle)
@@ -443,7 +443,7 @@ impl<B: Backend> Inner<B> {
             return Err(error);
         }
         core.finish_foreign(index, request);
-        Ok(Some(Handle::of(core, index)))
+        Ok(Some(self.handle(core, index)))
     }
 
     /// Rung 6; false if nobody gave anything.
