@@ -10,6 +10,7 @@ mod forward;
 mod generate;
 mod inspect;
 mod plan;
+mod products;
 mod usage;
 mod verify;
 
