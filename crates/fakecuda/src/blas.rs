@@ -39,7 +39,7 @@ const ALIGNMENT_D: u32 = 8;
 
 /// Algorithms: the order of adding, and bytes of workspace for each step above the first.
 const ALGORITHMS: u64 = 3;
-const WORKSPACE_STEP: u64 = 1 << 20;
+const WORKSPACE_STEP: u64 = 3 << 20;
 /// What the first number of an algorithm looks like.
 const MARK: u64 = u64::from_be_bytes(*b"stand-in");
 

@@ -108,6 +108,12 @@ extern "C" fn fakecuda_failed() -> *const c_char {
         .map_or(std::ptr::null(), |name| name.into_raw().cast_const())
 }
 
+/// Products that cuBLASLt has made.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_products() -> u64 {
+    driver::lock().products_made
+}
+
 /// Handles, reservations, maps and pieces of memory that exist.
 #[unsafe(no_mangle)]
 extern "C" fn fakecuda_left() -> u64 {

@@ -31,6 +31,8 @@ pub(crate) struct Driver {
     pub(crate) graphs: BTreeMap<u64, Vec<Operation>>,
     pub(crate) executables: BTreeMap<u64, Vec<Operation>>,
     pub(crate) blas: Blas,
+    /// Products that were made so far.
+    pub(crate) products_made: u64,
     next: u64,
 }
 
@@ -61,6 +63,7 @@ impl Driver {
             graphs: BTreeMap::new(),
             executables: BTreeMap::new(),
             blas: Blas::default(),
+            products_made: 0,
             next: 0x10_0000,
         }
     }

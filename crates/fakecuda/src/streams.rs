@@ -226,7 +226,10 @@ impl Driver {
                 Ok(())
             }
             Operation::Launch(launch) => launch.run(&self.memory, self.config),
-            Operation::Product(product) => product.run(&self.memory),
+            Operation::Product(product) => {
+                self.products_made += 1;
+                product.run(&self.memory)
+            }
             Operation::Wait(point) => self.reach(*point),
             Operation::RecordExternal(event) => {
                 let count = self.streams.streams.get(&stream).map_or(0, |stream| stream.done + 1);

@@ -130,7 +130,7 @@ pub use euler_step::{EulerStep, euler_step};
 pub use geglu::{Geglu, geglu};
 pub use group_norm::{GroupNorm, group_norm, group_norm_workspace};
 pub use layer_norm::{LayerNorm, layer_norm};
-pub use linear::{Linear, Residual, linear};
+pub use linear::{Linear, Residual, linear, linear_by, linear_plans};
 pub use mean_abs_diff::{MeanAbsDiff, mean_abs_diff, mean_abs_diff_workspace};
 pub use norm_mod::{GatedUpdate, Modulation, NormMod, norm_mod};
 pub use patchify::{Patchify, patchify};

@@ -288,16 +288,26 @@ fn target(context: &Context, images: &[Image]) -> Result<Target> {
 /// What a context takes, if this program is alone on the device: then it is what is not free. Where others have memory there too, their share
 /// cannot be told from ours, and the estimate counts.
 fn context_bytes(arch: Arch, used: u64) -> u64 {
-    // What nvidia-smi shows for a process with an empty context grows with the number of multiprocessors: 250 MiB to 550 MiB.
-    // docs/GPU-CHECKS.md has the check.
-    let estimate = match arch {
+    let estimate = context_bytes_typical(arch);
+    if used <= 2 * estimate { used } else { estimate }
+}
+
+/// What kernels take once they are loaded: their code for one architecture has some 5 MiB, and the driver gives memory in pieces of 2 MiB, several for
+/// a module.
+pub(crate) const fn modules_bytes_typical() -> u64 {
+    32 << 20
+}
+
+/// What nvidia-smi shows for a process with an empty context grows with the number of multiprocessors: 250 MiB to 550 MiB. docs/GPU-CHECKS.md has the
+/// check.
+pub(crate) const fn context_bytes_typical(arch: Arch) -> u64 {
+    match arch {
         Arch::Sm80 => 450 << 20,
         Arch::Sm86 => 300 << 20,
         Arch::Sm89 => 400 << 20,
         Arch::Sm90a => 550 << 20,
         Arch::Sm100a | Arch::Sm120a => 600 << 20,
-    };
-    if used <= 2 * estimate { used } else { estimate }
+    }
 }
 
 fn name(context: &Context) -> Result<String> {
