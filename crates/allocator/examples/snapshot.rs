@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let allocator = Allocator::new(&device, Settings::parse("trace_events:65536,large_segment_size_mb:16")?)?;
     let compute = allocator.on(&device.stream(StreamKind::Compute)?)?;
     let copy = allocator.on(&device.stream(StreamKind::Copy)?)?;
-    let (weights, hidden, scores) = (allocator.tag("weights"), allocator.tag("hidden"), allocator.tag("scores"));
+    let (weights, hidden, scores) =
+        (allocator.tag("weights"), allocator.tag("hidden"), allocator.tag("scores"));
 
     let mut kept = Vec::new();
     for layer in 0..16_usize {
