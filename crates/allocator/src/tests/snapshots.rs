@@ -102,7 +102,7 @@ impl Viewer {
             "alloc" => assert_eq!(self.blocks.remove(&at), Some((bytes, false)), "handed out at {at:#x}"),
             "free_requested" => {
                 let block = self.blocks.get_mut(&at).unwrap_or_else(|| panic!("nothing ends at {at:#x}"));
-                assert_eq!(std::mem::replace(&mut block.1, false), true);
+                assert!(std::mem::replace(&mut block.1, false), "ended once");
             }
             "free_completed" => {
                 assert!(self.covers(at, bytes), "a block at {at:#x} lies in no segment");
@@ -244,8 +244,8 @@ fn an_event_takes_less_than_sixty_bytes() {
     }
     let bytes = bench.allocator.snapshot().to_pickle().len();
     // An end that is not waited for is two of the viewer's events.
-    let events = 3 * 16_384;
-    assert!(bytes < 60 * events, "{} bytes an event", bytes as f64 / f64::from(events as u32));
+    let events = 3 * 16_384_u32;
+    assert!(bytes < 60 * events as usize, "{} bytes an event", bytes as f64 / f64::from(events));
 }
 
 #[test]

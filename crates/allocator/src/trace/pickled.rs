@@ -293,7 +293,7 @@ mod tests {
             match Pickled::parse(bytes) {
                 Ok(_) => assert_eq!(at, 99, "{bytes:?}"),
                 Err((position, reason)) => {
-                    assert!(position == at && reason.contains(said), "{bytes:?}: {position} {reason}")
+                    assert!(position == at && reason.contains(said), "{bytes:?}: {position} {reason}");
                 }
             }
         }

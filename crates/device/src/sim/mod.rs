@@ -2,8 +2,10 @@ mod profile;
 mod rates;
 mod timeline;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lighterage_kernels::gemm::linear::Call;
 use rustix::io::Errno;
 
 pub use self::profile::Profile;
@@ -95,6 +97,7 @@ struct State {
     /// The next free address: addresses are never used twice.
     next: u64,
     counters: SimCounters,
+    products: BTreeSet<Call>,
     timeline: Timeline,
     modelled: Modelled,
 }
@@ -127,11 +130,18 @@ impl Sim {
             return Err(Error::NoDevice { backend: "sim", reason });
         }
         let SimConfig { page_bytes, capacity_bytes, rates } = config;
-        let info = Info { name: "sim".to_owned(), page_bytes, capacity_bytes, has_bytes: false };
+        let info = Info {
+            name: "sim".to_owned(),
+            page_bytes,
+            capacity_bytes,
+            has_bytes: false,
+            product_library: None,
+        };
         let state = State {
             space: Space::new(page_bytes, capacity_bytes),
             next: FIRST_ADDRESS.next_multiple_of(page_bytes),
             counters: SimCounters::default(),
+            products: BTreeSet::new(),
             timeline: Timeline::new(rates.map_or(0.0, |rates| rates.slowdown)),
             modelled: Modelled::default(),
         };
@@ -142,6 +152,12 @@ impl Sim {
     #[must_use]
     pub fn counters(&self) -> SimCounters {
         self.state().counters
+    }
+
+    /// The products that it was asked for so far, each once, in order: what a table may have lines for.
+    #[must_use]
+    pub fn products(&self) -> Vec<Call> {
+        self.state().products.iter().copied().collect()
     }
 
     /// What exists now: zero when everything was given back.
@@ -319,6 +335,7 @@ impl Backend for Sim {
         state.counters.launches += 1;
         state.counters.flops += cost.flops;
         state.counters.bytes += cost.bytes;
+        state.products.extend(K::product(params));
         if let Some(rates) = self.call(state) {
             state.compute(stream, rates.kernel_seconds(K::NAME, cost));
         }

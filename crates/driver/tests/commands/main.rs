@@ -10,6 +10,7 @@ mod forward;
 mod generate;
 mod inspect;
 mod plan;
+mod released;
 mod usage;
 mod verify;
 
