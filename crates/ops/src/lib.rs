@@ -28,7 +28,7 @@
 //! | [`sinusoid`] | `cos(t w_i)`, then `sin(t w_i)`, `w_i = 10000^(-i / half)` | Vaswani et al. 2017 |
 //! | [`patchify`], [`unpatchify`] | 2 x 2 pixels of a latent to one token, and back | FLUX.1 (`_pack_latents` of diffusers) |
 //! | [`upsample`] | `out[y, x] = in[y / 2, x / 2]` | nearest neighbours, diffusers' `Upsample2D` |
-//! | [`mean_abs_diff`] | `[mean abs(a - b), mean abs(b)]` | Liu et al. 2024 (TeaCache) |
+//! | [`mean_abs_diff`] | `mean abs(a - b) / mean abs(b)` | Liu et al. 2024 (TeaCache) |
 //!
 //! Each has a page in `docs/kernels/` with its formula, its parameters, how the work is divided and how many bytes it moves.
 //!

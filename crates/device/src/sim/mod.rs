@@ -138,6 +138,7 @@ impl Sim {
         let SimConfig { page_bytes, capacity_bytes, rates, memory_costs } = config;
         let info = Info {
             name: "sim".to_owned(),
+            isa: String::new(),
             page_bytes,
             capacity_bytes,
             has_bytes: false,

@@ -45,6 +45,18 @@ fn the_demo_picture_is_the_references() {
     assert!(parameters.starts_with(&format!("{PROMPT}\nSteps: 20, Sampler: Euler")), "{parameters}");
 }
 
+#[test]
+fn the_picture_says_which_instructions_made_it() {
+    let scratch = Scratch::new();
+    let out = scratch.text("heart.png");
+    let isa = |threads: &str| {
+        generate(&["-o", &out, "--steps", "1", "--isa", "portable", "--threads", threads]).check(0, &[]);
+        let (.., texts) = read_png(&scratch.path("heart.png"));
+        texts.into_iter().find(|(key, _)| key == "Isa").map(|(_, text)| text)
+    };
+    assert_eq!([isa("1"), isa("2")], [Some("portable".to_owned()), Some("portable".to_owned())]);
+}
+
 /// The project's bound for whole pictures in bf16: at most twice as far from diffusers' f32 latents as diffusers' own bf16 latents are.
 #[test]
 fn the_bf16_picture_is_as_near_as_the_references() {
