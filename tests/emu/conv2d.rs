@@ -99,7 +99,7 @@ fn padding_wider_than_the_image() {
 #[test]
 fn wide_layers() {
     // On one multiprocessor the number of tiles does not matter, and the large tile needs the fewest bytes.
-    let target = Target { arch: Arch::Sm80, multiprocessors: 1 };
+    let target = Target { multiprocessors: 1, ..Target::typical(Arch::Sm80) };
     let case =
         Case { size: [15, 17], out: [15, 17], channels: [32, 127], residual: Residual::Apart, ..PLAIN };
     compare(case, "conv2d_128x128_bf16", target, &runs::all().collect::<Vec<_>>());

@@ -45,7 +45,8 @@ const PLAIN: Case = Case {
 };
 
 /// On so few multiprocessors every block has several tiles.
-const HOPPER: Case = Case { target: Target { arch: Arch::Sm90a, multiprocessors: 2 }, ..EVERYTHING };
+const HOPPER: Case =
+    Case { target: Target { multiprocessors: 2, ..Target::typical(Arch::Sm90a) }, ..EVERYTHING };
 
 const EVERYTHING: Case = Case { bias: true, activation: 1, residual: Residual::Gated, ..PLAIN };
 

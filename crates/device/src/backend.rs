@@ -44,6 +44,8 @@ pub struct Info {
     pub capacity_bytes: u64,
     /// Whether device and pinned memory have bytes behind them; false only on `Sim`, whose reads give `None`.
     pub has_bytes: bool,
+    /// The library, with its version, that multiplies what a table gives to it: its bits are not ours.
+    pub product_library: Option<String>,
 }
 
 /// What a device that works by a model reckons for everything that was queued so far, on all streams.

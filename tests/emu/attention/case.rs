@@ -63,7 +63,7 @@ pub(crate) const fn case(
         inputs: Inputs::Normal(1.0),
         scale: 0.0,
         gaps: [0, 24],
-        target: Target { arch, multiprocessors },
+        target: Target { multiprocessors, ..Target::typical(arch) },
     }
 }
 

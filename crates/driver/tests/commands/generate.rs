@@ -180,10 +180,10 @@ fn interrupts_end_after_the_step_and_write_nothing() {
 fn a_host_budget_that_is_too_small_is_refused_before_the_first_phase() {
     let scratch = Scratch::new();
     let out = scratch.text("out.png");
-    let options = ["-o", &out, "--dtype", "f32", "--vram", "3MiB", "--host-memory", "1MiB"];
+    let options = ["-o", &out, "--dtype", "f32", "--vram", "3MiB", "--host-memory", "100KiB"];
     let run = generate(&options);
     assert!(!run.stderr.contains("VRAM"), "{}", run.stderr);
-    run.check_failed(&["pinned host memory", "1048576 are left", "--vram"]);
+    run.check_failed(&["pinned host memory", "102400 are left", "--vram"]);
     generate(&["--dry-run", "--dtype", "f32", "--host-memory", "0"]).check_failed(&["pinned host memory"]);
     assert!(scratch.names().is_empty());
 }
