@@ -92,7 +92,13 @@ pub(super) fn run(
         let most = Size(WORKSPACE_BYTES_MAX);
         return Err(Failure::Usage(format!("--workspace {}: 1 byte to {most}", arguments.workspace)));
     }
-    let scene = Scene { model: &arguments.model, size: arguments.size, steps: arguments.steps };
+    let scene = Scene {
+        model: &arguments.model,
+        infinite_you: None,
+        lora: &[],
+        size: arguments.size,
+        steps: arguments.steps,
+    };
     let survey = scene.survey(None)?;
     let device = device.measured_gpu(arguments.workspace.0)?;
     let stream = device.stream(StreamKind::Compute)?;
