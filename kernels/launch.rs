@@ -90,6 +90,18 @@ pub struct Target {
     pub table: Table,
 }
 
+/// What of it decides bits, but for the table.
+///
+/// ```
+/// use lighterage_kernels::launch::{Arch, Target};
+/// assert_eq!(Target::typical(Arch::Sm90a).to_string(), "sm_90a, 132 multiprocessors");
+/// ```
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} multiprocessors", self.arch, self.multiprocessors)
+    }
+}
+
 impl Target {
     /// A typical card of that architecture: A100 SXM, RTX 3090, RTX 4090, H100 SXM, B200, RTX 5090; without a table.
     ///

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! An algorithm of cuBLASLt is the 64 bytes of its `cublasLtMatmulAlgo_t`, as eight numbers of 16 hexadecimal digits without a gap. They mean something
-//! to the library's version that made them and to no other ("cublasLtMatmulAlgo_t" in the cuBLAS documentation), so the table names it; with another
+//! to the library's version that made them and to no other (`cublasLtMatmulAlgo_t` in the cuBLAS documentation), so the table names it; with another
 //! version, or without the library, our own kernels multiply.
 
 use std::fmt;

@@ -38,6 +38,9 @@ pub enum StreamKind {
 pub struct Info {
     /// Name to show, for instance `host (2 threads, avx512bf16)`.
     pub name: String,
+    /// What kernels are made of, and so what bits depend on: an instruction set ([`Isa`](crate::Isa)) on `Host`, `sm_90a, 132 multiprocessors` on `Cuda` and where
+    /// that is emulated; empty on `Sim`.
+    pub isa: String,
     /// Sizes and offsets of chunks and maps are multiples of this: 64 KiB on `Host`, 2 MiB on `Cuda` and `Sim`.
     pub page_bytes: u64,
     /// Physical bytes that exist.

@@ -116,7 +116,10 @@ pub use lighterage_kernels::gemm::linear::Call as ProductCall;
 pub use lighterage_kernels::gemm::table::Table as ProductTable;
 pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Reservation};
-pub use sim::{Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
+pub use sim::{
+    CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream,
+    Traffic,
+};
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;

@@ -102,6 +102,7 @@ impl Survey {
             activations_bytes: seen.activations_bytes,
             host_bytes: plan.pinned_bytes(&seen.units, false),
             pinned_bytes: plan.pinned_bytes(&seen.units, true),
+            least_bytes: [false, true].map(|is_card| plan.least_pinned_bytes(&seen.units, is_card)),
             plan,
         })
     }
@@ -224,6 +225,8 @@ pub struct PhaseForecast {
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
+    /// The fewest bytes that either can be: on `Host`, and on a card.
+    pub(crate) least_bytes: [u64; 2],
 }
 
 impl PhaseForecast {
@@ -290,16 +293,14 @@ impl Forecast {
         self.phases.iter().map(|planned| planned.host_bytes).max().unwrap_or(0)
     }
 
-    /// Whether the host's budget will do on this device: known before any work is done. A run checks it by itself.
+    /// Whether the host's budget will do on this device, be it for small stages that all goes through: known before any work is done. A run checks it by itself.
     ///
     /// # Errors
     /// [`Error::HostShortage`](crate::Error::HostShortage) with the phase that needs most.
     pub fn check_host<B: Backend>(&self, device: &Device<B>) -> Result<()> {
         let free_bytes = device.host_ledger().free_bytes();
         let is_card = device.backend().prefers_pinned();
-        let need = |planned: &PhaseForecast| {
-            (if is_card { planned.pinned_bytes } else { planned.host_bytes }, planned.phase)
-        };
+        let need = |planned: &PhaseForecast| (planned.least_bytes[usize::from(is_card)], planned.phase);
         match self.phases.iter().map(need).max_by_key(|(bytes, _)| *bytes) {
             Some((needed_bytes, phase)) if needed_bytes > free_bytes => {
                 Err(crate::Error::HostShortage { phase, needed_bytes, free_bytes })

@@ -6,6 +6,7 @@ mod named;
 mod plans;
 #[expect(unsafe_code, reason = "a backend's calls are unsafe: it hands them on")]
 mod probe;
+mod snapshots;
 mod threads;
 
 use lighterage_device::{Device, Ledger, StreamKind};

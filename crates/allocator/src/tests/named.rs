@@ -226,6 +226,28 @@ fn the_report_names_every_number() {
     }
 }
 
+/// Two devices give out the same addresses and numbers: the handle of one would free memory of the other.
+#[test]
+fn a_handle_of_another_allocator_frees_nothing() {
+    let [ours, theirs] = [(); 2].map(|()| Bench::new(32, 2, Bench::small_chunks()));
+    let [kept, foreign] = [&ours, &theirs].map(|bench| bench.streams[0].allocate(PAGE, Tag::NONE).unwrap());
+    assert_eq!((kept.address(), kept.generation()), (foreign.address(), foreign.generation()));
+    for outcome in [
+        ours.allocator.free(foreign),
+        ours.streams[0].free(foreign),
+        ours.allocator.used_on(foreign, ours.streams[1].stream()),
+    ] {
+        assert_eq!(outcome, Err(Error::ForeignHandle { bytes: PAGE }));
+    }
+    assert_eq!(ours.allocator.find(kept.address()), Some(kept), "it is still held");
+    // cuCascade #189: events of several devices in one pool. Nor is a stream of another device taken.
+    assert_eq!(ours.allocator.on(theirs.streams[0].stream()).map(|_| ()), Err(Error::ForeignStream));
+    assert_eq!(
+        ours.allocator.used_on(kept, &theirs.device.stream(lighterage_device::StreamKind::Copy).unwrap()),
+        Err(Error::ForeignStream)
+    );
+}
+
 #[test]
 fn a_pointer_finds_its_memory() {
     let bench = Bench::new(32, 1, Bench::small_chunks());

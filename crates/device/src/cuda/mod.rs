@@ -122,6 +122,7 @@ impl Cuda {
         let product_library = library.as_ref().map(|library| library.name());
         let info = Info {
             name: name(&context)?,
+            isa: target.to_string(),
             page_bytes: memory.page(),
             capacity_bytes,
             has_bytes: true,

@@ -19,7 +19,8 @@ use crate::{interrupt, mapping, output};
 #[command(after_help = "\
 DIR holds transformer/ and perhaps infusenet/ (config.json and weights each), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds;
 with infusenet/ also id_tokens and control_latents) and run.json (steps, latent_height and latent_width in tokens, guidance; perhaps
-infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold).
+infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold, true_cfg_scale: with this inputs.safetensors has
+negative_prompt_embeds and negative_pooled_prompt_embeds).
 
 Example:
   lighterage denoise --dir tests/golden/loop-tiny --out latents.safetensors

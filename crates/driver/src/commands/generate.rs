@@ -116,7 +116,7 @@ impl Shot<'_> {
     }
 }
 
-/// The loop looks by itself; this is for a Ctrl-C after its last step.
+/// The run looks before every phase and step; this is for a Ctrl-C in its last phase.
 fn stop_if_asked() -> Result<()> {
     if !interrupt::requested() {
         return Ok(());

@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod plan;
 mod products;
+mod released;
 mod usage;
 mod verify;
 

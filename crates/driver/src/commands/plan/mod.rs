@@ -74,6 +74,7 @@ fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
     writeln!(out, "{} at {} GB/s: {}", profile.name, profile.rates.link_bytes / 1e9, profile.source)?;
     let head = [
         "budget",
+        "peak",
         "resident",
         "ring",
         "streamed/step",
@@ -86,7 +87,7 @@ fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(outlook.rows.iter().map(outlook::Row::cells));
-    table::print(out, &[Align::Right; 10], &rows)?;
+    table::print(out, &[Align::Right; 11], &rows)?;
     for row in outlook.rows.iter().filter(|row| row.refused.is_some()) {
         writeln!(out, "{}: {}", Size(row.budget_bytes), row.refused.as_deref().unwrap_or_default())?;
     }
@@ -114,7 +115,8 @@ mod tests {
         let [small, middle, large] = &outlook.rows[..] else { panic!("three budgets") };
         assert!(small.refused.as_ref().unwrap().contains("bytes too small: the "), "{small:?}");
         assert!(middle.streamed_bytes_per_step > 0 && large.streamed_bytes_per_step == 0);
-        assert!(middle.seconds_per_step >= large.seconds_per_step);
+        // Both hide their copies: the same but for the order in which times are added.
+        assert!(middle.seconds_per_step >= large.seconds_per_step * (1.0 - 1e-12));
         assert!((outlook.minimum_bytes..=outlook.maximum_bytes).contains(&outlook.knee_bytes));
         let plot = svg::plot(&outlook);
         assert!(plot.starts_with("<svg") && plot.contains("</svg>") && !plot.contains("NaN"), "{plot}");
