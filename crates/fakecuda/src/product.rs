@@ -52,11 +52,10 @@ impl Product {
         let (workspace, bytes) = self.workspace;
         if bytes > 0 {
             memory.check(workspace, bytes)?;
+            let length = usize::try_from(bytes).map_err(|_| ILLEGAL_ADDRESS)?;
             // Whoever keeps something there finds NaN.
             // SAFETY: checked just now.
-            unsafe {
-                pointer(workspace).write_bytes(0xff, usize::try_from(bytes).map_err(|_| ILLEGAL_ADDRESS)?)
-            };
+            unsafe { pointer(workspace).write_bytes(0xff, length) };
         }
         let bias = self.bias(memory)?;
         for column in 0..self.out.columns {
