@@ -41,6 +41,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     device: String,
+    isa: String,
     copy_bytes_per_second: Option<f64>,
     fill_bytes_per_second: Option<f64>,
     pinned_to_device_bytes_per_second: Option<f64>,
@@ -113,6 +114,7 @@ impl Work for Measure<'_> {
         drop((a, b));
         Ok(Report {
             device: device.info().name.clone(),
+            isa: device.info().isa.clone(),
             copy_bytes_per_second: rate(copy, 2 * bytes),
             fill_bytes_per_second: rate(fill, bytes),
             pinned_to_device_bytes_per_second: pinned.and_then(|seconds| rate(seconds, bytes)),
