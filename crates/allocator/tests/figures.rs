@@ -2,7 +2,6 @@
 //! measures beside them is time.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
-#![expect(clippy::print_stdout, reason = "the figures, with -- --nocapture")]
 
 use std::io::Read;
 use std::path::Path;

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// An InfiniteYou to go with the folder: a face in every step.
     #[arg(long, value_name = "DIR")]
     infinite_you: Option<PathBuf>,
-    /// A low-rank change to the folder's transformer, FILE or FILE:SCALE; may be given several times.
+    /// A low-rank change to the folder's transformer, `FILE` or `FILE:SCALE`; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
     /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100; or the output of `bench machine --json` there.
