@@ -1,4 +1,4 @@
-//! Writes what an allocator holds and what happened last to a file for PyTorch's viewer (https://pytorch.org/memory_viz), to one of JSON, and to a log for RMM.
+//! Writes what an allocator holds and what happened last to a file for PyTorch's viewer (<https://pytorch.org/memory_viz>), to one of JSON, and to a log for RMM.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;

@@ -106,7 +106,8 @@ impl<'a, B: Backend> Stage<'a, B> {
         self.turns = turns.to_vec();
     }
 
-    /// Runs one phase: free pages of the phase before are given back first, this phase's weights afterwards.
+    /// Runs one phase: free pages of the phase before are given back first, then this phase's weights come, and afterwards they go. Nothing is done if
+    /// the observer wants to stop.
     pub(crate) fn phase<T>(
         &mut self,
         phase: Phase,
@@ -124,6 +125,9 @@ impl<'a, B: Backend> Stage<'a, B> {
         beside: &[UnitId],
         body: impl FnOnce(&Queue<B>, &Lent<'_, B>, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
+        if self.observer.cancelled() {
+            return Err(Error::CancelledBefore { phase });
+        }
         let start = Instant::now();
         self.observer.phase(phase);
         self.queue.pool().trim()?;

@@ -147,24 +147,78 @@ impl Observer for StopAfter {
     }
 }
 
-#[test]
-fn a_stopped_run_releases_everything() {
-    let mut job = {
-        let model = model();
-        Job::new(&model, cases()[0].options(&model, DType::Bf16)).unwrap()
-    };
-    job.reseed(7);
-    let survey = job.survey(PAGE_BYTES).unwrap();
+/// The first golden case in all of its twenty steps.
+fn long_job() -> Job {
+    let model = model();
+    Job::new(&model, cases()[0].options(&model, DType::Bf16)).expect("a job")
+}
+
+/// Runs until the observer stops it, and looks that nothing is left.
+fn stop(job: &Job, observer: &mut dyn Observer) -> Error {
+    let survey = job.survey(PAGE_BYTES).expect("a survey");
     let device = host(HostConfig::default(), between(&survey));
-    let forecast = survey.within(between(&survey)).unwrap();
-    let mut observer = StopAfter { limit: 3, done: 0, phases: Vec::new() };
-    let stopped = job.run(&device, &forecast, Keep::default(), &mut observer).unwrap_err();
-    let Error::Cancelled { done, steps } = stopped else { panic!("{stopped}") };
-    // Three are done when it is asked to stop; those in flight are finished.
-    assert!((3..=3 + lighterage_pipeline::IN_FLIGHT_MAX).contains(&done), "{done}");
-    assert_eq!((steps, observer.done), (20, done));
-    assert_eq!(observer.phases, [Phase::Text, Phase::Modulation, Phase::Denoise]);
-    assert_eq!(device.ledger().granted_bytes(), 0);
+    let forecast = survey.within(between(&survey)).expect("a feasible budget");
+    let stopped = job.run(&device, &forecast, Keep::default(), observer).expect_err("stopped");
+    assert_eq!((device.ledger().granted_bytes(), device.host_ledger().granted_bytes()), (0, 0));
+    stopped
+}
+
+/// A step is reported when the next one has begun: that one is the step under way, and nothing is queued behind it after the wish.
+#[test]
+fn a_stopped_loop_ends_after_the_step_under_way() {
+    let job = long_job();
+    for limit in [1, 3, 18] {
+        let mut observer = StopAfter { limit, done: 0, phases: Vec::new() };
+        let stopped = stop(&job, &mut observer);
+        let Error::Cancelled { done, steps } = stopped else { panic!("{stopped}") };
+        assert_eq!((done, steps, observer.done), (limit + 1, 20, limit + 1));
+        assert_eq!(observer.phases, [Phase::Text, Phase::Modulation, Phase::Denoise]);
+    }
+}
+
+/// Stops as soon as a phase has begun; at once without one.
+struct StopIn {
+    phase: Option<Phase>,
+    phases: Vec<Phase>,
+    steps: usize,
+}
+
+impl Observer for StopIn {
+    fn phase(&mut self, phase: Phase) {
+        self.phases.push(phase);
+    }
+
+    fn step(&mut self, done: usize, _steps: usize) {
+        self.steps = done;
+    }
+
+    fn cancelled(&self) -> bool {
+        self.phase.is_none_or(|phase| self.phases.contains(&phase))
+    }
+}
+
+#[test]
+fn a_stopped_run_begins_no_other_phase() {
+    let job = long_job();
+    for (phase, begun, message) in [
+        (None, 0, "stopped before the text phase"),
+        (Some(Phase::Text), 1, "stopped before the modulation phase"),
+        (Some(Phase::Modulation), 2, "stopped before the denoise phase"),
+        (Some(Phase::Denoise), 3, "stopped after step 0 of 20"),
+    ] {
+        let mut observer = StopIn { phase, phases: Vec::new(), steps: 0 };
+        assert_eq!(stop(&job, &mut observer).to_string(), message);
+        assert_eq!((observer.phases.len(), observer.steps), (begun, 0), "{message}");
+    }
+}
+
+/// The last step is done when its end is reported, and the decoder does not begin.
+#[test]
+fn a_run_stopped_in_its_last_step_does_not_decode() {
+    let job = long_job();
+    let mut observer = StopAfter { limit: 20, done: 0, phases: Vec::new() };
+    assert_eq!(stop(&job, &mut observer).to_string(), "stopped before the vae phase");
+    assert_eq!((observer.done, observer.phases.last()), (20, Some(&Phase::Denoise)));
 }
 
 #[test]

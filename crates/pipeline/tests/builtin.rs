@@ -15,7 +15,7 @@ fn model(with_infusenet: bool, steps: usize) -> BuiltIn {
 }
 
 fn sim(profile: &Profile, budget: u64) -> Device<Sim> {
-    let config = SimConfig { page_bytes: PAGE, capacity_bytes: 1 << 40, rates: Some(profile.rates) };
+    let config = SimConfig { page_bytes: PAGE, rates: Some(profile.rates), ..SimConfig::default() };
     Device::new(Sim::new(config).unwrap(), Ledger::new(budget), Ledger::new(HOST))
 }
 

@@ -17,6 +17,7 @@ mod block;
 mod chunks;
 mod core;
 mod counts;
+mod kept;
 mod place;
 mod ring;
 mod segments;

@@ -45,7 +45,7 @@ fn part(block: &Block, region: u64) -> Option<SegmentBlock> {
     let state = match block.state {
         State::Used => BlockState::Allocated,
         State::Pending => BlockState::Pending,
-        State::Free => BlockState::Free,
+        State::Free | State::Kept => BlockState::Free,
         State::Bare | State::Moving | State::Vacant => return None,
     };
     let requested = if state == BlockState::Free { 0 } else { block.requested() };

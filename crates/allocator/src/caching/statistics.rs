@@ -135,7 +135,8 @@ impl Granted {
         let [small_pool, large_pool] = Heap::ALL.map(|heap| core.counts.of(heap));
         let all = core.counts.all();
         let mut crumbs = [Crumbs::default(); 2];
-        let is_crumb = |block: &Block| block.state == State::Free && block.bytes < core.page;
+        let is_crumb =
+            |block: &Block| matches!(block.state, State::Free | State::Kept) && block.bytes < core.page;
         for (_, block) in core.blocks.iter().filter(|(_, block)| is_crumb(block)) {
             let crumbs = &mut crumbs[block.heap.index()];
             crumbs.blocks += 1;

@@ -68,6 +68,21 @@ impl Released {
         }
     }
 
+    /// What it is, in a few words.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::TransformerBfl => "FLUX.1-dev transformer, BFL layout",
+            Self::Transformer => "FLUX.1-dev transformer, diffusers layout",
+            Self::InfuseNet => "InfiniteYou InfuseNet, diffusers layout",
+            Self::Projector => "InfiniteYou image projector, torch pickle",
+            Self::Clip => "CLIP-L text encoder",
+            Self::T5 => "T5-XXL v1.1 encoder",
+            Self::AutoencoderBfl => "FLUX VAE, BFL layout",
+            Self::Autoencoder => "FLUX VAE, diffusers layout",
+        }
+    }
+
     /// Its tensors. Those of the projector have the name of the dictionary that they are in before their own.
     #[must_use]
     pub fn shapes(self) -> Vec<Shape> {
@@ -87,22 +102,14 @@ impl Released {
 
 impl fmt::Display for Released {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TransformerBfl => "FLUX.1-dev transformer, BFL layout",
-            Self::Transformer => "FLUX.1-dev transformer, diffusers layout",
-            Self::InfuseNet => "InfiniteYou InfuseNet, diffusers layout",
-            Self::Projector => "InfiniteYou image projector, torch pickle",
-            Self::Clip => "CLIP-L text encoder",
-            Self::T5 => "T5-XXL v1.1 encoder",
-            Self::AutoencoderBfl => "FLUX VAE, BFL layout",
-            Self::Autoencoder => "FLUX VAE, diffusers layout",
-        })
+        f.pad(self.title())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use lighterage_checkpoint::{fingerprint, grouped_fingerprint};
+    use lighterage_checkpoint::{Checkpoint, Recipe, fingerprint, grouped_fingerprint};
+    use lighterage_shape::DType;
 
     use super::*;
 
@@ -119,6 +126,20 @@ mod tests {
             };
             assert_eq!(found, released.fingerprint(), "{released}");
         }
+    }
+
+    /// What `convert` makes of the published files of Black Forest Labs is exactly what diffusers published, by name and shape.
+    #[test]
+    fn the_layouts_of_bfl_become_those_of_diffusers() {
+        let checkpoint =
+            |released: Released| Checkpoint::of_shapes("built-in", DType::Bf16, &released.shapes()).unwrap();
+        let found = |recipes: Vec<Recipe>| {
+            fingerprint(recipes.iter().map(|recipe| (recipe.name.as_str(), &recipe.shape[..])))
+        };
+        let transformer = lighterage_dit::diffusers_layout(&checkpoint(Released::TransformerBfl)).unwrap();
+        assert_eq!(found(transformer), Released::Transformer.fingerprint());
+        let autoencoder = lighterage_vae::diffusers_layout(&checkpoint(Released::AutoencoderBfl));
+        assert_eq!(found(autoencoder), Released::Autoencoder.fingerprint());
     }
 
     /// Counted by the specification of the published files.

@@ -6,6 +6,7 @@ mod machine;
 mod pager;
 mod step;
 mod timing;
+mod tune;
 
 use crate::failure::Result;
 

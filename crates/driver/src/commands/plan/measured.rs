@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lighterage_device::{Profile, Rates};
+use lighterage_device::{Arch, Profile, Rates};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -11,6 +11,8 @@ use crate::failure::{Failure, Result};
 #[derive(Debug, Deserialize)]
 struct Machine {
     device: String,
+    #[serde(default)]
+    isa: String,
     copy_bytes_per_second: f64,
     pinned_to_device_bytes_per_second: Option<f64>,
     pageable_to_device_bytes_per_second: f64,
@@ -50,6 +52,11 @@ pub(super) fn read(path: &Path) -> Result<Profile> {
     // How much memory the card has is no part of a plan: budgets are given.
     Ok(Profile {
         name: machine.device,
+        // What is no GPU is planned for as the first card of the list.
+        arch: Arch::ALL
+            .into_iter()
+            .find(|arch| machine.isa.split(',').next() == Some(arch.to_string().as_str()))
+            .unwrap_or(Arch::Sm90a),
         memory_bytes: u64::MAX,
         rates,
         source: format!("measured, {}", path.display()),

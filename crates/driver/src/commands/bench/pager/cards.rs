@@ -68,8 +68,7 @@ fn card(model: &BuiltIn, gpu: &str) -> Result<Card> {
 fn achieved(model: &BuiltIn, forecast: &Forecast, profile: &Profile) -> Result<f64> {
     let mut seconds = [0.0; 2];
     for (seconds, steps) in seconds.iter_mut().zip(STEPS) {
-        let config =
-            SimConfig { page_bytes: PAGE_BYTES, capacity_bytes: 1 << 40, rates: Some(profile.rates) };
+        let config = SimConfig { page_bytes: PAGE_BYTES, rates: Some(profile.rates), ..SimConfig::default() };
         let device =
             Device::new(Sim::new(config)?, Ledger::new(forecast.budget_bytes), Ledger::new(u64::MAX));
         model.run_steps(&device, forecast, steps)?;

@@ -52,7 +52,9 @@ impl Synthetic {
         file.write_all(header.as_bytes())?;
         // Small numbers of both signs, none of them special: the high byte is that of 2^-6 or so.
         let layer: Vec<u8> = (0..bytes / 2)
-            .flat_map(|index| [index.wrapping_mul(0x9e37) as u8, if index % 3 == 0 { 0x3c } else { 0xbc }])
+            .flat_map(|index| {
+                [index.wrapping_mul(0x9e37).to_le_bytes()[0], if index % 3 == 0 { 0x3c } else { 0xbc }]
+            })
             .collect();
         for _ in 0..layers {
             file.write_all(&layer)?;
