@@ -1,8 +1,8 @@
 //! The binary, run as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
-mod compare;
 mod bench_pager;
+mod compare;
 mod cuda;
 mod denoise;
 mod emulated;
