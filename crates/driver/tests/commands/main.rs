@@ -8,6 +8,8 @@ mod emulated;
 mod faces;
 mod forward;
 mod generate;
+#[path = "../../../identity/tests/graph/mod.rs"]
+mod graph;
 mod inspect;
 mod plan;
 mod released;
