@@ -207,7 +207,7 @@ impl<B: Backend> Stream<B> {
         Err(Error::WrongStream { call, owner: view.owner(), used_on: self.id() })
     }
 
-    fn note<T>(&self, outcome: Result<T>) -> Result<T> {
+    pub(crate) fn note<T>(&self, outcome: Result<T>) -> Result<T> {
         if matches!(outcome, Err(Error::Stream(_))) {
             self.inner.reported.store(true, Ordering::Relaxed);
         }

@@ -8,6 +8,7 @@ use crate::abi::{
 use crate::driver::{Driver, Result, named};
 use crate::kernels::Launch;
 use crate::memory::pointer;
+use crate::product::Product;
 
 /// One piece of queued work. Host addresses are read and written when it is its turn.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub(crate) enum Operation {
         bytes: usize,
     },
     Launch(Box<Launch>),
+    /// A product by the stand-in's cuBLASLt.
+    Product(Box<Product>),
     /// Waits for a point of a stream.
     Wait(Point),
     /// In a graph: records the event when it is its turn.
@@ -223,6 +226,10 @@ impl Driver {
                 Ok(())
             }
             Operation::Launch(launch) => launch.run(&self.memory, self.config),
+            Operation::Product(product) => {
+                self.products_made += 1;
+                product.run(&self.memory)
+            }
             Operation::Wait(point) => self.reach(*point),
             Operation::RecordExternal(event) => {
                 let count = self.streams.streams.get(&stream).map_or(0, |stream| stream.done + 1);

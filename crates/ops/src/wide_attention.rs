@@ -31,20 +31,23 @@ pub struct WideWorkspace<'a> {
     pub values: View<'a>,
 }
 
-/// Scores that are in memory at a time: 256 MiB of f32. At 16384 keys that are 4096 queries, whose product with the values still has tiles for
-/// all multiprocessors of an H100.
-const SCORES_MAX: usize = 1 << 26;
+/// Scores that are in memory at a time, if that leaves 128 queries: 64 MiB of f32.
+const SCORES_MAX: usize = 1 << 24;
+
+/// Queries taken at a time: a strip of the matrix of all scores, never the whole of a long one. They are two blocks of rows of the host's product, for which
+/// the keys are packed, and with 512 columns of values 128 tiles of 64 x 64, about one for each multiprocessor of an H100.
+const QUERIES_MAX: usize = 1024;
 
 /// How many queries are taken at a time: a function of the sizes alone. A multiple of 128, but for the last.
 ///
 /// ```
 /// use lighterage_ops::wide_attention_queries;
-/// assert_eq!(wide_attention_queries(16384, 16384), 4096);
+/// assert_eq!(wide_attention_queries(16384, 16384), 1024);
 /// assert_eq!(wide_attention_queries(100, 100), 100);
 /// ```
 #[must_use]
 pub fn wide_attention_queries(queries: usize, keys: usize) -> usize {
-    (SCORES_MAX / keys.max(1) / 128 * 128).max(128).min(queries)
+    (SCORES_MAX / keys.max(1) / 128 * 128).clamp(128, QUERIES_MAX).min(queries)
 }
 
 /// Launches a [`WideAttention`]: the values are turned once; then for some queries after the others `scores = q k^T` in f32, `probabilities = softmax(scale * scores)`,
@@ -232,11 +235,12 @@ mod tests {
     #[test]
     fn the_workspace_depends_on_sizes_alone_and_is_bounded() {
         for (queries, keys, expected) in [
-            (16384, 16384, 4096),
-            (65536, 65536, 1024),
+            (16384, 16384, 1024),
+            (65536, 65536, 256),
             (1, 1 << 24, 1),
             (500, 1 << 24, 128),
-            (4096, 4096, 4096),
+            (4096, 4096, 1024),
+            (1024, 1024, 1024),
         ] {
             assert_eq!(wide_attention_queries(queries, keys), expected, "{queries} x {keys}");
         }

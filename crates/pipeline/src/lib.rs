@@ -14,8 +14,8 @@
 //! 5. [`Job::run`] does it. Four phases, and two more for a face, follow one another on one stream and one pool: **text**, **modulation** (all that depends on timestep,
 //!    guidance and text alone, once for all steps), **denoise**, **vae**. A phase's weights are gone, and its free pages given back, before
 //!    the next phase's weights come, so the phases share the budget instead of adding up. What survives a phase is a few tensors.
-//! 6. In the loop nobody waits: steps are queued, the pager streams weights ahead, and progress is reported from events, a step or two behind
-//!    ([`IN_FLIGHT_MAX`]). Latents stay in the working type between steps, as diffusers keeps them.
+//! 6. In the loop the device waits for nobody: a step is queued while the one before it is in its last block ([`IN_FLIGHT_MAX`]), the pager streams weights
+//!    ahead, and progress is reported from events. A wish to stop ends the loop after the step under way. Latents stay in the working type between steps, as diffusers keeps them.
 //! 7. A [`Picture`] comes back: pixels, the latents if wanted, and a [`Report`] of what it took.
 //!
 //! # Why so

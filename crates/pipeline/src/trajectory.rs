@@ -145,7 +145,8 @@ impl Trajectory {
     /// Runs the loop by a forecast, and reads the latents after every step.
     ///
     /// # Errors
-    /// [`Error::HostShortage`] before anything is done, [`Error::Cancelled`] if the observer says so, or what device, pager and transformer report.
+    /// [`Error::HostShortage`] before anything is done, [`Error::Cancelled`] or [`Error::CancelledBefore`] if the observer says so, or what device,
+    /// pager and transformer report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,

@@ -15,7 +15,7 @@ fn model(with_infusenet: bool, steps: usize) -> BuiltIn {
 }
 
 fn sim(profile: &Profile, budget: u64) -> Device<Sim> {
-    let config = SimConfig { page_bytes: PAGE, capacity_bytes: 1 << 40, rates: Some(profile.rates) };
+    let config = SimConfig { page_bytes: PAGE, rates: Some(profile.rates), ..SimConfig::default() };
     Device::new(Sim::new(config).unwrap(), Ledger::new(budget), Ledger::new(HOST))
 }
 
@@ -147,7 +147,7 @@ fn every_large_size_runs_within_every_budget() {
 
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
 fn gibibytes(bytes: u64) -> f64 {
-    bytes as f64 / (1 << 30) as f64
+    bytes as f64 / f64::from(1 << 30)
 }
 
 /// 1920 x 1088 is decoded in tiles; whole, the decoder alone would need more than the whole run does.

@@ -7,6 +7,7 @@ use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUstreamCaptureMode};
 
 use super::api::{check, check_wait, give_back};
 use super::context::Context;
+use super::cublaslt::CublasLt;
 use super::memory::Memory;
 use super::modules::Modules;
 use super::stream::Events;
@@ -23,6 +24,7 @@ pub struct Graph {
     // What the sequence uses.
     _memory: Arc<Memory>,
     _modules: Arc<Modules>,
+    _library: Option<Arc<CublasLt>>,
     events: Arc<Events>,
     context: Arc<Context>,
 }
@@ -52,6 +54,7 @@ impl Stream<Cuda> {
             raw: Raw(raw),
             _memory: Arc::clone(&cuda.memory),
             _modules: Arc::clone(&cuda.modules),
+            _library: cuda.library.clone(),
             events: Arc::new(events),
             context: Arc::clone(&cuda.context),
         })

@@ -65,7 +65,7 @@ impl Work for Denoise<'_> {
     type Output = Latents;
 
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
-        let forecast = self.0.survey(device.info().page_bytes)?.within(device.ledger().free_bytes())?;
+        let (_, forecast) = self.0.survey(device.info().page_bytes)?.on(device)?;
         forecast.check_host(device)?;
         let mut progress = Progress::new(device.ledger());
         let latents = self.0.run(device, &forecast, &mut progress)?;

@@ -12,6 +12,7 @@ mod generate;
 mod graph;
 mod inspect;
 mod plan;
+mod products;
 mod released;
 mod usage;
 mod verify;

@@ -10,6 +10,7 @@ use lighterage_shape::DType;
 use serde::Serialize;
 
 use super::timing::{median, seconds};
+use super::tune::{self, TuneArguments};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::Result;
 use crate::json;
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    tune: TuneArguments,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -72,6 +75,9 @@ struct UnmapBesideWork {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(path) = &arguments.tune.tune {
+        return tune::run(&arguments.tune, &arguments.device, path, arguments.json);
+    }
     let report = arguments.device.run(Measure(arguments))?;
     if arguments.json {
         return json::print(&report);

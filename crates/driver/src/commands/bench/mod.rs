@@ -4,6 +4,7 @@ mod allocator;
 mod kernels;
 mod machine;
 mod timing;
+mod tune;
 
 use crate::failure::Result;
 

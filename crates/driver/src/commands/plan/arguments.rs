@@ -1,9 +1,12 @@
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use lighterage_device::Profile;
 
+use super::Scene;
 use crate::failure::{Failure, Result};
+use crate::gemm_table::{self, GemmTable};
 use crate::size::Size;
 
 /// Show what a model needs and how fast it runs, for many budgets, before anything is downloaded, bought or run.
@@ -18,7 +21,7 @@ Examples:
 pub(crate) struct Arguments {
     /// A built-in model (`flux-dev`, `flux-dev+infinite-you`) or a folder in the layout of diffusers.
     #[arg(long, value_name = "NAME|DIR", default_value = "flux-dev+infinite-you")]
-    pub(super) model: String,
+    model: String,
     /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100.
     #[arg(long, value_name = "NAME", default_value = "rtx4090")]
     gpu: String,
@@ -27,7 +30,7 @@ pub(crate) struct Arguments {
     link: Option<f64>,
     /// Size of the picture in pixels.
     #[arg(long, value_name = "WxH", default_value = "1280x720")]
-    pub(super) size: Sides,
+    size: Sides,
     /// Steps of the loop.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(super) steps: usize,
@@ -37,6 +40,9 @@ pub(crate) struct Arguments {
     /// Also draw seconds per step over the budget.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
+    /// The table of who multiplies which shape: where it names cuBLASLt for the card, its workspace counts.
+    #[arg(long, value_name = "FILE", value_parser = gemm_table::read)]
+    pub(super) gemm_table: Option<GemmTable>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -44,7 +50,7 @@ pub(crate) struct Arguments {
 
 /// Width and height, as `1280x720`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sides(pub(super) [usize; 2]);
+pub(crate) struct Sides(pub(super) [usize; 2]);
 
 impl FromStr for Sides {
     type Err = String;
@@ -58,9 +64,20 @@ impl FromStr for Sides {
     }
 }
 
+impl fmt::Display for Sides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [width, height] = self.0;
+        write!(f, "{width}x{height}")
+    }
+}
+
 const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
 
 impl Arguments {
+    pub(super) fn scene(&self) -> Scene<'_> {
+        Scene { model: &self.model, size: self.size, steps: self.steps }
+    }
+
     pub(super) fn budgets(&self) -> Vec<u64> {
         if self.vram.is_empty() {
             return BUDGETS_GIB.map(|gib| gib << 30).to_vec();
