@@ -9,7 +9,7 @@ use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_checkpoint::{Checkpoint, Unmodified};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
-use lighterage_dit::{Conditioning, Config, Rope, StepInputs, Transformer};
+use lighterage_dit::{Conditioning, Config, Rope, StepInputs, Timesteps, Transformer};
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
 use lighterage_shape::DType;
@@ -47,8 +47,11 @@ fn run(model: &Transformer, queue: &Queue<Host>, pager: &Pager<Host>) -> Result<
     let latents = wave(queue, model.dtype(), HEIGHT * WIDTH, config.in_channels)?;
     let rope = Rope::grid(queue, config, TEXT, HEIGHT, WIDTH)?;
 
-    let conditioning =
-        Conditioning { timesteps: &[1.0, 0.75, 0.5, 0.25], guidance: Some(3.5), pooled: pooled.view() };
+    let conditioning = Conditioning {
+        timesteps: Timesteps::Rounded(&[1.0, 0.75, 0.5, 0.25]),
+        guidance: Some(3.5),
+        pooled: pooled.view(),
+    };
     let modulations =
         timed(queue, "hoisted modulation, 4 steps", || model.condition(queue, pager, &conditioning))?;
     let text = timed(queue, "text embedding", || model.embed_text(queue, pager, states.view()))?;

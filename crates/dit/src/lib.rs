@@ -53,7 +53,7 @@
 //! use lighterage_allocator::{Config as PoolConfig, Pool};
 //! use lighterage_checkpoint::{Checkpoint, Unmodified};
 //! use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
-//! use lighterage_dit::{Conditioning, Config, Rope, StepInputs, Transformer};
+//! use lighterage_dit::{Conditioning, Config, Rope, StepInputs, Timesteps, Transformer};
 //! use lighterage_ops::Queue;
 //! use lighterage_pager::{Pager, Units};
 //! use lighterage_shape::DType;
@@ -74,7 +74,7 @@
 //! let pooled = queue.upload(&[0.0_f32; 32], &[32], "pooled")?;
 //! let states = queue.upload(&[0.0_f32; 2 * 64], &[2, 64], "states")?;
 //! let latents = queue.upload(&[0.0_f32; 6 * 64], &[6, 64], "latents")?;
-//! let conditioning = Conditioning { timesteps: &[1.0, 0.5], guidance: Some(3.5), pooled: pooled.view() };
+//! let conditioning = Conditioning { timesteps: Timesteps::Rounded(&[1.0, 0.5]), guidance: Some(3.5), pooled: pooled.view() };
 //! let velocity = model.step(&queue, &pager, &StepInputs {
 //!     latents: latents.view(),
 //!     text: model.embed_text(&queue, &pager, states.view())?.view(),
@@ -114,7 +114,7 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use infusenet::{InfuseInputs, InfuseNet, InfuseOutputs};
 pub use layout::diffusers_layout;
-pub use modulation::{Conditioning, Modulations};
+pub use modulation::{Conditioning, Modulations, Timesteps};
 pub use raw::{forward_infusenet, forward_transformer};
 pub use residuals::Residuals;
 pub use rope::Rope;

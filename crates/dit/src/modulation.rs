@@ -16,13 +16,38 @@ const SINUSOID_COLUMNS: usize = 256;
 /// What the modulation of all steps depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Conditioning<'a> {
-    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, which is the scheduler's divided by 1000. A bf16 model rounds
-    /// it, and its product with 1000 again; what a pipeline rounds before that is its own business.
-    pub timesteps: &'a [f32],
+    /// One for each step, from 1 (noise) to 0: a diffusers model's `timestep` argument, which is the scheduler's divided by 1000. What a pipeline rounds
+    /// before that is its own business.
+    pub timesteps: Timesteps<'a>,
     /// Embedded guidance, for instance 3.5. A model without guidance embedding (schnell) does not look at it.
     pub guidance: Option<f32>,
     /// `[1, pooled]` or `[pooled]`: the pooled text vector, of the model's element type.
     pub pooled: View<'a>,
+}
+
+/// Timesteps, and what a bf16 model does with them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Timesteps<'a> {
+    /// A bf16 model rounds each, and its product with 1000 again, as diffusers and `DiffSynth` do.
+    Rounded(&'a [f32]),
+    /// They stay f32 up to their sines, as in `DiffSynth` until April 2025.
+    Exact(&'a [f32]),
+}
+
+impl<'a> Timesteps<'a> {
+    const fn values(self) -> &'a [f32] {
+        match self {
+            Self::Rounded(values) | Self::Exact(values) => values,
+        }
+    }
+
+    /// The element type that they are rounded to in a model of this type.
+    const fn rounded_to(self, dtype: DType) -> DType {
+        match self {
+            Self::Rounded(_) => dtype,
+            Self::Exact(_) => DType::F32,
+        }
+    }
 }
 
 /// The modulation vectors of every block for every step: row `i` of each tensor belongs to step `i`.
@@ -154,15 +179,17 @@ impl Conditioner {
         }
         let singles = self.singles.iter().map(modulate).collect::<Result<_>>()?;
         let last = self.last.as_ref().map(modulate).transpose()?;
-        Ok(Modulations { steps: conditioning.timesteps.len(), doubles, singles, last })
+        Ok(Modulations { steps: conditioning.timesteps.values().len(), doubles, singles, last })
     }
 
     /// `SiLU((time + guidance) + pooled)`, `[steps, width]`, the sums in this order.
     fn vector<B: Backend>(&self, run: Run<'_, B>, conditioning: &Conditioning<'_>) -> Result<Tensor<B>> {
         let pooled = self.check(conditioning)?;
-        let sum = self.time.run(run, self.sinusoid(run, conditioning.timesteps)?.view())?;
+        let timesteps = conditioning.timesteps;
+        let rounded_to = timesteps.rounded_to(self.dims.dtype);
+        let sum = self.time.run(run, self.sinusoid(run, timesteps.values(), rounded_to)?.view())?;
         if let Some((embedder, guidance)) = self.guidance.as_ref().zip(conditioning.guidance) {
-            let guidance = embedder.run(run, self.sinusoid(run, &[guidance])?.view())?;
+            let guidance = embedder.run(run, self.sinusoid(run, &[guidance], self.dims.dtype)?.view())?;
             add_row(run, &sum, &guidance)?;
         }
         add_row(run, &sum, &self.pooled.run(run, pooled)?)?;
@@ -173,7 +200,7 @@ impl Conditioner {
 
     /// The pooled vector as a row.
     fn check<'a>(&self, conditioning: &Conditioning<'a>) -> Result<View<'a>> {
-        if conditioning.timesteps.is_empty() {
+        if conditioning.timesteps.values().is_empty() {
             return Err(Error::Value {
                 name: "timesteps",
                 got: "empty".into(),
@@ -190,9 +217,8 @@ impl Conditioner {
         Ok(pooled.reshape(&row)?)
     }
 
-    fn sinusoid<B: Backend>(&self, run: Run<'_, B>, values: &[f32]) -> Result<Tensor<B>> {
-        let thousandths: Vec<f32> =
-            values.iter().map(|value| thousand_times(*value, self.dims.dtype)).collect();
+    fn sinusoid<B: Backend>(&self, run: Run<'_, B>, values: &[f32], rounded_to: DType) -> Result<Tensor<B>> {
+        let thousandths: Vec<f32> = values.iter().map(|value| thousand_times(*value, rounded_to)).collect();
         let values = run.queue.upload(&thousandths, &[thousandths.len()], "sinusoid values")?;
         let out = run.queue.tensor(self.dims.dtype, &[thousandths.len(), SINUSOID_COLUMNS], "sinusoid")?;
         ops::sinusoid(run.queue, &ops::Sinusoid { values: values.view(), out: out.view() })?;
@@ -224,5 +250,16 @@ mod tests {
         assert_eq!(thousand_times(1.0, DType::Bf16), 1000.0);
         assert_eq!(thousand_times(0.7, DType::Bf16), 700.0);
         assert_eq!(thousand_times(3.5, DType::F32), 3500.0);
+    }
+
+    /// The second of DiffSynth's fifty: 993.1244, told as 992 to a bf16 model, or as it is.
+    #[test]
+    fn exact_timesteps_are_not_rounded_in_a_bf16_model() {
+        let value = [0.993_124_4];
+        let told = |timesteps: Timesteps<'_>| {
+            thousand_times(timesteps.values()[0], timesteps.rounded_to(DType::Bf16))
+        };
+        assert_eq!(told(Timesteps::Rounded(&value)), 992.0);
+        assert!((told(Timesteps::Exact(&value)) - 993.124_4).abs() < 1e-3);
     }
 }

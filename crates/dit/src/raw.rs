@@ -7,7 +7,7 @@ use lighterage_shape::DType;
 
 use crate::{
     Conditioning, Config, Error, InfuseInputs, InfuseNet, Modulations, Residuals, Result, Rope, StepInputs,
-    Transformer,
+    Timesteps, Transformer,
 };
 
 /// One velocity from raw inputs, as a diffusers model takes them: a checkpoint with `hidden_states`, `encoder_hidden_states`, `pooled_projections`,
@@ -96,7 +96,11 @@ impl<B: Backend> Raw<'_, B> {
         let timesteps = values(self.inputs.tensor("timestep")?)?;
         let guidance = self.number("guidance")?;
         let pooled = self.matrix("pooled_projections")?;
-        condition(&Conditioning { timesteps: &timesteps, guidance, pooled: pooled.view() })
+        condition(&Conditioning {
+            timesteps: Timesteps::Rounded(&timesteps),
+            guidance,
+            pooled: pooled.view(),
+        })
     }
 
     /// A tensor of two dimensions, behind a batch dimension of 1 or not.

@@ -180,6 +180,18 @@ fn spellings_with_fused_projections_are_one_for_a_model_with_separate_ones() {
     assert!(relative_frobenius(&expected, &sample(&weights(CASE), None, DType::F32, false)) > 0.01);
 }
 
+/// `XLabs` names the second linear of a single block by the processor's projection.
+#[test]
+fn an_xlabs_adapter_of_a_single_blocks_projection_is_that_of_its_second_linear() {
+    let sampled = |spell: fn(&str) -> [String; 3], module: Module| {
+        sample(&weights(CASE), Some(&adapters(vec![(file(&[module], None, spell), 1.0)])), DType::F32, false)
+    };
+    let expected = sampled(bfl, BFL[3]);
+    let found = sampled(xlabs, ("single_blocks.0.processor.proj_lora", 128, 640));
+    assert_eq!(bits(&found), bits(&expected));
+    assert_ne!(bits(&found), bits(&sample(&weights(CASE), None, DType::F32, false)));
+}
+
 /// That an adapter of q, k and v in one is those of q, k and v apart, by diffusers' names.
 fn check_fused(fused: Module, spell: fn(&str) -> [String; 3], attention: &str) {
     let modules = &[fused];

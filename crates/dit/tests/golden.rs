@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Loaded, bits, infuse, upload, values};
-use lighterage_dit::{Conditioning, Rope, StepInputs};
+use lighterage_dit::{Conditioning, Rope, StepInputs, Timesteps};
 use lighterage_shape::DType;
 use lighterage_testkit::{Golden, assert_close, folder, relative_frobenius};
 
@@ -99,7 +99,11 @@ fn each_step_reads_its_own_row_of_the_modulation() {
     let matrix = |name: &str| upload(queue, DType::F32, raw.values(name), &raw.shape(name)[1..]);
     let pooled = upload(queue, DType::F32, raw.values("pooled_projections"), &[48]);
     let timesteps = [1.0, raw.values("timestep")[0], 0.1];
-    let conditioning = Conditioning { timesteps: &timesteps, guidance: Some(3.5), pooled: pooled.view() };
+    let conditioning = Conditioning {
+        timesteps: Timesteps::Rounded(&timesteps),
+        guidance: Some(3.5),
+        pooled: pooled.view(),
+    };
     let modulations = model.condition(queue, pager, &conditioning).unwrap();
     let text = model.embed_text(queue, pager, matrix("encoder_hidden_states").view()).unwrap();
     let rope = Rope::grid(queue, model.config(), 10, 6, 9).unwrap();

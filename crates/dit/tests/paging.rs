@@ -9,7 +9,7 @@ use common::{bits, config, open, queue, simulated, upload, values, weights};
 use lighterage_checkpoint::Checkpoint;
 use lighterage_device::{Backend, Sim};
 use lighterage_dit::{
-    Conditioning, Config, InfuseInputs, InfuseNet, Residuals, Rope, StepInputs, Transformer,
+    Conditioning, Config, InfuseInputs, InfuseNet, Residuals, Rope, StepInputs, Timesteps, Transformer,
 };
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Plan, UnitId, Units};
@@ -51,7 +51,11 @@ impl Models {
         let (states, identity, pooled) = (noise(TEXT, 96), noise(IDENTITY, 96), noise(1, 48));
         let (latents, control) = (noise(HEIGHT * WIDTH, 64), noise(HEIGHT * WIDTH, 64));
         let timesteps = [1.0, 0.8, 0.3];
-        let conditioning = Conditioning { timesteps: &timesteps, guidance: Some(3.5), pooled: pooled.view() };
+        let conditioning = Conditioning {
+            timesteps: Timesteps::Rounded(&timesteps),
+            guidance: Some(3.5),
+            pooled: pooled.view(),
+        };
         let modulations = self.transformer.condition(queue, hoist, &conditioning).unwrap();
         let conditioning = Conditioning { guidance: Some(1.0), ..conditioning };
         let infuse_modulations = self.infuse.condition(queue, hoist, &conditioning).unwrap();
@@ -154,7 +158,8 @@ fn check_step(config: Config, checkpoint: &Checkpoint, launches_expected: u64) {
         upload(&queue, DType::Bf16, &vec![0.0; rows * columns], &[rows, columns])
     };
     let pooled = zeros(1, config.pooled_projection_dim);
-    let conditioning = Conditioning { timesteps: &[1.0], guidance: Some(3.5), pooled: pooled.view() };
+    let conditioning =
+        Conditioning { timesteps: Timesteps::Rounded(&[1.0]), guidance: Some(3.5), pooled: pooled.view() };
     let modulations = model.condition(&queue, &pager, &conditioning).unwrap();
     let (latents, text) = (zeros(256, config.in_channels), zeros(32, config.width()));
     let rope = Rope::grid(&queue, config, 32, 16, 16).unwrap();

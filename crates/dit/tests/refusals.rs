@@ -8,7 +8,7 @@ use std::path::Path;
 use common::{Loaded, Plain, config, inputs, plain, refusal, upload, weights, written};
 use lighterage_device::{Host, View};
 use lighterage_dit::{
-    Conditioning, Config, InfuseNet, Modulations, Residuals, Rope, StepInputs, Transformer,
+    Conditioning, Config, InfuseNet, Modulations, Residuals, Rope, StepInputs, Timesteps, Transformer,
     forward_transformer,
 };
 use lighterage_ops::Tensor;
@@ -148,7 +148,11 @@ impl Good {
             upload(&loaded.queue, DType::F32, &vec![0.0; rows * columns], &[rows, columns])
         };
         let pooled = zeros(1, 48);
-        let conditioning = Conditioning { timesteps: &[1.0], guidance: Some(1.0), pooled: pooled.view() };
+        let conditioning = Conditioning {
+            timesteps: Timesteps::Rounded(&[1.0]),
+            guidance: Some(1.0),
+            pooled: pooled.view(),
+        };
         let modulations = loaded.model.condition(&loaded.queue, &loaded.pager, &conditioning).unwrap();
         let rope = Rope::grid(&loaded.queue, loaded.model.config(), 8, 5, 4).unwrap();
         let (latents, text, residual) = (zeros(20, 64), zeros(8, 64), zeros(20, 64));
@@ -209,7 +213,8 @@ fn modulations_of_another_model_are_refused() {
     let good = Good::new();
     let other = Loaded::case("flux-schnell-tiny", DType::F32, 1);
     let pooled = upload(&other.queue, DType::F32, &[0.0; 48], &[48]);
-    let conditioning = Conditioning { timesteps: &[1.0], guidance: None, pooled: pooled.view() };
+    let conditioning =
+        Conditioning { timesteps: Timesteps::Rounded(&[1.0]), guidance: None, pooled: pooled.view() };
     let modulations = other.model.condition(&other.queue, &other.pager, &conditioning).unwrap();
     let inputs = StepInputs { modulations: &modulations, ..good.inputs() };
     good.check(&inputs, &["modulated double and single blocks", "[5, 3]", "[1, 1]"]);
@@ -231,9 +236,10 @@ fn bad_conditioning_is_refused() {
     let check = |conditioning: &Conditioning<'_>, parts: &[&str]| {
         assert_names(&refusal(loaded.model.condition(&loaded.queue, &loaded.pager, conditioning)), parts);
     };
-    let good = Conditioning { timesteps: &[1.0], guidance: Some(3.5), pooled: whole.view() };
+    let good =
+        Conditioning { timesteps: Timesteps::Rounded(&[1.0]), guidance: Some(3.5), pooled: whole.view() };
     check(&Conditioning { guidance: None, ..good }, &["guidance", "not given"]);
-    check(&Conditioning { timesteps: &[], ..good }, &["timesteps", "empty"]);
+    check(&Conditioning { timesteps: Timesteps::Rounded(&[]), ..good }, &["timesteps", "empty"]);
     check(&Conditioning { pooled: pooled.view(), ..good }, &["pooled", "[47]", "[48]"]);
     let states = upload(&loaded.queue, DType::F32, &[0.0; 95], &[1, 95]);
     let text = refusal(loaded.model.embed_text(&loaded.queue, &loaded.pager, states.view()));

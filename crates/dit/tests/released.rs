@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::{open, simulated, upload};
 use lighterage_checkpoint::Checkpoint;
-use lighterage_dit::{Conditioning, Config, InfuseNet, Rope, StepInputs, Transformer};
+use lighterage_dit::{Conditioning, Config, InfuseNet, Rope, StepInputs, Timesteps, Transformer};
 use lighterage_pager::{Pager, TensorSpec, Units};
 use lighterage_shape::DType;
 
@@ -228,7 +228,11 @@ fn a_full_size_step_costs_what_the_arithmetic_says() {
     let [hoist, steps] = [0, 1].map(|_| Pager::resident(queue.stream(), Arc::clone(&units)).unwrap());
     let tensor = |rows, columns| queue.tensor(DType::Bf16, &[rows, columns], "test").unwrap();
     let pooled = upload(&queue, DType::Bf16, &[0.0; 768], &[768]);
-    let conditioning = Conditioning { timesteps: &[1.0; 50], guidance: Some(3.5), pooled: pooled.view() };
+    let conditioning = Conditioning {
+        timesteps: Timesteps::Rounded(&[1.0; 50]),
+        guidance: Some(3.5),
+        pooled: pooled.view(),
+    };
     let held = queue.pool().statistics().allocated_bytes;
     let modulations = model.condition(&queue, &hoist, &conditioning).unwrap();
     // 1,056,768 values of 2 bytes for each of 50 steps.

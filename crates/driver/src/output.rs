@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -35,19 +36,23 @@ pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
     })
 }
 
-/// Refuses two outputs that would be the same file: the second would replace the first.
-pub(crate) fn check_apart(options: [&str; 2], paths: [&Path; 2]) -> Result<()> {
-    if place(paths[0]) != place(paths[1]) {
-        return Ok(());
+/// Refuses outputs that would be the same file, or one of the inputs that are named with them: the second would replace the first.
+pub(crate) fn check_apart(options: &[(&str, &Path)]) -> Result<()> {
+    let mut places = BTreeMap::new();
+    for (option, path) in options {
+        if let Some(other) = places.insert(place(path), *option) {
+            let path = path.display();
+            return Err(Failure::Usage(format!("{other} and {option} are the same file: {path}")));
+        }
     }
-    let [first, second] = options;
-    Err(Failure::Usage(format!("{first} and {second} are the same file: {}", paths[0].display())))
+    Ok(())
 }
 
 /// The folder, however it is spelled, and the name in it.
-fn place(path: &Path) -> (PathBuf, Option<&std::ffi::OsStr>) {
+pub(crate) fn place(path: &Path) -> PathBuf {
     let folder = folder_of(path);
-    (folder.canonicalize().unwrap_or_else(|_| folder.to_owned()), path.file_name())
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
 }
 
 /// An empty file beside that path; it is gone when it is dropped.
@@ -80,7 +85,7 @@ fn fill_buffered(file: &mut File, fill: impl FnOnce(&mut dyn Write) -> io::Resul
     file.sync_all()
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -3,41 +3,9 @@
 
 mod graph;
 
-use graph::{Attribute, Graph};
+use graph::{Graph, red_detector};
 use lighterage_checkpoint::Unmodified;
-use lighterage_identity::{DETECTOR_FILE, Detector, Error, FaceNetwork, Photo, find_detector};
-
-/// SCRFD's signature around the simplest of detectors: a cell is a face as far as its mean is red and not green or blue.
-fn red_detector() -> Vec<u8> {
-    let mut graph = Graph::new("input.1", &[1, 3, -1, -1]);
-    for stride in [8_i64, 16, 32] {
-        let pooled = graph.node(
-            "AveragePool",
-            &["input.1"],
-            &[
-                ("kernel_shape", Attribute::Integers(vec![stride; 2])),
-                ("strides", Attribute::Integers(vec![stride; 2])),
-            ],
-        );
-        // Two guesses a cell; the second is never good enough.
-        let logits = graph.convolution(&pooled, &[&[12.0, -12.0, -12.0], &[0.0; 3]], &[-30.0, -9.0]);
-        let scores = graph.node("Sigmoid", &[&logits], &[]);
-        graph.output(&scores, 1);
-        let (reach, point) = (4, 10);
-        let boxes = graph.convolution(
-            &pooled,
-            &vec![&[0.0; 3][..]; 2 * reach],
-            &[1.0, 0.5, 2.0, 1.5, 0.0, 0.0, 0.0, 0.0],
-        );
-        graph.output(&boxes, reach);
-        let offsets: Vec<f32> = (0..2 * point)
-            .map(|index| [-0.5, 0.0, 0.5, 0.0, 0.0, 0.5, -0.25, 1.0, 0.25, 1.0][index % 10])
-            .collect();
-        let points = graph.convolution(&pooled, &vec![&[0.0; 3][..]; 2 * point], &offsets);
-        graph.output(&points, point);
-    }
-    graph.finish()
-}
+use lighterage_identity::{DETECTOR_FILE, Detector, Error, FaceNetwork, Photo, align, find_detector};
 
 fn detector() -> (tempfile::TempDir, Detector) {
     let folder = tempfile::tempdir().unwrap();
@@ -90,6 +58,32 @@ fn overlapping_guesses_are_one_face_and_the_largest_face_counts() {
     assert!(widths.iter().filter(|width| **width == 96.0).count() == 1, "{widths:?}");
     let largest = detector.largest(&photo, "x").unwrap();
     assert_eq!(largest.corners, [288.0, 304.0, 384.0, 368.0]);
+}
+
+/// A cell at the left border: its box and two of its points are outside of the photo, and what is not there is black in the crop.
+#[test]
+fn a_face_cut_off_by_the_border_is_a_face() {
+    let (_folder, detector) = detector();
+    let photo = photo(640, 640, &[[0, 320, 32]]);
+    let face = detector.largest(&photo, "x").unwrap();
+    assert_eq!(face.corners, [-32.0, 304.0, 64.0, 368.0]);
+    assert_eq!(face.keypoints.0[0], [-16.0, 320.0]);
+    let crop = align(&photo, face.keypoints).unwrap();
+    let row = &crop.rgb()[3 * 112 * 60..][..3 * 112];
+    assert_eq!(&row[..3], &[0; 3], "left of the photo");
+    assert!(row.chunks(3).any(|pixel| pixel[0] == 255), "the face itself");
+}
+
+/// The smallest face that a cell of 8 pixels can show: 112 pixels of a crop are made of 15 of the photo.
+#[test]
+fn a_tiny_face_is_scaled_up() {
+    let (_folder, detector) = detector();
+    let photo = photo(640, 320, &[[400, 200, 8]]);
+    let face = detector.largest(&photo, "x").unwrap();
+    let crop = align(&photo, face.keypoints).unwrap();
+    let red = crop.rgb().chunks(3).filter(|pixel| pixel[0] > 127).count();
+    // 8 x 8 of the photo's pixels, each as large as the eyes' distance says: 35.2 of the template's over 8 of the photo's, in the least squares of all points.
+    assert!((900..2200).contains(&red), "{red}");
 }
 
 /// Bright red with thin green lines: only when it is made small do the lines vanish between the pixels that are looked at.

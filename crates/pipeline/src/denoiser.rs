@@ -3,7 +3,9 @@ use std::ops::Range;
 
 use half::bf16;
 use lighterage_device::{Backend, Event, View};
-use lighterage_dit::{Conditioning, InfuseOutputs, Modulations, Residuals, Rope, StepInputs, Transformer};
+use lighterage_dit::{
+    Conditioning, InfuseOutputs, Modulations, Residuals, Rope, StepInputs, Timesteps, Transformer,
+};
 use lighterage_ops::{self as ops, Queue, Tensor};
 use lighterage_pager::Pager;
 use lighterage_shape::DType;
@@ -47,7 +49,7 @@ impl<B: Backend> Conditions<B> {
     ) -> Result<Self> {
         let timesteps = model_timesteps(schedule, transformer.dtype());
         let conditioning = Conditioning {
-            timesteps: &timesteps,
+            timesteps: told(schedule, &timesteps),
             guidance: Some(prompted.guidance),
             pooled: prompted.pooled,
         };
@@ -58,10 +60,16 @@ impl<B: Backend> Conditions<B> {
 }
 
 /// The timesteps as the models take them, from 1 to 0. A bf16 pipeline rounds before and after the division (diffusers 0.42,
-/// `timestep.to(dtype) / 1000`).
+/// `timestep.to(dtype) / 1000`), unless its schedule says that it does not.
 pub(crate) fn model_timesteps(schedule: &Schedule, dtype: DType) -> Vec<f32> {
-    let round = |value: f32| if dtype == DType::Bf16 { bf16::from_f32(value).to_f32() } else { value };
+    let rounds = dtype == DType::Bf16 && !schedule.is_told_exactly();
+    let round = |value: f32| if rounds { bf16::from_f32(value).to_f32() } else { value };
     schedule.timesteps().iter().map(|timestep| round(round(*timestep) / 1000.0)).collect()
+}
+
+/// The same, with what the models do to them.
+pub(crate) const fn told<'a>(schedule: &Schedule, timesteps: &'a [f32]) -> Timesteps<'a> {
+    if schedule.is_told_exactly() { Timesteps::Exact(timesteps) } else { Timesteps::Rounded(timesteps) }
 }
 
 /// Where a step's weights come from.
@@ -548,5 +556,24 @@ mod tests {
         let seen: Vec<f32> =
             rounded.iter().take(8).map(|value| bf16::from_f32(value * 1000.0).to_f32()).collect();
         assert_eq!(seen, [1000.0, 992.0, 988.0, 980.0, 972.0, 964.0, 956.0, 948.0]);
+    }
+
+    /// All fifty that the new DiffSynth tells a bf16 model, by its listing; the old one tells them as they are.
+    #[test]
+    fn the_old_diffsynth_does_not_round_its_timesteps() {
+        let listed = "1000 992 988 980 972 964 956 948 940 932 920 912 904 892 884 872 860 852 840 828 812 800 788 772 760 744 728 712 \
+                      692 676 656 636 616 596 572 548 524 496 468 438 406 374 338 300 260 217 170 120.5 67 8.9375";
+        let listed: Vec<f32> = listed.split_whitespace().map(|value| value.parse().unwrap()).collect();
+        let config = SchedulerConfig::flux_dev();
+        let new = Schedule::new(Spacing::DiffSynth, &config, 50, 3600);
+        let seen = |value: &f32| bf16::from_f32(bf16::from_f32(*value).to_f32() * 1000.0).to_f32();
+        let seen: Vec<f32> = model_timesteps(&new, DType::Bf16).iter().map(seen).collect();
+        assert_eq!(seen, listed);
+        let old = Schedule::new(Spacing::DiffSynthOld, &config, 50, 3600);
+        assert_eq!((old.sigmas(), old.timesteps()), (new.sigmas(), new.timesteps()));
+        let timesteps = model_timesteps(&old, DType::Bf16);
+        assert_eq!(timesteps, model_timesteps(&new, DType::F32));
+        assert!(matches!(told(&old, &timesteps), Timesteps::Exact(_)));
+        assert!(matches!(told(&new, &timesteps), Timesteps::Rounded(_)));
     }
 }

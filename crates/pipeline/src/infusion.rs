@@ -5,7 +5,7 @@ use lighterage_dit::{Conditioning, InfuseInputs, InfuseNet, InfuseOutputs, Modul
 use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::Pager;
 
-use crate::denoiser::model_timesteps;
+use crate::denoiser::{model_timesteps, told};
 use crate::{Grid, Result, Schedule};
 
 /// The steps on which InfuseNet works: of `n` those that begin at or after `start n` and end at or before `end n`.
@@ -86,7 +86,8 @@ impl<B: Backend> Infusion<B> {
     ) -> Result<Self> {
         let timesteps = model_timesteps(schedule, net.dtype());
         let Portrayed { tokens, pooled, control, guidance } = *portrayed;
-        let conditioning = Conditioning { timesteps: &timesteps, guidance: Some(guidance), pooled };
+        let conditioning =
+            Conditioning { timesteps: told(schedule, &timesteps), guidance: Some(guidance), pooled };
         Ok(Self {
             modulations: net.condition(queue, pager, &conditioning)?,
             text: net.embed_text(queue, pager, tokens)?,

@@ -13,8 +13,8 @@ use crate::infusion::Segment;
 use crate::picture::{pack, pixel};
 use crate::stage::{Stage, Weights};
 use crate::{
-    Conditions, Denoiser, Forecast, InfiniteYou, Infused, Infusion, Keep, Model, Observer, Options, Phase,
-    Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window,
+    Conditions, Denoiser, Footprint, Forecast, InfiniteYou, Infused, Infusion, Keep, Model, Observer,
+    Options, Phase, Picture, Portrayed, PromptValues, Prompted, Report, Result, Schedule, Survey, Window,
 };
 
 /// What a job may have beside its model.
@@ -142,6 +142,14 @@ impl Job {
     /// The same picture from another noise.
     pub const fn reseed(&mut self, seed: u64) {
         self.options.seed = seed;
+    }
+
+    /// What its plan depends on: a job with the same may be run by this one's forecast.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let faces = self.face.iter().flat_map(|face| [&*face.resampler_units, &*face.encoder_units]);
+        let units = [&*self.text_units, &*self.transformer_units, &*self.decoder_units];
+        Footprint::new(&self.options, units.into_iter().chain(faces))
     }
 
     /// What it needs on a device with pages of this size, at any budget: a dry pass, which takes milliseconds.

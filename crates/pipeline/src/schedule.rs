@@ -15,6 +15,8 @@ pub enum Spacing {
     Diffusers,
     /// As `DiffSynth` does it: shift 3 at every size, down to sigma 0.003 / 1.002.
     DiffSynth,
+    /// The same as it was until April 2025, when InfiniteYou came to it: a bf16 transformer is told timesteps that nobody rounded.
+    DiffSynthOld,
 }
 
 /// The part of `scheduler_config.json` that decides about the noise levels.
@@ -135,6 +137,7 @@ impl SchedulerConfig {
 pub struct Schedule {
     sigmas: Vec<f32>,
     timesteps: Vec<f32>,
+    is_told_exactly: bool,
 }
 
 impl Schedule {
@@ -143,11 +146,11 @@ impl Schedule {
     pub fn new(spacing: Spacing, config: &SchedulerConfig, steps: usize, image_tokens: usize) -> Self {
         let (mut sigmas, scale) = match spacing {
             Spacing::Diffusers => (diffusers(config, steps, image_tokens), config.num_train_timesteps),
-            Spacing::DiffSynth => (diffsynth(steps), 1000.0),
+            Spacing::DiffSynth | Spacing::DiffSynthOld => (diffsynth(steps), 1000.0),
         };
         let timesteps = sigmas.iter().map(|sigma| sigma * scale).collect();
         sigmas.push(0.0);
-        Self { sigmas, timesteps }
+        Self { sigmas, timesteps, is_told_exactly: spacing == Spacing::DiffSynthOld }
     }
 
     /// How many steps.
@@ -166,6 +169,12 @@ impl Schedule {
     #[must_use]
     pub fn timesteps(&self) -> &[f32] {
         &self.timesteps
+    }
+
+    /// Whether a bf16 transformer is told the timesteps as they are; else they are rounded.
+    #[must_use]
+    pub const fn is_told_exactly(&self) -> bool {
+        self.is_told_exactly
     }
 
     /// How far step `index` goes: the next level less this one, so a negative number.

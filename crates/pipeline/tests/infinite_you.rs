@@ -261,6 +261,57 @@ fn teacache_skips_infusenet_too_and_at_every_budget_the_same() {
         cached(0.0, false).survey(common::PAGE_BYTES).unwrap().minimum_bytes()
     );
     assert_eq!(made(&never).report.steps_computed, 16);
+    // The plan knows of what it remembers, and of the weights that a skipped step reads.
+    assert!(survey.minimum_bytes() > never.survey(common::PAGE_BYTES).unwrap().minimum_bytes());
+}
+
+/// The second picture of a job begins with nothing remembered: it is that of a job of its own.
+#[test]
+fn teacache_remembers_nothing_of_the_picture_before() {
+    let (model, infinite_you) = (model(), infinite_you());
+    let teacache = Some(TeaCache { threshold: 0.6, keeps_infusenet: false });
+    let seeded = |seed| {
+        let options = Options { steps: 16, teacache, seed, ..options(&model, &infinite_you) };
+        job(&model, &infinite_you, options)
+    };
+    let mut job = seeded(3);
+    let first = made(&job);
+    job.reseed(4);
+    let second = made(&job);
+    job.reseed(3);
+    assert_eq!(made(&job).latents, first.latents);
+    assert_eq!(made(&seeded(4)).latents, second.latents);
+    assert_ne!(first.latents, second.latents);
+}
+
+/// Whoever it is and whatever the prompt says, one plan does; not so for another size, number of steps or window.
+#[test]
+fn jobs_that_need_the_same_plan_have_the_same_footprint() {
+    let (model, infinite_you) = (model(), infinite_you());
+    let plain = options(&model, &infinite_you);
+    let footprint = |options: Options| job(&model, &infinite_you, options).footprint();
+    let other = Options {
+        prompt: "a cat".to_owned(),
+        seed: 9,
+        face: Some(Face::new(embedding("eve"))),
+        ..plain.clone()
+    };
+    assert_eq!(footprint(other.clone()), footprint(plain.clone()));
+    let survey = |options: Options| job(&model, &infinite_you, options).survey(common::PAGE_BYTES).unwrap();
+    let table = |survey: &lighterage_pipeline::Survey| survey.within(between(survey)).unwrap().to_string();
+    assert_eq!(table(&survey(other)), table(&survey(plain.clone())));
+    let face = plain.face.clone().unwrap();
+    let half = Some(Face { window: Window { start: 0.0, end: 0.5 }, ..face });
+    for changed in [
+        Options { steps: 7, ..plain.clone() },
+        Options { width: 128, ..plain.clone() },
+        Options { face: half, ..plain.clone() },
+        Options { face: None, ..plain.clone() },
+        Options { dtype: DType::F32, ..plain.clone() },
+        Options { negative: Some(Negation { prompt: String::new(), scale: 2.0 }), ..plain.clone() },
+    ] {
+        assert_ne!(footprint(changed.clone()), footprint(plain.clone()), "{changed:?}");
+    }
 }
 
 #[test]

@@ -39,8 +39,10 @@ fn every_golden_schedule() {
         // The same f32 operations in the same order; exp may differ in its last bit.
         check(&what, schedule.sigmas(), &row.sigmas, 1e-6);
         check(&what, schedule.timesteps(), &row.timesteps, 1e-3);
-        let schedule = Schedule::new(Spacing::DiffSynth, &config, row.steps, tokens);
-        check(&what, schedule.sigmas(), &row.sigmas_static_shift_3, 1e-6);
+        for spacing in [Spacing::DiffSynth, Spacing::DiffSynthOld] {
+            let schedule = Schedule::new(spacing, &config, row.steps, tokens);
+            check(&what, schedule.sigmas(), &row.sigmas_static_shift_3, 1e-6);
+        }
     }
 }
 
@@ -69,7 +71,7 @@ fn schnell_is_not_shifted() {
 
 #[test]
 fn one_step_goes_all_the_way() {
-    for spacing in [Spacing::Diffusers, Spacing::DiffSynth] {
+    for spacing in [Spacing::Diffusers, Spacing::DiffSynth, Spacing::DiffSynthOld] {
         let schedule = Schedule::new(spacing, &SchedulerConfig::flux_dev(), 1, 16);
         assert_eq!((schedule.sigmas(), schedule.delta(0)), ([1.0, 0.0].as_slice(), -1.0), "{spacing:?}");
     }

@@ -1,6 +1,7 @@
 mod arguments;
 mod jobs;
 mod models;
+mod plans;
 mod record;
 mod request;
 mod texts;
@@ -23,7 +24,7 @@ use crate::size::Size;
 use crate::{interrupt, json, output, picture_file};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    arguments.warn();
+    arguments.request.warn();
     if let Some(path) = &arguments.jobs {
         return jobs::run(arguments, path);
     }
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()> {
     let latents = arguments.save_latents.as_deref();
     if let Some(latents) = latents {
-        output::check_apart(["--output", "--save-latents"], [&arguments.output, latents])?;
+        output::check_apart(&[("--output", &arguments.output), ("--save-latents", latents)])?;
     }
     for path in latents.into_iter().chain([arguments.output.as_path()]) {
         output::check(&output::numbered(path, index, count))?;

@@ -20,7 +20,7 @@ use crate::{json, mapping, model_path, output, picture_file};
 #[command(after_help = "\
 Examples:
   lighterage identity assets/demo/faces/cleo.png
-  lighterage identity photo.jpg --face-models antelopev2 --crop face.png --embedding me.safetensors
+  lighterage identity photo.jpg --face-models antelopev2 --faces points.json --crop face.png --embedding me.safetensors
   lighterage generate --id-embedding me.safetensors --prompt \"...\"
   lighterage identity made.png --keypoints points.json --compare me.safetensors")]
 pub(crate) struct Arguments {
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Keypoints of the face.
     #[arg(long, value_name = "FILE.json")]
     keypoints: Option<PathBuf>,
+    /// Save boxes, scores and keypoints as a faces.json: the face that counts first, which --id-keypoints and --keypoints then take.
+    #[arg(long, value_name = "FILE.json")]
+    faces: Option<PathBuf>,
     /// Save the aligned crop, 112 x 112.
     #[arg(long, value_name = "FILE.png")]
     crop: Option<PathBuf>,
@@ -64,6 +67,17 @@ struct Found {
     cosine: Option<f64>,
 }
 
+/// An entry of a `faces.json`.
+#[derive(Debug, Serialize)]
+struct Entry {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corners: Option<[f32; 4]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
+    keypoints: [[f64; 2]; 5],
+}
+
 #[derive(Debug, Serialize)]
 struct Box {
     /// Left, top, right, bottom.
@@ -73,8 +87,7 @@ struct Box {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let saved = [&arguments.crop, &arguments.drawing, &arguments.embedding];
-    saved.into_iter().flatten().try_for_each(|path| output::check(path))?;
+    check_outputs(arguments)?;
     let folder = arguments.face_models.clone().unwrap_or_else(model_path::bundled_infinite_you);
     let photo = Photo::open(&arguments.photo)?;
     let (faces, keypoints) = find(arguments, &folder, &photo)?;
@@ -84,6 +97,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let network = FaceNetwork::find(&folder, mapping::promise())?;
     let embedding = network.embed(&crop)?;
+    if let Some(path) = &arguments.faces {
+        save_faces(path, &arguments.photo, &faces, keypoints)?;
+    }
     if let Some(path) = &arguments.crop {
         save_picture(path, &crop)?;
     }
@@ -108,6 +124,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json { json::print(&found) } else { found.print() }
 }
 
+/// Each can be written, and none is another's file or the photo's.
+fn check_outputs(arguments: &Arguments) -> Result<()> {
+    let Arguments { faces, crop, drawing, embedding, photo, .. } = arguments;
+    let saved = [("--faces", faces), ("--crop", crop), ("--drawing", drawing), ("--embedding", embedding)];
+    let saved = saved.iter().filter_map(|(option, path)| Some((*option, path.as_deref()?)));
+    let saved: Vec<(&str, &Path)> = saved.collect();
+    output::check_apart(&[&saved[..], &[("the photo", photo)]].concat())?;
+    Ok(saved.iter().try_for_each(|(_, path)| output::check(path))?)
+}
+
 /// The faces that a detector finds, and the keypoints of the one that counts.
 fn find(arguments: &Arguments, folder: &Path, photo: &Photo) -> Result<(Vec<Face>, Option<Keypoints>)> {
     let path = &arguments.photo;
@@ -126,6 +152,26 @@ fn find(arguments: &Arguments, folder: &Path, photo: &Photo) -> Result<(Vec<Face
     let none = || Error::NoFace { picture, sizes: DETECTION_SIDES.to_vec() };
     let keypoints = largest(&faces).ok_or_else(none)?.keypoints;
     Ok((faces, Some(keypoints)))
+}
+
+/// The face that counts, then the others. An aligned crop has its keypoints where every one has them.
+fn save_faces(path: &Path, photo: &Path, faces: &[Face], keypoints: Option<Keypoints>) -> Result<()> {
+    let file = photo.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let keypoints = keypoints.unwrap_or(Keypoints(TEMPLATE));
+    let counts = faces.iter().position(|face| face.keypoints == keypoints);
+    let others = (0..faces.len()).filter(|index| Some(*index) != counts);
+    let entry = |face: &Face| Entry {
+        file: file.clone(),
+        corners: Some(face.corners),
+        score: Some(face.score),
+        keypoints: face.keypoints.0,
+    };
+    let mut entries: Vec<Entry> =
+        counts.into_iter().chain(others).map(|index| entry(&faces[index])).collect();
+    if counts.is_none() {
+        entries.insert(0, Entry { file: file.clone(), corners: None, score: None, keypoints: keypoints.0 });
+    }
+    Ok(output::write(path, |out| Ok(serde_json::to_writer_pretty(out, &entries)?))?)
 }
 
 fn save_picture(path: &Path, photo: &Photo) -> Result<()> {

@@ -1,3 +1,4 @@
+use crate::graph::red_detector;
 use crate::{Run, Scratch, golden, lighterage, repository};
 
 const PROMPT: &str = "toon portrait of a smiling person, white t-shirt, blue background";
@@ -57,6 +58,152 @@ fn an_identity_is_found_saved_and_compared() {
     lighterage(&["identity", &crop, "--compare", &embedding, "--drawing", &pose])
         .check(0, &["an aligned crop", "cosine     1.0000"]);
     assert_eq!(scratch.names(), ["crop.png", "drawing.png", "me.safetensors", "pose.png"]);
+}
+
+/// A folder with a detector of red squares and the demo's face network.
+fn face_models(scratch: &Scratch) -> String {
+    let folder = scratch.path("models");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("scrfd_10g_bnkps.onnx"), red_detector()).unwrap();
+    let network = "arcface_ir_se.safetensors";
+    std::fs::copy(repository(&format!("assets/demo/infinite-you/{network}")), folder.join(network)).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+/// Black, with red squares: left, top, side.
+fn squares(path: &std::path::Path, [width, height]: [u32; 2], squares: &[[u32; 3]]) {
+    let is_red = |x: u32, y: u32| {
+        squares
+            .iter()
+            .any(|[left, top, side]| (*left..left + side).contains(&x) && (*top..top + side).contains(&y))
+    };
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let rgb: Vec<u8> = pixels.flat_map(|(x, y)| [if is_red(x, y) { 255 } else { 0 }, 0, 0]).collect();
+    let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&rgb).unwrap();
+}
+
+/// Detector, largest face, alignment, face network, each saved and taken up again by the next command.
+#[test]
+fn the_largest_of_several_faces_is_found_saved_and_used() {
+    let scratch = Scratch::new();
+    let models = face_models(&scratch);
+    let [photo, points, embedding] =
+        ["photo.png", "points.json", "me.safetensors"].map(|name| scratch.text(name));
+    squares(&scratch.path("photo.png"), [640, 640], &[[8, 8, 8], [320, 320, 32]]);
+    let saved = ["--faces", &points, "--embedding", &embedding, "--json"];
+    let found =
+        lighterage(&[&["identity", &photo, "--face-models", &models], &saved[..]].concat()).check(0, &[]);
+    let found: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&std::fs::read(&points).unwrap()).unwrap();
+    let (faces, list) = (found["faces"].as_array().unwrap(), list.as_array().unwrap());
+    assert!(faces.len() >= 2 && list.len() == faces.len(), "{found}");
+    let largest = serde_json::json!([288.0, 304.0, 384.0, 368.0]);
+    assert_eq!((&list[0]["corners"], &list[0]["file"]), (&largest, &"photo.png".into()));
+    assert_eq!(list[0]["keypoints"], found["keypoints"]);
+    lighterage(&["identity", &photo, "--keypoints", &points, "--compare", &embedding])
+        .check(0, &["cosine     1.0000"]);
+    // The way of generate: what the detector finds is what was saved.
+    let latents = |name: &str, identity: &[&str]| {
+        let (out, latents) = (scratch.text("out.png"), scratch.text(name));
+        generate(&[identity, &["--steps", "2", "-o", &out, "--save-latents", &latents]].concat())
+            .check(0, &[]);
+        std::fs::read(latents).unwrap()
+    };
+    let detected = latents("detected", &["--id-image", &photo, "--face-models", &models]);
+    assert!(detected == latents("saved", &["--id-embedding", &embedding]));
+}
+
+#[test]
+fn no_face_is_an_error_with_the_sizes_that_were_tried() {
+    let scratch = Scratch::new();
+    let models = face_models(&scratch);
+    let photo = scratch.text("photo.png");
+    for sides in [[640, 480], [1, 1], [112, 112]] {
+        squares(&scratch.path("photo.png"), sides, &[]);
+        let expected = "no face detected in";
+        lighterage(&["identity", &photo, "--face-models", &models])
+            .check_failed(&[expected, "[640, 320, 160]"]);
+        generate(&["--id-image", &photo, "--face-models", &models]).check_failed(&[expected, "photo.png"]);
+    }
+}
+
+#[test]
+fn outputs_of_identity_are_files_of_their_own() {
+    let scratch = Scratch::new();
+    let (photo, out) = (scratch.text("photo.png"), scratch.text("out"));
+    std::fs::copy(face("bo"), &photo).unwrap();
+    let identity = |options: &[&str]| lighterage(&[&["identity", &photo], options].concat());
+    identity(&["--crop", &out, "--embedding", &out]).check(2, &["--crop and --embedding are the same file"]);
+    identity(&["--faces", &out, "--drawing", &format!("{}/./out", scratch.text(""))])
+        .check(2, &["same file"]);
+    identity(&["--crop", &photo]).check(2, &["--crop and the photo are the same file"]);
+    identity(&["--crop", &scratch.text("nowhere/crop.png"), "--faces", &out])
+        .check_failed(&["there is no folder"]);
+    assert_eq!(scratch.names(), ["photo.png"]);
+    // A crop has its keypoints where every crop has them.
+    identity(&["--faces", &out]).check(0, &["an aligned crop"]);
+    let list: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert_eq!(list[0]["keypoints"][2], serde_json::json!([56.0252, 71.7366]));
+}
+
+/// Without a control photo there is no pose, not even that of the person's own photo.
+#[test]
+fn the_pose_is_that_of_the_control_photo_alone() {
+    let scratch = Scratch::new();
+    let latents = |name: &str, options: &[&str]| {
+        let (out, latents) = (scratch.text("out.png"), scratch.text(name));
+        let common = ["--id-image", &face("cleo"), "--steps", "2", "-o", &out, "--save-latents", &latents];
+        generate(&[&common[..], options].concat()).check(0, &["control, VRAM"]);
+        std::fs::read(latents).unwrap()
+    };
+    let (none, own) = (latents("none", &[]), latents("own", &["--control-image", &face("cleo")]));
+    assert!(none != own);
+    let faces = repository("assets/demo/faces/faces.json");
+    assert!(own == latents("given", &["--control-image", &face("cleo"), "--control-keypoints", &faces]));
+}
+
+/// A file of the demo transformer's first query projection, by PEFT's names.
+fn low_rank(scratch: &Scratch) -> String {
+    // SAFETY: nobody changes the bundled model while tests run.
+    let promise = unsafe { lighterage_checkpoint::Unmodified::promise() };
+    let folder = repository("assets/demo/base/transformer");
+    let model = lighterage_checkpoint::Checkpoint::open(folder.as_ref(), promise).unwrap();
+    let [rows, columns] = model.tensor("transformer_blocks.0.attn.to_q.weight").unwrap().shape() else {
+        panic!("a linear")
+    };
+    let values: Vec<u8> =
+        (0..rows.max(columns) * 2).flat_map(|at| ((at % 7) as f32 - 3.0).to_le_bytes()).collect();
+    let [down, up] =
+        ["lora_A", "lora_B"].map(|half| format!("transformer.transformer_blocks.0.attn.to_q.{half}.weight"));
+    let new = |name, shape, bytes| lighterage_checkpoint::NewTensor {
+        name,
+        dtype: lighterage_shape::DType::F32,
+        shape,
+        bytes,
+    };
+    let (wide, tall) = ([2, *columns], [*rows, 2]);
+    let tensors = [new(&down, &wide, &values[..8 * columns]), new(&up, &tall, &values[..8 * rows])];
+    lighterage_checkpoint::write(&scratch.path("lora.safetensors"), &tensors).unwrap();
+    scratch.text("lora.safetensors")
+}
+
+#[test]
+fn a_lora_changes_the_picture_and_at_every_budget_the_same() {
+    let scratch = Scratch::new();
+    let lora = low_rank(&scratch);
+    let picture = |options: &[&str]| {
+        let out = scratch.text("out.png");
+        generate(&[&["--steps", "3", "-o", &out], options].concat()).check(0, &[]);
+        std::fs::read(out).unwrap()
+    };
+    let halves = [format!("{lora}:0.02"), format!("{lora}:0.03")];
+    let twice = ["--lora", &halves[0], "--lora", &halves[1]];
+    let (resident, streamed) = (picture(&twice), picture(&[&twice[..], &["--vram", "2MiB"]].concat()));
+    assert!(resident == streamed && resident != picture(&[]));
+    assert!(String::from_utf8_lossy(&resident).contains("lora.safetensors:0.02"), "the PNG says so");
+    generate(&["--lora", &format!("{lora}:x")]).check(2, &["is not a finite number"]);
 }
 
 #[test]
@@ -147,6 +294,68 @@ fn a_file_of_jobs_is_made_once() {
     run("0/2").check_failed(&["line 1 is no JSON object"]);
 }
 
+/// Three kinds of pictures in five lines are planned three times, and each is what it is alone.
+#[test]
+fn pictures_of_one_kind_share_a_plan_and_are_what_they_are_alone() {
+    let scratch = Scratch::new();
+    let jobs = scratch.text("jobs.jsonl");
+    let out = |name: &str| scratch.text(name);
+    let lines = [
+        format!(r#"{{"prompt": "cat face", "seed": 1, "output": "{}"}}"#, out("a.png")),
+        format!(r#"{{"id_image": "{}", "seed": 2, "output": "{}"}}"#, face("eve"), out("b.png")),
+        format!(
+            r#"{{"prompt": "a much longer prompt, red heart", "seed": 3, "output": "{}"}}"#,
+            out("c.png")
+        ),
+        format!(r#"{{"id_image": "{}", "seed": 4, "output": "{}"}}"#, face("bo"), out("d.png")),
+        format!(r#"{{"prompt": "cat face", "seed": 5, "steps": 2, "output": "{}"}}"#, out("e.png")),
+    ];
+    std::fs::write(&jobs, lines.join("\n")).unwrap();
+    let common = ["--prompt", PROMPT, "--steps", "3", "--vram", "4MiB"];
+    lighterage(&[&["generate", "--jobs", &jobs], &common[..]].concat())
+        .check(0, &["5 made, 0 were done, 0 failed, by 3 plans"]);
+    let alone = out("alone.png");
+    let single = ["generate", "--id-image", &face("bo"), "--seed", "4", "-o", &alone];
+    lighterage(&[&single[..], &common].concat()).check(0, &[]);
+    assert!(std::fs::read(&alone).unwrap() == std::fs::read(out("d.png")).unwrap());
+}
+
+#[test]
+fn lines_that_write_one_file_are_refused_before_any_work() {
+    let scratch = Scratch::new();
+    let jobs = scratch.text("jobs.jsonl");
+    let refused = |lines: &[&str], expected: &str| {
+        std::fs::write(&jobs, lines.join("\n")).unwrap();
+        lighterage(&["generate", "--jobs", &jobs, "--shard", "0/3"]).check_failed(&[expected]);
+        assert_eq!(scratch.names(), ["jobs.jsonl"]);
+    };
+    let line = |name: &str| format!(r#"{{"prompt": "x", "output": "{}"}}"#, scratch.text(name));
+    refused(&[&line("a.png"), "", &line("b.png"), &line("a.png")], "lines 1 and 4 write the same file");
+    // Whichever way it is spelled, and a name that another line has by default.
+    refused(&[&line("a.png"), &line("./a.png")], "lines 1 and 2 write the same file");
+    refused(&[&line("jobs-1.png"), r#"{"prompt": "x"}"#], "lines 1 and 2 write the same file");
+    refused(&[&line("jobs.jsonl")], "line 1 would replace the jobs or their results");
+    refused(&[r#"{"prompt": "x"}"#, &line("jobs.results-2-of-3.jsonl")], "line 2 would replace the jobs");
+}
+
+#[test]
+fn a_file_that_is_divided_anew_keeps_what_is_done() {
+    let scratch = Scratch::new();
+    let jobs = scratch.text("jobs.jsonl");
+    let lines: Vec<String> =
+        (0..4).map(|seed| format!(r#"{{"prompt": "x", "seed": {seed}, "steps": 1}}"#)).collect();
+    std::fs::write(&jobs, lines.join("\n")).unwrap();
+    let run = |shard: &str| lighterage(&["generate", "--jobs", &jobs, "--shard", shard]);
+    run("0/2").check(0, &["2 made, 0 were done"]);
+    run("2/4").check(0, &["0 made, 1 were done"]);
+    lighterage(&["generate", "--jobs", &jobs]).check(0, &["2 made, 2 were done"]);
+    let all = std::fs::read_to_string(scratch.path("jobs.results.jsonl")).unwrap();
+    assert_eq!(all.lines().count(), 4);
+    // Half a list of another shard saves nothing and harms nothing.
+    std::fs::write(scratch.path("jobs.results-1-of-7.jsonl"), "{\"line\":").unwrap();
+    run("3/4").check(0, &["0 made, 1 were done"]);
+}
+
 #[test]
 fn a_dry_run_of_jobs_writes_nothing() {
     let scratch = Scratch::new();
@@ -167,6 +376,7 @@ fn lines_keep_the_rules_of_the_command_line() {
         lighterage(&["generate", "--jobs", &jobs, "--dry-run"]).check(1, &["1 failed", expected]);
     };
     check(r#"{"negative_prompt": "y"}"#, "--negative-prompt needs --true-cfg");
+    check(r#"{"teacache": 0.1, "width": 60}"#, "--teacache 0.1: no step will ever be skipped");
     check(r#"{"id_keypoints": "aligned"}"#, "--id-keypoints needs --id-image");
     check(r#"{"control_keypoints": "k.json"}"#, "--control-keypoints needs --control-image");
     check(r#"{"id_image": "a.png", "id_embedding": "b"}"#, "exclude each other");

@@ -9,6 +9,8 @@ mod emulated;
 mod faces;
 mod forward;
 mod generate;
+#[path = "../../../identity/tests/graph/mod.rs"]
+mod graph;
 mod inspect;
 mod plan;
 mod products;

@@ -1,5 +1,37 @@
 //! Writes ONNX files: as much of protobuf and of ONNX as small graphs of convolutions need (onnx.proto3).
 
+/// SCRFD's signature around the simplest of detectors: a cell is a face as far as its mean is red and not green or blue.
+pub(crate) fn red_detector() -> Vec<u8> {
+    let mut graph = Graph::new("input.1", &[1, 3, -1, -1]);
+    for stride in [8_i64, 16, 32] {
+        let pooled = graph.node(
+            "AveragePool",
+            &["input.1"],
+            &[
+                ("kernel_shape", Attribute::Integers(vec![stride; 2])),
+                ("strides", Attribute::Integers(vec![stride; 2])),
+            ],
+        );
+        // Two guesses a cell; the second is never good enough.
+        let logits = graph.convolution(&pooled, &[&[12.0, -12.0, -12.0], &[0.0; 3]], &[-30.0, -9.0]);
+        let scores = graph.node("Sigmoid", &[&logits], &[]);
+        graph.output(&scores, 1);
+        let (reach, point) = (4, 10);
+        let boxes = graph.convolution(
+            &pooled,
+            &vec![&[0.0; 3][..]; 2 * reach],
+            &[1.0, 0.5, 2.0, 1.5, 0.0, 0.0, 0.0, 0.0],
+        );
+        graph.output(&boxes, reach);
+        let offsets: Vec<f32> = (0..2 * point)
+            .map(|index| [-0.5, 0.0, 0.5, 0.0, 0.0, 0.5, -0.25, 1.0, 0.25, 1.0][index % 10])
+            .collect();
+        let points = graph.convolution(&pooled, &vec![&[0.0; 3][..]; 2 * point], &offsets);
+        graph.output(&points, point);
+    }
+    graph.finish()
+}
+
 /// A value of a node's attribute.
 pub(crate) enum Attribute {
     Integers(Vec<i64>),

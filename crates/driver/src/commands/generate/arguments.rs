@@ -1,7 +1,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 
-use lighterage_pipeline::{Multiprocessors, Noise, Options, Spacing, TEACACHE_MINIMUM, TeaCache};
+use lighterage_pipeline::{Multiprocessors, Noise, Options, Spacing, TeaCache};
 use lighterage_shape::DType;
 
 use super::jobs::Shard;
@@ -29,7 +29,7 @@ Examples:
 A face comes from --id-embedding, else from --id-image: its keypoints from --id-keypoints, else from a faces.json beside it, else from a detector
 (scrfd_10g_bnkps.onnx in --face-models); with none of these only a 112 x 112 picture will do, which is taken as an aligned crop.
 
-The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth
+The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth-old
 --noise cuda) and since (--schedule diffsynth --noise cpu). The default is diffusers' schedule with torch's CPU noise.
 
 The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule,
@@ -113,6 +113,8 @@ enum ScheduleName {
     Diffusers,
     /// Shift 3 at every size, as in DiffSynth-Studio.
     Diffsynth,
+    /// The same as until April 2025: bf16 models are told timesteps that are not rounded.
+    DiffsynthOld,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -156,15 +158,6 @@ impl Arguments {
         vec![seed]
     }
 
-    /// Says what an option will not do.
-    pub(super) fn warn(&self) {
-        if let Some(threshold) = self.request.teacache.filter(|threshold| *threshold <= TEACACHE_MINIMUM) {
-            output::note(&format!(
-                "--teacache {threshold}: no step will ever be skipped, the least distance that TeaCache sees is {TEACACHE_MINIMUM}"
-            ));
-        }
-    }
-
     /// Whether the control picture's latent is a sample.
     pub(super) fn samples_control(&self) -> bool {
         self.noise == NoiseName::Official
@@ -177,6 +170,7 @@ impl Arguments {
             spacing: match self.schedule {
                 ScheduleName::Diffusers => Spacing::Diffusers,
                 ScheduleName::Diffsynth => Spacing::DiffSynth,
+                ScheduleName::DiffsynthOld => Spacing::DiffSynthOld,
             },
             noise: match self.noise {
                 NoiseName::Cpu => Noise::Cpu,

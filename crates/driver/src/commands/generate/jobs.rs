@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::arguments::draw_seed;
 use super::models::Models;
+use super::plans::Plans;
 use super::request::Request;
 use super::{Arguments, Shot};
 use crate::device::Work;
@@ -73,10 +74,11 @@ impl Outcome {
 pub(super) fn run(arguments: &Arguments, path: &Path) -> Result<()> {
     let shard = arguments.shard.unwrap_or(Shard { index: 0, count: 1 });
     let jobs = read(path)?;
+    check_outputs(path, &jobs)?;
     let mine: Vec<(usize, Value)> =
         jobs.into_iter().enumerate().filter(|(line, _)| line % shard.count == shard.index).collect();
     let results = results_path(path, arguments.shard);
-    let known = known(&results)?;
+    let known = known(path, &results, shard)?;
     let has_face = arguments.request.has_face()
         || mine
             .iter()
@@ -109,6 +111,44 @@ fn read(path: &Path) -> Result<Vec<Value>> {
     text.lines().enumerate().map(parse).collect()
 }
 
+/// Refuses lines that would write one file, before any work is done: of the whole file, since other shards write their pictures too.
+fn check_outputs(path: &Path, jobs: &[Value]) -> Result<()> {
+    let mut writers = BTreeMap::new();
+    for (line, job) in jobs.iter().enumerate().filter(|(_, job)| !job.is_null()) {
+        // What else a line may have under that name is its own error, when its turn comes.
+        let given = job.get("output").and_then(Value::as_str).map(PathBuf::from);
+        let output = output::place(&given.unwrap_or_else(|| default_output(path, line)));
+        let refused =
+            |what: &str| Failure::Refused(format!("{}: {what}: {}", path.display(), output.display()));
+        if output == output::place(path) || is_results(path, &output) {
+            return Err(refused(&format!("line {} would replace the jobs or their results", line + 1)));
+        }
+        if let Some(first) = writers.insert(output.clone(), line) {
+            return Err(refused(&format!("lines {} and {} write the same file", first + 1, line + 1)));
+        }
+    }
+    Ok(())
+}
+
+fn default_output(path: &Path, line: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}-{line}.png"))
+}
+
+/// Whether `other` is a list of results of the jobs in `path`, of any shard.
+fn is_results(path: &Path, other: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = other.file_name().unwrap_or_default().to_string_lossy();
+    let shard = name.strip_prefix(&format!("{stem}.results")).and_then(|rest| rest.strip_suffix(".jsonl"));
+    let is_shard = |shard: &str| {
+        let numbers = shard.strip_prefix('-').and_then(|rest| rest.split_once("-of-"));
+        numbers
+            .is_some_and(|(index, count)| [index, count].iter().all(|number| number.parse::<usize>().is_ok()))
+    };
+    shard.is_some_and(|shard| shard.is_empty() || is_shard(shard))
+        && output::place(other).parent() == output::place(path).parent()
+}
+
 /// `NAME.results.jsonl`, or `NAME.results-I-of-N.jsonl`, beside the file.
 fn results_path(path: &Path, shard: Option<Shard>) -> PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -118,20 +158,37 @@ fn results_path(path: &Path, shard: Option<Shard>) -> PathBuf {
     })
 }
 
-/// What an earlier run left, by line; nothing if there was none.
-fn known(path: &Path) -> Result<BTreeMap<usize, Outcome>> {
-    if !path.exists() {
-        return Ok(BTreeMap::new());
-    }
-    let outcomes = read(path)?.into_iter().filter(|value| !value.is_null());
+/// What earlier runs left of this shard's lines, by line: its own list, and those of other shards where the file was divided otherwise before.
+fn known(path: &Path, results: &Path, shard: Shard) -> Result<BTreeMap<usize, Outcome>> {
     let mut known = BTreeMap::new();
-    for value in outcomes {
-        let outcome: Outcome = serde_json::from_value(value).map_err(|error| {
-            Failure::Refused(format!("{}: not a list of results: {error}", path.display()))
-        })?;
-        known.insert(outcome.line, outcome);
+    let mut others: Vec<PathBuf> = std::fs::read_dir(output::folder_of(path))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|other| is_results(path, other) && other.file_name() != results.file_name())
+        .collect();
+    others.sort();
+    for other in others {
+        // Another shard's list only saves work: one that cannot be read saves none.
+        known.extend(outcomes(&other, shard).unwrap_or_default());
     }
+    known.extend(outcomes(results, shard)?);
     Ok(known)
+}
+
+/// Those of a list that are this shard's; nothing if there is no list.
+fn outcomes(results: &Path, shard: Shard) -> Result<BTreeMap<usize, Outcome>> {
+    let mut found = BTreeMap::new();
+    if !results.exists() {
+        return Ok(found);
+    }
+    for value in read(results)?.into_iter().filter(|value| !value.is_null()) {
+        let outcome: Outcome = serde_json::from_value(value).map_err(|error| {
+            Failure::Refused(format!("{}: not a list of results: {error}", results.display()))
+        })?;
+        if outcome.line % shard.count == shard.index {
+            found.insert(outcome.line, outcome);
+        }
+    }
+    Ok(found)
 }
 
 struct Batch<'a> {
@@ -148,6 +205,7 @@ impl Work for Batch<'_> {
 
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
         let (mut made, mut failed, mut skipped) = (0, 0, 0);
+        let mut plans = Plans::default();
         for (line, job) in std::mem::take(&mut self.jobs) {
             if job.is_null() {
                 continue;
@@ -156,7 +214,7 @@ impl Work for Batch<'_> {
                 skipped += 1;
                 continue;
             }
-            let outcome = self.outcome(line, job, device)?;
+            let outcome = self.outcome(line, job, device, &mut plans)?;
             match &outcome.error {
                 None => made += 1,
                 Some(error) => {
@@ -169,9 +227,14 @@ impl Work for Batch<'_> {
                 self.write()?;
             }
         }
+        if skipped > 0 && !self.arguments.is_dry() {
+            // Some may be known from another list only.
+            self.write()?;
+        }
         let verb = if self.arguments.is_dry() { "to be made" } else { "made" };
         output::note(&format!(
-            "{made} {verb}, {skipped} were done, {failed} failed: {}",
+            "{made} {verb}, {skipped} were done, {failed} failed, by {} plans: {}",
+            plans.made,
             self.results.display()
         ));
         if failed == 0 { Ok(()) } else { Err(Failure::Refused(format!("{failed} pictures failed"))) }
@@ -180,31 +243,38 @@ impl Work for Batch<'_> {
 
 impl Batch<'_> {
     /// An error is the line's own affair; only an interrupt ends the run.
-    fn outcome<B: Backend>(&self, line: usize, job: Value, device: &Device<B>) -> Result<Outcome> {
+    fn outcome<B: Backend>(
+        &self,
+        line: usize,
+        job: Value,
+        device: &Device<B>,
+        plans: &mut Plans,
+    ) -> Result<Outcome> {
         let plain =
             Outcome { line, job, output: None, seed: None, seconds: None, peak_bytes: None, error: None };
-        match self.picture(&plain, device) {
+        match self.picture(&plain, device, plans) {
             Ok(outcome) => Ok(outcome),
             Err(interrupted @ Failure::Interrupted(_)) => Err(interrupted),
             Err(failure) => Ok(Outcome { error: Some(failure.to_string()), ..plain }),
         }
     }
 
-    fn picture<B: Backend>(&self, plain: &Outcome, device: &Device<B>) -> Result<Outcome> {
+    fn picture<B: Backend>(&self, plain: &Outcome, device: &Device<B>, plans: &mut Plans) -> Result<Outcome> {
         let Line { output, seed, request } = serde_json::from_value(plain.job.clone())?;
         let request: Request = serde_json::from_value(serde_json::to_value(request)?)?;
+        request.warn();
         let request = request.or(&self.arguments.request);
-        let path = output.unwrap_or_else(|| self.default_output(plain.line));
+        let path = output.unwrap_or_else(|| default_output(self.file, plain.line));
         output::check(&path)?;
         let seed = seed.unwrap_or_else(draw_seed);
         let options = self.models.options(self.arguments, &request)?;
         let shot = Shot { arguments: self.arguments, models: &self.models };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
-        let (_, forecast) = job.survey(device.info().page_bytes)?.on(device)?;
+        let forecast = plans.of(&job, device)?;
         if self.arguments.is_dry() {
             return Ok(Outcome { peak_bytes: Some(forecast.peak_bytes()), ..plain.clone() });
         }
-        let record = shot.take(&job, device, &forecast, &path, None)?;
+        let record = shot.take(&job, device, forecast, &path, None)?;
         Ok(Outcome {
             output: Some(path),
             seed: Some(seed),
@@ -212,11 +282,6 @@ impl Batch<'_> {
             peak_bytes: Some(record.peak_bytes),
             ..plain.clone()
         })
-    }
-
-    fn default_output(&self, line: usize) -> PathBuf {
-        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
-        self.file.with_file_name(format!("{stem}-{line}.png"))
     }
 
     /// Whole or not at all, after every picture.
@@ -241,6 +306,20 @@ mod tests {
         assert_eq!("0/4".parse(), Ok(Shard { index: 0, count: 4 }));
         for text in ["4/4", "1", "1/0", "-1/2", "a/b", ""] {
             assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn results_of_any_shard_are_known() {
+        for (name, expected) in [
+            ("a/b.results.jsonl", true),
+            ("a/b.results-0-of-16.jsonl", true),
+            ("a/b.results-old.jsonl", false),
+            ("a/bb.results.jsonl", false),
+            ("c/b.results.jsonl", false),
+            ("a/b.jsonl", false),
+        ] {
+            assert_eq!(is_results(Path::new("a/b.jsonl"), Path::new(name)), expected, "{name}");
         }
     }
 

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
-use lighterage_pipeline::{Negation, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, TeaCache};
+use lighterage_pipeline::{Negation, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, TEACACHE_MINIMUM, TeaCache};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::output;
 
 /// What may differ from picture to picture: options of the command line, and the fields of a job's line.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -116,6 +117,15 @@ impl Request {
     /// Whether there is a face.
     pub(super) const fn has_face(&self) -> bool {
         self.id_image.is_some() || self.id_embedding.is_some()
+    }
+
+    /// Says what an option will not do.
+    pub(super) fn warn(&self) {
+        if let Some(threshold) = self.teacache.filter(|threshold| *threshold <= TEACACHE_MINIMUM) {
+            output::note(&format!(
+                "--teacache {threshold}: no step will ever be skipped, the least distance that TeaCache sees is {TEACACHE_MINIMUM}"
+            ));
+        }
     }
 
     /// Refuses what would be passed over in silence. The command line says so by itself; a line of a file comes without its rules.

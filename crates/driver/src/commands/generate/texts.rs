@@ -78,6 +78,7 @@ const fn schedule(spacing: Spacing) -> &'static str {
     match spacing {
         Spacing::Diffusers => "diffusers",
         Spacing::DiffSynth => "diffsynth",
+        Spacing::DiffSynthOld => "diffsynth-old",
     }
 }
 
