@@ -32,8 +32,9 @@
 //! * *After each rung the search begins again*, so no request is refused while a block that fits is free.
 //! * *No driver call under the lock of the books.* Other threads go on allocating while one maps.
 //! * *A failure changes nothing*: tests let every driver call fail once, in three ways.
-//! * *Moving late beats moving early.* Taking empty chunks before the limit asks for it keeps the peak lower in some traces and scatters what stays in others;
-//!   [`Settings::slack_permille`] allows it, the default does not.
+//! * *What holds nothing is moved before much more is created*: where more would be held than 1.5 % (and 80 pages) beyond the most that was ever in use.
+//!   Earlier, and also for less, it scatters what stays; never, and some traces hold 5 % more. [`Settings::slack_permille`] says how much.
+//! * *A small block that was just given back is kept as it is*, for the next request of its size: half the time of a pair.
 //!
 //! # What not
 //!

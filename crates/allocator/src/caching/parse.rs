@@ -92,7 +92,9 @@ const KEYS: &[(&str, Key)] = &[
     (
         "slack_permille",
         Key::Sets(|settings, item| {
-            item.number(0, 1_000_000).map(|value| settings.slack_permille = Some(value))
+            settings.slack_permille =
+                if item.value == "None" { None } else { Some(item.number(0, 1_000_000)?) };
+            Ok(())
         }),
     ),
     ("stream_waits", Key::Sets(|settings, item| item.boolean().map(|value| settings.stream_waits = value))),
@@ -127,7 +129,7 @@ impl Settings {
     /// | `release_lock_on_cudamalloc` | `True` | nothing: it always is |
     /// | `large_segment_size_mb` | a multiple of 2 | [`big_chunk_pages`](Settings::big_chunk_pages), in CUDA's pages of 2 MiB |
     /// | `expandable_segments_reserve` | GiB, as `40G` | [`address_bytes`](Settings::address_bytes) |
-    /// | `headroom_permille`, `slack_permille` | thousandths | the fields of these names |
+    /// | `headroom_permille`, `slack_permille` | thousandths; for the second also `None` | the fields of these names |
     /// | `stream_waits` | `True`, `False` | [`stream_waits`](Settings::stream_waits) |
     /// | `event_every`, `trace_events` | a number | the fields of these names |
     /// | `watermark_mb` | MiB | [`watermark_bytes`](Settings::watermark_bytes) |
@@ -181,8 +183,9 @@ impl fmt::Display for Settings {
             write!(f, ",expandable_segments_reserve:{}G", bytes >> 30)?;
         }
         write!(f, ",headroom_permille:{headroom_permille}")?;
-        if let Some(slack) = self.slack_permille {
-            write!(f, ",slack_permille:{slack}")?;
+        match self.slack_permille {
+            Some(slack) => write!(f, ",slack_permille:{slack}")?,
+            None => f.write_str(",slack_permille:None")?,
         }
         write!(f, ",stream_waits:{waits},event_every:{event_every}")?;
         write!(f, ",watermark_mb:{},trace_events:{trace_events}", self.watermark_bytes / MIB)
@@ -317,6 +320,9 @@ mod tests {
         };
         assert_eq!(Settings::parse(text).unwrap(), expected);
         assert_eq!(Settings::parse(&expected.to_string()), Ok(expected));
+        let off = Settings { slack_permille: None, ..Settings::default() };
+        assert_eq!(Settings::parse("slack_permille:None"), Ok(off.clone()));
+        assert_eq!(Settings::parse(&off.to_string()), Ok(off));
     }
 
     #[test]

@@ -9,8 +9,8 @@ pub struct Settings {
     pub big_chunk_pages: u64,
     /// Big chunks are created only while so much of the limit stays free afterwards, in thousandths.
     pub headroom_permille: u64,
-    /// How far physical memory may go beyond the most that was ever in use at once, in thousandths, before pages that hold nothing are moved to
-    /// where they are needed instead of creating more. None: only where the limit says so. Moving early keeps the peak lower, and scatters what stays.
+    /// How far physical memory may go beyond the most that was ever in use at once, in thousandths and at least by 80 pages, before pages that hold nothing
+    /// are moved to where they are needed instead of creating more. None: only where the limit says so, which spares calls where memory is plenty.
     pub slack_permille: Option<u64>,
     /// Whether a compute stream may be made to wait for another one whose memory it takes. Copy streams never are.
     pub stream_waits: bool,
@@ -30,7 +30,7 @@ impl Default for Settings {
             purpose: Purpose::Activations,
             big_chunk_pages: 8,
             headroom_permille: 50,
-            slack_permille: None,
+            slack_permille: Some(15),
             stream_waits: true,
             event_every: 256,
             watermark_bytes: 0,

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag, Trace};
-use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+use lighterage_device::{Device, Ledger, MemoryCalls, MemoryCosts, Sim, SimConfig, StreamKind};
 use serde::Serialize;
 
 use super::timing;
@@ -16,18 +16,23 @@ use crate::table::{self, Align};
 /// Time the caching allocator on a simulated device, and see how much memory it needs on traces of real models.
 ///
 /// Times are medians of 11 rounds. With --torch PyTorch's own allocator does the same in turns with it, times and memory:
-/// benches/peers/torch-allocator/README.md says how to build that program.
+/// benches/peers/torch-allocator/README.md says how to build that program. Figures of it with a star were taken once, with torch 2.15 on a quiet
+/// machine: memory is the same everywhere, times are not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of traces, compressed with zstd.
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]
     traces: PathBuf,
-    /// The traces to replay, by the names of their files; those of models, if none is named.
-    #[arg(long, value_name = "NAME")]
+    /// The traces to replay, by the names of their files; those of models, if none is named. Or files: memory snapshots of PyTorch or of ours
+    /// (.pickle), logs of RMM (.csv), traces (.bin, .bin.zst).
+    #[arg(long, value_name = "NAME|FILE")]
     trace: Vec<String>,
     /// Program that runs PyTorch's allocator.
     #[arg(long, value_name = "PROGRAM")]
     torch: Option<PathBuf>,
+    /// How ours behaves, in the form of `PYTORCH_CUDA_ALLOC_CONF`, as `slack_permille:20,large_segment_size_mb:32`.
+    #[arg(long, value_name = "KEY:VALUE,...", default_value = "", value_parser = settings)]
+    settings: Settings,
     /// Only time pairs, no traces.
     #[arg(long)]
     pairs: bool,
@@ -48,6 +53,23 @@ const LEAST_MAX: u64 = 64;
 const MODELS: [&str; 7] =
     ["llm_gen", "llm_train", "llm_train_ckpt", "sd_resident", "sd_offload", "sd_offload_2s", "llm_gen_2s"];
 
+fn settings(text: &str) -> Result<Settings, String> {
+    Settings::parse(text).map_err(|error| error.to_string())
+}
+
+/// PyTorch 2.15 with expandable segments on the stand-in, per cent over what is live: reserved without a limit, and the least that serves.
+const TORCH_MEMORY: [(&str, f64, f64); 9] = [
+    ("llm_gen", 2.4, 1.9),
+    ("llm_train", 4.3, 0.7),
+    ("llm_train_ckpt", 5.9, 1.0),
+    ("sd_resident", 5.4, 0.5),
+    ("sd_offload", 1.8, 1.9),
+    ("sd_offload_2s", 51.0, 1.5),
+    ("llm_gen_2s", 24.8, 2.5),
+    ("rmm_10000_64", 10.8, 10.2),
+    ("rmm_10000_4096", 61.0, 0.9),
+];
+
 #[derive(Debug, Serialize)]
 struct Report {
     pairs: Vec<Pair>,
@@ -60,6 +82,8 @@ struct Pair {
     what: String,
     nanoseconds: f64,
     torch_nanoseconds: Option<f64>,
+    /// PyTorch's, once, on a quiet machine.
+    torch_recorded_nanoseconds: f64,
 }
 
 /// A trace, again and again.
@@ -77,11 +101,15 @@ struct Replayed {
     least_ladder: Option<f64>,
     /// PyTorch's figures, if it was to run.
     torch: Option<Torch>,
+    /// Those of its memory that were taken once, if they were: reserved, and least.
+    torch_recorded: Option<(f64, f64)>,
     /// Per cent over what is live: an arena for the whole trace, planned, in whole pages.
     planned: f64,
     planner_milliseconds: f64,
-    /// Calls that map, open or unmap, in a pass after the first at 2 % over what is live.
+    /// Calls that create, map, open or unmap, in a pass after the first at 2 % over what is live.
     calls_tight: u64,
+    /// What the calls of the first pass there would take an A100's driver, by published figures.
+    driver_milliseconds: f64,
 }
 
 /// What PyTorch needs for a trace, in the same units.
@@ -94,20 +122,27 @@ struct Torch {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let torch = arguments.torch.as_deref();
-    let pairs = pairs(torch)?;
+    let pairs = pairs(torch, &arguments.settings)?;
     let traces = if arguments.pairs { Vec::new() } else { traces(arguments)? };
     let report = Report { pairs, traces };
     if arguments.json { json::print(&report) } else { print(&report) }
 }
 
-fn pairs(torch: Option<&Path>) -> Result<Vec<Pair>> {
+fn pairs(torch: Option<&Path>, settings: &Settings) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
-    for (bytes, name) in [(512, "512 B"), (64 << 10, "64 KiB"), (4 << 20, "4 MiB")] {
-        for (cached, with) in [(0, ""), (4000, ", 2,000 free blocks cached")] {
+    for (bytes, name, recorded) in [
+        (512, "512 B", [274.0, 447.0]),
+        (64 << 10, "64 KiB", [283.0, 447.0]),
+        (4 << 20, "4 MiB", [284.0, 447.0]),
+    ] {
+        for ((cached, with), torch_recorded_nanoseconds) in
+            [(0, ""), (4000, ", 2,000 free blocks cached")].into_iter().zip(recorded)
+        {
             let size = bytes.to_string();
             pairs.push(Pair {
                 what: format!("{name}{with}"),
-                nanoseconds: pair(bytes, cached)?,
+                nanoseconds: pair(settings, bytes, cached)?,
+                torch_recorded_nanoseconds,
                 torch_nanoseconds: torch_time(
                     torch,
                     &["pair", &size, &cached.to_string()],
@@ -117,17 +152,19 @@ fn pairs(torch: Option<&Path>) -> Result<Vec<Pair>> {
             });
         }
     }
-    let per_thread = two_threads(64 << 10)?;
+    let per_thread = two_threads(settings, 64 << 10)?;
     pairs.push(Pair {
         what: "64 KiB, two threads on two streams, each pair".to_owned(),
         nanoseconds: per_thread,
         torch_nanoseconds: torch_time(torch, &["mt", "65536", "2"], ": ", " ns/pair/thread")?,
+        torch_recorded_nanoseconds: 1181.0,
     });
     Ok(pairs)
 }
 
 fn device(limit: u64) -> Result<Device<Sim>> {
-    let sim = Sim::new(SimConfig { capacity_bytes: DEVICE_BYTES, ..SimConfig::default() })?;
+    let memory_costs = Some(MemoryCosts::A100);
+    let sim = Sim::new(SimConfig { capacity_bytes: DEVICE_BYTES, memory_costs, ..SimConfig::default() })?;
     Ok(Device::new(sim, Ledger::new(limit), Ledger::new(0)))
 }
 
@@ -135,8 +172,8 @@ fn on_compute(allocator: &Allocator<Sim>) -> Result<OnStream<Sim>> {
     Ok(allocator.on(&allocator.device().stream(StreamKind::Compute)?)?)
 }
 
-fn pair(bytes: u64, cached: u64) -> Result<f64> {
-    let allocator = Allocator::new(&device(DEVICE_BYTES)?, Settings::default())?;
+fn pair(settings: &Settings, bytes: u64, cached: u64) -> Result<f64> {
+    let allocator = Allocator::new(&device(DEVICE_BYTES)?, settings.clone())?;
     let on = on_compute(&allocator)?;
     let _kept = cache(&on, bytes, cached)?;
     median(|| {
@@ -164,8 +201,8 @@ fn cache(on: &OnStream<Sim>, bytes: u64, count: u64) -> Result<Vec<Handle>> {
     Ok(kept)
 }
 
-fn two_threads(bytes: u64) -> Result<f64> {
-    let allocator = Allocator::new(&device(DEVICE_BYTES)?, Settings::default())?;
+fn two_threads(settings: &Settings, bytes: u64) -> Result<f64> {
+    let allocator = Allocator::new(&device(DEVICE_BYTES)?, settings.clone())?;
     let ons = [on_compute(&allocator)?, on_compute(&allocator)?];
     median(|| {
         let start = Instant::now();
@@ -221,12 +258,11 @@ fn traces(arguments: &Arguments) -> Result<Vec<Replayed>> {
 }
 
 fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
-    let path = arguments.traces.join(format!("{name}.bin.zst"));
-    let bytes = unpack(&path)?;
-    let trace = Trace::from_binary(&bytes)?;
+    let trace = load(arguments, name)?;
+    let settings = &arguments.settings;
     let live = trace.peak_bytes();
     let over = |bytes: u64| percent_over(live, bytes as f64);
-    let mut free = Replay::new(&trace, DEVICE_BYTES, Settings::default())?;
+    let mut free = Replay::new(&trace, DEVICE_BYTES, settings.clone())?;
     free.pass()?;
     let nanoseconds = median(|| {
         let start = Instant::now();
@@ -237,29 +273,60 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
     let plan = Plan::new(&trace);
     let planner_milliseconds = start.elapsed().as_secs_f64() * 1e3;
     let page = free.allocator.device().info().page_bytes;
-    let mut tight = Replay::new(&trace, live + live / 50, Settings::default())?;
+    let mut tight = Replay::new(&trace, live + live / 50, settings.clone())?;
     tight.pass()?;
-    let before = tight.calls();
+    let first = tight.calls();
     tight.pass()?;
+    let torch = arguments.torch.as_deref();
     Ok(Replayed {
         trace: name.to_owned(),
         events: trace.ops().len(),
         live_mib: live as f64 / MIB,
         nanoseconds,
         reserved: over(free.allocator.statistics().all.reserved_bytes.peak),
-        least_pages: least(&trace, 1)?.map(over),
-        least_ladder: least(&trace, Settings::default().big_chunk_pages)?.map(over),
-        torch: arguments.torch.as_deref().map(|program| torch_replay(program, &bytes, live)).transpose()?,
+        least_pages: least(&trace, Settings { big_chunk_pages: 1, ..settings.clone() })?.map(over),
+        least_ladder: least(&trace, settings.clone())?.map(over),
+        torch: torch.map(|program| torch_replay(program, &trace, live)).transpose()?,
+        torch_recorded: TORCH_MEMORY
+            .iter()
+            .find(|(trace, ..)| *trace == name)
+            .map(|(_, reserved, least)| (*reserved, *least)),
         planned: over(plan.bytes().next_multiple_of(page)),
         planner_milliseconds,
-        calls_tight: tight.calls() - before,
+        calls_tight: tight.calls().map_type() + tight.calls().creates - first.map_type() - first.creates,
+        driver_milliseconds: first.seconds * 1e3,
     })
 }
 
+/// A trace by the name of one in the folder, or by its file.
+fn load(arguments: &Arguments, name: &str) -> Result<Trace> {
+    let named = Path::new(name);
+    let path =
+        if named.is_file() { named.to_owned() } else { arguments.traces.join(format!("{name}.bin.zst")) };
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let bytes = if extension == "zst" { unpack(&path)? } else { read(&path)? };
+    let trace = match extension {
+        "pickle" => Trace::from_snapshot(&bytes),
+        "csv" => Trace::from_rmm_csv(&String::from_utf8_lossy(&bytes)),
+        _ => Trace::from_binary(&bytes),
+    };
+    let unread = |error| Failure::Usage(format!("{}: {error}", path.display()));
+    match trace.map_err(unread)? {
+        trace if trace.peak_bytes() == 0 => {
+            Err(Failure::Usage(format!("{}: nothing is allocated in it", path.display())))
+        }
+        trace => Ok(trace),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
 /// The same on PyTorch's allocator: passes without a limit, and fresh ones on ever smaller devices.
-fn torch_replay(program: &Path, trace: &[u8], live: u64) -> Result<Torch> {
+fn torch_replay(program: &Path, trace: &Trace, live: u64) -> Result<Torch> {
     let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(trace)?;
+    file.write_all(&trace.to_binary())?;
     let path = file.path().display().to_string();
     // Times are of all passes but the first.
     let passes = (ROUNDS + 1).to_string();
@@ -289,8 +356,7 @@ fn unpack(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The least limit under which a fresh allocator refuses nothing.
-fn least(trace: &Trace, big_chunk_pages: u64) -> Result<Option<u64>> {
-    let settings = Settings { big_chunk_pages, ..Settings::default() };
+fn least(trace: &Trace, settings: Settings) -> Result<Option<u64>> {
     least_limit(trace.peak_bytes(), |limit| {
         let mut replay = Replay::new(trace, limit, settings.clone())?;
         replay.pass()?;
@@ -350,9 +416,8 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn calls(&self) -> u64 {
-        let events = self.allocator.statistics().events;
-        events.maps + events.grants + events.unmaps + events.creates
+    fn calls(&self) -> MemoryCalls {
+        self.allocator.device().backend().memory_calls()
     }
 }
 
@@ -365,7 +430,10 @@ fn print(report: &Report) -> Result<()> {
         vec![
             pair.what.clone(),
             format!("{:.1}", pair.nanoseconds),
-            number(pair.torch_nanoseconds),
+            pair.torch_nanoseconds.map_or_else(
+                || format!("{:.0}*", pair.torch_recorded_nanoseconds),
+                |time| format!("{time:.1}"),
+            ),
             ratio(pair.torch_nanoseconds, pair.nanoseconds),
         ]
     }));
@@ -373,7 +441,10 @@ fn print(report: &Report) -> Result<()> {
     if report.traces.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\ntraces; memory in per cent over what is live, torch's in brackets")?;
+    writeln!(
+        out,
+        "\ntraces; memory in per cent over what is live, torch's in brackets (*: not of this run)"
+    )?;
     let head = [
         "trace",
         "live MiB",
@@ -386,6 +457,7 @@ fn print(report: &Report) -> Result<()> {
         "planned",
         "planner ms",
         "calls at +2 %",
+        "driver ms",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.traces.iter().map(|trace| {
@@ -396,23 +468,36 @@ fn print(report: &Report) -> Result<()> {
             format!("{:.1}", trace.nanoseconds),
             number(torch.map(|torch| torch.nanoseconds)),
             ratio(torch.map(|torch| torch.nanoseconds), trace.nanoseconds),
-            format!("{:+.2}{}", trace.reserved, bracketed(torch, |torch| Some(torch.reserved))),
-            format!("{}{}", percent(trace.least_pages), bracketed(torch, |torch| torch.least)),
+            format!(
+                "{:+.2}{}",
+                trace.reserved,
+                bracketed(torch.map(|torch| Some(torch.reserved)), trace.torch_recorded.map(|pair| pair.0))
+            ),
+            format!(
+                "{}{}",
+                percent(trace.least_pages),
+                bracketed(torch.map(|torch| torch.least), trace.torch_recorded.map(|pair| pair.1))
+            ),
             percent(trace.least_ladder),
             format!("{:+.2}", trace.planned),
             format!("{:.0}", trace.planner_milliseconds),
             trace.calls_tight.to_string(),
+            format!("{:.0}", trace.driver_milliseconds),
         ]
     }));
     let mut columns = vec![Align::Left];
-    columns.resize(11, Align::Right);
+    columns.resize(12, Align::Right);
     table::print(&mut out, &columns, &rows)?;
     Ok(())
 }
 
-/// PyTorch's figure beside ours, if it was measured.
-fn bracketed(torch: Option<&Torch>, figure: impl Fn(&Torch) -> Option<f64>) -> String {
-    torch.map_or_else(String::new, |torch| format!(" ({})", percent(figure(torch))))
+/// PyTorch's figure beside ours: of this run, or else the one that was taken once.
+fn bracketed(measured: Option<Option<f64>>, recorded: Option<f64>) -> String {
+    match (measured, recorded) {
+        (Some(measured), _) => format!(" ({})", percent(measured)),
+        (None, Some(recorded)) => format!(" ({recorded:+.1}*)"),
+        (None, None) => String::new(),
+    }
 }
 
 /// A figure of [`least_limit`].
@@ -439,6 +524,14 @@ mod tests {
         assert_eq!((number("reserved_peak=", " "), number("skipped=", " ")), (8290.0, 12.0));
         assert_eq!(number("steady ", " ns/ev"), 203.5);
         assert!(number_in("nothing", "steady ", " ns/ev").is_err());
+    }
+
+    #[test]
+    fn figures_of_this_run_come_before_those_that_were_taken_once() {
+        assert_eq!(bracketed(Some(Some(1.25)), Some(2.0)), " (+1.2)");
+        assert_eq!(bracketed(Some(None), Some(2.0)), " (> +6.4)");
+        assert_eq!(bracketed(None, Some(2.0)), " (+2.0*)");
+        assert_eq!(bracketed(None, None), "");
     }
 
     #[test]

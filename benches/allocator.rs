@@ -1,0 +1,107 @@
+//! The caching allocator on `Sim`: pairs of an allocation and its free, and the traces of `benches/traces` again and again. Right first: the books are audited.
+//!
+//! `lighterage bench allocator` has memory, driver calls and PyTorch's allocator beside these times.
+
+use std::io::Read;
+use std::path::Path;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag, Trace};
+use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+
+const DEVICE_BYTES: u64 = 256 << 30;
+
+const TRACES: [&str; 9] = [
+    "llm_gen",
+    "llm_train",
+    "llm_train_ckpt",
+    "sd_resident",
+    "sd_offload",
+    "sd_offload_2s",
+    "llm_gen_2s",
+    "rmm_10000_64",
+    "rmm_10000_4096",
+];
+
+fn allocator() -> Allocator<Sim> {
+    let sim = Sim::new(SimConfig { capacity_bytes: DEVICE_BYTES, ..SimConfig::default() }).expect("a page");
+    let device = Device::new(sim, Ledger::new(DEVICE_BYTES), Ledger::new(0));
+    Allocator::new(&device, Settings::default()).expect("an allocator")
+}
+
+fn on_compute(allocator: &Allocator<Sim>) -> OnStream<Sim> {
+    let stream = allocator.device().stream(StreamKind::Compute).expect("a stream");
+    allocator.on(&stream).expect("a stream of its device")
+}
+
+fn trace(name: &str) -> Trace {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/traces/{name}.bin.zst"));
+    let file = std::fs::File::open(path).expect("a trace");
+    let mut bytes = Vec::new();
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(file).expect("zstd");
+    decoder.read_to_end(&mut bytes).expect("zstd");
+    Trace::from_binary(&bytes).expect("a trace")
+}
+
+fn pairs(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("allocator_pair");
+    for bytes in [512_u64, 64 << 10, 4 << 20] {
+        let allocator = allocator();
+        let on = on_compute(&allocator);
+        group.bench_with_input(BenchmarkId::from_parameter(bytes), &bytes, |bencher, bytes| {
+            bencher.iter(|| {
+                let handle = on.allocate(*bytes, Tag::NONE).expect("memory");
+                on.free(handle).expect("it is held");
+            });
+        });
+        allocator.audit().expect("the invariants hold");
+    }
+}
+
+/// All of a trace; what it leaves alive is given back at the end.
+fn pass(trace: &Trace, ons: &[OnStream<Sim>], handles: &mut [Option<Handle>]) {
+    let give = |handle: Option<Handle>| {
+        handle.map(|handle| ons[0].free(handle)).transpose().expect("it is held");
+    };
+    for op in trace.ops() {
+        match *op {
+            Op::Alloc { id, stream, bytes } => {
+                handles[id as usize] = ons[usize::from(stream)].allocate(bytes, Tag::NONE).ok();
+            }
+            Op::Free { id } => give(handles[id as usize].take()),
+        }
+    }
+    handles.iter_mut().for_each(|handle| give(handle.take()));
+}
+
+fn replays(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("allocator_replay");
+    group.sample_size(11);
+    for name in TRACES {
+        let trace = trace(name);
+        let allocator = allocator();
+        let ons: Vec<_> = (0..trace.streams()).map(|_| on_compute(&allocator)).collect();
+        let mut handles = vec![None; trace.ids()];
+        pass(&trace, &ons, &mut handles);
+        allocator.audit().expect("the invariants hold");
+        group.throughput(Throughput::Elements(trace.ops().len() as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| pass(&trace, &ons, &mut handles)));
+    }
+}
+
+fn plans(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("allocator_plan");
+    group.sample_size(11);
+    for name in ["llm_train", "llm_train_ckpt"] {
+        let trace = trace(name);
+        group.bench_function(name, |bencher| bencher.iter(|| Plan::new(&trace)));
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    pairs(&mut criterion);
+    replays(&mut criterion);
+    plans(&mut criterion);
+    criterion.final_summary();
+}
