@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(thousand_times(3.5, DType::F32), 3500.0);
     }
 
-    /// The second of DiffSynth's fifty: 993.1244, told as 992 to a bf16 model, or as it is.
+    /// The second of `DiffSynth`'s fifty: 993.1244, told as 992 to a bf16 model, or as it is.
     #[test]
     fn exact_timesteps_are_not_rounded_in_a_bf16_model() {
         let value = [0.993_124_4];

@@ -558,7 +558,7 @@ mod tests {
         assert_eq!(seen, [1000.0, 992.0, 988.0, 980.0, 972.0, 964.0, 956.0, 948.0]);
     }
 
-    /// All fifty that the new DiffSynth tells a bf16 model, by its listing; the old one tells them as they are.
+    /// All fifty that the new `DiffSynth` tells a bf16 model, by its listing; the old one tells them as they are.
     #[test]
     fn the_old_diffsynth_does_not_round_its_timesteps() {
         let listed = "1000 992 988 980 972 964 956 948 940 932 920 912 904 892 884 872 860 852 840 828 812 800 788 772 760 744 728 712 \
