@@ -1,6 +1,8 @@
 //! Memory and driver calls on the model traces of `benches/traces`: these figures depend on no clock, so they are held here. What `lighterage bench allocator`
 //! measures beside them is time.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails")]
+
 use std::io::Read;
 use std::path::Path;
 
@@ -78,15 +80,15 @@ fn over(live: u64, permille: u64) -> u64 {
 
 #[test]
 fn no_model_is_refused_half_a_per_cent_over_what_is_alive_with_chunks_of_a_page() {
-    check_least(5, Settings { big_chunk_pages: 1, ..Settings::default() });
+    check_least(5, &Settings { big_chunk_pages: 1, ..Settings::default() });
 }
 
 #[test]
 fn no_model_is_refused_two_per_cent_over_what_is_alive() {
-    check_least(20, Settings::default());
+    check_least(20, &Settings::default());
 }
 
-fn check_least(permille: u64, settings: Settings) {
+fn check_least(permille: u64, settings: &Settings) {
     for (name, _) in MODELS {
         let trace = trace(name);
         let limit = over(trace.peak_bytes(), permille);

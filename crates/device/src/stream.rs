@@ -107,13 +107,21 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
     pub fn read<T: Pod>(&self, source: View<'_>) -> Result<Option<Vec<T>>> {
-        let bytes = self.plain("read", source)?;
         let mut values: Vec<T> = vec![T::zeroed(); source.layout().bytes() / size_of::<T>().max(1)];
-        same_size("read", bytes, size_of_val(values.as_slice()) as u64)?;
-        let target = bytemuck::cast_slice_mut::<T, u8>(&mut values).as_mut_ptr();
+        Ok(self.read_into(&mut values, source)?.then_some(values))
+    }
+
+    /// As [`read`](Stream::read), into memory that is there already; false, and nothing written, where memory has no bytes (`Sim`).
+    ///
+    /// # Errors
+    /// As [`read`](Stream::read).
+    pub fn read_into<T: Pod>(&self, target: &mut [T], source: View<'_>) -> Result<bool> {
+        let bytes = self.plain("read", source)?;
+        same_size("read", bytes, size_of_val(target) as u64)?;
+        let target = bytemuck::cast_slice_mut::<T, u8>(target).as_mut_ptr();
         // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
         let outcome = unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) };
-        Ok(self.note(outcome)?.then_some(values))
+        self.note(outcome)
     }
 
     /// Queues a copy between contiguous views of equal size that do not overlap.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -415,6 +416,9 @@ fn graph_is_replayed_and_records_its_events() {
         let staged = stream.capture(|| stream.upload(a, &[0_f32; 4])).expect_err("staged");
         assert!(matches!(staged, Error::Range { reason: "a staged copy cannot be part of a graph", .. }));
         stream.capture(|| stream.synchronize()).expect_err("a wait cannot be recorded");
+        let panicked = catch_unwind(AssertUnwindSafe(|| stream.capture(|| panic!("planted"))));
+        assert!(panicked.is_err(), "and the stream records no more:");
+        stream.upload(a, &[3_f32; 4]).unwrap();
         assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![3.0; 4]));
         drop((range, graph, stream, other, event, device));
         assert_eq!(Control::new().left(), 0);

@@ -25,7 +25,9 @@ pub(crate) struct DeviceArguments {
     /// Without it: what this process may use, or what is free on the GPU.
     #[arg(long, value_name = "SIZE")]
     pub(crate) vram: Option<Size>,
-    /// Cap of page-locked host memory for copies. Without it: no cap.
+    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
+    ///
+    /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
     pub(crate) host_memory: Option<Size>,
     /// Worker threads of the host device; 0: one for each core. Does not change any result.
@@ -241,8 +243,14 @@ impl DeviceArguments {
     }
 
     fn with_cap<B: Backend>(&self, backend: B, cap: u64) -> Result<Device<B>> {
-        let host_cap = self.host_memory.map_or(u64::MAX, |size| size.0);
+        let host_cap = self.host_memory.map_or_else(|| self.host_cap_bytes(), |size| size.0);
         Ok(Device::open(backend, Ledger::new(cap), Ledger::new(host_cap))?)
+    }
+
+    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
+    fn host_cap_bytes(&self) -> u64 {
+        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
+        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
     }
 
     /// What was asked for, else what this process may use of the machine; `Sim` is not bound by this machine.

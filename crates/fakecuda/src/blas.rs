@@ -366,8 +366,13 @@ unsafe extern "C" fn cublasLtMatmul(
         let layouts = [a_layout, b_layout, c_layout, out_layout].map(number);
         let (operation, layouts) = driver.blas.fitting(number(operation), layouts)?;
         // SAFETY: the caller's pointers, on the host unless the operation says otherwise, which it cannot here.
-        let factors = unsafe { (alpha.as_ref(), beta.as_ref()) };
-        if factors != (Some(&1.0), Some(&0.0)) || c != out || (operation.has_bias && operation.bias == 0) {
+        let alpha = unsafe { alpha.as_ref() };
+        // SAFETY: as above.
+        let beta = unsafe { beta.as_ref() };
+        if (alpha, beta) != (Some(&1.0), Some(&0.0))
+            || c != out
+            || (operation.has_bias && operation.bias == 0)
+        {
             return Err(NOT_SUPPORTED);
         }
         // SAFETY: the caller's pointer.

@@ -52,11 +52,10 @@ impl Product {
         let (workspace, bytes) = self.workspace;
         if bytes > 0 {
             memory.check(workspace, bytes)?;
+            let length = usize::try_from(bytes).map_err(|_| ILLEGAL_ADDRESS)?;
             // Whoever keeps something there finds NaN.
             // SAFETY: checked just now.
-            unsafe {
-                pointer(workspace).write_bytes(0xff, usize::try_from(bytes).map_err(|_| ILLEGAL_ADDRESS)?)
-            };
+            unsafe { pointer(workspace).write_bytes(0xff, length) };
         }
         let bias = self.bias(memory)?;
         for column in 0..self.out.columns {
@@ -115,8 +114,8 @@ mod tests {
     fn bf16_is_rounded_to_nearest_even() {
         for (value, expected) in [
             (1.0_f32, 0x3f80),
-            (1.003_906_25, 0x3f80),
-            (1.011_718_75, 0x3f82),
+            (1.0 + 1.0 / 256.0, 0x3f80),
+            (1.0 + 3.0 / 256.0, 0x3f82),
             (-2.0, 0xc000),
             (3.4e38, 0x7f80),
         ] {

@@ -14,7 +14,7 @@
 //! | [`wide_attention`] | the same of one head of any width by matrix products, in memory that the caller brings | Vaswani et al. 2017 |
 //! | [`softmax`] | `exp(s x - m) / sum exp(s x - m)` of each row, `m` its largest `s x` | Bridle 1990 |
 //! | [`transpose`] | `out[c, r] = x[r, c]` | definition |
-//! | [`conv2d`] | `residual + bias + sum in[y s + ky - t, x s + kx - l, ci] w[co, ky, kx, ci]`, 1x1 and 3x3, channels last | LeCun et al. 1989, `torch.nn.Conv2d` |
+//! | [`conv2d`] | `residual + bias + sum in[y s + ky - t, x s + kx - l, ci] w[co, ky, kx, ci]`, 1x1 and 3x3, channels last | `LeCun` et al. 1989, `torch.nn.Conv2d` |
 //! | [`norm_mod`] | `x += gate * y`, then `(1 + scale) (x - mean) / sqrt(var + eps) + shift`, over text and image rows in one launch | Peebles and Xie 2022 |
 //! | [`qk_norm_rope`] | `x / sqrt(mean x^2 + eps) * weight`, then neighbours `(a, b)` to `(a cos - b sin, a sin + b cos)`, in place | Zhang and Sennrich 2019, Su et al. 2021 |
 //! | [`layer_norm`] | `(x - mean) / sqrt(var + eps) * weight + bias` of each row | Ba et al. 2016 |

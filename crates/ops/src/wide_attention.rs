@@ -1,4 +1,5 @@
 use lighterage_device::{Backend, View};
+use lighterage_shape::DType;
 
 use crate::check::Check;
 use crate::{Linear, Queue, Result, Softmax, Transpose, linear, softmax, transpose};
@@ -61,15 +62,8 @@ pub fn wide_attention_queries(queries: usize, keys: usize) -> usize {
 pub fn wide_attention<B: Backend>(queue: &Queue<B>, args: &WideAttention<'_>) -> Result<()> {
     let check = Check::new("wide_attention", queue);
     args.check_apart(check)?;
-    let [queries, _] = check.tensor("q", args.q)?.extents()?;
-    let [keys, _] = check.tensor("k", args.k)?.extents()?;
+    let Sizes { queries, chunk } = args.check_sizes(check)?;
     let WideWorkspace { scores, probabilities, values } = args.workspace;
-    let [chunk, _] = check.tensor("scores", scores)?.extents()?;
-    #[expect(clippy::cast_precision_loss, reason = "for messages")]
-    {
-        check.value("keys", keys as f64, "at least 1", keys > 0)?;
-        check.value("rows of scores", chunk as f64, "at least 1", chunk > 0)?;
-    }
     transpose(queue, &Transpose { x: args.v, out: values })?;
     for first in (0..queries).step_by(chunk) {
         let count = chunk.min(queries - first);
@@ -82,7 +76,40 @@ pub fn wide_attention<B: Backend>(queue: &Queue<B>, args: &WideAttention<'_>) ->
     Ok(())
 }
 
+/// Queries in all, and at a time.
+struct Sizes {
+    queries: usize,
+    chunk: usize,
+}
+
 impl WideAttention<'_> {
+    /// Everything that a later launch would refuse, when an earlier one has written already.
+    fn check_sizes(&self, check: Check) -> Result<Sizes> {
+        let q = check.tensor("q", self.q)?;
+        let (dtype, [queries, head_dim]) = (q.float()?, q.extents()?);
+        let [keys, _] = check.tensor("k", self.k)?.extents()?;
+        let WideWorkspace { scores, probabilities, values } = self.workspace;
+        let [chunk, _] = check.tensor("scores", scores)?.extents()?;
+        #[expect(clippy::cast_precision_loss, reason = "for messages")]
+        {
+            check.value("keys", keys as f64, "at least 1", keys > 0)?;
+            check.value("rows of scores", chunk as f64, "at least 1", chunk > 0)?;
+        }
+        check.value("scale", f64::from(self.scale), "finite", self.scale.is_finite())?;
+        for (name, view, dtype, shape) in [
+            ("q", self.q, dtype, [queries, head_dim]),
+            ("k", self.k, dtype, [keys, head_dim]),
+            ("v", self.v, dtype, [keys, head_dim]),
+            ("out", self.out, dtype, [queries, head_dim]),
+            ("scores", scores, DType::F32, [chunk, keys]),
+            ("probabilities", probabilities, dtype, [chunk, keys]),
+            ("values", values, dtype, [head_dim, keys]),
+        ] {
+            check.tensor(name, view)?.is(dtype, &shape)?.dense_rows()?;
+        }
+        Ok(Sizes { queries, chunk })
+    }
+
     /// Several launches work on the tensors, so what one writes must not be what a later one reads of another.
     fn check_apart(&self, check: Check) -> Result<()> {
         let WideWorkspace { scores, probabilities, values } = self.workspace;
@@ -108,7 +135,6 @@ impl WideAttention<'_> {
 #[cfg(test)]
 mod tests {
     use lighterage_device::Host;
-    use lighterage_shape::DType;
     use lighterage_testkit::{Rng, assert_close};
 
     use super::*;
@@ -256,6 +282,7 @@ mod tests {
         let (scores, few) = (tensor(DType::F32, &[2, 5]), tensor(DType::F32, &[0, 5]));
         let (probabilities, values, none) =
             (tensor(half, &[2, 5]), tensor(half, &[6, 5]), tensor(half, &[0, 6]));
+        let (short, narrow) = (tensor(half, &[3, 6]), tensor(half, &[2, 4]));
         let workspace = WideWorkspace {
             scores: scores.view(),
             probabilities: probabilities.view(),
@@ -270,7 +297,19 @@ mod tests {
                 WideAttention { workspace: WideWorkspace { scores: few.view(), ..workspace }, ..good },
                 "wide_attention: rows of scores is 0, should be at least 1",
             ),
-            (WideAttention { v: q.view(), ..good }, "transpose: out should be [6, 4], is BF16[6, 5]"),
+            (WideAttention { v: q.view(), ..good }, "wide_attention: v should be [5, 6], is BF16[4, 6]"),
+            (WideAttention { scale: f32::NAN, ..good }, "wide_attention: scale is NaN, should be finite"),
+            (
+                WideAttention { out: short.view(), ..good },
+                "wide_attention: out should be [4, 6], is BF16[3, 6]",
+            ),
+            (
+                WideAttention {
+                    workspace: WideWorkspace { probabilities: narrow.view(), ..workspace },
+                    ..good
+                },
+                "wide_attention: probabilities should be [2, 5], is BF16[2, 4]",
+            ),
             (
                 WideAttention { workspace: WideWorkspace { values: v.view(), ..workspace }, ..good },
                 "wide_attention: v overlaps values, which is written",

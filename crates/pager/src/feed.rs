@@ -12,6 +12,9 @@ const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
 const STAGE_BYTES_MAX: u64 = 16 << 20;
 
+/// How far ahead of the copies the system reads the files: some milliseconds of a fast disk.
+const READ_AHEAD_BYTES: u64 = 32 << 20;
+
 /// Where the bytes of copies come from.
 ///
 /// | page | from |
@@ -33,6 +36,8 @@ pub(crate) struct Feed<B: Backend> {
     places: Vec<Option<Place>>,
     filled: Vec<bool>,
     stages: Vec<Stage<B>>,
+    /// Bytes of the tape that the system was told to read.
+    announced: u64,
     /// The stage that was used longest ago, once there are `STAGES`.
     oldest: usize,
 }
@@ -138,8 +143,16 @@ impl<B: Backend> Feed<B> {
             room = free - STAGES as u64 * layout.stage_bytes;
         }
         let (places, filled) = (vec![None; pages], vec![false; pages]);
-        let mut feed =
-            Self { stream, layout, blocks: Vec::new(), places, filled, stages: Vec::new(), oldest: 0 };
+        let mut feed = Self {
+            stream,
+            layout,
+            blocks: Vec::new(),
+            places,
+            filled,
+            stages: Vec::new(),
+            announced: 0,
+            oldest: 0,
+        };
         // Page-locking may be refused for other reasons than the budget: what has no place goes through the stages.
         match feed.keep(plan, room) {
             Err(DeviceError::Driver { .. } | DeviceError::OutOfMemory { .. }) => {
@@ -236,6 +249,7 @@ impl<B: Backend> Feed<B> {
         piece: &Piece,
         target: Address,
     ) -> Result<()> {
+        self.announce(tape, units, piece);
         let mut pages = piece.pages.clone();
         while !pages.is_empty() {
             let run = self.run_of(&pages, tape.page_bytes);
@@ -250,6 +264,15 @@ impl<B: Backend> Feed<B> {
             pages.start = run.end;
         }
         Ok(())
+    }
+
+    /// Has the files read ahead of the copies, once: the first turn brings the tape from its beginning to its end.
+    fn announce(&mut self, tape: &Tape, units: &Units, piece: &Piece) {
+        let end = u64::from(piece.pages.end) * tape.page_bytes + READ_AHEAD_BYTES;
+        if self.device().info().has_bytes && end > self.announced {
+            convert::will_need(tape, units, &(self.announced..end));
+            self.announced = end;
+        }
     }
 
     /// The first pages that come from the same source.

@@ -326,6 +326,62 @@ fn a_ring_that_is_reused_one_unit_early_is_caught() {
     check_fault_is_seen(Fault::OneUnitEarly);
 }
 
+/// Two files with the same names and shapes and other numbers, in one cycle.
+#[test]
+fn weights_of_a_sibling_model_with_the_same_names_are_caught() {
+    for filed in [DType::Bf16, DType::F32] {
+        let model = Model::new(26, 6, filed, DType::Bf16);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sibling.safetensors");
+        let mut units: Vec<UnitSpec> = model.units.iter().map(|(_, unit)| unit.clone()).collect();
+        let tensors: Vec<_> =
+            units.iter().flat_map(|unit| &unit.tensors).map(|spec| spec.pieces()[0].tensor.clone()).collect();
+        // 2 in bf16, and in the upper half of an f32: no random number is it.
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|tensor| match filed {
+                DType::F32 => [0_u8, 0, 0, 0x40].repeat(tensor.bytes().len() / 4),
+                _ => [0_u8, 0x40].repeat(tensor.bytes().len() / 2),
+            })
+            .collect();
+        let new = tensors.iter().zip(&bytes).map(|(tensor, bytes)| NewTensor {
+            name: tensor.name(),
+            dtype: filed,
+            shape: tensor.shape(),
+            bytes,
+        });
+        write(&path, &new.collect::<Vec<_>>()).unwrap();
+        let sibling = open(&path);
+        let mut expected = model.expected.clone();
+        for index in 0..units.len() {
+            let tensors: Vec<TensorSpec> = units[index]
+                .tensors
+                .iter()
+                .map(|spec| {
+                    let name = spec.pieces()[0].tensor.name();
+                    TensorSpec::whole(&sibling, name, spec.shape(), DType::Bf16).unwrap()
+                })
+                .collect();
+            expected.push(
+                tensors
+                    .iter()
+                    .map(|spec| [0_u8, 0x40].repeat(usize::try_from(spec.bytes()).unwrap() / 2))
+                    .collect(),
+            );
+            units.push(UnitSpec { name: units[index].name.clone(), tensors });
+        }
+        let mut both = Units::default();
+        let cycle = units.into_iter().map(|unit| both.add(unit)).collect();
+        let both = Model { units: Arc::new(both), cycle, expected, _folder: folder };
+        for budget in both.budgets() {
+            let wrong =
+                |fault| wrong_tensors(&both, budget, &Run { host: seeded(budget), fault, ..Run::default() });
+            assert_eq!(wrong(None), 0);
+            assert_eq!(wrong(Some(Fault::KnownByName)), CYCLES * tensors.len(), "all of the sibling's");
+        }
+    }
+}
+
 /// A host with an ample ledger, and its compute stream.
 fn host(cap: u64) -> (Device<Host>, Stream<Host>) {
     let backend = Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();

@@ -29,8 +29,10 @@ impl Model {
         let path = folder.path().join("model.safetensors");
         let rows: Vec<usize> = (0..count).map(|_| usize::try_from(4 + rng.below(200)).unwrap()).collect();
         let names: Vec<String> = (0..rows.len()).map(|index| format!("{index}.weight")).collect();
-        let bytes: Vec<Vec<u8>> =
-            rows.iter().map(|rows| vec![rng.below(100) as u8; rows * 32 * filed.bytes()]).collect();
+        let bytes: Vec<Vec<u8>> = rows
+            .iter()
+            .map(|rows| vec![u8::try_from(rng.below(100)).unwrap(); rows * 32 * filed.bytes()])
+            .collect();
         let shapes: Vec<[usize; 2]> = rows.iter().map(|rows| [*rows, 32]).collect();
         let new = |index: usize| NewTensor {
             name: &names[index],

@@ -65,6 +65,30 @@ impl Survey {
         self.rates
     }
 
+    /// What a turn of that phase reads, in order; more than one phase of a kind are one behind the other.
+    ///
+    /// ```
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions, Phase};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let bytes: u64 = survey.loads(Phase::Denoise).iter().map(|load| load.bytes).sum();
+    /// assert_eq!(bytes / 10_000_000, 1722);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn loads(&self, phase: Phase) -> Vec<Load> {
+        let of_phase = self.phases.iter().filter(|seen| seen.phase == phase);
+        let loads = of_phase.flat_map(|seen| {
+            let visits = seen.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
+            visits.iter().map(|visit| Load {
+                name: seen.units.get(visit.unit).name.clone(),
+                bytes: seen.units.bytes(visit.unit),
+                seconds: visit.seconds(),
+            })
+        });
+        loads.collect()
+    }
+
     /// The smallest budget in bytes that will do.
     #[must_use]
     pub fn minimum_bytes(&self) -> u64 {
@@ -128,6 +152,17 @@ impl Survey {
             }
         })
     }
+}
+
+/// A unit of weights as one turn of a phase reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Of the unit.
+    pub name: String,
+    /// On the device, alignment included.
+    pub bytes: u64,
+    /// From its lease to the next, if nothing had to be waited for; 0 without rates.
+    pub seconds: f64,
 }
 
 /// The least that a phase runs in.

@@ -100,7 +100,7 @@ pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};
 pub use face::{Face, Latent};
 pub use footprint::Footprint;
-pub use forecast::{Forecast, Need, PhaseForecast, Shortage, Survey};
+pub use forecast::{Forecast, Load, Need, PhaseForecast, Shortage, Survey};
 pub use infinite_you::InfiniteYou;
 pub use infusion::{Infused, Infusion, Portrayed, Window};
 pub use job::{Extras, Job};

@@ -155,10 +155,10 @@ fn long_job() -> Job {
 
 /// Runs until the observer stops it, and looks that nothing is left.
 fn stop(job: &Job, observer: &mut dyn Observer) -> Error {
-    let survey = job.survey(PAGE_BYTES).unwrap();
+    let survey = job.survey(PAGE_BYTES).expect("a survey");
     let device = host(HostConfig::default(), between(&survey));
-    let forecast = survey.within(between(&survey)).unwrap();
-    let stopped = job.run(&device, &forecast, Keep::default(), observer).unwrap_err();
+    let forecast = survey.within(between(&survey)).expect("a feasible budget");
+    let stopped = job.run(&device, &forecast, Keep::default(), observer).expect_err("stopped");
     assert_eq!((device.ledger().granted_bytes(), device.host_ledger().granted_bytes()), (0, 0));
     stopped
 }

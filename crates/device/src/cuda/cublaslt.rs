@@ -128,7 +128,7 @@ struct Workspace {
 
 impl CublasLt {
     /// The library with its workspace, if it is wanted and there in the version that the table names; each of the table's algorithms is held against it.
-    pub(super) fn open(context: &Arc<Context>, wish: Wish) -> Result<(ProductLibrary, Option<Arc<Self>>)> {
+    pub(super) fn open(context: &Arc<Context>, wish: &Wish) -> Result<(ProductLibrary, Option<Arc<Self>>)> {
         let wanted = wish.library.map(|library| library.version);
         if wanted.is_none() && wish.measured_workspace_bytes.is_none() {
             return Ok((ProductLibrary::NotAsked, None));

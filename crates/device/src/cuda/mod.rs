@@ -110,7 +110,7 @@ impl Cuda {
         let modules = Arc::new(Modules::load(&context, config.images, target.arch)?);
         let staging = Staging::new(&context)?;
         let wish = Wish::of(config.table, target.arch, config.measured_workspace_bytes);
-        let (library_status, library) = CublasLt::open(&context, wish)?;
+        let (library_status, library) = CublasLt::open(&context, &wish)?;
         target.table = if library.is_some() { config.table } else { config.table.without_library() };
         let (free_now, _) = context.memory()?;
         let workspace_bytes = library.as_ref().map_or(0, |library| library.workspace_bytes());

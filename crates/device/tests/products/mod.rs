@@ -15,9 +15,10 @@ use crate::{PAGE, memory};
 /// The kernel of ours that takes it where the library does not.
 pub(crate) const OWN: &str = "linear_sm80_rows16_bf16";
 
-const ROWS: usize = 8;
-const COLUMNS: usize = 16;
-const INNER: usize = 32;
+const SIZES: [u32; 3] = [8, 16, 32];
+const ROWS: usize = SIZES[0] as usize;
+const COLUMNS: usize = SIZES[1] as usize;
+const INNER: usize = SIZES[2] as usize;
 /// Elements from the start of the memory; rows of out are further apart than they are long.
 const WEIGHT: usize = ROWS * INNER;
 const BIAS: usize = WEIGHT + COLUMNS * INNER;
@@ -70,9 +71,9 @@ impl Dense {
             x_stride: INNER as u64,
             weight_stride: INNER as u64,
             out_stride: OUT_STRIDE as u64,
-            rows: ROWS as u32,
-            columns: COLUMNS as u32,
-            inner: INNER as u32,
+            rows: SIZES[0],
+            columns: SIZES[1],
+            inner: SIZES[2],
             ..LinearParams::default()
         })
     }

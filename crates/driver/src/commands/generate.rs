@@ -15,7 +15,7 @@ use lighterage_shape::DType;
 
 pub(crate) use self::arguments::Arguments;
 use self::models::Models;
-pub(crate) use self::models::read_embedding;
+pub(crate) use self::models::{adapters, read_embedding};
 use self::record::{Gemm, Planned, Record};
 use crate::device::Work;
 use crate::failure::{Failure, Result};

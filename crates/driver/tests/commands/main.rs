@@ -1,6 +1,7 @@
 //! The binary, run as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
+mod bench_pager;
 mod compare;
 mod cuda;
 mod denoise;

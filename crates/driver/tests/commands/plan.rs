@@ -43,3 +43,77 @@ fn what_is_no_model_and_no_card_is_said() {
     lighterage(&["plan", "--gpu", "voodoo2"]).check(2, &["rtx4090"]);
     lighterage(&["plan", "--size", "1080"]).check(2, &["1280x720"]);
 }
+
+/// The least budget of the bundled model with what `extra` adds.
+fn everything_resident(extra: &[&str]) -> u64 {
+    let model = repository("assets/demo/base");
+    let arguments = ["plan", "--model", &model, "--size", "64x64", "--vram", "1GiB", "--json"];
+    let run = lighterage(&[&arguments[..], extra].concat());
+    let plan: serde_json::Value = serde_json::from_str(&run.check(0, &[]).stdout).unwrap();
+    assert!(plan["rows"][0]["refused"].is_null(), "{plan}");
+    plan["rows"][0]["resident_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn a_face_and_a_low_rank_change_are_planned_along() {
+    let scratch = Scratch::new();
+    let bare = everything_resident(&[]);
+    let infinite_you = repository("assets/demo/infinite-you");
+    let with_face = everything_resident(&["--infinite-you", &infinite_you]);
+    assert!(with_face > bare + (1 << 20), "InfuseNet's weights are read in every step: {with_face}, {bare}");
+
+    let config = std::fs::read_to_string(repository("assets/demo/base/transformer/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let extent = |name: &str| usize::try_from(config[name].as_u64().unwrap()).unwrap();
+    let width = extent("num_attention_heads") * extent("attention_head_dim");
+    let rank = 2048;
+    let (path, bytes) = (scratch.path("lora.safetensors"), vec![0; 2 * rank * width]);
+    let tensor = |name, shape| lighterage_checkpoint::NewTensor {
+        name,
+        dtype: lighterage_shape::DType::Bf16,
+        shape,
+        bytes: &bytes,
+    };
+    let (down, up) = ([rank, width], [width, rank]);
+    let tensors = [
+        tensor("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", &down[..]),
+        tensor("transformer.transformer_blocks.0.attn.to_q.lora_B.weight", &up[..]),
+    ];
+    lighterage_checkpoint::write(&path, &tensors).unwrap();
+    let lora = format!("{}:0.5", path.to_str().unwrap());
+    let with_lora = everything_resident(&["--lora", &lora]);
+    // Both factors, in whole pages of a card.
+    assert!(with_lora >= bare + 4 * (rank * width) as u64 / (2 << 20) * (2 << 20), "{with_lora}, {bare}");
+
+    lighterage(&["plan", "--lora", &lora]).check(2, &["go with a folder"]);
+    lighterage(&["plan", "--infinite-you", &infinite_you]).check(2, &["go with a folder"]);
+}
+
+#[test]
+fn a_card_that_was_measured_is_planned_for() {
+    let scratch = Scratch::new();
+    let path = scratch.path("card.json");
+    let card = path.to_str().unwrap();
+    let machine = lighterage(&[
+        "bench",
+        "machine",
+        "--device",
+        "host",
+        "--vram",
+        "256MiB",
+        "--copy",
+        "4MiB",
+        "--gemm",
+        "256",
+        "--handles",
+        "0",
+        "--json",
+    ]);
+    std::fs::write(&path, machine.check(0, &[]).stdout).unwrap();
+    let run = lighterage(&["plan", "--gpu", card, "--vram", "8GiB", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&run.check(0, &[]).stdout).unwrap();
+    assert!(plan["gpu"].as_str().unwrap().starts_with("host ("), "{plan}");
+    assert!(plan["rows"][0]["seconds_per_step"].as_f64().unwrap() > 0.0);
+    std::fs::write(&path, "{}").unwrap();
+    lighterage(&["plan", "--gpu", card]).check(2, &["not the output of `bench machine --json`"]);
+}

@@ -1,5 +1,10 @@
 //! Tables of who multiplies what: read, refused, measured, used, and named in pictures.
 
+#[cfg(feature = "emu")]
+use lighterage_device::ProductCall;
+#[cfg(feature = "emu")]
+use lighterage_kernels::gemm::linear::{Alignment, Epilogue, Shape};
+
 use crate::{Run, Scratch, lighterage};
 
 const HEAD: &str = "lighterage-gemm-table 1\n";
@@ -109,17 +114,61 @@ fn host_says_that_a_table_means_nothing_to_it() {
     assert_eq!(text(&scratch, "plain", "GEMM table"), None);
 }
 
+/// The products of that picture that a table may name, and their sizes as it writes them.
+#[cfg(feature = "emu")]
+fn demo_products() -> Vec<(ProductCall, String)> {
+    use lighterage_pipeline::{Job, Model, Options};
+    // SAFETY: nobody changes the repository's own files while a test runs.
+    let promise = unsafe { lighterage_checkpoint::Unmodified::promise() };
+    let model = Model::open(crate::repository("assets/demo/base").as_ref(), promise).unwrap();
+    let options = Options {
+        width: 64,
+        height: 64,
+        steps: 1,
+        dtype: lighterage_shape::DType::Bf16,
+        ..model.options("red heart")
+    };
+    let survey = Job::new(&model, options).unwrap().survey(2 << 20).unwrap();
+    let named = survey.products().iter().filter(|call| call.shape.alignment == Alignment::Bytes16);
+    named
+        .map(|call| {
+            let Shape { rows, columns, inner, .. } = call.shape;
+            (*call, format!("{rows} {columns} {inner}"))
+        })
+        .collect()
+}
+
 #[cfg(feature = "emu")]
 #[test]
 fn emulated_device_takes_our_own_kernels_from_a_table() {
     let scratch = Scratch::new();
     let emu = ["--device", "emu"];
     generate(lighterage, &scratch, "plain", &emu).check(0, &[]);
-    // Every product of a step by the one kernel that adds in four parts has other bits; what cuBLASLt gets is ours.
-    let lines = format!("cublaslt 1 1\n90a 1 256 64 bias cublaslt {ZEROS}\n");
-    let path = table(&scratch, "t.tsv", &lines);
+    // Few rows are added in four parts by their own kernel, and in one by this: other bits. What cuBLASLt gets is ours.
+    let lines: String = demo_products()
+        .into_iter()
+        .map(|(call, sizes)| {
+            if call.shape.rows <= 16 {
+                format!("90a {sizes} {} own linear_sm80_64x64_bf16\n", call.epilogue.name())
+            } else if call.epilogue == Epilogue::Bias {
+                format!("90a {sizes} bias cublaslt {ZEROS}\n")
+            } else {
+                String::new()
+            }
+        })
+        .collect();
+    assert!(lines.contains(" own ") && lines.contains(" cublaslt "), "{lines}");
+    let path = table(&scratch, "t.tsv", &format!("cublaslt 1 1\n{lines}"));
     generate(lighterage, &scratch, "given", &[&emu[..], &["--gemm-table", &path]].concat()).check(0, &[]);
-    assert!(latents(&scratch, "plain") == latents(&scratch, "given"));
+    assert!(latents(&scratch, "plain") != latents(&scratch, "given"));
+    let file = |name: &str| scratch.text(&format!("{name}.safetensors"));
+    let apart = crate::error_of(&file("given"), &file("plain"), "latents=latents");
+    assert!(apart <= 0.1, "{apart} apart");
+    let foreign: String =
+        lines.lines().filter(|line| line.contains("cublaslt")).map(|line| format!("{line}\n")).collect();
+    let path = table(&scratch, "foreign.tsv", &format!("cublaslt 1 1\n{foreign}"));
+    generate(lighterage, &scratch, "foreign", &[&emu[..], &["--gemm-table", &path]].concat()).check(0, &[]);
+    assert!(latents(&scratch, "plain") == latents(&scratch, "foreign"));
     let hash = text(&scratch, "given", "GEMM table").unwrap();
     assert!(hash.starts_with("sha256 ") && hash.len() == 71, "{hash}");
     assert_eq!(text(&scratch, "given", "GEMM library"), None);
@@ -129,14 +178,10 @@ fn emulated_device_takes_our_own_kernels_from_a_table() {
 mod stand_in {
     use std::process::Command;
 
-    use lighterage_device::ProductCall;
     use lighterage_fakecuda as fake;
-    use lighterage_kernels::gemm::linear::{Alignment, Epilogue, Shape};
-    use lighterage_pipeline::{Job, Model, Options};
-    use lighterage_shape::DType;
     use serde_json::Value;
 
-    use super::{generate, latents, text};
+    use super::{Epilogue, ProductCall, demo_products, generate, latents, text};
     use crate::{Run, Scratch, repository};
 
     /// A run on the stand-in for the driver, with or without the one for cuBLASLt.
@@ -157,7 +202,8 @@ mod stand_in {
     fn tune(scratch: &Scratch, has_library: bool, size: &str) -> Value {
         let (demo, path) = (repository("assets/demo/base"), scratch.text("tuned.tsv"));
         let tune = ["bench", "machine", "--device", "cuda", "--vram", "2GiB", "--tune", &path, "--json"];
-        let scene = ["--model", &demo, "--size", size, "--steps", "1", "--workspace", "8MiB"];
+        let scene =
+            ["--model", &demo, "--size", size, "--steps", "1", "--workspace", "8MiB", "--batches", "1"];
         let json = on_stand_in(scratch, has_library, &[&tune[..], &scene].concat()).check(0, &[]).stdout;
         serde_json::from_str(&json).unwrap()
     }
@@ -275,19 +321,10 @@ mod stand_in {
 
     /// A line for every product of the picture that cuBLASLt can make.
     fn everything_foreign() -> String {
-        // SAFETY: nobody changes the repository's own files while a test runs.
-        let promise = unsafe { lighterage_checkpoint::Unmodified::promise() };
-        let model = Model::open(repository("assets/demo/base").as_ref(), promise).unwrap();
-        let options =
-            Options { width: 64, height: 64, steps: 1, dtype: DType::Bf16, ..model.options("red heart") };
-        let survey = Job::new(&model, options).unwrap().survey(2 << 20).unwrap();
-        let calls = survey.products().iter().filter(|call| call.epilogue != Epilogue::Fused);
-        calls
-            .filter(|call| call.shape.alignment == Alignment::Bytes16)
-            .map(|ProductCall { shape: Shape { rows, columns, inner, .. }, epilogue }| {
-                format!("90a {rows} {columns} {inner} {} cublaslt {}\n", epilogue.name(), algorithm(2))
-            })
-            .collect()
+        let line = |(call, sizes): (ProductCall, String)| {
+            format!("90a {sizes} {} cublaslt {}\n", call.epilogue.name(), algorithm(2))
+        };
+        demo_products().into_iter().filter(|(call, _)| call.epilogue != Epilogue::Fused).map(line).collect()
     }
 
     /// One of the stand-in's.

@@ -212,9 +212,7 @@ fn the_published_files_are_ready_and_a_dry_run_plans_them_at_full_size() {
 fn a_transformer_of_bfl_becomes_that_of_diffusers() {
     let scratch = Scratch::new();
     let case = golden("loop-schnell-bfl-tiny");
-    for folder in ["case/transformer"] {
-        fs::create_dir_all(scratch.path(folder)).unwrap();
-    }
+    fs::create_dir_all(scratch.path("case/transformer")).unwrap();
     for name in ["run.json", "inputs.safetensors", "transformer/config.json"] {
         fs::copy(format!("{case}/{name}"), scratch.path(&format!("case/{name}"))).unwrap();
     }

@@ -41,7 +41,8 @@ pub fn linear_by(queue: &Queue<Cuda>, args: &Linear<'_>, plan: Plan) -> Result<(
     let launches = launches_by(plan, &params, queue.device().backend().target());
     // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory stays mapped until the work
     // launched on it is done. The launches are of these very parameters.
-    Ok(unsafe { queue.stream().launch_by::<LinearKernel<bf16>>(&params, &launches)? })
+    unsafe { queue.stream().launch_by::<LinearKernel<bf16>>(&params, &launches) }?;
+    Ok(())
 }
 
 fn params(queue: &Queue<Cuda>, args: &Linear<'_>) -> Result<LinearParams> {

@@ -3,6 +3,8 @@
 mod allocator;
 mod kernels;
 mod machine;
+mod pager;
+mod step;
 mod timing;
 mod tune;
 
@@ -20,6 +22,8 @@ enum Subject {
     Allocator(allocator::Arguments),
     Kernels(kernels::Arguments),
     Machine(machine::Arguments),
+    Pager(pager::Arguments),
+    Step(step::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -27,5 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Subject::Allocator(arguments) => allocator::run(arguments),
         Subject::Kernels(arguments) => kernels::run(arguments),
         Subject::Machine(arguments) => machine::run(arguments),
+        Subject::Pager(arguments) => pager::run(arguments),
+        Subject::Step(arguments) => step::run(arguments),
     }
 }

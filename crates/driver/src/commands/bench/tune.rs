@@ -38,6 +38,13 @@ pub(super) struct TuneArguments {
     /// With --tune: what cuBLASLt may use of the device's memory beside the operands; counts to the budget wherever the table is used.
     #[arg(long, value_name = "SIZE", default_value = "32MiB", requires = "tune")]
     workspace: Size,
+    /// With --tune: how often each is timed, 20 ms or more at a time; the median counts.
+    #[arg(long, value_name = "N", default_value_t = timing::BATCHES, value_parser = batches, requires = "tune")]
+    batches: usize,
+}
+
+fn batches(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| (1..=1000).contains(count)).ok_or_else(|| "1 to 1000".to_owned())
 }
 
 /// Algorithms of cuBLASLt that are tried for a shape.
@@ -92,12 +99,19 @@ pub(super) fn run(
         let most = Size(WORKSPACE_BYTES_MAX);
         return Err(Failure::Usage(format!("--workspace {}: 1 byte to {most}", arguments.workspace)));
     }
-    let scene = Scene { model: &arguments.model, size: arguments.size, steps: arguments.steps };
+    let scene = Scene {
+        model: &arguments.model,
+        infinite_you: None,
+        lora: &[],
+        size: arguments.size,
+        steps: arguments.steps,
+    };
     let survey = scene.survey(None)?;
     let device = device.measured_gpu(arguments.workspace.0)?;
     let stream = device.stream(StreamKind::Compute)?;
     let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 40 };
-    let contest = Contest { queue: Queue::new(Pool::new(&stream, config)?) };
+    let queue = Queue::new(Pool::new(&stream, config)?);
+    let contest = Contest { queue, batches: arguments.batches };
     let (mut lines, mut products) = (Vec::new(), Vec::new());
     for call in survey.products().iter().filter(|call| is_tunable(call.shape)) {
         let (line, outcome) = contest.decide(*call)?;
@@ -152,6 +166,7 @@ fn comment(arguments: &TuneArguments, device: &str, products: &[Outcome]) -> Str
 
 struct Contest {
     queue: Queue<Cuda>,
+    batches: usize,
 }
 
 impl Contest {
@@ -193,7 +208,7 @@ impl Contest {
     }
 
     fn seconds(&self, ring: &Ring, plan: Plan) -> Result<f64> {
-        timing::seconds(self.queue.stream(), |call| {
+        timing::seconds_of(self.queue.stream(), self.batches, |call| {
             Ok(linear_by(&self.queue, &ring.args(call as usize % SETS), plan)?)
         })
     }

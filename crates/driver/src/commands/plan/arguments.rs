@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use lighterage_device::Profile;
@@ -17,13 +17,21 @@ use crate::size::Size;
 Examples:
   lighterage plan --gpu rtx4090
   lighterage plan --model flux-dev --gpu rtx5090 --size 1024x1024 --vram 6GiB,8GiB,12GiB
-  lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json")]
+  lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json
+  lighterage plan --model FLUX.1-dev --infinite-you InfiniteYou/sim_stage1 --lora style.safetensors:0.8
+  lighterage bench machine --device cuda --json > card.json; lighterage plan --gpu card.json")]
 pub(crate) struct Arguments {
     /// A built-in model (`flux-dev`, `flux-dev+infinite-you`) or a folder in the layout of diffusers.
     #[arg(long, value_name = "NAME|DIR", default_value = "flux-dev+infinite-you")]
     model: String,
-    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100.
-    #[arg(long, value_name = "NAME", default_value = "rtx4090")]
+    /// An InfiniteYou to go with the folder: a face in every step.
+    #[arg(long, value_name = "DIR")]
+    infinite_you: Option<PathBuf>,
+    /// A low-rank change to the folder's transformer, `FILE` or `FILE:SCALE`; may be given several times.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100; or the output of `bench machine --json` there.
+    #[arg(long, value_name = "NAME|FILE", default_value = "rtx4090")]
     gpu: String,
     /// Rate of copies to the card, in GB/s [default: the card's].
     #[arg(long, value_name = "GB/s", value_parser = rate)]
@@ -50,7 +58,7 @@ pub(crate) struct Arguments {
 
 /// Width and height, as `1280x720`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sides(pub(super) [usize; 2]);
+pub(crate) struct Sides(pub(crate) [usize; 2]);
 
 impl FromStr for Sides {
     type Err = String;
@@ -75,7 +83,13 @@ const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
 
 impl Arguments {
     pub(super) fn scene(&self) -> Scene<'_> {
-        Scene { model: &self.model, size: self.size, steps: self.steps }
+        Scene {
+            model: &self.model,
+            infinite_you: self.infinite_you.as_deref(),
+            lora: &self.lora,
+            size: self.size,
+            steps: self.steps,
+        }
     }
 
     pub(super) fn budgets(&self) -> Vec<u64> {
@@ -86,9 +100,14 @@ impl Arguments {
     }
 
     pub(super) fn profile(&self) -> Result<Profile> {
-        let Some(mut profile) = Profile::named(&self.gpu) else {
-            let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
-            return Err(Failure::Usage(format!("{:?} is no card: {}", self.gpu, names.join(", "))));
+        let mut profile = match Profile::named(&self.gpu) {
+            Some(profile) => profile,
+            None if Path::new(&self.gpu).is_file() => super::measured::read(Path::new(&self.gpu))?,
+            None => {
+                let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
+                let text = format!("{:?} is neither a file nor a card: {}", self.gpu, names.join(", "));
+                return Err(Failure::Usage(text));
+            }
         };
         if let Some(link) = self.link {
             profile.rates.link_bytes = link * 1e9;

@@ -1,13 +1,15 @@
 //! The table of budgets: what fits, what is streamed, how long a step takes.
 
 mod arguments;
+mod measured;
 mod outlook;
 mod svg;
 
 use std::io::Write;
+use std::path::Path;
 
 use lighterage_device::{ProductTable, Profile, Rates};
-use lighterage_pipeline::{BuiltIn, BuiltInOptions, Job, Model, Options, Survey};
+use lighterage_pipeline::{BuiltIn, BuiltInOptions, Extras, Face, InfiniteYou, Job, Model, Options, Survey};
 use lighterage_shape::DType;
 
 pub(crate) use self::arguments::{Arguments, Sides};
@@ -19,6 +21,8 @@ use crate::{json, mapping, output};
 
 /// Pages of the cards that are planned for.
 const PAGE_BYTES: u64 = 2 << 20;
+/// Numbers of a face's embedding.
+const EMBEDDING: usize = 512;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.svg {
@@ -45,6 +49,10 @@ fn taken_bytes(arguments: &Arguments, profile: &Profile) -> u64 {
 pub(crate) struct Scene<'a> {
     /// A built-in model or a folder.
     pub(crate) model: &'a str,
+    /// An InfiniteYou to go with a folder.
+    pub(crate) infinite_you: Option<&'a Path>,
+    /// Low-rank changes to a folder's transformer.
+    pub(crate) lora: &'a [String],
     pub(crate) size: Sides,
     pub(crate) steps: usize,
 }
@@ -52,15 +60,30 @@ pub(crate) struct Scene<'a> {
 impl Scene<'_> {
     /// What it needs in bf16 on a card.
     pub(crate) fn survey(self, rates: Option<Rates>) -> Result<Survey> {
-        let Self { model, size: Sides([width, height]), steps } = self;
+        let Self { model, infinite_you, lora, size: Sides([width, height]), steps } = self;
         let options = |with_infusenet| BuiltInOptions { width, height, steps, with_infusenet };
+        let is_folder = Path::new(model).is_dir();
+        if !is_folder && (infinite_you.is_some() || !lora.is_empty()) {
+            let text = "--infinite-you DIR and --lora FILE go with a folder; a built-in model has no files";
+            return Err(Failure::Usage(text.to_owned()));
+        }
         match model {
             "flux-dev" => Ok(BuiltIn::new(options(false))?.survey(PAGE_BYTES, rates)?),
             "flux-dev+infinite-you" => Ok(BuiltIn::new(options(true))?.survey(PAGE_BYTES, rates)?),
-            folder if std::path::Path::new(folder).is_dir() => {
+            folder if is_folder => {
                 let model = Model::open(folder.as_ref(), mapping::promise())?;
-                let options = Options { width, height, steps, dtype: DType::Bf16, ..model.options("") };
-                Ok(Job::new(&model, options)?.survey_at(PAGE_BYTES, rates)?)
+                let infinite_you =
+                    infinite_you.map(|path| InfiniteYou::open(path, mapping::promise())).transpose()?;
+                let adapters = super::generate::adapters(lora)?;
+                let defaults = infinite_you
+                    .as_ref()
+                    .map_or_else(|| model.options(""), |found| found.options(&model, ""));
+                // Whose face it is changes no size.
+                let face = infinite_you.as_ref().map(|_| Face::new(vec![0.0; EMBEDDING]));
+                let options = Options { width, height, steps, dtype: DType::Bf16, face, ..defaults };
+                let adapters = (!adapters.is_empty()).then_some(&adapters);
+                let extras = Extras { infinite_you: infinite_you.as_ref(), adapters };
+                Ok(Job::with(&model, extras, options)?.survey_at(PAGE_BYTES, rates)?)
             }
             other => Err(Failure::Usage(format!(
                 "{other:?} is neither a folder nor a built-in model: flux-dev, flux-dev+infinite-you"

@@ -1,0 +1,45 @@
+use crate::lighterage;
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&lighterage(arguments).check(0, &[]).stdout).unwrap()
+}
+
+/// The table of the README: what it says of a simulated H100 holds wherever it is made.
+#[test]
+fn simulated_cards_are_near_their_bound_and_ahead_of_a_prefix() {
+    let report = json(&["bench", "pager", "--only", "cards", "--gpu", "h100", "--json"]);
+    let lines = report["cards"][0]["lines"].as_array().unwrap();
+    assert_eq!(lines.len(), 9);
+    for line in lines {
+        let number = |name: &str| line[name].as_f64().unwrap();
+        let (seconds, bound) = (number("seconds"), number("bound_seconds"));
+        assert!((0.999..=1.02).contains(&(seconds / bound)), "{line}");
+        assert!(number("prefix_seconds") > seconds, "{line}");
+    }
+    lighterage(&["bench", "pager", "--only", "cards", "--gpu", "voodoo2"]).check(2, &["voodoo2"]);
+}
+
+/// Right, not fast: how fast is for a quiet machine to say.
+#[test]
+fn what_a_machine_is_measured_by_runs() {
+    let report = json(&["bench", "pager", "--only", "rates", "--file", "64MiB", "--json"]);
+    let rates = &report["rates"];
+    assert_eq!(rates["bytes"], 64 << 20);
+    for name in ["copy", "streamed_from_cache", "read", "streamed_from_disk"] {
+        assert!(rates[name].as_f64().unwrap() > 0.0, "{rates}");
+    }
+    for part in ["fixed", "products"] {
+        let report = json(&["bench", "pager", "--only", part, "--link", "4000", "--turns", "1", "--json"]);
+        let lines = report[part].as_array().unwrap();
+        assert_eq!(lines.len(), 8);
+        let streamed = |line: &serde_json::Value| line["streamed_bytes_per_turn"].as_u64().unwrap();
+        assert!(lines.windows(2).all(|pair| streamed(&pair[0]) > streamed(&pair[1])), "{report}");
+        assert!(lines.iter().all(|line| line["seconds"].as_f64().unwrap() > 0.0));
+    }
+    let arguments =
+        ["bench", "step", "--steps", "2", "--rounds", "1", "--budgets", "1MiB,64MiB", "--link", "500"];
+    let lines = json(&[&arguments[..], &["--json"]].concat());
+    assert!(lines[0]["streamed_bytes_per_step"].as_u64() > lines[1]["streamed_bytes_per_step"].as_u64());
+    assert!(lines.as_array().unwrap().iter().all(|line| line["bound_seconds"].as_f64().unwrap() > 0.0));
+    lighterage(&arguments).check(0, &["s/step", "bound"]);
+}
