@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use half::bf16;
-use lighterage_device::{Backend, Event, View};
+use lighterage_device::{Backend, Event, View, What};
 use lighterage_dit::{Conditioning, InfuseOutputs, Modulations, Residuals, Rope, StepInputs, Transformer};
 use lighterage_ops::{self as ops, Queue, Tensor};
 use lighterage_pager::Pager;
@@ -241,7 +241,9 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
+            let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
             self.advance(lent, index, is_infused)?;
+            self.queue.stream().end(span);
             let event = self.queue.device().event()?;
             self.queue.stream().record(&event)?;
             flight.in_flight.push_back(event);

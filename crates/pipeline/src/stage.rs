@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
-use lighterage_device::{Backend, Device, Purpose, StreamKind};
+use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
 use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
 
@@ -125,6 +125,7 @@ impl<'a, B: Backend> Stage<'a, B> {
         body: impl FnOnce(&Queue<B>, &Lent<'_, B>, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
         let start = Instant::now();
+        let span = self.recorder().and_then(|recorder| recorder.begin(What::Phase, phase.to_string()));
         self.observer.phase(phase);
         self.queue.pool().trim()?;
         self.queue.pool().reset_peaks();
@@ -136,6 +137,9 @@ impl<'a, B: Backend> Stage<'a, B> {
             self.observer,
         )?;
         self.queue.stream().synchronize()?;
+        if let Some(recorder) = self.recorder() {
+            recorder.end(span);
+        }
         let beside_bytes = edges.as_ref().map_or(0, |pager| pager.plan().bytes());
         self.seen.push(Seen {
             phase,
@@ -147,6 +151,10 @@ impl<'a, B: Backend> Stage<'a, B> {
         });
         self.turns.clear();
         Ok(made)
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.queue.stream().device().recorder()
     }
 
     pub(crate) fn into_seen(self) -> Vec<Seen> {

@@ -16,6 +16,7 @@ mod probe;
 mod registered;
 mod self_test;
 mod staging;
+mod stamps;
 mod stream;
 mod tensor_map;
 
@@ -32,9 +33,10 @@ use self::context::Context;
 use self::memory::Memory;
 use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
+use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, StreamKind};
 
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
@@ -67,6 +69,7 @@ pub struct Cuda {
     target: Target,
     taken: [(Purpose, u64); 2],
     // In the order in which they have to go.
+    stamps: Stamps,
     staging: Staging,
     modules: Arc<Modules>,
     memory: Arc<Memory>,
@@ -100,7 +103,8 @@ impl Cuda {
         ];
         let name = name(&context)?;
         let info = Info { name, page_bytes: memory.page(), capacity_bytes, has_bytes: true };
-        Ok(Self { info, target, taken, staging, modules, memory, context })
+        let stamps = Stamps::new(&context);
+        Ok(Self { info, target, taken, stamps, staging, modules, memory, context })
     }
 
     /// What launches depend on.
@@ -388,5 +392,13 @@ impl Backend for Cuda {
 
     fn synchronize(&self, stream: &CudaStream) -> Result<()> {
         stream.synchronize()
+    }
+
+    fn stamp(&self, stream: &CudaStream, stamp: Stamp) -> Result<()> {
+        self.stamps.queue(stream, stamp)
+    }
+
+    fn settle(&self) {
+        self.stamps.settle();
     }
 }

@@ -1,5 +1,6 @@
 mod bound;
 mod goal;
+mod retimed;
 mod script;
 mod search;
 mod share;
