@@ -14,6 +14,7 @@
 mod commands;
 mod device;
 mod failure;
+mod hash;
 mod interrupt;
 mod json;
 mod machine;
@@ -23,6 +24,7 @@ mod number;
 mod output;
 mod picture_file;
 mod progress;
+mod report;
 mod size;
 mod table;
 

@@ -12,6 +12,7 @@ use super::request::Request;
 use super::{Arguments, Shot};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
+use crate::report::Seeing;
 use crate::{interrupt, output};
 
 /// Which lines of a file are this process's.
@@ -198,7 +199,7 @@ impl Batch<'_> {
         output::check(&path)?;
         let seed = seed.unwrap_or_else(draw_seed);
         let options = self.models.options(self.arguments, &request)?;
-        let shot = Shot { arguments: self.arguments, models: &self.models };
+        let shot = Shot { arguments: self.arguments, models: &self.models, seeing: Seeing::default() };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
         let survey = job.survey(device.info().page_bytes)?;
         let forecast = survey.within(device.ledger().free_bytes())?;
