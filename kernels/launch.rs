@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::gemm::table::{Algorithm, Table};
+
 /// An architecture that images are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Arch {
@@ -84,10 +86,24 @@ pub struct Target {
     pub arch: Arch,
     /// Its streaming multiprocessors: how many blocks a persistent kernel has.
     pub multiprocessors: u32,
+    /// Who multiplies what, where the model of the time does not decide.
+    pub table: Table,
+}
+
+/// What of it decides bits, but for the table.
+///
+/// ```
+/// use lighterage_kernels::launch::{Arch, Target};
+/// assert_eq!(Target::typical(Arch::Sm90a).to_string(), "sm_90a, 132 multiprocessors");
+/// ```
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} multiprocessors", self.arch, self.multiprocessors)
+    }
 }
 
 impl Target {
-    /// A typical card of that architecture: A100 SXM, RTX 3090, RTX 4090, H100 SXM, B200, RTX 5090.
+    /// A typical card of that architecture: A100 SXM, RTX 3090, RTX 4090, H100 SXM, B200, RTX 5090; without a table.
     ///
     /// ```
     /// use lighterage_kernels::launch::{Arch, Target};
@@ -103,7 +119,7 @@ impl Target {
             Arch::Sm100a => 148,
             Arch::Sm120a => 170,
         };
-        Self { arch, multiprocessors }
+        Self { arch, multiprocessors, table: Table::EMPTY }
     }
 }
 
@@ -199,7 +215,37 @@ impl Launch {
     }
 }
 
-/// The launches of one call, in order on one stream; none: there is no image for it.
+/// Addresses and strides in bytes of a [`Product`]'s operands, bias and output are multiples of this.
+pub const PRODUCT_ALIGNMENT: u32 = 16;
+
+/// One product by cuBLASLt: `out = x weight^T + bias`, bf16 with f32 sums, rounded once. Rows are dense, strides count elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// [rows, inner]
+    pub x: u64,
+    /// [columns, inner]
+    pub weight: u64,
+    /// [columns], or 0
+    pub bias: u64,
+    /// [rows, columns]
+    pub out: u64,
+    /// Between rows of x.
+    pub x_stride: u64,
+    /// Between rows of weight.
+    pub weight_stride: u64,
+    /// Between rows of out.
+    pub out_stride: u64,
+    /// Rows of x and out.
+    pub rows: u32,
+    /// Rows of weight, columns of out.
+    pub columns: u32,
+    /// The summed dimension.
+    pub inner: u32,
+    /// How.
+    pub algorithm: Algorithm,
+}
+
+/// The launches of one call, in order on one stream, or one product of a library instead; none: there is no image for it.
 ///
 /// ```
 /// use lighterage_kernels::launch::{Grid, Launch, Launches};
@@ -211,11 +257,13 @@ impl Launch {
 pub struct Launches {
     list: [Launch; LAUNCHES_MAX],
     count: usize,
+    product: Option<Product>,
 }
 
 impl Launches {
     /// There is no image.
-    pub const NONE: Self = Self { list: [Launch::new("", Grid::line(0, 0)); LAUNCHES_MAX], count: 0 };
+    pub const NONE: Self =
+        Self { list: [Launch::new("", Grid::line(0, 0)); LAUNCHES_MAX], count: 0, product: None };
 
     /// These.
     ///
@@ -229,7 +277,19 @@ impl Launches {
         all
     }
 
-    /// In order.
+    /// A library's product.
+    #[must_use]
+    pub const fn of_product(product: Product) -> Self {
+        Self { product: Some(product), ..Self::NONE }
+    }
+
+    /// The product that a library makes instead of a kernel.
+    #[must_use]
+    pub const fn product(&self) -> Option<&Product> {
+        self.product.as_ref()
+    }
+
+    /// The kernels, in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Launch] {
         &self.list[..self.count]

@@ -372,7 +372,7 @@ pub struct MeanAbsDiffParams {
     pub a: u64,
     #[doc = " \\[count\\]"]
     pub b: u64,
-    #[doc = " fp32 \\[2\\]"]
+    #[doc = " fp32 \\[1\\]"]
     pub out: u64,
     #[doc = " fp32 \\[blocks, 2\\], blocks as mean_abs_diff.rs says: the sums of each block of elements"]
     pub workspace: u64,

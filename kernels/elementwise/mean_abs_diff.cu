@@ -1,7 +1,7 @@
-// out[0] = mean |a - b|, out[1] = mean |b|, in fp32
+// out = round(round(mean |a - b|) / round(mean |b|)), an fp32 number; means in fp32, round to bf16 as a and b are
 //
 // Two launches, no atomics: mean_abs_diff_partial gives each block of 256 threads 16384 elements and writes its two sums; mean_abs_diff_finish, one
-// block, adds those. Within a thread in order, within a warp by a butterfly, over warps and blocks in order.
+// block, adds those and divides. Within a thread in order, within a warp by a butterfly, over warps and blocks in order.
 // Bytes: a and b once, 16 bytes an access. [4608, 3072] bf16: 57 MB, 19 us at 3.0 TB/s.
 #include "mean_abs_diff.h"
 
@@ -58,6 +58,7 @@ extern "C" __global__ void __launch_bounds__(threads) mean_abs_diff_finish(const
         sums = {sums.difference + partials[b].difference, sums.size + partials[b].size};
     const Sums all = block_sums(warps_smem, sums);
     const float count = static_cast<float>(p.count);
-    if (threadIdx.x == 0) *reinterpret_cast<Sums*>(p.out) = {all.difference / count, all.size / count};
+    const float difference = rounded(all.difference / count), size = rounded(all.size / count);
+    if (threadIdx.x == 0) *reinterpret_cast<float*>(p.out) = rounded(difference / size);
 }
 KERNEL(mean_abs_diff_finish)

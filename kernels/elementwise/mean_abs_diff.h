@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 /*
- * out[0] = mean |a - b|, out[1] = mean |b|: TeaCache's distance is their quotient (Liu et al. 2024).
+ * out = round(round(mean |a - b|) / round(mean |b|)): TeaCache's distance (Liu et al. 2024); round: to the type of a and b.
  * fp32 partial sums over fixed blocks of elements, added by halves.
  */
 struct MeanAbsDiffParams {
@@ -12,7 +12,7 @@ struct MeanAbsDiffParams {
     uint64_t a;
     /* [count] */
     uint64_t b;
-    /* fp32 [2] */
+    /* fp32 [1] */
     uint64_t out;
     /* fp32 [blocks, 2], blocks as mean_abs_diff.rs says: the sums of each block of elements */
     uint64_t workspace;

@@ -1,6 +1,8 @@
-//! How `linear_sm80.cu` and `linear_sm90a.cu` are launched: which tile, by a model of the time that knows sizes and architecture.
+//! How `linear_sm80.cu` and `linear_sm90a.cu` are launched: which tile, by a model of the time that knows sizes and architecture, or by a
+//! [table](super::table) that overrules it, also in favour of cuBLASLt.
 
-use crate::launch::{Arch, Grid, Launch, Launches, Target, TensorMap};
+use super::table::Algorithm;
+use crate::launch::{Arch, Grid, Launch, Launches, Product, Target, TensorMap};
 use crate::params::LinearParams;
 
 /// What of a call the choice depends on.
@@ -101,39 +103,78 @@ const SUMS_UNALIGNED: Config = warps("linear_sums_sm80_64x64_unaligned_bf16", [6
 const FEW_ROWS: Config = few_rows("linear_sm80_rows16_bf16");
 const FEW_ROWS_UNALIGNED: Config = few_rows("linear_sm80_rows16_unaligned_bf16");
 
-/// Who multiplies a shape.
+/// What a call does with its sums, as far as the choice depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Epilogue {
+    /// It stores them.
+    Plain,
+    /// It adds a bias.
+    Bias,
+    /// It applies an activation, a gate or a residual. Ours alone: cuBLASLt has neither gate with residual nor an activation of the rounded sum, and an
+    /// epilogue of its own would read and write `out` once more, as long as a sixth of the product at FLUX's widest shape (docs/kernels/linear.md).
+    Fused,
+}
+
+impl Epilogue {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Bias, Self::Fused];
+
+    /// As it stands in a table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Bias => "bias",
+            Self::Fused => "fused",
+        }
+    }
+}
+
+/// A call as the choice sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Its sizes.
+    pub shape: Shape,
+    /// What comes after the sums.
+    pub epilogue: Epilogue,
+}
+
+/// Who multiplies a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// A kernel of this folder.
     Own(Config),
-    /// cuBLASLt with this algorithm and workspace, where its library is present; else [`choose`]'s kernel.
-    CublasLt {
-        /// `CUBLASLT_ALGO_CONFIG_ID`.
-        algorithm: u32,
-        /// The workspace that it gets, on every call.
-        workspace_bytes: u32,
-    },
+    /// cuBLASLt by this algorithm.
+    CublasLt(Algorithm),
 }
 
-/// A line of a table: on this architecture this shape is multiplied so.
-pub type Entry = (Arch, Shape, Plan);
-
-/// The committed table. Empty until a GPU has shown where cuBLASLt is faster: everything runs on our own kernels.
-pub const TABLE: &[Entry] = &[];
-
-/// What the table says of a shape; what it does not name is ours. Nothing launches by it yet: [`launches`] calls [`choose`].
+/// What the target's table says of a call; what it does not name is ours, by [`choose`].
 ///
 /// ```
-/// use lighterage_kernels::gemm::linear::{Alignment, Plan, Shape, TABLE, plan};
+/// use lighterage_kernels::gemm::linear::{Alignment, Call, Epilogue, Plan, Shape, plan};
 /// use lighterage_kernels::launch::{Arch, Target};
 /// let shape = Shape { rows: 4112, columns: 9216, inner: 3072, alignment: Alignment::Bytes16 };
-/// let Plan::Own(config) = plan(TABLE, shape, Target::typical(Arch::Sm80)) else { panic!("ours") };
+/// let call = Call { shape, epilogue: Epilogue::Bias };
+/// let Plan::Own(config) = plan(call, Target::typical(Arch::Sm80)) else { panic!("ours") };
 /// assert_eq!(config.tile, [128, 128]);
 /// ```
 #[must_use]
-pub fn plan(table: &[Entry], shape: Shape, target: Target) -> Plan {
-    let named = table.iter().find(|(arch, named, _)| *arch == target.arch && *named == shape);
-    named.map_or_else(|| Plan::Own(choose(shape, target)), |(_, _, plan)| *plan)
+pub fn plan(call: Call, target: Target) -> Plan {
+    target.table.get(target.arch, call).unwrap_or_else(|| Plan::Own(choose(call.shape, target)))
+}
+
+/// Every variant that can multiply a shape, in no order of speed.
+#[must_use]
+pub fn variants(shape: Shape, arch: Arch) -> Vec<Config> {
+    match (shape.rows <= 16, shape.alignment) {
+        (true, Alignment::Less) => vec![FEW_ROWS_UNALIGNED, SM80_UNALIGNED],
+        (false, Alignment::Less) => vec![SM80_UNALIGNED],
+        (few, Alignment::Bytes16) => {
+            // A tensor map has no empty dimension.
+            let wide = if shape.inner == 0 { &SM80 } else { candidates(arch) };
+            few.then_some(FEW_ROWS).into_iter().chain(wide.iter().copied()).collect()
+        }
+    }
 }
 
 /// The variant that should be fastest by [`predicted_clocks`], among those that can run.
@@ -235,11 +276,54 @@ pub const fn shape(params: &LinearParams) -> Shape {
     Shape { rows: params.rows, columns: params.columns, inner: params.inner, alignment }
 }
 
-/// One launch of the variant that [`choose`] names.
+/// A call as the choice sees it.
+#[must_use]
+pub const fn call(params: &LinearParams) -> Call {
+    let is_fused = params.activation != 0 || params.gate != 0 || params.residual != 0;
+    let epilogue = match (is_fused, params.bias) {
+        (true, _) => Epilogue::Fused,
+        (false, 0) => Epilogue::Plain,
+        (false, _) => Epilogue::Bias,
+    };
+    Call { shape: shape(params), epilogue }
+}
+
+/// What [`plan`] says: one launch of one of our variants, or one product of cuBLASLt.
 #[must_use]
 pub fn launches(params: &LinearParams, target: Target) -> Launches {
-    let shape = shape(params);
-    launches_of(choose(shape, target), params, target)
+    launches_by(plan(call(params), target), params, target)
+}
+
+/// The launches of a given plan. What cuBLASLt's algorithms may not be given, an output or a bias that is not aligned as they were promised, is
+/// ours whatever the plan says.
+#[must_use]
+pub fn launches_by(plan: Plan, params: &LinearParams, target: Target) -> Launches {
+    match plan {
+        Plan::CublasLt(algorithm) if can_be_foreign(params) => Launches::of_product(Product {
+            x: params.x,
+            weight: params.weight,
+            bias: params.bias,
+            out: params.out,
+            x_stride: params.x_stride,
+            weight_stride: params.weight_stride,
+            out_stride: params.out_stride,
+            rows: params.rows,
+            columns: params.columns,
+            inner: params.inner,
+            algorithm,
+        }),
+        Plan::CublasLt(_) => launches_of(choose(shape(params), target), params, target),
+        Plan::Own(config) => launches_of(config, params, target),
+    }
+}
+
+/// Whether cuBLASLt can do it: aligned to [`PRODUCT_ALIGNMENT`](crate::launch::PRODUCT_ALIGNMENT), not empty, and nothing after the bias.
+const fn can_be_foreign(params: &LinearParams) -> bool {
+    let Call { shape, epilogue } = call(params);
+    let bits = params.out | params.bias | (params.out_stride * 2);
+    let is_aligned = matches!(shape.alignment, Alignment::Bytes16) && bits.is_multiple_of(16);
+    let is_empty = params.rows == 0 || params.columns == 0 || params.inner == 0;
+    is_aligned && !is_empty && !matches!(epilogue, Epilogue::Fused)
 }
 
 /// One launch of the variant that [`choose_sums`] names: `out` is f32.
@@ -280,6 +364,7 @@ fn map(address: u64, stride: u64, [columns, rows]: [u32; 2], box_rows: u32) -> T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gemm::table::Table;
 
     const fn aligned(rows: u32, columns: u32, inner: u32) -> Shape {
         Shape { rows, columns, inner, alignment: Alignment::Bytes16 }
@@ -372,17 +457,69 @@ mod tests {
         assert_eq!((weight.sizes[1], weight.box_sizes[1], weight.strides[0]), (21504, 256, 6144));
     }
 
+    /// A call of 4112 x 9216 x 3072 at addresses that are never read.
+    fn wide() -> LinearParams {
+        LinearParams {
+            x: 1 << 20,
+            weight: 2 << 20,
+            bias: 3 << 20,
+            out: 4 << 20,
+            rows: 4112,
+            columns: 9216,
+            inner: 3072,
+            x_stride: 3072,
+            weight_stride: 3072,
+            out_stride: 21504,
+            ..LinearParams::default()
+        }
+    }
+
     #[test]
-    fn a_table_overrules_the_model_for_its_shape_and_architecture_only() {
-        let (shape, target) = (aligned(4112, 21504, 3072), Target::typical(Arch::Sm90a));
-        let foreign = Plan::CublasLt { algorithm: 7, workspace_bytes: 1 << 25 };
-        let table = [(Arch::Sm90a, shape, foreign)];
-        assert_eq!(plan(&table, shape, target), foreign);
-        let own = |shape, target| Plan::Own(choose(shape, target));
-        let (other, card) = (aligned(4112, 21504, 3080), Target::typical(Arch::Sm80));
-        assert_eq!(plan(&table, other, target), own(other, target));
-        assert_eq!(plan(&table, shape, card), own(shape, card));
-        assert_eq!(plan(TABLE, shape, target), own(shape, target));
+    fn a_table_overrules_the_model_for_its_call_and_architecture_only() {
+        let digits = "0".repeat(127) + "7";
+        let text = format!(
+            "lighterage-gemm-table 1\ncublaslt 130100 1048576\n90a 4112 9216 3072 bias cublaslt {digits}\n"
+        );
+        let table = Table::parse(&text).unwrap();
+        let hopper = Target { table, ..Target::typical(Arch::Sm90a) };
+        let foreign = |params: &LinearParams, target| launches(params, target).product().copied();
+        let product = foreign(&wide(), hopper).unwrap();
+        assert_eq!((product.algorithm.0[7], product.out_stride, product.bias), (7, 21504, 3 << 20));
+        let own = |params: &LinearParams, target: Target| {
+            assert_eq!(foreign(params, target), None);
+            let model = Target::typical(target.arch);
+            assert_eq!(launches(params, target), launches(params, model));
+        };
+        own(&wide(), Target { table, ..Target::typical(Arch::Sm80) });
+        own(&wide(), Target { table: table.without_library(), ..hopper });
+        own(&LinearParams { inner: 3080, x_stride: 3080, weight_stride: 3080, ..wide() }, hopper);
+        // Other epilogues are other calls, and what is not aligned is ours.
+        own(&LinearParams { bias: 0, ..wide() }, hopper);
+        own(&LinearParams { activation: 1, ..wide() }, hopper);
+        own(&LinearParams { residual: 5 << 20, ..wide() }, hopper);
+        for odd in [
+            LinearParams { out: (4 << 20) + 8, ..wide() },
+            LinearParams { bias: (3 << 20) + 2, ..wide() },
+            LinearParams { out_stride: 21508, ..wide() },
+            LinearParams { x: (1 << 20) + 4, ..wide() },
+        ] {
+            own(&odd, hopper);
+        }
+    }
+
+    #[test]
+    fn every_choice_is_one_of_the_variants() {
+        for arch in Arch::ALL {
+            for rows in [1, 16, 17, 512, 4112] {
+                for (inner, alignment) in
+                    [(3072, Alignment::Bytes16), (27, Alignment::Less), (0, Alignment::Bytes16)]
+                {
+                    let shape = Shape { alignment, ..aligned(rows, 9216, inner) };
+                    let chosen = choose(shape, Target::typical(arch));
+                    assert!(variants(shape, arch).contains(&chosen), "{shape:?} on {arch}: {chosen:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,14 @@
-//! Memory for kernels: aligned as device memory is, with guards around it.
+//! Memory for kernels: aligned as device memory is, with guards around it; where a GPU is used, there.
+
+use std::cell::OnceCell;
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
-use lighterage_kernels::emu::Region;
+use lighterage_device::Cuda;
+use lighterage_ops::Tensor;
+
+use crate::gpu;
+use crate::runs::Region;
 
 /// Device memory is aligned to 256 bytes.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,6 +74,8 @@ const GUARD: usize = 256;
 /// `count` elements, poison until written, between guards.
 pub(crate) struct Memory<E> {
     lines: Vec<Line>,
+    /// The same on the GPU, guards and all, from when its address was asked for.
+    there: OnceCell<Tensor<Cuda>>,
     elements: std::marker::PhantomData<E>,
     count: usize,
 }
@@ -75,8 +83,12 @@ pub(crate) struct Memory<E> {
 impl<E: Element> Memory<E> {
     pub(crate) fn poisoned(count: usize) -> Self {
         let lines = (count * size_of::<E>()).div_ceil(GUARD) + 2;
-        let mut memory =
-            Self { lines: vec![Line([0; GUARD]); lines], elements: std::marker::PhantomData, count };
+        let mut memory = Self {
+            lines: vec![Line([0; GUARD]); lines],
+            there: OnceCell::new(),
+            elements: std::marker::PhantomData,
+            count,
+        };
         memory.all_mut().fill(E::POISON);
         memory
     }
@@ -100,6 +112,12 @@ impl<E: Element> Memory<E> {
 
     /// The address of element 0, for a kernel to write through.
     pub(crate) fn address(&mut self) -> u64 {
+        if gpu::is_used() {
+            let there = self.there.get_or_init(|| gpu::upload(bytemuck::cast_slice(&self.lines)));
+            let address = gpu::address(there);
+            assert!(address.is_multiple_of(256), "device memory at {address:#x}");
+            return address + GUARD as u64;
+        }
         self.lines[1..].as_mut_ptr().expose_provenance() as u64
     }
 
@@ -109,7 +127,9 @@ impl<E: Element> Memory<E> {
 
     /// All elements; fails where a guard was touched.
     pub(crate) fn values(&self) -> Vec<f32> {
-        let (all, first) = (self.all(), GUARD / size_of::<E>());
+        let there = self.there.get().map(gpu::download);
+        let all = there.as_deref().map_or(self.all().to_vec(), bytemuck::pod_collect_to_vec);
+        let first = GUARD / size_of::<E>();
         let mut guards = all[..first].iter().chain(&all[first + self.count..]);
         let is_whole = |guard: &E| bytemuck::bytes_of(guard) == bytemuck::bytes_of(&E::POISON);
         assert!(guards.all(is_whole), "a guard was overwritten");

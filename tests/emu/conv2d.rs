@@ -1,15 +1,13 @@
 //! `conv2d.cu` against the formula in fp64: every tile, both kernels and strides, uneven padding, channels that fill no 16 bytes.
 
-use bytemuck::bytes_of;
 use lighterage_kernels::conv::conv2d::launches;
-use lighterage_kernels::emu::{self, Config};
 use lighterage_kernels::launch::{Arch, Target};
 use lighterage_kernels::params::Conv2dParams;
 use lighterage_testkit::Rng;
 
 use crate::numerics::count;
 use crate::product::{Exact, Finish, Matrix, assert_near};
-use crate::runs;
+use crate::runs::{self, Config};
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -101,7 +99,7 @@ fn padding_wider_than_the_image() {
 #[test]
 fn wide_layers() {
     // On one multiprocessor the number of tiles does not matter, and the large tile needs the fewest bytes.
-    let target = Target { arch: Arch::Sm80, multiprocessors: 1 };
+    let target = Target { multiprocessors: 1, ..Target::typical(Arch::Sm80) };
     let case =
         Case { size: [15, 17], out: [15, 17], channels: [32, 127], residual: Residual::Apart, ..PLAIN };
     compare(case, "conv2d_128x128_bf16", target, &runs::all().collect::<Vec<_>>());
@@ -220,17 +218,11 @@ impl Problem {
             out.region(),
         ];
         let config = Config { shared_bytes_max: target.arch.shared_bytes_max(), ..config };
-        // SAFETY: every address is that of a buffer that lives until the launch has ended, and the regions name them all.
-        let report = unsafe {
-            emu::launch(launch.image, launch.grid.into(), bytes_of(&params), &[], &regions, config)
+        if let Some(report) = runs::launch(&launches, &params, &regions, config) {
+            assert_eq!(report.bank_conflicts, 0, "the swizzle keeps ldmatrix free of conflicts");
+            let written = self.residual.len() as u64 * 2;
+            assert_eq!(report.global_bytes_written, written, "each element is written once");
         }
-        .unwrap_or_else(|failure| panic!("{:?} {config:?}: {failure}", self.case));
-        assert_eq!(report.bank_conflicts, 0, "the swizzle keeps ldmatrix free of conflicts");
-        assert_eq!(
-            report.global_bytes_written,
-            self.residual.len() as u64 * 2,
-            "each element is written once"
-        );
         out.values()
     }
 }

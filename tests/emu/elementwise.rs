@@ -1,7 +1,6 @@
 //! The elementwise kernels against fp64: within one unit in the last place, ragged, strided, unaligned, in place.
 
 use bytemuck::Pod;
-use lighterage_kernels::emu::{Config, Region, Report};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::{
     ActivationParams, AddParams, CastParams, EmbeddingParams, EulerStepParams, GegluParams,
@@ -12,7 +11,7 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats, Ids};
 use crate::numerics::{Place, activated, assert_within, count, normals, round};
-use crate::runs;
+use crate::runs::{self, Config, Region, Report};
 
 const TARGET: Target = Target::typical(Arch::Sm80);
 
@@ -20,7 +19,9 @@ const TARGET: Target = Target::typical(Arch::Sm80);
 const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [37, 64], [5, 127], [2, 2048], [3, 2051]];
 
 /// Runs `launch` in every way; it makes fresh buffers and says what is wrong.
-fn everywhere(mut launch: impl FnMut(&mut dyn FnMut(&Launches, &dyn Parameters, &[Region]) -> Report)) {
+fn everywhere(
+    mut launch: impl FnMut(&mut dyn FnMut(&Launches, &dyn Parameters, &[Region]) -> Option<Report>),
+) {
     for config in runs::all() {
         launch(&mut |launches, params, regions| params.launch(launches, regions, config));
     }
@@ -28,11 +29,11 @@ fn everywhere(mut launch: impl FnMut(&mut dyn FnMut(&Launches, &dyn Parameters, 
 
 /// Any parameter struct.
 trait Parameters {
-    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Report;
+    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Option<Report>;
 }
 
-impl<P: Pod> Parameters for P {
-    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Report {
+impl<P: Pod + Send + Sync> Parameters for P {
+    fn launch(&self, launches: &Launches, regions: &[Region], config: Config) -> Option<Report> {
         runs::launch(launches, self, regions, config)
     }
 }
@@ -68,8 +69,10 @@ fn activation(kind: u32, [rows, columns]: [usize; 2], gap: bool) {
         };
         let regions = [memory.region(), out.region()];
         let report = launch(&elementwise::activation::launches(&params, TARGET), &params, &regions);
-        let bytes = 2 * (rows * columns) as u64;
-        assert_eq!((report.global_bytes_read, report.global_bytes_written), (bytes, bytes));
+        if let Some(report) = report {
+            let bytes = 2 * (rows * columns) as u64;
+            assert_eq!((report.global_bytes_read, report.global_bytes_written), (bytes, bytes));
+        }
         let got = place.gather(&out.values());
         assert_within(1.0, &got, &exact);
         let params = ActivationParams { out: params.x, ..params };
@@ -237,7 +240,9 @@ fn rows_of_a_table() {
             let regions = [numbers.region(), rows.region(), out.region()];
             let launches = elementwise::embedding::launches(&params, TARGET);
             let report = launch(&launches, &params, &regions);
-            assert_eq!(report.global_bytes_written, 2 * (ids.len() * columns) as u64);
+            if let Some(report) = report {
+                assert_eq!(report.global_bytes_written, 2 * (ids.len() * columns) as u64);
+            }
             for (row, id) in out.values().chunks(columns).zip(ids) {
                 match usize::try_from(id).ok().filter(|id| *id < vocabulary) {
                     Some(id) => assert_eq!(row, &table[id * columns..][..columns]),
@@ -374,7 +379,9 @@ fn twice_the_size() {
             };
             let regions = [memory.region(), out.region()];
             let report = launch(&conv::upsample::launches(&params, TARGET), &params, &regions);
-            assert_eq!(report.global_bytes_read, 2 * x.len() as u64);
+            if let Some(report) = report {
+                assert_eq!(report.global_bytes_read, 2 * x.len() as u64);
+            }
             for (index, got) in out.values().iter().enumerate() {
                 let (pixel, channel) = (index / channels, index % channels);
                 let (row, column) = (pixel / (2 * width), pixel % (2 * width));
@@ -394,7 +401,7 @@ fn mean_absolute_differences() {
         };
         let exact = [of(&|a, b| (a - b).abs()), of(&|_, b| b.abs())];
         everywhere(|launch| {
-            let (mut left, mut right, mut out) = (Buffer::of(&a), Buffer::of(&b), Floats::poisoned(2));
+            let (mut left, mut right, mut out) = (Buffer::of(&a), Buffer::of(&b), Floats::poisoned(1));
             let mut workspace = Floats::poisoned(elementwise::mean_abs_diff::workspace(elements));
             let params = MeanAbsDiffParams {
                 a: left.address(),
@@ -407,12 +414,24 @@ fn mean_absolute_differences() {
             let regions = [left.region(), right.region(), out.region(), workspace.region()];
             let launches = elementwise::mean_abs_diff::launches(&params, TARGET);
             let report = launch(&launches, &params, &regions);
-            assert_eq!(report.global_bytes_written, 8 + 4 * workspace.values().len() as u64);
-            // All terms are positive: 64 a thread, then 5 halvings, 8 warps and the blocks, one fp32 rounding each.
-            for (got, exact) in out.values().iter().zip(exact) {
-                let error = (f64::from(*got) - exact).abs() / exact;
-                assert!(error <= 100.0 * 2.0_f64.powi(-24), "{elements} elements: {got}, exactly {exact}");
+            if let Some(report) = report {
+                assert_eq!(report.global_bytes_written, 4 + 4 * workspace.values().len() as u64);
             }
+            // All terms are positive: 64 a thread, then 5 halvings, 8 warps and the blocks, one fp32 rounding each.
+            let partials = workspace.values();
+            for (which, exact) in exact.iter().enumerate() {
+                let sums = partials.iter().skip(which).step_by(2).map(|sum| f64::from(*sum));
+                let error = (sums.sum::<f64>() / elements as f64 - exact).abs() / exact;
+                assert!(
+                    error <= 100.0 * 2.0_f64.powi(-24),
+                    "{elements} elements: {partials:?}, exactly {exact}"
+                );
+            }
+            // Two means and their quotient, each rounded to bf16.
+            let (got, exact) = (out.values()[0], exact[0] / exact[1]);
+            let error = (f64::from(got) - exact).abs() / exact;
+            assert!(error <= 3.02 * 2.0_f64.powi(-9), "{elements} elements: {got}, exactly {exact}");
+            assert_eq!(round(got), got);
         });
     }
 }

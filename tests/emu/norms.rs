@@ -105,12 +105,14 @@ fn norm_mod(case: Case) {
         let mut regions = vec![x_memory.region(), y_memory.region(), out.region()];
         regions.extend(vectors.iter_mut().map(Buffer::region));
         let report = runs::launch(&norm::norm_mod::launches(&params, TARGET), &params, &regions, config);
-        let moved = (rows * columns * 2) as u64;
-        assert_eq!(report.global_bytes_written, moved * if update { 2 } else { 1 }, "{case:?}");
-        if columns <= 4096 {
-            let (matrices, vectors) = if update { (2, 3) } else { (1, 2) };
-            // x and y once; the vectors once a row, from L1.
-            assert_eq!(report.global_bytes_read, moved * (matrices + vectors), "{case:?}");
+        if let Some(report) = report {
+            let moved = (rows * columns * 2) as u64;
+            assert_eq!(report.global_bytes_written, moved * if update { 2 } else { 1 }, "{case:?}");
+            if columns <= 4096 {
+                let (matrices, vectors) = if update { (2, 3) } else { (1, 2) };
+                // x and y once; the vectors once a row, from L1.
+                assert_eq!(report.global_bytes_read, moved * (matrices + vectors), "{case:?}");
+            }
         }
         if update {
             assert_within(1.0, &place.gather(&x_memory.values()), &updated);
@@ -263,8 +265,10 @@ fn group_norm(pixels: usize, [channels, groups]: [usize; 2], mean: f32, silu: bo
         let regions = [memory.region(), weight.region(), bias.region(), out.region(), workspace.region()];
         let launches = norm::group_norm::launches(&params, TARGET);
         let report = runs::launch(&launches, &params, &regions, config);
-        let written = 2 * x.len() + 4 * numbers;
-        assert_eq!(report.global_bytes_written, written as u64, "each number is written once");
+        if let Some(report) = report {
+            let written = 2 * x.len() + 4 * numbers;
+            assert_eq!(report.global_bytes_written, written as u64, "each number is written once");
+        }
         let got = out.values();
         assert_relative(2.0e-3, &got, &exact);
         // In place: the same bits.

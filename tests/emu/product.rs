@@ -1,10 +1,10 @@
 //! What the tests of the matrix products share: matrices with gaps, and the exact result with a bound on what a right kernel may be off.
 
-use lighterage_kernels::emu::Region;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
 use crate::numerics::{activated, round, round_exact};
+use crate::runs::Region;
 
 /// Rows of a matrix some elements apart, beginning some elements into its buffer. What lies between is NaN: whoever reads it is found out, whoever writes it too.
 pub(crate) struct Matrix {

@@ -94,7 +94,9 @@ fn check(case: Case) {
         regions.extend(weights.iter_mut().map(Buffer::region));
         let launches = rope::qk_norm_rope::launches(&params, Target::typical(Arch::Sm80));
         let report = runs::launch(&launches, &params, &regions, config);
-        assert_eq!(report.global_bytes_written, (rows * 2 * width * 2) as u64, "{case:?}");
+        if let Some(report) = report {
+            assert_eq!(report.global_bytes_written, (rows * 2 * width * 2) as u64, "{case:?}");
+        }
         let got = memory.values();
         for row in 0..rows {
             let at = |part: usize| start + row * 3 * width + part * width;

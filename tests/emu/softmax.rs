@@ -1,6 +1,5 @@
 //! `softmax.cu` and `transpose.cu`, and attention made of them and `linear_sm80.cu`, as wide heads take it.
 
-use lighterage_kernels::emu::{Config, Region};
 use lighterage_kernels::gemm::{linear, transpose};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::norm::softmax;
@@ -10,7 +9,7 @@ use lighterage_testkit::Rng;
 use crate::buffer::Floats;
 use crate::numerics::{count, round, round_exact};
 use crate::product::{Exact, Matrix, assert_near};
-use crate::runs;
+use crate::runs::{self, Config, Region};
 
 /// As the model's target: any.
 fn target() -> Target {

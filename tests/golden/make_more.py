@@ -191,4 +191,5 @@ def main():
     loop_schnell(out / "loop-schnell-bfl-tiny")
 
 
-main()
+if __name__ == "__main__":
+    main()

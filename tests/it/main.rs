@@ -4,4 +4,5 @@ mod building;
 mod headers;
 #[cfg(feature = "cuda")]
 mod sass;
+mod sources;
 mod tidy;

@@ -53,6 +53,20 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A text of settings cannot be read: see [`Settings::parse`](crate::Settings::parse).
+    #[error("settings, byte {position}: {reason}")]
+    Settings {
+        /// Byte at which it went wrong.
+        position: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A handle that another allocator gave out.
+    #[error("a handle of another allocator: {bytes} bytes")]
+    ForeignHandle {
+        /// What it holds.
+        bytes: u64,
+    },
     /// A trace cannot be read.
     #[error("{format} at {position}: {reason}")]
     Trace {

@@ -7,7 +7,8 @@
 //! * [`Steps`] records the requests of a step that repeats, finds an offset for each ([`Plan`]), and serves the step from one block from then on.
 //! * [`Pool`] is one stream's range of addresses, where a request's place depends on the sequence of requests alone. The activations of a
 //!   pipeline live there: a dry pass on `Sim` finds the offsets and the peak of a run to the byte.
-//! * [`Trace`] is a sequence of requests, to be replayed or planned.
+//! * [`Trace`] is a sequence of requests, to be replayed or planned: read from a log of RMM, from a memory snapshot of PyTorch, or from our own.
+//! * [`Snapshot`] is what an allocator holds at one instant and what happened last.
 //!
 //! # How the allocator works
 //!
@@ -37,8 +38,8 @@
 //! # What not
 //!
 //! No rounding to powers of two, no splitting threshold, no pools that cannot lend to each other: what PyTorch needs them for does not arise here.
-//! No clock: a trace counts events. Statistics have PyTorch's names where the meaning is the same ([`AllocatorStatistics::by_name`]). Not here
-//! yet: snapshots for PyTorch's viewer and PyTorch's settings strings.
+//! No clock: a trace counts events. Statistics have PyTorch's names where the meaning is the same ([`AllocatorStatistics::by_name`]),
+//! [`Settings::parse`] reads settings in PyTorch's form, and a [`Snapshot`] is for PyTorch's viewer.
 //!
 //! ```
 //! use lighterage_allocator::{Config, Pool};
@@ -67,6 +68,8 @@ mod arena;
 )]
 mod caching;
 mod error;
+#[expect(clippy::cast_possible_truncation, reason = "lengths of at most 8")]
+mod snapshot;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -74,8 +77,10 @@ mod trace;
 
 pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
 pub use caching::{
-    Action, Allocator, AllocatorStatistics, DeviceBuffer, Event, Events, Gauge, Handle, Need, OnStream,
-    PoolCounts, PressureHandler, Registration, Scope, Settings, Step, StepHandle, Steps, Tag, Urgency,
+    Action, Allocator, AllocatorStatistics, Crumbs, DeviceBuffer, Event, Events, Gauge, Handle, Need,
+    OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Step, StepHandle, Steps, Tag,
+    Urgency,
 };
 pub use error::{Error, OutOfBudget, OutOfMemory, Result};
+pub use snapshot::{BlockState, Segment, SegmentBlock, Snapshot};
 pub use trace::{Op, Plan, Slot, Trace};

@@ -350,3 +350,30 @@ fn twice<T>(failed: &mut bool, n: u64, call: impl Fn() -> lighterage_allocator::
         call().unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"))
     })
 }
+
+/// Something else on the same ledger that gives a page at a time.
+#[test]
+fn a_pool_asks_for_what_is_missing_and_tries_again() {
+    let (device, _stream, pool) = pool(host(Some(3), None), 8 * PAGE);
+    let others = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    for _ in 0..6 {
+        others.lock().unwrap().push(device.create(Purpose::Resident, PAGE).unwrap());
+    }
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (given, noted, inner) = (others.clone(), asked.clone(), pool.clone());
+    let registration = pool.on_pressure(0, move |need: lighterage_allocator::Need| {
+        noted.lock().unwrap().push(need.bytes);
+        assert!(matches!(inner.allocate(1, "inside"), Err(Error::Reentrant { .. })));
+        given.lock().unwrap().pop().map_or(0, |chunk| chunk.bytes())
+    });
+    let first = pool.allocate(2 * PAGE, "fits").unwrap();
+    assert!(asked.lock().unwrap().is_empty());
+    let second = pool.allocate(3 * PAGE, "three pages are missing").unwrap();
+    assert_eq!(*asked.lock().unwrap(), [3 * PAGE, 2 * PAGE, PAGE]);
+    assert!(matches!(pool.allocate(9 * PAGE, "never"), Err(Error::OutOfMemory(_))));
+    assert!(others.lock().unwrap().is_empty());
+    drop((first, second, registration));
+    asked.lock().unwrap().clear();
+    assert!(pool.allocate(9 * PAGE, "nobody is left to ask").is_err());
+    assert!(asked.lock().unwrap().is_empty());
+}

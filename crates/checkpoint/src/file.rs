@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Fault, Result};
@@ -86,6 +86,13 @@ impl MappedFile {
         match &self.content {
             Content::Mapped(bytes) => &bytes[range.clone()],
             Content::Zeros(zeros) => &zeros[..range.len()],
+        }
+    }
+
+    /// Advice to the system, which it may refuse.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        if let Content::Mapped(bytes) = &self.content {
+            let _ = bytes.advise_range(Advice::WillNeed, range.start, range.len());
         }
     }
 

@@ -17,7 +17,14 @@ pub fn fingerprint<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>
 
 /// The same where some names are of dictionaries within the dictionary, as in a pickle: `GROUP.NAME` is tensor `NAME` of the inner dictionary `GROUP`,
 /// which counts as the one string `GROUP|` and its own strings, joined.
-pub(crate) fn grouped_fingerprint<'a>(
+///
+/// ```
+/// use lighterage_checkpoint::{fingerprint, grouped_fingerprint};
+/// let names = [("a.b", &[2_usize][..])];
+/// assert_ne!(grouped_fingerprint(names.into_iter(), &["a"]), fingerprint(names));
+/// ```
+#[must_use]
+pub fn grouped_fingerprint<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a [usize])>,
     groups: &[&str],
 ) -> String {

@@ -59,6 +59,20 @@ impl Tensor {
         self.file.bytes(&self.range)
     }
 
+    /// Tells the system that these of its bytes will be read soon, so that they are on their way from the disk by then. Nobody waits for them here, and nothing
+    /// else changes: where the system takes no such advice they are read when they are wanted.
+    ///
+    /// # Panics
+    /// If the range is not within [`bytes`](Self::bytes).
+    pub fn will_need(&self, bytes: Range<usize>) {
+        assert!(
+            bytes.start <= bytes.end && bytes.end <= self.range.len(),
+            "{bytes:?} of {} bytes",
+            self.range.len()
+        );
+        self.file.will_need(self.range.start + bytes.start..self.range.start + bytes.end);
+    }
+
     /// Where its bytes are in the file, from the file's start.
     #[must_use]
     pub const fn file_range(&self) -> &Range<usize> {

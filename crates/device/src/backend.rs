@@ -38,12 +38,17 @@ pub enum StreamKind {
 pub struct Info {
     /// Name to show, for instance `host (2 threads, avx512bf16)`.
     pub name: String,
+    /// What kernels are made of, and so what bits depend on: an instruction set ([`Isa`](crate::Isa)) on `Host`, `sm_90a, 132 multiprocessors` on `Cuda` and where
+    /// that is emulated; empty on `Sim`.
+    pub isa: String,
     /// Sizes and offsets of chunks and maps are multiples of this: 64 KiB on `Host`, 2 MiB on `Cuda` and `Sim`.
     pub page_bytes: u64,
     /// Physical bytes that exist.
     pub capacity_bytes: u64,
     /// Whether device and pinned memory have bytes behind them; false only on `Sim`, whose reads give `None`.
     pub has_bytes: bool,
+    /// The library, with its version, that multiplies what a table gives to it: its bits are not ours.
+    pub product_library: Option<String>,
 }
 
 /// What a device that works by a model reckons for everything that was queued so far, on all streams.

@@ -52,6 +52,14 @@ pub enum Error {
         /// Name of the device.
         device: String,
     },
+    /// A line of a table of products cannot be kept.
+    #[error("table of products, line {line:?}: {message}")]
+    Product {
+        /// The line.
+        line: String,
+        /// What the library says about it.
+        message: String,
+    },
     /// There is no such device here.
     #[error("no {backend} device: {reason}")]
     NoDevice {

@@ -1,4 +1,5 @@
 use bytemuck::Pod;
+use lighterage_kernels::gemm::linear::Call;
 use lighterage_kernels::launch::{Launches, Target};
 
 use crate::Workers;
@@ -32,6 +33,12 @@ pub trait Kernel: 'static {
 
     /// FLOPs and bytes of one launch.
     fn cost(params: &Self::Params) -> Cost;
+
+    /// The product that it is, if a table may say who makes it.
+    fn product(params: &Self::Params) -> Option<Call> {
+        let _ = params;
+        None
+    }
 
     /// What a GPU of that kind launches for it, in order; none where there is no image, as for the f32 variants.
     ///

@@ -110,17 +110,22 @@ mod space;
 mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
-pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, Registered};
+pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, ProductLibrary, Registered};
 pub use error::{Error, OutOfBudget, Result};
 pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
+pub use lighterage_kernels::gemm::linear::Call as ProductCall;
+pub use lighterage_kernels::gemm::table::Table as ProductTable;
 pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Reservation};
 pub use recorder::{
     Clock, Counter, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
 };
-pub use sim::{Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream, Traffic};
+pub use sim::{
+    CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream,
+    Traffic,
+};
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};
 pub use view::View;

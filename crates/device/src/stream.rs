@@ -110,15 +110,22 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
     pub fn read<T: Pod>(&self, source: View<'_>) -> Result<Option<Vec<T>>> {
-        let bytes = self.plain("read", source)?;
         let mut values: Vec<T> = vec![T::zeroed(); source.layout().bytes() / size_of::<T>().max(1)];
-        same_size("read", bytes, size_of_val(values.as_slice()) as u64)?;
-        let target = bytemuck::cast_slice_mut::<T, u8>(&mut values).as_mut_ptr();
-        let has_bytes = self.timed(What::CopyOut, "read", bytes, || {
+        Ok(self.read_into(&mut values, source)?.then_some(values))
+    }
+
+    /// As [`read`](Stream::read), into memory that is there already; false, and nothing written, where memory has no bytes (`Sim`).
+    ///
+    /// # Errors
+    /// As [`read`](Stream::read).
+    pub fn read_into<T: Pod>(&self, target: &mut [T], source: View<'_>) -> Result<bool> {
+        let bytes = self.plain("read", source)?;
+        same_size("read", bytes, size_of_val(target) as u64)?;
+        let target = bytemuck::cast_slice_mut::<T, u8>(target).as_mut_ptr();
+        self.timed(What::CopyOut, "read", bytes, || {
             // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
             unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) }
-        })?;
-        Ok(has_bytes.then_some(values))
+        })
     }
 
     /// Queues a copy between contiguous views of equal size that do not overlap.
@@ -264,7 +271,7 @@ impl<B: Backend> Stream<B> {
         let _ = self.backend().stamp(self.raw(), stamp);
     }
 
-    fn note<T>(&self, outcome: Result<T>) -> Result<T> {
+    pub(crate) fn note<T>(&self, outcome: Result<T>) -> Result<T> {
         if matches!(outcome, Err(Error::Stream(_))) {
             self.inner.reported.store(true, Ordering::Relaxed);
         }

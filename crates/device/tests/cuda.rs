@@ -7,14 +7,19 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use lighterage_device::{
-    Cost, Cuda, CudaConfig, Device, Error, Kernel, Launches, Ledger, Purpose, Reservation, Result, Stream,
-    StreamKind, Target, View, Workers,
+    Address, Cost, Cuda, CudaConfig, Device, Error, Kernel, Launches, Ledger, ProductLibrary, ProductTable,
+    Purpose, Reservation, Result, Stream, StreamKind, Target, View, Workers,
 };
 use lighterage_fakecuda as fake;
+#[path = "products/mod.rs"]
+mod products;
+
 use lighterage_kernels::base::self_test::{self, SelfTestParams};
 use lighterage_kernels::images::Image;
 use lighterage_kernels::launch::{Arch, Grid, Launch, TensorMap};
@@ -23,24 +28,34 @@ use lighterage_shape::{DType, Layout};
 const PAGE: u64 = 2 << 20;
 
 /// The stand-in takes kernels from the emulator, by name.
-static IMAGES: [Image; 1] =
-    [Image::new("stand-in", &BYTES.0, &["self_test_add_one", "test_layouts_128_kt"], &Arch::ALL)];
+static IMAGES: [Image; 1] = [Image::new(
+    "stand-in",
+    &BYTES.0,
+    &["self_test_add_one", "test_layouts_128_kt", products::OWN],
+    &Arch::ALL,
+)];
 
 #[repr(align(64))]
 struct Aligned([u8; 8]);
 static BYTES: Aligned = Aligned(*b"stand-in");
 
 fn config() -> CudaConfig {
-    CudaConfig { images: &IMAGES, ..CudaConfig::default() }
+    CudaConfig { images: &IMAGES, table: ProductTable::EMPTY, ..CudaConfig::default() }
 }
 
 /// Runs `body` in a process of its own, where the stand-in pretends to be what `variables` say.
 fn inside(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    inside_with(test, variables, |_| (), body);
+}
+
+/// As [`inside`], with more in the folder of libraries.
+fn inside_with(test: &str, variables: &[(&str, &str)], more: impl FnOnce(&Path), body: impl FnOnce()) {
     if std::env::var_os(fake::INSIDE).is_some() {
         return body();
     }
     let folder = tempfile::tempdir().unwrap();
     fake::link_into(folder.path()).unwrap();
+    more(folder.path());
     let variables = variables.iter().copied();
     let output = fake::rerun(test, folder.path())
         .unwrap()
@@ -52,6 +67,11 @@ fn inside(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     let ran = output.status.success() && text.contains("1 passed");
     assert!(ran, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     println!("{text}");
+}
+
+/// With cuBLASLt.
+fn with_products(folder: &Path) {
+    fake::link_products_into(folder).unwrap();
 }
 
 /// What tests say to the stand-in.
@@ -111,7 +131,11 @@ impl Kernel for AddOne {
 }
 
 fn open() -> Result<Device<Cuda>> {
-    Device::open(Cuda::new(config())?, Ledger::new(1 << 30), Ledger::new(1 << 20))
+    open_as(config())
+}
+
+fn open_as(config: CudaConfig) -> Result<Device<Cuda>> {
+    Device::open(Cuda::new(config)?, Ledger::new(1 << 30), Ledger::new(1 << 20))
 }
 
 /// Pages of memory, ready for use.
@@ -136,7 +160,7 @@ fn add_one(stream: &Stream<Cuda>, target: View<'_>, source: View<'_>) -> Result<
 
 /// Makes every call of the driver that the backend knows, some while other work is pending, and gives up at the first error.
 fn program() -> Result<()> {
-    let device = open()?;
+    let device = open_as(CudaConfig { table: products::table(2), ..config() })?;
     let range = memory(&device, 2)?;
     let window = device.reserve(PAGE)?;
     let weights = device.create(Purpose::Ring, PAGE)?;
@@ -172,6 +196,10 @@ fn program() -> Result<()> {
     used.synchronize()?;
     compute.upload(a, &[7_f32; 4])?;
     assert_eq!(compute.read::<f32>(b)?, Some(vec![1.0; 4]));
+    let product = products::Dense::at(range.address());
+    compute.fill(products::Dense::operands(&range, &compute), 0)?;
+    product.multiply(&compute)?;
+    assert_eq!(device.backend().algorithms(&product.product(), 8)?.len(), 3);
     copy.synchronize()?;
     window.unmap(0, PAGE)?;
     assert_eq!(device.host_ledger().granted_bytes(), 16 + 4 * 4096);
@@ -180,13 +208,18 @@ fn program() -> Result<()> {
 }
 
 /// Destroying what is empty: there is nobody to tell, and the second attempt succeeded.
-const SILENT: [&str; 10] = [
+const SILENT: [&str; 15] = [
+    "cublasLtDestroy",
+    "cublasLtMatmulDescDestroy",
+    "cublasLtMatmulPreferenceDestroy",
+    "cublasLtMatrixLayoutDestroy",
     "cuCtxSynchronize",
     "cuDevicePrimaryCtxRelease",
     "cuEventDestroy",
     "cuEventSynchronize",
     "cuGraphDestroy",
     "cuGraphExecDestroy",
+    "cuMemFree",
     "cuMemFreeHost",
     "cuModuleUnload",
     "cuStreamDestroy",
@@ -195,7 +228,7 @@ const SILENT: [&str; 10] = [
 
 #[test]
 fn any_failed_call_is_reported_and_everything_is_released() {
-    inside("any_failed_call_is_reported_and_everything_is_released", &[], || {
+    inside_with("any_failed_call_is_reported_and_everything_is_released", &[], with_products, || {
         let control = Control::new();
         control.fail(u64::MAX, false);
         program().unwrap();
@@ -212,7 +245,9 @@ fn any_failed_call_is_reported_and_everything_is_released() {
                 match outcome {
                     Ok(()) => silent.push(name),
                     Err(Error::OutOfMemory { .. }) if name == "cuMemCreate" => drop(reported.insert(name)),
-                    Err(Error::Driver { .. } | Error::Stream(_)) => drop(reported.insert(name)),
+                    Err(Error::Driver { .. } | Error::Stream(_) | Error::Product { .. }) => {
+                        reported.insert(name);
+                    }
                     Err(other) => panic!("call {call}, {name}: {other}"),
                 }
             }
@@ -222,13 +257,13 @@ fn any_failed_call_is_reported_and_everything_is_released() {
         // Of two ways to fail, each once: the last look of a stream, the staging memory, and each event of it.
         let count = |wanted: &str| silent.iter().filter(|name| *name == wanted).count();
         assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 2, "{silent:?}");
-        assert!(reported.len() >= 30, "{reported:?}");
+        assert!(reported.len() >= 38, "{reported:?}");
     });
 }
 
 #[test]
 fn failed_work_ends_the_context_and_is_reported_everywhere() {
-    inside("failed_work_ends_the_context_and_is_reported_everywhere", &[], || {
+    inside_with("failed_work_ends_the_context_and_is_reported_everywhere", &[], with_products, || {
         let control = Control::new();
         let device = open().unwrap();
         let range = memory(&device, 1).unwrap();
@@ -297,7 +332,7 @@ fn devices_are_counted() {
         assert!(refused(CudaConfig { ordinal: 2, ..config() }).contains("no device 2, the driver has 2"));
         assert!(refused(CudaConfig { ordinal: u32::MAX, ..config() }).contains("no device"));
         let cuda = Cuda::new(config()).unwrap();
-        assert_eq!((cuda.kernels(), cuda.target().arch), (2, Arch::Sm90a));
+        assert_eq!((cuda.kernels(), cuda.target().arch), (3, Arch::Sm90a));
     });
 }
 
@@ -381,6 +416,9 @@ fn graph_is_replayed_and_records_its_events() {
         let staged = stream.capture(|| stream.upload(a, &[0_f32; 4])).expect_err("staged");
         assert!(matches!(staged, Error::Range { reason: "a staged copy cannot be part of a graph", .. }));
         stream.capture(|| stream.synchronize()).expect_err("a wait cannot be recorded");
+        let panicked = catch_unwind(AssertUnwindSafe(|| stream.capture(|| panic!("planted"))));
+        assert!(panicked.is_err(), "and the stream records no more:");
+        stream.upload(a, &[3_f32; 4]).unwrap();
         assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![3.0; 4]));
         drop((range, graph, stream, other, event, device));
         assert_eq!(Control::new().left(), 0);
@@ -459,5 +497,108 @@ fn tensor_maps_and_large_shared_memory_reach_the_kernel() {
         );
         let chunk: Arc<_> = device.create(Purpose::Ring, PAGE).unwrap();
         assert_eq!(chunk.bytes(), PAGE, "a refused launch leaves the device as it was");
+    });
+}
+
+#[test]
+fn library_makes_the_products_that_the_table_gives_it() {
+    inside_with("library_makes_the_products_that_the_table_gives_it", &[], with_products, || {
+        let products = || Control::new().number(b"fakecuda_products");
+        let own = products::check(&open().unwrap(), |_| ());
+        assert_eq!(products(), 0);
+        for algorithm in [0, 1] {
+            let device = open_as(CudaConfig { table: products::table(algorithm), ..config() }).unwrap();
+            assert_eq!(device.backend().product_library(), ProductLibrary::Used { version: 130_100 });
+            assert_eq!(device.info().product_library.as_deref(), Some("cuBLASLt 130100"));
+            // The workspace is charged before anything is planned, and is not taken for a module.
+            let taken = |purpose| device.ledger().granted_for(purpose);
+            assert_eq!([Purpose::Workspace, Purpose::Modules].map(taken), [8 << 20, 2 << 20]);
+            assert_eq!(products::check(&device, |_| ()).len(), own.len());
+            assert_eq!(products(), algorithm + 1);
+        }
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+#[test]
+fn library_multiplies_in_a_graph() {
+    inside_with("library_multiplies_in_a_graph", &[], with_products, || {
+        let device = open_as(CudaConfig { table: products::table(2), ..config() }).unwrap();
+        let queued = products::check(&device, |_| ());
+        let replayed = products::check(&device, |run| {
+            let mut graph = run.stream.capture(|| run.product.multiply(run.stream)).unwrap();
+            for _ in 0..2 {
+                // SAFETY: the operands stay mapped until the read has waited.
+                unsafe { run.stream.replay(&mut graph) }.unwrap();
+            }
+        });
+        assert_eq!(queued, replayed);
+    });
+}
+
+#[test]
+fn streams_take_the_workspace_in_turn() {
+    inside_with("streams_take_the_workspace_in_turn", &[], with_products, || {
+        let device = open_as(CudaConfig { table: products::table(2), ..config() }).unwrap();
+        let (first, second) = (memory(&device, 2).unwrap(), memory(&device, 2).unwrap());
+        let [one, two] = [(); 2].map(|()| device.stream(StreamKind::Compute).unwrap());
+        let done = device.event().unwrap();
+        one.fill(products::Dense::operands(&first, &one), 0).unwrap();
+        products::Dense::at(first.address()).multiply(&one).unwrap();
+        one.record(&done).unwrap();
+        two.fill(products::Dense::operands(&second, &two), 0).unwrap();
+        products::Dense::at(second.address()).multiply(&two).unwrap();
+        two.synchronize().unwrap();
+        // The stand-in does what somebody waits for, and nothing else.
+        assert!(done.is_complete().unwrap(), "the second product waits for the first");
+    });
+}
+
+#[test]
+fn without_the_library_our_kernels_multiply() {
+    inside("without_the_library_our_kernels_multiply", &[], || {
+        let device = open_as(CudaConfig { table: products::table(0), ..config() }).unwrap();
+        let status = device.backend().product_library();
+        assert_eq!(status, ProductLibrary::Missing { wanted: 130_100 });
+        assert!(status.to_string().contains("was not found: our own kernels multiply"), "{status}");
+        assert_eq!(
+            (device.ledger().granted_for(Purpose::Workspace), &device.info().product_library),
+            (0, &None)
+        );
+        assert_eq!(products::check(&device, |_| ()), products::check(&open().unwrap(), |_| ()));
+    });
+}
+
+#[test]
+fn another_version_of_the_library_is_not_used() {
+    let other = [("FAKECUDA_CUBLASLT", "130200")];
+    inside_with("another_version_of_the_library_is_not_used", &other, with_products, || {
+        let device = open_as(CudaConfig { table: products::table(0), ..config() }).unwrap();
+        let status = device.backend().product_library();
+        assert_eq!(status, ProductLibrary::OtherVersion { wanted: 130_100, found: 130_200 });
+        assert_eq!(products::check(&device, |_| ()), products::check(&open().unwrap(), |_| ()));
+        // To be measured it is opened all the same.
+        let product = products::Dense::at(Address(1 << 20)).product();
+        for (workspace, most, count) in [(1, 8, 1), (3 << 20, 8, 2), (8 << 20, 8, 3), (8 << 20, 2, 2)] {
+            let measured = CudaConfig { measured_workspace_bytes: Some(workspace), ..config() };
+            let cuda = Cuda::new(measured).unwrap();
+            assert_eq!(cuda.product_library(), ProductLibrary::Used { version: 130_200 });
+            assert_eq!(cuda.algorithms(&product, most).unwrap().len(), count, "{workspace} bytes");
+        }
+    });
+}
+
+#[test]
+fn algorithm_that_cannot_be_kept_is_refused_before_any_work() {
+    inside_with("algorithm_that_cannot_be_kept_is_refused_before_any_work", &[], with_products, || {
+        let refused = |table| match Cuda::new(CudaConfig { table, ..config() }) {
+            Err(Error::Product { line, message }) => format!("{line}: {message}"),
+            outcome => panic!("{outcome:?}"),
+        };
+        let error = refused(products::table_with(7, 8 << 20));
+        assert!(error.contains("8\t16\t32\tbias\tcublaslt") && error.contains("code 7"), "{error}");
+        let error = refused(products::table_with(2, 1));
+        assert!(error.contains("needs a workspace of 6291456 bytes, the table gives 2097152"), "{error}");
+        assert_eq!(Control::new().left(), 0);
     });
 }

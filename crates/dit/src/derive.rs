@@ -35,13 +35,8 @@ impl Config {
         let config = Self {
             in_channels,
             out_channels,
-            num_layers: witness.count("transformer_blocks", "norm1.linear", "double_blocks", "img_mod.lin"),
-            num_single_layers: witness.count(
-                "single_transformer_blocks",
-                "norm.linear",
-                "single_blocks",
-                "modulation.lin",
-            ),
+            num_layers: witness.doubles(),
+            num_single_layers: witness.singles(),
             attention_head_dim,
             num_attention_heads: width / attention_head_dim,
             joint_attention_dim,
@@ -58,19 +53,29 @@ impl Config {
 }
 
 /// A checkpoint to be asked for shapes.
-struct Witness<'a> {
-    checkpoint: &'a Checkpoint,
-    names: Names,
+pub(crate) struct Witness<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) names: Names,
 }
 
 impl<'a> Witness<'a> {
+    /// How many double blocks there are.
+    pub(crate) fn doubles(&self) -> usize {
+        self.count("transformer_blocks", "norm1.linear", "double_blocks", "img_mod.lin")
+    }
+
+    /// How many single blocks there are.
+    pub(crate) fn singles(&self) -> usize {
+        self.count("single_transformer_blocks", "norm.linear", "single_blocks", "modulation.lin")
+    }
+
     /// The weight of a module, named in both spellings.
-    fn find(&self, (diffusers, bfl): (&str, &str)) -> Option<&'a Tensor> {
+    pub(crate) fn find(&self, (diffusers, bfl): (&str, &str)) -> Option<&'a Tensor> {
         let tensor = self.checkpoint.get(&self.names.weight(diffusers, bfl))?;
         (tensor.shape().len() == 2).then_some(tensor)
     }
 
-    fn shape(&self, module: (&str, &str)) -> Result<[usize; 2]> {
+    pub(crate) fn shape(&self, module: (&str, &str)) -> Result<[usize; 2]> {
         let tensor = self.checkpoint.tensor(&self.names.weight(module.0, module.1))?;
         tensor.shape().try_into().map_err(|_| Error::Input {
             name: format!("{}: tensor {:?} (any extents)", tensor.path().display(), tensor.name()),

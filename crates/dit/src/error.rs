@@ -54,6 +54,14 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A tensor that the model has no place for.
+    #[error("{}: tensor {tensor:?} is none of a FLUX transformer's", path.display())]
+    Leftover {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The first of such tensors.
+        tensor: String,
+    },
     /// A low-rank adapter that does not fit.
     #[error("{}: {tensor:?}: {message}", path.display())]
     Adapter {

@@ -142,7 +142,7 @@ impl InfuseNet {
         let text_rows = inputs.text.shape()[0];
         let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };
         let mut outputs = InfuseOutputs { double: Vec::new(), single: Vec::new() };
-        self.trunk.blocks(run, &pass, x.view(), |place, image| {
+        self.trunk.blocks(run, &pass, x.view(), None, |place, image| {
             let (linear, list) = match place {
                 Place::Double(block) => (&self.doubles[block], &mut outputs.double),
                 Place::Single(block) => (&self.singles[block], &mut outputs.single),

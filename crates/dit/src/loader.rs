@@ -159,7 +159,7 @@ impl<'a> Loader<'a> {
 }
 
 /// The width of the feed-forward networks, which no configuration names: from the first block's shapes, else four times the width.
-fn mlp_columns(checkpoint: &Checkpoint, names: Names, width: usize) -> usize {
+pub(crate) fn mlp_columns(checkpoint: &Checkpoint, names: Names, width: usize) -> usize {
     names
         .mlp_witnesses(width)
         .iter()

@@ -61,6 +61,11 @@ impl Names {
             .ok_or_else(|| Error::Layout { path: checkpoint.path().into() })
     }
 
+    /// diffusers' names, which no prefix precedes.
+    pub(crate) const fn diffusers() -> Self {
+        Self { spelling: Spelling::Diffusers, prefix: "" }
+    }
+
     /// `MODULE.weight` of a module with one name in each spelling.
     pub(crate) fn weight(&self, diffusers: &str, bfl: &str) -> String {
         format!("{}.weight", self.pick(diffusers, bfl))

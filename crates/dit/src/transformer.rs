@@ -1,5 +1,5 @@
 use lighterage_checkpoint::Checkpoint;
-use lighterage_device::{Backend, View};
+use lighterage_device::{Backend, Event, View};
 use lighterage_ops::{Modulation, Queue, Tensor};
 use lighterage_pager::{Pager, UnitId, Units};
 use lighterage_shape::DType;
@@ -177,6 +177,22 @@ impl Transformer {
         inputs: &StepInputs<'_, B>,
         x: &Tensor<B>,
     ) -> Result<()> {
+        self.blocks_marked(queue, pager, inputs, x, None)
+    }
+
+    /// The same, with `mark` recorded on the queue's stream in front of the last block (nowhere, if there are none): who waits for it knows that the
+    /// step is nearly done, early enough to queue the next one before the device runs dry.
+    ///
+    /// # Errors
+    /// As [`blocks`](Self::blocks).
+    pub fn blocks_marked<B: Backend>(
+        &self,
+        queue: &Queue<B>,
+        pager: &Pager<B>,
+        inputs: &StepInputs<'_, B>,
+        x: &Tensor<B>,
+        mark: Option<&Event<B>>,
+    ) -> Result<()> {
         let config = self.config();
         let text_rows = expect_rows("text", inputs.text, self.dtype(), config.width())?;
         let image_rows = expect_rows("latents", inputs.latents, self.dtype(), config.in_channels)?;
@@ -185,9 +201,11 @@ impl Transformer {
             residuals.check(config, self.dtype(), image_rows)?;
         }
         let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };
-        self.trunk.blocks(Run { queue, pager }, &pass, x.view(), |place, image| match &inputs.residuals {
-            Some(residuals) => residuals.add(queue, config, place, image),
-            None => Ok(()),
+        self.trunk.blocks(Run { queue, pager }, &pass, x.view(), mark, |place, image| {
+            match &inputs.residuals {
+                Some(residuals) => residuals.add(queue, config, place, image),
+                None => Ok(()),
+            }
         })
     }
 

@@ -1,4 +1,4 @@
-use lighterage_device::{Backend, View};
+use lighterage_device::{Backend, Event, View};
 use lighterage_ops::{Residual, Tensor};
 
 use crate::double_block::DoubleBlock;
@@ -91,25 +91,39 @@ impl Trunk {
         Ok(x)
     }
 
-    /// All blocks, in place. `after` is called with the image rows behind every block.
+    /// All blocks, in place. `after` is called with the image rows behind every block; `mark` is recorded in front of the last one.
     pub(crate) fn blocks<B: Backend>(
         &self,
         run: Run<'_, B>,
         pass: &Pass<'_, B>,
         x: View<'_>,
+        mark: Option<&Event<B>>,
         mut after: impl FnMut(Place, View<'_>) -> Result<()>,
     ) -> Result<()> {
         self.check_pass(pass, x)?;
         let [_, image] = text_and_image(x, pass.text_rows)?;
+        let last = self.last();
+        let record = |place| match mark {
+            Some(event) if Some(place) == last => run.queue.stream().record(event),
+            _ => Ok(()),
+        };
         for (index, (block, vectors)) in self.doubles.iter().zip(&pass.modulations.doubles).enumerate() {
+            record(Place::Double(index))?;
             block.forward(run, pass, x, vectors)?;
             after(Place::Double(index), image)?;
         }
         for (index, (block, vectors)) in self.singles.iter().zip(&pass.modulations.singles).enumerate() {
+            record(Place::Single(index))?;
             block.forward(run, pass, x, vectors)?;
             after(Place::Single(index), image)?;
         }
         Ok(())
+    }
+
+    /// The last block, if there is any.
+    fn last(&self) -> Option<Place> {
+        let single = self.singles.len().checked_sub(1).map(Place::Single);
+        single.or_else(|| self.doubles.len().checked_sub(1).map(Place::Double))
     }
 
     fn check_pass<B: Backend>(&self, pass: &Pass<'_, B>, x: View<'_>) -> Result<()> {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Loaded, Plain, bits, config, open, plain, weights, written};
 use lighterage_checkpoint::Checkpoint;
-use lighterage_dit::Config;
+use lighterage_dit::{Config, diffusers_layout};
 use lighterage_shape::DType;
 
 /// A diffusers checkpoint under BFL's names: stacked where BFL has one linear, the halves of the last modulation exchanged.
@@ -136,6 +136,43 @@ fn bfl_names_mean_the_same_model() {
 #[test]
 fn prefixed_names_mean_the_same_model() {
     check_layout("flux-dev-tiny", "model.diffusion_model.");
+}
+
+/// There and back: every tensor of diffusers' file has its bytes again.
+#[test]
+fn bfl_layout_becomes_that_of_diffusers_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for (case, prefix) in [
+        ("flux-dev-tiny", ""),
+        ("flux-schnell-tiny", ""),
+        ("flux-controlled-tiny", ""),
+        ("flux-guidance-30-tiny", "model.diffusion_model."),
+    ] {
+        let bfl =
+            written(&folder.path().join("flux.safetensors"), &to_bfl(&config(case), &weights(case), prefix));
+        let recipes = diffusers_layout(&bfl).unwrap();
+        let expected = weights(case);
+        assert_eq!(recipes.len(), expected.tensors().count(), "{case}");
+        for (recipe, tensor) in recipes.iter().zip(expected.tensors()) {
+            assert_eq!((recipe.name.as_str(), &recipe.shape[..]), (tensor.name(), tensor.shape()), "{case}");
+            assert!(recipe.bytes(&bfl).unwrap() == tensor.bytes(), "{case}: {}", recipe.name);
+        }
+    }
+}
+
+#[test]
+fn a_tensor_without_a_place_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flux.safetensors");
+    let mut tensors = to_bfl(&config("flux-dev-tiny"), &weights("flux-dev-tiny"), "");
+    let last = tensors.len() - 1;
+    let odd = Plain { name: "vector_out.weight".to_owned(), ..tensors.swap_remove(last) };
+    let lacks = diffusers_layout(&written(&path, &tensors)).unwrap_err().to_string();
+    assert!(lacks.contains("final_layer.adaLN_modulation.1.bias"), "{lacks}");
+    let mut tensors = to_bfl(&config("flux-dev-tiny"), &weights("flux-dev-tiny"), "");
+    tensors.push(odd);
+    let left = diffusers_layout(&written(&path, &tensors)).unwrap_err().to_string();
+    assert!(left.contains("\"vector_out.weight\" is none of a FLUX transformer's"), "{left}");
 }
 
 /// A file of `rows x columns` zeros under each name.

@@ -1,10 +1,13 @@
 use lighterage_device::{
-    Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, Sim, SimConfig, Target,
+    Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, ProductLibrary,
+    ProductTable, Sim, SimConfig, Target,
 };
 use lighterage_shape::DType;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
+use crate::gemm_table::{self, GemmTable};
 use crate::machine::Machine;
+use crate::output;
 use crate::size::Size;
 
 /// Where to run, and in how much memory.
@@ -22,7 +25,9 @@ pub(crate) struct DeviceArguments {
     /// Without it: what this process may use, or what is free on the GPU.
     #[arg(long, value_name = "SIZE")]
     pub(crate) vram: Option<Size>,
-    /// Cap of page-locked host memory for copies. Without it: no cap.
+    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
+    ///
+    /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
     pub(crate) host_memory: Option<Size>,
     /// Worker threads of the host device; 0: one for each core. Does not change any result.
@@ -34,6 +39,12 @@ pub(crate) struct DeviceArguments {
     /// Checks every access of the emulated kernels for races, bounds and use before writing: several times slower.
     #[arg(long)]
     pub(crate) emu_checks: bool,
+    /// Who multiplies which shape on a GPU, and on `emu`: a table of `bench machine --tune` in place of the built-in one.
+    ///
+    /// It changes the last bits of a picture, so its SHA-256 goes into the PNG and the report. What it gives to cuBLASLt our own kernels multiply where the
+    /// library is missing, or has another version than the one that was measured.
+    #[arg(long, value_name = "FILE", value_parser = gemm_table::read)]
+    pub(crate) gemm_table: Option<GemmTable>,
     /// Instructions of the host device. Without it: the fastest that this machine has.
     ///
     /// Results are the same bytes on every machine that has them.
@@ -154,15 +165,15 @@ impl DeviceArguments {
     /// Makes the device and runs the work on it.
     pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
         match self.device {
-            DeviceName::Auto => match Cuda::new(CudaConfig::default()) {
+            DeviceName::Auto => match Cuda::new(self.cuda_config(0)) {
                 Ok(cuda) => work.run(&self.on_gpu(cuda)?),
+                // Not for want of a GPU: going on without it would make another picture.
+                Err(error @ lighterage_device::Error::Product { .. }) => Err(error.into()),
                 // `doctor` says why not; whoever wants to know asks for `cuda`.
-                Err(_) => work.run(&self.on(Host::new(self.host_config())?)?),
+                Err(_) => work.run(&self.on_host()?),
             },
-            DeviceName::Cuda(ordinal) => {
-                work.run(&self.on_gpu(Cuda::new(CudaConfig { ordinal, ..CudaConfig::default() })?)?)
-            }
-            DeviceName::Host => work.run(&self.on(Host::new(self.host_config())?)?),
+            DeviceName::Cuda(ordinal) => work.run(&self.on_gpu(Cuda::new(self.cuda_config(ordinal))?)?),
+            DeviceName::Host => work.run(&self.on_host()?),
             DeviceName::Emu => {
                 let emulate = Some(self.emulation());
                 work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
@@ -171,9 +182,37 @@ impl DeviceArguments {
         }
     }
 
+    /// A GPU with cuBLASLt open, whose workspace has so many bytes, if the library is there: to measure what a table may say. No table holds meanwhile.
+    pub(crate) fn measured_gpu(&self, workspace_bytes: u64) -> Result<Device<Cuda>> {
+        let ordinal = match self.device {
+            DeviceName::Auto => 0,
+            DeviceName::Cuda(ordinal) => ordinal,
+            _ => return Err(Failure::Usage("--tune measures a GPU: --device cuda".to_owned())),
+        };
+        let measured_workspace_bytes = Some(workspace_bytes);
+        let table = ProductTable::EMPTY;
+        self.on_gpu(Cuda::new(CudaConfig { table, measured_workspace_bytes, ..self.cuda_config(ordinal) })?)
+    }
+
     /// Whether reads give values.
     pub(crate) fn has_bytes(&self) -> bool {
         self.device != DeviceName::Sim
+    }
+
+    /// The table that was given, else the built-in one.
+    fn table(&self) -> ProductTable {
+        self.gemm_table.as_ref().map_or_else(ProductTable::committed, |given| given.table)
+    }
+
+    fn cuda_config(&self, ordinal: u32) -> CudaConfig {
+        CudaConfig { ordinal, table: self.table(), ..CudaConfig::default() }
+    }
+
+    fn on_host(&self) -> Result<Device<Host>> {
+        if self.gemm_table.is_some() {
+            output::note("--gemm-table: the host device multiplies everything by itself");
+        }
+        self.on(Host::new(self.host_config())?)
     }
 
     fn host_config(&self) -> HostConfig {
@@ -181,7 +220,8 @@ impl DeviceArguments {
     }
 
     fn emulation(&self) -> Emulation {
-        Emulation { target: Target::typical(self.emu_arch.into()), checks: self.emu_checks }
+        let target = Target { table: self.table(), ..Target::typical(self.emu_arch.into()) };
+        Emulation { target, checks: self.emu_checks }
     }
 
     fn on<B: Backend>(&self, backend: B) -> Result<Device<B>> {
@@ -191,6 +231,11 @@ impl DeviceArguments {
 
     /// A GPU, whose cap is what was asked for, else what is free there now and what the driver has taken for us.
     fn on_gpu(&self, cuda: Cuda) -> Result<Device<Cuda>> {
+        if let status @ (ProductLibrary::Missing { .. } | ProductLibrary::OtherVersion { .. }) =
+            cuda.product_library()
+        {
+            output::note(&status.to_string());
+        }
         let taken: u64 = cuda.taken().iter().map(|(_, bytes)| bytes).sum();
         let (free, total) = cuda.memory_bytes()?;
         let cap = self.vram.map_or((free + taken).min(total), |size| size.0);
@@ -198,8 +243,14 @@ impl DeviceArguments {
     }
 
     fn with_cap<B: Backend>(&self, backend: B, cap: u64) -> Result<Device<B>> {
-        let host_cap = self.host_memory.map_or(u64::MAX, |size| size.0);
+        let host_cap = self.host_memory.map_or_else(|| self.host_cap_bytes(), |size| size.0);
         Ok(Device::open(backend, Ledger::new(cap), Ledger::new(host_cap))?)
+    }
+
+    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
+    fn host_cap_bytes(&self) -> u64 {
+        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
+        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
     }
 
     /// What was asked for, else what this process may use of the machine; `Sim` is not bound by this machine.

@@ -66,7 +66,9 @@ impl<E: Error + 'static> From<E> for Failure {
             return Self::PipeClosed;
         }
         match error.downcast_ref::<pipeline::Error>() {
-            Some(stopped @ pipeline::Error::Cancelled { .. }) => Self::Interrupted(stopped.to_string()),
+            Some(stopped @ (pipeline::Error::Cancelled { .. } | pipeline::Error::CancelledBefore { .. })) => {
+                Self::Interrupted(stopped.to_string())
+            }
             Some(option @ pipeline::Error::Option { .. }) => Self::Usage(option.to_string()),
             _ => Self::Failed(error),
         }

@@ -14,6 +14,7 @@
 mod commands;
 mod device;
 mod failure;
+mod gemm_table;
 mod hash;
 mod interrupt;
 mod json;

@@ -14,6 +14,8 @@ pub(crate) struct Config {
     pub(crate) memory: u64,
     pub(crate) has_virtual_memory: bool,
     pub(crate) devices: i32,
+    /// What its cuBLASLt says that it is.
+    pub(crate) products_version: u64,
     #[cfg(feature = "emu")]
     pub(crate) checks: bool,
 }
@@ -32,6 +34,7 @@ impl Config {
             memory: number("FAKECUDA_MEMORY", 4 << 30),
             has_virtual_memory: number("FAKECUDA_VMM", 1) != 0,
             devices: i32::try_from(number("FAKECUDA_DEVICES", 1)).unwrap_or(0),
+            products_version: number("FAKECUDA_CUBLASLT", 130_100),
             #[cfg(feature = "emu")]
             checks: number("FAKECUDA_CHECKS", 0) != 0,
         }
@@ -103,6 +106,12 @@ extern "C" fn fakecuda_failed() -> *const c_char {
     let name = PLAN.lock().ok().and_then(|plan| plan.failed);
     name.and_then(|name| CString::new(name).ok())
         .map_or(std::ptr::null(), |name| name.into_raw().cast_const())
+}
+
+/// Products that cuBLASLt has made.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_products() -> u64 {
+    driver::lock().products_made
 }
 
 /// Handles, reservations, maps and pieces of memory that exist.

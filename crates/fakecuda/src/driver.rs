@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use crate::abi::{Code, INVALID_CONTEXT, INVALID_HANDLE, NOT_INITIALIZED};
+use crate::blas::Blas;
 use crate::control::Config;
 use crate::kernels::Function;
 use crate::memory::Memory;
@@ -29,6 +30,9 @@ pub(crate) struct Driver {
     pub(crate) functions: BTreeMap<u64, Function>,
     pub(crate) graphs: BTreeMap<u64, Vec<Operation>>,
     pub(crate) executables: BTreeMap<u64, Vec<Operation>>,
+    pub(crate) blas: Blas,
+    /// Products that were made so far.
+    pub(crate) products_made: u64,
     next: u64,
 }
 
@@ -58,6 +62,8 @@ impl Driver {
             functions: BTreeMap::new(),
             graphs: BTreeMap::new(),
             executables: BTreeMap::new(),
+            blas: Blas::default(),
+            products_made: 0,
             next: 0x10_0000,
         }
     }
@@ -96,7 +102,7 @@ impl Driver {
 
     pub(crate) fn left(&self) -> u64 {
         let handles = self.modules.len() + self.graphs.len() + self.executables.len();
-        handles as u64 + self.retained + self.streams.left() + self.memory.left()
+        handles as u64 + self.blas.left() + self.retained + self.streams.left() + self.memory.left()
     }
 }
 

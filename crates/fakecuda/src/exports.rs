@@ -16,7 +16,7 @@ use crate::memory::PAGE;
 use crate::streams::Operation;
 
 /// Does a call under the lock, counted, and answers with its code.
-fn call(name: &'static str, refused: Code, work: impl FnOnce(&mut Driver) -> Result) -> Code {
+pub(crate) fn call(name: &'static str, refused: Code, work: impl FnOnce(&mut Driver) -> Result) -> Code {
     control::call(name, refused, || match work(&mut lock()) {
         Ok(()) => SUCCESS,
         Err(code) => code,
@@ -27,7 +27,7 @@ fn call(name: &'static str, refused: Code, work: impl FnOnce(&mut Driver) -> Res
 ///
 /// # Safety
 /// - `place` is null or valid for writes.
-unsafe fn put<T>(place: *mut T, value: T) -> Result {
+pub(crate) unsafe fn put<T>(place: *mut T, value: T) -> Result {
     if place.is_null() {
         return Err(INVALID_VALUE);
     }
@@ -36,12 +36,12 @@ unsafe fn put<T>(place: *mut T, value: T) -> Result {
     Ok(())
 }
 
-fn number(handle: *mut c_void) -> u64 {
+pub(crate) fn number(handle: *mut c_void) -> u64 {
     handle.expose_provenance() as u64
 }
 
 /// A handle as the pointer that its users see, which is never read.
-fn handle(number: u64) -> *mut c_void {
+pub(crate) fn handle(number: u64) -> *mut c_void {
     std::ptr::without_provenance_mut(usize::try_from(number).unwrap_or(0))
 }
 
@@ -296,6 +296,32 @@ unsafe extern "C" fn cuMemSetAccess(
             return Err(INVALID_VALUE);
         }
         driver.memory.set_access(address, bytes as u64)
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemAlloc_v2(place: *mut u64, bytes: usize) -> Code {
+    call("cuMemAlloc", OUT_OF_MEMORY, |driver| {
+        driver.current()?;
+        if bytes == 0 {
+            return Err(INVALID_VALUE);
+        }
+        let overhead = driver.overhead();
+        let address = driver.memory.allocate(bytes as u64, overhead)?;
+        // SAFETY: the caller's pointer.
+        unsafe { put(place, address) }
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemFree_v2(address: u64) -> Code {
+    call("cuMemFree", OPERATING_SYSTEM, |driver| {
+        driver.current_or_failed()?;
+        // As documented it waits for all work that may use it.
+        if driver.failed.is_none() {
+            driver.synchronize_all()?;
+        }
+        driver.memory.free(address)
     })
 }
 

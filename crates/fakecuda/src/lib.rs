@@ -9,14 +9,16 @@
 //! * Every call but those that say so wants a current context, and every handle has to be alive.
 //! * Failed work ends the context: every later call answers its error.
 //!
+//! cuBLASLt is in it too (`blas.rs`), as far as it is called: products by three algorithms that add in three orders, within the workspace that they are given.
+//!
 //! It is written from the documentation of the driver API and shares nothing with the bindings that the backend uses, so a wrong number or field on
 //! either side is a failed test. What only a GPU can say is in `docs/GPU-CHECKS.md`.
 //!
 //! # Use
 //!
 //! Put a link `libcuda.so.1` to `liblighterage_fakecuda.so` into a folder and that folder into `LD_LIBRARY_PATH`. [`library`] finds the file beside a test's
-//! own. The environment says what it pretends to be: `FAKECUDA_CAPABILITY` (9.0), `FAKECUDA_DRIVER` (13000), `FAKECUDA_MEMORY` in bytes
-//! (4 GiB), `FAKECUDA_VMM` (1), `FAKECUDA_DEVICES` (1), `FAKECUDA_CHECKS` (0; 1: kernels run with the race detector). `fakecuda_fail` makes a
+//! own. A second link, `libcublasLt.so.13`, makes it cuBLASLt too. The environment says what it pretends to be: `FAKECUDA_CAPABILITY` (9.0), `FAKECUDA_DRIVER` (13000), `FAKECUDA_MEMORY` in bytes
+//! (4 GiB), `FAKECUDA_VMM` (1), `FAKECUDA_DEVICES` (1), `FAKECUDA_CUBLASLT` (130100, its version), `FAKECUDA_CHECKS` (0; 1: kernels run with the race detector). `fakecuda_fail` makes a
 //! call fail, `fakecuda_left` counts what was not given back: see `control.rs`.
 //!
 //! # Unsafe code
@@ -24,11 +26,13 @@
 //! All of `exports.rs` is: the functions are called through a C interface, with pointers that the caller vouches for.
 
 mod abi;
+mod blas;
 mod control;
 mod driver;
 mod exports;
 mod kernels;
 mod memory;
+mod product;
 mod streams;
 mod system;
 
@@ -53,6 +57,15 @@ pub fn library() -> Option<PathBuf> {
 pub fn link_into(folder: &Path) -> io::Result<()> {
     let library = library().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::os::unix::fs::symlink(library, folder.join("libcuda.so.1"))
+}
+
+/// As [`link_into`], under the name of cuBLASLt.
+///
+/// # Errors
+/// As [`link_into`].
+pub fn link_products_into(folder: &Path) -> io::Result<()> {
+    let library = library().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    std::os::unix::fs::symlink(library, folder.join("libcublasLt.so.13"))
 }
 
 /// Says to a test that it runs in a process of its own, on the stand-in.

@@ -26,6 +26,8 @@ pub(crate) struct Memory {
     chunks: BTreeMap<u64, Chunk>,
     reservations: BTreeMap<u64, u64>,
     maps: BTreeMap<u64, Map>,
+    /// Those maps that were made in one piece.
+    allocations: BTreeMap<u64, u64>,
     /// Page-locked host memory.
     pinned: BTreeMap<u64, Box<[u8]>>,
     /// Other memory of the process that was page-locked.
@@ -59,6 +61,7 @@ impl Memory {
             chunks: BTreeMap::new(),
             reservations: BTreeMap::new(),
             maps: BTreeMap::new(),
+            allocations: BTreeMap::new(),
             pinned: BTreeMap::new(),
             registered: BTreeMap::new(),
         }
@@ -168,6 +171,24 @@ impl Memory {
         }
         self.forget(map.chunk);
         Ok(())
+    }
+
+    /// Memory in one piece, ready for use; addresses and sizes of pages, as `cuMemAlloc` gives them for large sizes.
+    pub(crate) fn allocate(&mut self, bytes: u64, overhead: u64) -> Result<u64> {
+        let length = bytes.next_multiple_of(PAGE);
+        let chunk = self.create(length, overhead)?;
+        let address = self.reserve(length, 0)?;
+        self.map(address, length, 0, chunk)?;
+        self.set_access(address, length)?;
+        self.release(chunk)?;
+        self.allocations.insert(address, length);
+        Ok(address)
+    }
+
+    pub(crate) fn free(&mut self, address: u64) -> Result {
+        let length = self.allocations.remove(&address).ok_or(INVALID_VALUE)?;
+        self.unmap(address, length)?;
+        self.unreserve(address, length)
     }
 
     pub(crate) fn pin(&mut self, bytes: usize) -> Result<u64> {

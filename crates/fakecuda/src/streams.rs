@@ -10,6 +10,7 @@ use crate::abi::{
 use crate::driver::{Driver, Result, named};
 use crate::kernels::Launch;
 use crate::memory::pointer;
+use crate::product::Product;
 
 /// One piece of queued work. Host addresses are read and written when it is its turn.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(crate) enum Operation {
     Launch(Box<Launch>),
     /// Notes when an event with timing was.
     Time(u64),
+    /// A product by the stand-in's cuBLASLt.
+    Product(Box<Product>),
     /// Waits for a point of a stream.
     Wait(Point),
     /// In a graph: records the event when it is its turn.
@@ -254,6 +257,10 @@ impl Driver {
                     *time = Some(Instant::now());
                 }
                 Ok(())
+            }
+            Operation::Product(product) => {
+                self.products_made += 1;
+                product.run(&self.memory)
             }
             Operation::Wait(point) => self.reach(*point),
             Operation::RecordExternal(event) => {

@@ -7,21 +7,28 @@
 //! allocated by the call itself (but [`attention`]'s room for partial sums, of a size that sizes alone decide), and it returns before the work is done. What does not suit is refused with an [`Error`] that holds
 //! the numbers, and then nothing was launched.
 //!
-//! | op | what | source of the formula |
+//! | op | formula | source |
 //! |---|---|---|
-//! | [`linear`] | `residual + gate * activation(x w^T + bias)` | |
-//! | [`attention`] | softmax attention in tiles, with strides for everything, causal or with T5's bias | Vaswani et al. 2017, Raffel et al. 2020 |
-//! | [`wide_attention`] | the same of one head of any width by matrix products, in memory that the caller brings | |
-//! | [`softmax`], [`transpose`] | of rows; of a matrix: what that is made of | |
-//! | [`conv2d`] | 1x1 and 3x3, channels last, with residual | |
-//! | [`norm_mod`] | gated update, `LayerNorm`, modulation, over text and image rows in one launch | Peebles and Xie 2022 |
-//! | [`qk_norm_rope`] | RMSNorm of q and k and rotary positions, in place | Zhang and Sennrich 2019, Su et al. 2021 |
-//! | [`layer_norm`], [`rms_norm`], [`group_norm`] | norms with weights; the last with `SiLU` | Ba et al. 2016, Zhang and Sennrich 2019, Wu and He 2018 |
-//! | [`activation`], [`geglu`] | GELU in three forms, `SiLU`; the gated pair of T5 | Hendrycks and Gimpel 2016, Shazeer 2020 |
-//! | [`add`], [`euler_step`], [`cast`] | elementwise | Lipman et al. 2022 (the step) |
-//! | [`embedding`], [`sinusoid`] | rows of a table; timesteps as waves | Vaswani et al. 2017 |
-//! | [`patchify`], [`unpatchify`], [`upsample`] | images to tokens and back; twice the size | |
-//! | [`mean_abs_diff`] | how far two tensors are apart | Liu et al. 2024 (TeaCache) |
+//! | [`linear`] | `residual + gate * activation(x w^T + bias)` | `torch.nn.Linear`; Peebles and Xie 2022 (gate) |
+//! | [`attention`] | `softmax(scale q k^T + bias) v`, in tiles, with strides for everything, causal or with T5's bias | Vaswani et al. 2017, Raffel et al. 2020 |
+//! | [`wide_attention`] | the same of one head of any width by matrix products, in memory that the caller brings | Vaswani et al. 2017 |
+//! | [`softmax`] | `exp(s x - m) / sum exp(s x - m)` of each row, `m` its largest `s x` | Bridle 1990 |
+//! | [`transpose`] | `out[c, r] = x[r, c]` | definition |
+//! | [`conv2d`] | `residual + bias + sum in[y s + ky - t, x s + kx - l, ci] w[co, ky, kx, ci]`, 1x1 and 3x3, channels last | `LeCun` et al. 1989, `torch.nn.Conv2d` |
+//! | [`norm_mod`] | `x += gate * y`, then `(1 + scale) (x - mean) / sqrt(var + eps) + shift`, over text and image rows in one launch | Peebles and Xie 2022 |
+//! | [`qk_norm_rope`] | `x / sqrt(mean x^2 + eps) * weight`, then neighbours `(a, b)` to `(a cos - b sin, a sin + b cos)`, in place | Zhang and Sennrich 2019, Su et al. 2021 |
+//! | [`layer_norm`] | `(x - mean) / sqrt(var + eps) * weight + bias` of each row | Ba et al. 2016 |
+//! | [`rms_norm`] | `x / sqrt(mean x^2 + eps) * weight` of each row | Zhang and Sennrich 2019 |
+//! | [`group_norm`] | as `layer_norm` of each group of channels, then perhaps `SiLU` | Wu and He 2018 |
+//! | [`activation`] | GELU `x P(x)` in three forms, `SiLU` `x / (1 + exp(-x))` | Hendrycks and Gimpel 2016 |
+//! | [`geglu`] | `gelu(a) * b` of the two halves of a row | Shazeer 2020 |
+//! | [`add`], [`cast`] | `a + scale * b`; rounding to the nearest, ties to even | arithmetic; IEEE 754 |
+//! | [`euler_step`] | `x + delta * velocity` | Lipman et al. 2022 |
+//! | [`embedding`] | `out[r] = table[ids[r]]` | a gather |
+//! | [`sinusoid`] | `cos(t w_i)`, then `sin(t w_i)`, `w_i = 10000^(-i / half)` | Vaswani et al. 2017 |
+//! | [`patchify`], [`unpatchify`] | 2 x 2 pixels of a latent to one token, and back | FLUX.1 (`_pack_latents` of diffusers) |
+//! | [`upsample`] | `out[y, x] = in[y / 2, x / 2]` | nearest neighbours, diffusers' `Upsample2D` |
+//! | [`mean_abs_diff`] | `mean abs(a - b) / mean abs(b)` | Liu et al. 2024 (TeaCache) |
 //!
 //! Each has a page in `docs/kernels/` with its formula, its parameters, how the work is divided and how many bytes it moves.
 //!
@@ -123,7 +130,7 @@ pub use euler_step::{EulerStep, euler_step};
 pub use geglu::{Geglu, geglu};
 pub use group_norm::{GroupNorm, group_norm, group_norm_workspace};
 pub use layer_norm::{LayerNorm, layer_norm};
-pub use linear::{Linear, Residual, linear};
+pub use linear::{Linear, Residual, linear, linear_by, linear_plans};
 pub use mean_abs_diff::{MeanAbsDiff, mean_abs_diff, mean_abs_diff_workspace};
 pub use norm_mod::{GatedUpdate, Modulation, NormMod, norm_mod};
 pub use patchify::{Patchify, patchify};

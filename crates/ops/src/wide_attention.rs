@@ -1,4 +1,5 @@
 use lighterage_device::{Backend, View};
+use lighterage_shape::DType;
 
 use crate::check::Check;
 use crate::{Linear, Queue, Result, Softmax, Transpose, linear, softmax, transpose};
@@ -31,20 +32,23 @@ pub struct WideWorkspace<'a> {
     pub values: View<'a>,
 }
 
-/// Scores that are in memory at a time: 256 MiB of f32. At 16384 keys that are 4096 queries, whose product with the values still has tiles for
-/// all multiprocessors of an H100.
-const SCORES_MAX: usize = 1 << 26;
+/// Scores that are in memory at a time, if that leaves 128 queries: 64 MiB of f32.
+const SCORES_MAX: usize = 1 << 24;
+
+/// Queries taken at a time: a strip of the matrix of all scores, never the whole of a long one. They are two blocks of rows of the host's product, for which
+/// the keys are packed, and with 512 columns of values 128 tiles of 64 x 64, about one for each multiprocessor of an H100.
+const QUERIES_MAX: usize = 1024;
 
 /// How many queries are taken at a time: a function of the sizes alone. A multiple of 128, but for the last.
 ///
 /// ```
 /// use lighterage_ops::wide_attention_queries;
-/// assert_eq!(wide_attention_queries(16384, 16384), 4096);
+/// assert_eq!(wide_attention_queries(16384, 16384), 1024);
 /// assert_eq!(wide_attention_queries(100, 100), 100);
 /// ```
 #[must_use]
 pub fn wide_attention_queries(queries: usize, keys: usize) -> usize {
-    (SCORES_MAX / keys.max(1) / 128 * 128).max(128).min(queries)
+    (SCORES_MAX / keys.max(1) / 128 * 128).clamp(128, QUERIES_MAX).min(queries)
 }
 
 /// Launches a [`WideAttention`]: the values are turned once; then for some queries after the others `scores = q k^T` in f32, `probabilities = softmax(scale * scores)`,
@@ -58,15 +62,8 @@ pub fn wide_attention_queries(queries: usize, keys: usize) -> usize {
 pub fn wide_attention<B: Backend>(queue: &Queue<B>, args: &WideAttention<'_>) -> Result<()> {
     let check = Check::new("wide_attention", queue);
     args.check_apart(check)?;
-    let [queries, _] = check.tensor("q", args.q)?.extents()?;
-    let [keys, _] = check.tensor("k", args.k)?.extents()?;
+    let Sizes { queries, chunk } = args.check_sizes(check)?;
     let WideWorkspace { scores, probabilities, values } = args.workspace;
-    let [chunk, _] = check.tensor("scores", scores)?.extents()?;
-    #[expect(clippy::cast_precision_loss, reason = "for messages")]
-    {
-        check.value("keys", keys as f64, "at least 1", keys > 0)?;
-        check.value("rows of scores", chunk as f64, "at least 1", chunk > 0)?;
-    }
     transpose(queue, &Transpose { x: args.v, out: values })?;
     for first in (0..queries).step_by(chunk) {
         let count = chunk.min(queries - first);
@@ -79,7 +76,40 @@ pub fn wide_attention<B: Backend>(queue: &Queue<B>, args: &WideAttention<'_>) ->
     Ok(())
 }
 
+/// Queries in all, and at a time.
+struct Sizes {
+    queries: usize,
+    chunk: usize,
+}
+
 impl WideAttention<'_> {
+    /// Everything that a later launch would refuse, when an earlier one has written already.
+    fn check_sizes(&self, check: Check) -> Result<Sizes> {
+        let q = check.tensor("q", self.q)?;
+        let (dtype, [queries, head_dim]) = (q.float()?, q.extents()?);
+        let [keys, _] = check.tensor("k", self.k)?.extents()?;
+        let WideWorkspace { scores, probabilities, values } = self.workspace;
+        let [chunk, _] = check.tensor("scores", scores)?.extents()?;
+        #[expect(clippy::cast_precision_loss, reason = "for messages")]
+        {
+            check.value("keys", keys as f64, "at least 1", keys > 0)?;
+            check.value("rows of scores", chunk as f64, "at least 1", chunk > 0)?;
+        }
+        check.value("scale", f64::from(self.scale), "finite", self.scale.is_finite())?;
+        for (name, view, dtype, shape) in [
+            ("q", self.q, dtype, [queries, head_dim]),
+            ("k", self.k, dtype, [keys, head_dim]),
+            ("v", self.v, dtype, [keys, head_dim]),
+            ("out", self.out, dtype, [queries, head_dim]),
+            ("scores", scores, DType::F32, [chunk, keys]),
+            ("probabilities", probabilities, dtype, [chunk, keys]),
+            ("values", values, dtype, [head_dim, keys]),
+        ] {
+            check.tensor(name, view)?.is(dtype, &shape)?.dense_rows()?;
+        }
+        Ok(Sizes { queries, chunk })
+    }
+
     /// Several launches work on the tensors, so what one writes must not be what a later one reads of another.
     fn check_apart(&self, check: Check) -> Result<()> {
         let WideWorkspace { scores, probabilities, values } = self.workspace;
@@ -105,7 +135,6 @@ impl WideAttention<'_> {
 #[cfg(test)]
 mod tests {
     use lighterage_device::Host;
-    use lighterage_shape::DType;
     use lighterage_testkit::{Rng, assert_close};
 
     use super::*;
@@ -232,11 +261,12 @@ mod tests {
     #[test]
     fn the_workspace_depends_on_sizes_alone_and_is_bounded() {
         for (queries, keys, expected) in [
-            (16384, 16384, 4096),
-            (65536, 65536, 1024),
+            (16384, 16384, 1024),
+            (65536, 65536, 256),
             (1, 1 << 24, 1),
             (500, 1 << 24, 128),
-            (4096, 4096, 4096),
+            (4096, 4096, 1024),
+            (1024, 1024, 1024),
         ] {
             assert_eq!(wide_attention_queries(queries, keys), expected, "{queries} x {keys}");
         }
@@ -252,6 +282,7 @@ mod tests {
         let (scores, few) = (tensor(DType::F32, &[2, 5]), tensor(DType::F32, &[0, 5]));
         let (probabilities, values, none) =
             (tensor(half, &[2, 5]), tensor(half, &[6, 5]), tensor(half, &[0, 6]));
+        let (short, narrow) = (tensor(half, &[3, 6]), tensor(half, &[2, 4]));
         let workspace = WideWorkspace {
             scores: scores.view(),
             probabilities: probabilities.view(),
@@ -266,7 +297,19 @@ mod tests {
                 WideAttention { workspace: WideWorkspace { scores: few.view(), ..workspace }, ..good },
                 "wide_attention: rows of scores is 0, should be at least 1",
             ),
-            (WideAttention { v: q.view(), ..good }, "transpose: out should be [6, 4], is BF16[6, 5]"),
+            (WideAttention { v: q.view(), ..good }, "wide_attention: v should be [5, 6], is BF16[4, 6]"),
+            (WideAttention { scale: f32::NAN, ..good }, "wide_attention: scale is NaN, should be finite"),
+            (
+                WideAttention { out: short.view(), ..good },
+                "wide_attention: out should be [4, 6], is BF16[3, 6]",
+            ),
+            (
+                WideAttention {
+                    workspace: WideWorkspace { probabilities: narrow.view(), ..workspace },
+                    ..good
+                },
+                "wide_attention: probabilities should be [2, 5], is BF16[2, 4]",
+            ),
             (
                 WideAttention { workspace: WideWorkspace { values: v.view(), ..workspace }, ..good },
                 "wide_attention: v overlaps values, which is written",

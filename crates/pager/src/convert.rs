@@ -64,6 +64,23 @@ pub(crate) fn write(tape: &Tape, units: &Units, range: &Range<u64>, target: &mut
     jobs.into_par_iter().for_each(Job::run);
 }
 
+/// Has the files' bytes of a range of the tape on their way from the disk.
+pub(crate) fn will_need(tape: &Tape, units: &Units, range: &Range<u64>) {
+    // What is gathered from many places is little in each of them.
+    for part in parts(tape, units, range).filter(|part| part.spec.pieces().len() <= DIRECT_PIECES_MAX) {
+        for (piece, bytes) in part.pieces() {
+            let (from, to) = (bytes.start.max(part.bytes.start), bytes.end.min(part.bytes.end));
+            if from < to {
+                let wanted = part.spec.dtype().bytes();
+                let row_bytes = piece.row_elements() * piece.tensor.dtype().bytes();
+                let filed = |at: u64| index(at - bytes.start) / wanted * piece.tensor.dtype().bytes();
+                let first = piece.rows.start * row_bytes;
+                piece.tensor.will_need(first + filed(from)..first + filed(to));
+            }
+        }
+    }
+}
+
 impl<'a> Part<'a> {
     /// The bytes in the files, and where they go, from the part's beginning. Only of tensors that need no conversion.
     pub(crate) fn raw(&self) -> impl Iterator<Item = (u64, &'a [u8])> {

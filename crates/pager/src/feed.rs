@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use lighterage_device::{Address, Backend, Device, Event, Pinned, Stream};
+use lighterage_device::{Address, Backend, Device, Error as DeviceError, Event, Pinned, Stream};
 
 use crate::convert;
 use crate::plan::{Home, Piece, Plan, Tape};
@@ -12,22 +12,32 @@ const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
 const STAGE_BYTES_MAX: u64 = 16 << 20;
 
+/// How far ahead of the copies the system reads the files: some milliseconds of a fast disk.
+const READ_AHEAD_BYTES: u64 = 32 << 20;
+
 /// Where the bytes of copies come from.
 ///
 /// | page | from |
 /// |---|---|
 /// | streamed | the arena: page-locked memory of exactly these bytes, filled (and converted) when the page is first copied |
+/// | streamed, where the host's budget has no room for all of them | a stage, as a resident one, in every turn |
 /// | resident | a stage: filled, copied, and used again when that copy is done |
 /// | of raw tensors, where page-locking gains nothing | the mapped file |
 ///
-/// Everything pinned is charged to the host ledger, exact. Waiting for a stage is the only wait of the host here, and over when the residents are loaded.
+/// Everything pinned is charged to the host ledger, exact. Waiting for a stage is the only wait of the host here: where all that is streamed has its place in the arena it
+/// is over when the residents are loaded.
 #[derive(Debug)]
 pub(crate) struct Feed<B: Backend> {
     stream: Stream<B>,
     layout: FeedLayout,
-    arena: Option<Pinned<B>>,
+    /// The arena: one block for the plan that the feed was made for, more after pages were given back that were resident.
+    blocks: Vec<Option<Pinned<B>>>,
+    /// By page: its place in the arena.
+    places: Vec<Option<Place>>,
     filled: Vec<bool>,
     stages: Vec<Stage<B>>,
+    /// Bytes of the tape that the system was told to read.
+    announced: u64,
     /// The stage that was used longest ago, once there are `STAGES`.
     oldest: usize,
 }
@@ -38,16 +48,24 @@ struct Stage<B: Backend> {
     copied: Event<B>,
 }
 
+/// Where a page's bytes lie page-locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    block: usize,
+    offset: u64,
+}
+
 /// Where each page of the tape comes from, and how much pinned memory that takes: a pure function of plan and units.
 #[derive(Clone, Debug)]
 pub(crate) struct FeedLayout {
-    /// By page: offset in the arena.
-    arena: Vec<Option<u64>>,
+    /// By page: whether it is streamed and is not copied from the file as it is.
+    is_kept: Vec<bool>,
     /// By page: whether its bytes in the files are those that the device needs, and it may be copied from there.
     direct: Vec<bool>,
     arena_bytes: u64,
     stage_bytes: u64,
     stages: u64,
+    page_bytes: u64,
 }
 
 impl FeedLayout {
@@ -55,13 +73,10 @@ impl FeedLayout {
     pub(crate) fn new(plan: &Plan, units: &Units, is_pinning_worth_it: bool) -> Self {
         let tape = plan.tape();
         let direct = direct_pages(tape, units, is_pinning_worth_it);
-        let (mut arena, mut arena_bytes) = (vec![None; plan.homes().len()], 0);
-        for (page, home) in (0..).zip(plan.homes()) {
-            if matches!(home, Home::Ring(_)) && !direct[page as usize] {
-                arena[page as usize] = Some(arena_bytes);
-                arena_bytes += tape.bytes_of(&(page..page + 1));
-            }
-        }
+        let kept = |(home, direct): (&Home, &bool)| matches!(home, Home::Ring(_)) && !direct;
+        let is_kept: Vec<bool> = plan.homes().iter().zip(&direct).map(kept).collect();
+        let bytes = |(page, _): (u32, &bool)| tape.bytes_of(&(page..page + 1));
+        let arena_bytes = (0..).zip(&is_kept).filter(|(_, is_kept)| **is_kept).map(bytes).sum();
         // A unit brings the pages that it owns, and a unit before it may have left it the first.
         let staged = |pages: Range<u32>| -> u64 {
             let is_staged =
@@ -72,7 +87,20 @@ impl FeedLayout {
         let longest = tape.spans.iter().map(|span| staged(span.touched.clone())).max().unwrap_or(0);
         let stage_bytes = longest.min(STAGE_BYTES_MAX.max(tape.page_bytes));
         let fills: u64 = units.iter().map(|bytes| bytes.div_ceil(stage_bytes.max(1))).sum();
-        Self { arena, direct, arena_bytes, stage_bytes, stages: fills.min(STAGES as u64) }
+        let (stages, page_bytes) = (fills.min(STAGES as u64), tape.page_bytes);
+        Self { is_kept, direct, arena_bytes, stage_bytes, stages, page_bytes }
+    }
+
+    /// The least that it can do with: stages of a page each, which everything goes through.
+    pub(crate) fn least_pinned_bytes(&self) -> u64 {
+        self.pinned_bytes().min(STAGES as u64 * self.page_bytes)
+    }
+
+    /// Bytes of a stage where so many are free and not all that is streamed has a place in the arena: a quarter of them for all stages.
+    fn stage_bytes_within(&self, free: u64) -> u64 {
+        let bytes = (free / (4 * STAGES as u64)).min(STAGE_BYTES_MAX) / self.page_bytes * self.page_bytes;
+        // No longer than a quarter of what goes through it: it takes its own time to be filled.
+        bytes.min(self.arena_bytes / 4 / self.page_bytes * self.page_bytes).max(self.page_bytes)
     }
 
     /// Bytes that it pins.
@@ -100,17 +128,108 @@ fn direct_pages(tape: &Tape, units: &Units, is_pinning_worth_it: bool) -> Vec<bo
 }
 
 impl<B: Backend> Feed<B> {
-    /// A feed that copies on `stream`.
+    /// A feed that copies on `stream`. Where the host's budget does not hold all that is streamed, as much of it as it holds is kept page-locked.
     pub(crate) fn new(stream: Stream<B>, units: &Units, plan: &Plan) -> Result<Self> {
         let device = stream.device().clone();
-        let layout = FeedLayout::new(plan, units, device.backend().prefers_pinned());
-        let (needed, free) = (layout.pinned_bytes(), device.host_ledger().free_bytes());
+        let mut layout = FeedLayout::new(plan, units, device.backend().prefers_pinned());
+        let (needed, free) = (layout.least_pinned_bytes(), device.host_ledger().free_bytes());
         if needed > free {
             return Err(Error::HostBudget { needed, free });
         }
-        let arena = (layout.arena_bytes > 0).then(|| device.pin(layout.arena_bytes)).transpose()?;
-        let filled = vec![false; layout.arena.len()];
-        Ok(Self { stream, layout, arena, filled, stages: Vec::new(), oldest: 0 })
+        let pages = plan.homes().len();
+        let mut room = u64::MAX;
+        if layout.pinned_bytes() > free {
+            layout.stage_bytes = layout.stage_bytes_within(free);
+            room = free - STAGES as u64 * layout.stage_bytes;
+        }
+        let (places, filled) = (vec![None; pages], vec![false; pages]);
+        let mut feed = Self {
+            stream,
+            layout,
+            blocks: Vec::new(),
+            places,
+            filled,
+            stages: Vec::new(),
+            announced: 0,
+            oldest: 0,
+        };
+        // Page-locking may be refused for other reasons than the budget: what has no place goes through the stages.
+        match feed.keep(plan, room) {
+            Err(DeviceError::Driver { .. } | DeviceError::OutOfMemory { .. }) => {
+                feed.layout.stage_bytes = feed.layout.stage_bytes_within(free);
+            }
+            outcome => outcome?,
+        }
+        Ok(feed)
+    }
+
+    /// Goes over to another plan for the same tape, when no copy is under way. What is streamed from now on and was resident gets a place if the host has one to give;
+    /// places that only such pages have are given back when they are resident again.
+    pub(crate) fn change(&mut self, units: &Units, plan: &Plan) {
+        self.layout = FeedLayout::new(plan, units, self.device().backend().prefers_pinned());
+        let free = self.device().host_ledger().free_bytes();
+        self.layout.stage_bytes = match self.stages.first() {
+            Some(stage) => stage.memory.bytes(),
+            None => self.layout.stage_bytes_within(free),
+        };
+        for block in 1..self.blocks.len() {
+            let is_here = |place: &Option<Place>| place.is_some_and(|place| place.block == block);
+            let is_used =
+                self.places.iter().zip(&self.layout.is_kept).any(|(place, kept)| *kept && is_here(place));
+            if !is_used {
+                self.blocks[block] = None;
+                self.places.iter_mut().filter(|place| is_here(place)).for_each(|place| *place = None);
+            }
+        }
+        // Without a place a page is copied through a stage, every time.
+        if self.keep(plan, u64::MAX).is_err() && self.stages.is_empty() {
+            self.make_room_for_stages(plan);
+        }
+    }
+
+    /// Where the arena has all that the host grants, some of it is given up, to be filled anew.
+    fn make_room_for_stages(&mut self, plan: &Plan) {
+        let ledger = self.device().host_ledger().clone();
+        if ledger.free_bytes() >= STAGES as u64 * self.layout.stage_bytes {
+            return;
+        }
+        self.blocks.clear();
+        self.places.fill(None);
+        let free = ledger.free_bytes();
+        self.layout.stage_bytes = self.layout.stage_bytes_within(free);
+        let _ = self.keep(plan, free.saturating_sub(STAGES as u64 * self.layout.stage_bytes));
+    }
+
+    /// Gives pages that are streamed and have no place one in a new block of the arena, of at most `room` bytes: spread along the tape, so that those that go through
+    /// stages are.
+    fn keep(&mut self, plan: &Plan, room: u64) -> Result<(), DeviceError> {
+        let tape = plan.tape();
+        let bytes = |page: u32| tape.bytes_of(&(page..page + 1));
+        let missing: Vec<u32> = (0..)
+            .zip(self.layout.is_kept.iter().zip(&self.places))
+            .filter(|(_, (is_kept, place))| **is_kept && place.is_none())
+            .map(|(page, _)| page)
+            .collect();
+        let wanted: u64 = missing.iter().map(|page| bytes(*page)).sum();
+        let (mut seen, mut given, mut chosen) = (0_u64, 0, Vec::new());
+        for page in missing {
+            seen += bytes(page);
+            let due = u128::from(room.min(wanted)) * u128::from(seen) / u128::from(wanted.max(1));
+            if u128::from(given + bytes(page)) <= due {
+                chosen.push((page, given));
+                given += bytes(page);
+            }
+        }
+        if given == 0 {
+            return Ok(());
+        }
+        let block = self.blocks.len();
+        self.blocks.push(Some(self.device().pin(given)?));
+        for (page, offset) in chosen {
+            self.places[page as usize] = Some(Place { block, offset });
+            self.filled[page as usize] = false;
+        }
+        Ok(())
     }
 
     pub(crate) const fn stream(&self) -> &Stream<B> {
@@ -130,9 +249,10 @@ impl<B: Backend> Feed<B> {
         piece: &Piece,
         target: Address,
     ) -> Result<()> {
+        self.announce(tape, units, piece);
         let mut pages = piece.pages.clone();
         while !pages.is_empty() {
-            let run = self.run_of(&pages);
+            let run = self.run_of(&pages, tape.page_bytes);
             let bytes = tape.bytes_of(&(piece.pages.start..run.start));
             // SAFETY: the caller's promise for `target`; a run lies in the piece.
             let outcome = unsafe { self.copy_run(tape, units, &run, target.offset(bytes)) };
@@ -146,14 +266,29 @@ impl<B: Backend> Feed<B> {
         Ok(())
     }
 
+    /// Has the files read ahead of the copies, once: the first turn brings the tape from its beginning to its end.
+    fn announce(&mut self, tape: &Tape, units: &Units, piece: &Piece) {
+        let end = u64::from(piece.pages.end) * tape.page_bytes + READ_AHEAD_BYTES;
+        if self.device().info().has_bytes && end > self.announced {
+            convert::will_need(tape, units, &(self.announced..end));
+            self.announced = end;
+        }
+    }
+
     /// The first pages that come from the same source.
-    fn run_of(&self, pages: &Range<u32>) -> Range<u32> {
+    fn run_of(&self, pages: &Range<u32>, page_bytes: u64) -> Range<u32> {
         let source = |page: u32| {
             let index = page as usize;
-            (self.layout.direct[index], self.layout.arena[index].is_some())
+            // Pages that follow one another in a block of the arena are one copy.
+            let place = self.places[index].filter(|_| self.layout.is_kept[index]);
+            (self.layout.direct[index], place)
         };
-        let first = source(pages.start);
-        let end = pages.clone().find(|page| source(*page) != first).unwrap_or(pages.end);
+        let (direct, place) = source(pages.start);
+        let next = |page: u32| {
+            let offset = u64::from(page - pages.start) * page_bytes;
+            (direct, place.map(|place| Place { offset: place.offset + offset, ..place }))
+        };
+        let end = pages.clone().find(|page| source(*page) != next(*page)).unwrap_or(pages.end);
         pages.start..end
     }
 
@@ -173,10 +308,10 @@ impl<B: Backend> Feed<B> {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_direct(tape, units, &bytes, target) };
         }
-        if let Some(offset) = self.layout.arena[first] {
+        if let Some(Place { block, offset }) = self.places[first].filter(|_| self.layout.is_kept[first]) {
             self.fill_arena(tape, units, run);
-            let arena =
-                self.arena.as_ref().map_or_else(Address::default, |arena| arena.address().offset(offset));
+            let arena = self.blocks[block].as_ref();
+            let arena = arena.map_or_else(Address::default, |arena| arena.address().offset(offset));
             // SAFETY: the caller's promise for `target`; the arena lives as long as the feed, and what was filled does not change.
             return unsafe { self.copy_from(target, arena, bytes.end - bytes.start) };
         }
@@ -231,7 +366,7 @@ impl<B: Backend> Feed<B> {
         // SAFETY: the caller's promise for `target`; the stage is not written before its event, recorded below, was waited for.
         unsafe { self.copy_from(target, source, bytes.end - bytes.start) }?;
         self.stream.record(&self.stages[index].copied)?;
-        self.oldest = (index + 1) % STAGES;
+        self.oldest = (index + 1) % self.stages.len();
         Ok(())
     }
 
@@ -239,9 +374,15 @@ impl<B: Backend> Feed<B> {
     fn stage(&mut self) -> Result<usize> {
         if self.stages.len() < STAGES {
             let device = self.device().clone();
-            let stage = Stage { memory: device.pin(self.layout.stage_bytes)?, copied: device.event()? };
-            self.stages.push(stage);
-            return Ok(self.stages.len() - 1);
+            match device.pin(self.layout.stage_bytes) {
+                Ok(memory) => {
+                    self.stages.push(Stage { memory, copied: device.event()? });
+                    return Ok(self.stages.len() - 1);
+                }
+                // One will do.
+                Err(_) if !self.stages.is_empty() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.stages[self.oldest].copied.synchronize()?;
         Ok(self.oldest)
@@ -255,9 +396,9 @@ impl<B: Backend> Feed<B> {
             let end = pages.clone().find(|page| self.filled[*page as usize]).unwrap_or(run.end);
             self.filled[first as usize..end as usize].fill(true);
             pages.start = end;
-            if let (true, Some(arena), Some(offset)) =
-                (has_bytes, &mut self.arena, self.layout.arena[first as usize])
-            {
+            let place = self.places[first as usize];
+            let arena = place.and_then(|place| Some((self.blocks[place.block].as_mut()?, place.offset)));
+            if let (true, Some((arena, offset))) = (has_bytes, arena) {
                 let start = u64::from(first) * tape.page_bytes;
                 let bytes = start..start + tape.bytes_of(&(first..end));
                 // No copy reads this part of the arena yet: it is filled before its first one is queued.

@@ -39,16 +39,21 @@
 //! A step without the control network visits fewer units. Each kind is a [`Cycle`] of the plan, with the number of its turns, over the same addresses; [`Pager::turn`]
 //! says which one begins. A step that is skipped leases nothing and needs no word: what was read ahead stays.
 //!
+//! # Under pressure
+//!
+//! When somebody else on the same ledger finds no room ([`Pager::shrink`]), or the ledger's cap is lowered in a run (seen at [`Pager::turn`]), resident pages become streamed
+//! ones: a plan for less memory, at the same addresses. What a held lease lies in is not touched, so it may happen at any moment. When the pressure is over for a turn the
+//! pages are taken back ([`Pager::regrow`]). This is the one time when a pager waits for the device and maps pages in the middle of a run.
+//!
 //! # Where copies come from
 //!
-//! On a card: from page-locked memory that holds exactly the streamed bytes, filled (and converted) when they are first copied; residents go through two stages. Where
-//! page-locking gains nothing (`Host`): from the mapped file, but for what is converted. The first unit is used while the others are still being read.
+//! On a card: from page-locked memory that holds exactly the streamed bytes, filled (and converted) when they are first copied; residents go through two stages. What the
+//! host's budget does not hold, or the driver refuses to page-lock, goes through the stages in every turn. Where page-locking gains nothing (`Host`): from the mapped file, but
+//! for what is converted. The first unit is used while the others are still being read.
 //!
 //! # What not
 //!
-//! A pager serves one stream; weights are read only. A plan is kept to the end: another budget is another pager. Files are not registered in place, and there is no
-//! small ring of page-locked memory for hosts that cannot hold the streamed bytes: then a run is refused with the numbers. Weights of the next phase are not read
-//! during the last turn of this one.
+//! A pager serves one stream; weights are read only. Files are not registered in place. Weights of the next phase are not read during the last turn of this one.
 //!
 //! # Example
 //!
@@ -96,6 +101,7 @@ mod lease;
 mod memory;
 mod pager;
 mod plan;
+mod resize;
 mod sequence;
 mod state;
 #[cfg(test)]

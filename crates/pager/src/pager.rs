@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lighterage_device::{Backend, Stream, What};
 
 use crate::lease::Lease;
-use crate::memory::Memory;
 use crate::plan::{Cycle, Plan};
+use crate::sequence::Sequence;
 use crate::state::{Ahead, Pending, State};
 use crate::units::{UnitId, Units};
 use crate::{Error, Result};
@@ -21,16 +21,16 @@ pub struct Statistics {
 /// Keeps a phase's weights: leases units in the order of the cycle, again and again, and streams ahead.
 ///
 /// All of its memory is charged to the ledger and mapped when it is made. In the steady state a lease costs one wait between streams and its drop one
-/// event and the copies that have room now: nothing is mapped, allocated, or waited for by the host.
+/// event and the copies that have room now: nothing is mapped, allocated, or waited for by the host. Under pressure it gives memory back and goes on with less:
+/// [`shrink`](Pager::shrink).
 #[derive(Debug)]
 pub struct Pager<B: Backend> {
-    compute: Stream<B>,
-    units: Arc<Units>,
-    pub(crate) plan: Plan,
-    read_ahead_bytes: u64,
-    /// Whether units are leased in the order of the cycle: where some are streamed.
-    is_ordered: bool,
-    pub(crate) memory: Memory<B>,
+    pub(crate) compute: Stream<B>,
+    pub(crate) units: Arc<Units>,
+    /// What it was made for.
+    pub(crate) plan: Arc<Plan>,
+    /// Whether leases may come in any order, so that nothing can ever be streamed.
+    pub(crate) takes_any_order: bool,
     state: Mutex<State<B>>,
     #[cfg(test)]
     fault: Option<Fault>,
@@ -45,6 +45,11 @@ pub(crate) enum Fault {
     NoWaitForLaunches,
     /// The ring's space is used again while the unit before the one that is free now is still read.
     OneUnitEarly,
+    /// Under pressure pages are given back while a lease of them is held.
+    MovesHeldPages,
+    /// Weights are known by their names: those of the first model that has such a name.
+    #[cfg(test)]
+    KnownByName,
 }
 
 impl<B: Backend> Pager<B> {
@@ -73,7 +78,9 @@ impl<B: Backend> Pager<B> {
     pub fn resident(stream: &Stream<B>, units: Arc<Units>) -> Result<Self> {
         let cycle: Vec<UnitId> = units.iter().map(|(id, _)| id).collect();
         let plan = Plan::resident(&units, &cycle, stream.device().info().page_bytes);
-        Self::build(stream, units, plan, None)
+        let mut pager = Self::build(stream, units, plan, None)?;
+        pager.takes_any_order = true;
+        Ok(pager)
     }
 
     /// The unit's weights, for launches on the pager's stream while the lease lives. Where the plan streams, every unit is leased in the order of
@@ -85,18 +92,21 @@ impl<B: Backend> Pager<B> {
     pub fn lease(&self, unit: UnitId) -> Result<Lease<'_, B>> {
         let mut state = self.state();
         state.deferred.take().map_or(Ok(()), Err)?;
+        self.settle(&mut state)?;
         self.check_order(&state, unit)?;
         let place = self.plan.tape().place(unit).ok_or(Error::NotPlanned { unit: unit.0 })?;
-        let visit = if self.is_ordered {
-            Some(self.lease_ordered(&mut state, unit)?)
+        let visit = if state.is_ordered {
+            Some(self.lease_ordered(&mut state, unit, place)?)
         } else {
             self.lease_any(&mut state, place)?;
+            state.follow(unit);
             None
         };
         state.leases += 1;
         let number = state.trace.lease(unit, self.modelled_seconds());
+        state.held_places.insert(number, place);
+        let address = state.memory.address(self.plan.tape().spans[place].offset);
         drop(state);
-        let address = self.memory.address(self.plan.tape().spans[place].offset);
         let unit = self.units.get(unit);
         let span = self.compute.begin(What::Lease, unit.bytes(), || unit.name.clone().into());
         Ok(Lease { pager: self, unit, address, visit, number, span })
@@ -106,22 +116,23 @@ impl<B: Backend> Pager<B> {
     ///
     /// Read ahead is for the same kind as before, so a change costs what of it is not there yet. A turn that leases nothing needs no call.
     ///
+    /// Here the pager also looks at the ledger: what is granted beyond a cap that was lowered it gives back as far as it can ([`shrink`](Self::shrink)), and what it
+    /// gave back it takes again when a whole turn went by without pressure and there is room ([`regrow`](Self::regrow)).
+    ///
     /// # Errors
-    /// [`Error::Turn`] if the plan streams and has no such cycle.
+    /// [`Error::Turn`] if the plan streams and has no such cycle; what failed when memory was given back or taken: the call may be made again.
     pub fn turn(&self, kind: usize) -> Result<()> {
         let mut state = self.state();
         state.trace.turn(kind, self.modelled_seconds());
-        if !self.is_ordered {
-            return Ok(());
-        }
         let cycles = self.plan.cycles().len();
-        if kind >= cycles {
+        if !state.is_ordered {
+            state.followed = (kind < cycles).then_some(Sequence { kind, ..Sequence::default() });
+        } else if kind >= cycles {
             return Err(Error::Turn { kind, cycles });
-        }
-        if state.leased.kind != kind || state.leased.position != 0 {
+        } else if state.leased.kind != kind || state.leased.position != 0 {
             state.turn_to(kind);
         }
-        Ok(())
+        self.adapt(&mut state)
     }
 
     /// The units leased so far, in order.
@@ -143,10 +154,16 @@ impl<B: Backend> Pager<B> {
         Statistics { leases: state.leases, copied_bytes: state.copied_bytes }
     }
 
-    /// What it keeps to.
+    /// What it was made for. Under pressure it keeps to another one: [`present_plan`](Self::present_plan).
     #[must_use]
-    pub const fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What it keeps to now: the plan that it was made for, or one for less memory.
+    #[must_use]
+    pub fn present_plan(&self) -> Arc<Plan> {
+        Arc::clone(&self.state().plan)
     }
 
     /// Where the leased weights are used.
@@ -165,16 +182,15 @@ impl<B: Backend> Pager<B> {
         if !plan.page_bytes().is_multiple_of(page) {
             return Err(Error::Plan { what: "bytes of a page", expected: plan.page_bytes(), got: page });
         }
+        let plan = Arc::new(plan);
+        #[cfg(test)]
+        let units = if fault == Some(Fault::KnownByName) { Arc::new(units.known_by_name()) } else { units };
         let state = State::new(stream, &units, &plan)?;
-        let memory = Memory::new(stream.device(), &plan)?;
-        let largest = plan.tape().spans.iter().map(|span| span.bytes).max().unwrap_or(0);
         let pager = Self {
             compute: stream.clone(),
             units,
-            read_ahead_bytes: plan.ring_bytes().max(2 * largest),
-            is_ordered: plan.ring_bytes() > 0,
             plan,
-            memory,
+            takes_any_order: false,
             state: Mutex::new(state),
             #[cfg(test)]
             fault,
@@ -188,7 +204,7 @@ impl<B: Backend> Pager<B> {
     /// Refuses a unit that is not next, where the plan streams.
     fn check_order(&self, state: &State<B>, unit: UnitId) -> Result<()> {
         match state.leased.unit(&self.plan) {
-            Some(expected) if self.is_ordered && expected != unit => {
+            Some(expected) if state.is_ordered && expected != unit => {
                 Err(Error::Order { expected: self.name(expected), got: self.name(unit) })
             }
             _ => Ok(()),
@@ -201,17 +217,17 @@ impl<B: Backend> Pager<B> {
     }
 
     /// The next visit of the cycle, and its number.
-    fn lease_ordered(&self, state: &mut State<B>, unit: UnitId) -> Result<u64> {
+    fn lease_ordered(&self, state: &mut State<B>, unit: UnitId, place: usize) -> Result<u64> {
         let visit = state.leased.number;
         while state.queued.number <= visit && self.queue_next(state)? {}
         if state.queued.number <= visit {
-            let (held, held_bytes) = (state.held.len(), state.held.values().sum());
-            let (bytes, ring) = (self.units.bytes(unit), self.plan.ring_bytes());
+            let (held, held_bytes) = (state.held.len(), state.held_bytes());
+            let (bytes, ring) = (self.units.bytes(unit), state.plan.ring_bytes());
             return Err(Error::Room { unit: self.name(unit), bytes, ring, held, held_bytes });
         }
         self.wait_for_arrival(state, self.slot(visit))?;
         state.ahead.pop_front();
-        state.held.insert(visit, self.units.bytes(unit));
+        state.held.insert(visit, place);
         state.leased.advance(&self.plan);
         Ok(visit)
     }
@@ -238,6 +254,7 @@ impl<B: Backend> Pager<B> {
     pub(crate) fn release(&self, visit: Option<u64>, number: usize) {
         let mut state = self.state();
         state.trace.release(number, self.modelled_seconds());
+        state.held_places.remove(&number);
         if let Some(visit) = visit {
             let was_held = state.held.remove(&visit).is_some();
             assert!(was_held, "visit {visit} released twice");
@@ -248,8 +265,9 @@ impl<B: Backend> Pager<B> {
     }
 
     /// Queues every copy that has room.
-    fn queue_ahead(&self, state: &mut State<B>) -> Result<()> {
-        while self.queue_next(state)? {}
+    pub(crate) fn queue_ahead(&self, state: &mut State<B>) -> Result<()> {
+        // After a change that failed half way the next lease goes on with it.
+        while state.is_settled && self.queue_next(state)? {}
         Ok(())
     }
 
@@ -266,7 +284,7 @@ impl<B: Backend> Pager<B> {
         let number = state.queued.number;
         let Some(unit) = state.queued.unit(&self.plan) else { return false };
         let Some(place) = self.plan.tape().place(unit) else { return false };
-        if self.is_ordered {
+        if state.is_ordered {
             // Visits that are told apart by their events.
             if number - state.leased.number >= state.freed.len() as u64 {
                 return false;
@@ -289,7 +307,7 @@ impl<B: Backend> Pager<B> {
         let mut pieces = Vec::new();
         state.script.visit(number, self.plan.tape().spans[place].touched.clone(), &mut pieces);
         // In order, what is there already was waited for when an earlier visit brought it.
-        let brought = if self.is_ordered { state.given_up } else { state.issued };
+        let brought = if state.is_ordered { state.given_up } else { state.issued };
         let is_announced = !pieces.is_empty() || brought > state.waited;
         let pieces = pieces.into();
         state.pending = Some(Pending { slot, pieces, queued_bytes: 0, is_wanted: false, is_announced });
@@ -301,15 +319,15 @@ impl<B: Backend> Pager<B> {
         let Some(piece) = pending.pieces.front().cloned() else { return self.announce(state).map(|()| true) };
         let bytes = self.plan.tape().bytes_of(&piece.pages);
         let early = u64::from(self.has(Fault::OneUnitEarly));
-        let is_wanted = pending.is_wanted || (self.is_ordered && state.queued.number == state.leased.number);
+        let is_wanted = pending.is_wanted || (state.is_ordered && state.queued.number == state.leased.number);
         let ahead = state.ahead.iter().map(|ahead| ahead.bytes).sum::<u64>() + pending.queued_bytes;
-        let is_near = is_wanted || ahead == 0 || ahead + bytes <= self.read_ahead_bytes;
+        let is_near = is_wanted || ahead == 0 || ahead + bytes <= self.read_ahead_bytes(state);
         if !is_near || piece.after > state.oldest() + early {
             return Ok(false);
         }
         self.wait_for_launches(state, piece.after)?;
         let tape = self.plan.tape();
-        let target = self.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
+        let target = state.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
         let arrival =
             state.feed.stream().begin(What::Arrival, bytes, || self.name_of(piece.pages.start).into());
         // SAFETY: the tape is mapped until `drop` has synchronised the streams, and the units are kept until then; launches that read what was in this place were
@@ -371,6 +389,11 @@ impl<B: Backend> Pager<B> {
         Ok(())
     }
 
+    /// How many bytes may be copied ahead of the leases: as many as the ring has, or two of the largest units.
+    fn read_ahead_bytes(&self, state: &State<B>) -> u64 {
+        state.plan.ring_bytes().max(2 * self.plan.tape().longest_bytes())
+    }
+
     /// Of a visit's events.
     fn slot(&self, visit: u64) -> usize {
         let visits = self.plan.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(1).max(1);
@@ -382,17 +405,17 @@ impl<B: Backend> Pager<B> {
     }
 
     #[cfg(test)]
-    fn has(&self, fault: Fault) -> bool {
+    pub(crate) fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "faults are planted in tests only")]
-    const fn has(&self, _: Fault) -> bool {
+    pub(crate) const fn has(&self, _: Fault) -> bool {
         false
     }
 
-    fn state(&self) -> MutexGuard<'_, State<B>> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<B>> {
         // The fields agree after every statement that can panic, so a panic elsewhere does not spoil them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

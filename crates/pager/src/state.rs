@@ -1,17 +1,29 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
 use lighterage_device::{Backend, Event, Stream, StreamKind};
 
 use crate::feed::Feed;
+use crate::memory::Memory;
 use crate::plan::{Piece, Plan, Script};
 use crate::sequence::Sequence;
 use crate::trace::Trace;
-use crate::units::Units;
+use crate::units::{UnitId, Units};
 use crate::{Error, Result};
 
 /// What of a pager changes. Every field is changed after the calls that can fail, so that a call may be made again.
 #[derive(Debug)]
 pub(crate) struct State<B: Backend> {
+    /// What is kept to now: the plan that the pager was made for, or one for less memory.
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) memory: Memory<B>,
+    /// Whether all pages are mapped as the plan has them: not after a change that failed half way.
+    pub(crate) is_settled: bool,
+    /// Whether memory was asked for since the last turn began.
+    pub(crate) is_pressed: bool,
+    /// Whether units are leased in the order of the cycle: where some are streamed, or were.
+    pub(crate) is_ordered: bool,
     pub(crate) feed: Feed<B>,
     pub(crate) script: Script,
     /// The visit whose copies are being queued.
@@ -20,8 +32,12 @@ pub(crate) struct State<B: Backend> {
     pub(crate) queued: Sequence,
     /// Visits leased so far, and the one that is next.
     pub(crate) leased: Sequence,
-    /// Those of them that are not released yet, with their bytes.
-    pub(crate) held: BTreeMap<u64, u64>,
+    /// The same where any order will do, as long as it is that of the cycle.
+    pub(crate) followed: Option<Sequence>,
+    /// Those of them that are not released yet, with their places on the tape.
+    pub(crate) held: BTreeMap<u64, usize>,
+    /// Every lease that is not released yet, by its number in the trace, with its place.
+    pub(crate) held_places: BTreeMap<usize, usize>,
     pub(crate) arrivals: Vec<Arrival<B>>,
     /// By visit, modulo their number: recorded on the compute stream when copies wait for the visit's launches.
     pub(crate) freed: Vec<Event<B>>,
@@ -74,13 +90,20 @@ pub(crate) struct Arrival<B: Backend> {
 
 impl<B: Backend> State<B> {
     /// Nothing queued, nothing leased; makes the copy stream and all events.
-    pub(crate) fn new(compute: &Stream<B>, units: &Units, plan: &Plan) -> Result<Self> {
+    pub(crate) fn new(compute: &Stream<B>, units: &Units, plan: &Arc<Plan>) -> Result<Self> {
         let device = compute.device();
         let visits = plan.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(0);
         let arrival = |_| Ok(Arrival { event: device.event()?, issued: 0, is_queued: false });
         let slots = 0..visits.max(plan.tape().spans.len());
         Ok(Self {
             feed: Feed::new(device.stream(StreamKind::Copy)?, units, plan)?,
+            memory: Memory::new(device, plan)?,
+            plan: Arc::clone(plan),
+            is_settled: true,
+            is_pressed: false,
+            is_ordered: plan.ring_bytes() > 0,
+            followed: Some(Sequence::default()),
+            held_places: BTreeMap::new(),
             script: plan.script(),
             pending: None,
             queued: Sequence::default(),
@@ -105,14 +128,38 @@ impl<B: Backend> State<B> {
         self.held.keys().next().copied().unwrap_or(self.leased.number)
     }
 
-    /// The next turn is of this kind, and not what was read ahead for. Visits that were to come never will; what of their pages is there stays there.
-    pub(crate) fn turn_to(&mut self, kind: usize) {
+    /// A lease in any order, where that may still be the order of the cycle.
+    pub(crate) fn follow(&mut self, unit: UnitId) {
+        let expected = |sequence: &Sequence| sequence.unit(&self.plan) == Some(unit);
+        self.followed = self.followed.filter(expected);
+        if let Some(sequence) = &mut self.followed {
+            sequence.advance(&self.plan);
+        }
+    }
+
+    /// Bytes on the tape of the units that are held.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held.values().map(|place| self.plan.tape().spans[*place].bytes).sum()
+    }
+
+    /// The pages that held leases lie in.
+    pub(crate) fn held_pages(&self) -> impl Iterator<Item = Range<u32>> {
+        self.held_places.values().map(|place| self.plan.tape().spans[*place].touched.clone())
+    }
+
+    /// Visits that were to come never will, at least not with what was read ahead for them; what of their pages is there stays there.
+    pub(crate) fn give_up(&mut self) {
         if let Some(pending) = self.pending.take() {
             pending.pieces.iter().for_each(|piece| self.script.forget(piece.pages.clone()));
             self.queued.number += 1;
         }
         self.ahead.clear();
         self.given_up = self.issued;
+    }
+
+    /// The next turn is of this kind, and not what was read ahead for.
+    pub(crate) fn turn_to(&mut self, kind: usize) {
+        self.give_up();
         self.queued = Sequence { number: self.queued.number.max(self.leased.number), kind, position: 0 };
         self.leased = self.queued;
     }

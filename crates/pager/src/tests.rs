@@ -17,6 +17,8 @@ use tempfile::TempDir;
 use crate::pager::Fault;
 use crate::{Cycle, Error, Goal, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
 
+mod pressure;
+
 const PAGE: u64 = 4096;
 
 /// A model of linears, written to a file, with the bytes that the device should see.
@@ -180,6 +182,8 @@ struct Run {
     fault: Option<Fault>,
     /// How many leases are held at once.
     held: usize,
+    /// Bytes of the host that may be pinned.
+    host_budget: u64,
 }
 
 impl Default for Run {
@@ -188,6 +192,7 @@ impl Default for Run {
             host: HostConfig { page_bytes: PAGE, threads: 2, ..HostConfig::default() },
             fault: None,
             held: 1,
+            host_budget: 1 << 30,
         }
     }
 }
@@ -199,7 +204,7 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     let outputs = (model.total() * 2 + 512 * model.cycle.len() as u64 * 2) * CYCLES as u64;
     let outputs = outputs.next_multiple_of(PAGE);
     let ledger = Ledger::new(budget / PAGE * PAGE + outputs);
-    let device = Device::new(Host::new(run.host).unwrap(), ledger.clone(), Ledger::new(1 << 30));
+    let device = Device::new(Host::new(run.host).unwrap(), ledger.clone(), Ledger::new(run.host_budget));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: outputs }).unwrap();
     let plan = model.plan_for(budget, run.held);
@@ -300,7 +305,8 @@ fn any_interleaving_of_the_streams_gives_the_same_bytes() {
 fn check_fault_is_seen(fault: Fault) {
     let model = Model::new(6, 10, DType::Bf16, DType::Bf16);
     let budget = model.budgets()[1];
-    let wrong = |seed, fault| wrong_tensors(&model, budget, &Run { host: seeded(seed), fault, held: 1 });
+    let wrong =
+        |seed, fault| wrong_tensors(&model, budget, &Run { host: seeded(seed), fault, ..Run::default() });
     assert!((0..10).all(|seed| wrong(seed, None) == 0));
     assert!((0..10).any(|seed| wrong(seed, Some(fault)) > 0), "{fault:?} goes unseen");
 }
@@ -318,6 +324,62 @@ fn copies_that_do_not_wait_for_launches_are_caught() {
 #[test]
 fn a_ring_that_is_reused_one_unit_early_is_caught() {
     check_fault_is_seen(Fault::OneUnitEarly);
+}
+
+/// Two files with the same names and shapes and other numbers, in one cycle.
+#[test]
+fn weights_of_a_sibling_model_with_the_same_names_are_caught() {
+    for filed in [DType::Bf16, DType::F32] {
+        let model = Model::new(26, 6, filed, DType::Bf16);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sibling.safetensors");
+        let mut units: Vec<UnitSpec> = model.units.iter().map(|(_, unit)| unit.clone()).collect();
+        let tensors: Vec<_> =
+            units.iter().flat_map(|unit| &unit.tensors).map(|spec| spec.pieces()[0].tensor.clone()).collect();
+        // 2 in bf16, and in the upper half of an f32: no random number is it.
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|tensor| match filed {
+                DType::F32 => [0_u8, 0, 0, 0x40].repeat(tensor.bytes().len() / 4),
+                _ => [0_u8, 0x40].repeat(tensor.bytes().len() / 2),
+            })
+            .collect();
+        let new = tensors.iter().zip(&bytes).map(|(tensor, bytes)| NewTensor {
+            name: tensor.name(),
+            dtype: filed,
+            shape: tensor.shape(),
+            bytes,
+        });
+        write(&path, &new.collect::<Vec<_>>()).unwrap();
+        let sibling = open(&path);
+        let mut expected = model.expected.clone();
+        for index in 0..units.len() {
+            let tensors: Vec<TensorSpec> = units[index]
+                .tensors
+                .iter()
+                .map(|spec| {
+                    let name = spec.pieces()[0].tensor.name();
+                    TensorSpec::whole(&sibling, name, spec.shape(), DType::Bf16).unwrap()
+                })
+                .collect();
+            expected.push(
+                tensors
+                    .iter()
+                    .map(|spec| [0_u8, 0x40].repeat(usize::try_from(spec.bytes()).unwrap() / 2))
+                    .collect(),
+            );
+            units.push(UnitSpec { name: units[index].name.clone(), tensors });
+        }
+        let mut both = Units::default();
+        let cycle = units.into_iter().map(|unit| both.add(unit)).collect();
+        let both = Model { units: Arc::new(both), cycle, expected, _folder: folder };
+        for budget in both.budgets() {
+            let wrong =
+                |fault| wrong_tensors(&both, budget, &Run { host: seeded(budget), fault, ..Run::default() });
+            assert_eq!(wrong(None), 0);
+            assert_eq!(wrong(Some(Fault::KnownByName)), CYCLES * tensors.len(), "all of the sibling's");
+        }
+    }
 }
 
 /// A host with an ample ledger, and its compute stream.
@@ -396,13 +458,14 @@ fn a_budget_that_the_ledger_does_not_have_is_refused_and_nothing_stays() {
 }
 
 #[test]
-fn too_little_host_memory_for_converted_weights_is_refused_before_the_run() {
+fn too_little_host_memory_is_refused_before_the_run() {
     let model = Model::new(11, 6, DType::F32, DType::Bf16);
     let plan = model.plan(model.minimum());
-    let pinned = plan.pinned_bytes(&model.units, false);
+    let (pinned, least) = (plan.pinned_bytes(&model.units, false), 2 * PAGE);
     let converted: usize = model.expected.iter().flatten().map(Vec::len).sum();
     // Of the units, with their alignment; the smallest budget wants each at a page's beginning.
     assert!((converted as u64..converted as u64 + PAGE * model.units.count() as u64).contains(&pinned));
+    assert_eq!(plan.least_pinned_bytes(&model.units, false), least);
     let make = |free| {
         let backend =
             Host::new(HostConfig { page_bytes: PAGE, threads: 1, ..HostConfig::default() }).unwrap();
@@ -410,9 +473,55 @@ fn too_little_host_memory_for_converted_weights_is_refused_before_the_run() {
         let stream = device.stream(StreamKind::Compute).unwrap();
         Pager::new(&stream, Arc::clone(&model.units), &model.cycle, &plan).map(|_| ())
     };
-    let refused = make(pinned - 1).unwrap_err();
+    let refused = make(least - 1).unwrap_err();
     assert!(refused.to_string().contains("1 bytes missing"), "{refused}");
-    make(pinned).unwrap();
+    make(least).unwrap();
+}
+
+/// What has no place in page-locked memory goes through two small stages, in every turn.
+#[test]
+fn a_host_budget_of_any_size_gives_the_same_bytes() {
+    for filed in [DType::F32, DType::F16] {
+        let model = Model::new(18, 12, filed, DType::Bf16);
+        for budget in model.budgets() {
+            let plan = model.plan(budget);
+            let pinned = plan.pinned_bytes(&model.units, false);
+            let least = plan.least_pinned_bytes(&model.units, false);
+            for host_budget in
+                [least, least + 1, least.midpoint(pinned), pinned.saturating_sub(1).max(least), pinned]
+            {
+                let run = Run { host: seeded(budget ^ host_budget), host_budget, ..Run::default() };
+                assert_eq!(
+                    wrong_tensors(&model, budget, &run),
+                    0,
+                    "budget {budget}, {host_budget} of the host"
+                );
+            }
+        }
+    }
+}
+
+/// Page-locking that the driver refuses is no end: everything then goes through the stages.
+#[test]
+fn an_arena_that_is_refused_is_done_without() {
+    let model = Model::new(19, 10, DType::F32, DType::Bf16);
+    let budget = model.budgets()[1];
+    let calls_before = {
+        let device = Device::new(Host::new(seeded(0)).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
+        let _streams = [StreamKind::Compute, StreamKind::Copy].map(|kind| device.stream(kind).unwrap());
+        device.backend().driver_calls()
+    };
+    let host = HostConfig { fail_call: Some(calls_before), ..seeded(1) };
+    let device = Device::new(Host::new(host).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
+    let stream = device.stream(StreamKind::Compute).unwrap();
+    let pager = streaming(&model, &stream, budget).unwrap();
+    for unit in model.cycle.repeat(3) {
+        let lease = pager.lease(unit).unwrap();
+        let got = stream.read::<u16>(lease.tensor(0)).unwrap().unwrap();
+        assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0]);
+    }
+    let plan = model.plan(budget);
+    assert!(device.host_ledger().peak_bytes() < plan.pinned_bytes(&model.units, false));
 }
 
 #[test]

@@ -263,6 +263,20 @@ impl Units {
     }
 }
 
+#[cfg(test)]
+impl Units {
+    /// What these units are for a pager that has weights by the names of their tensors.
+    pub(crate) fn known_by_name(&self) -> Self {
+        let mut first: std::collections::BTreeMap<String, TensorSpec> = std::collections::BTreeMap::new();
+        let mut list = self.list.clone();
+        for spec in list.iter_mut().flat_map(|unit| &mut unit.tensors) {
+            let name = spec.pieces.first().map_or_else(String::new, |piece| piece.tensor.name().to_owned());
+            *spec = first.entry(name).or_insert_with(|| spec.clone()).clone();
+        }
+        Self { list }
+    }
+}
+
 /// `[n, k, 1, 1]` against `[n, k]`.
 fn is_pointwise(convolution: &[usize], linear: &[usize]) -> bool {
     matches!((convolution, linear), ([n, k, 1, 1], [rows, columns]) if n == rows && k == columns)

@@ -11,7 +11,8 @@ use lighterage_shape::DType;
 use crate::teacache::Memory;
 use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache};
 
-/// The most steps that are queued and not done yet. Two keep the device busy; more would only make stopping slower.
+/// The most steps that are queued and not done yet: one under way, in its last block, and the one behind it. More would not make the device busier and
+/// would make stopping slower.
 pub const IN_FLIGHT_MAX: usize = 2;
 
 /// What the prompt says, and how strongly: the same for all steps.
@@ -196,6 +197,17 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// What the models report, among it an index that is no step.
     pub fn advance(&mut self, lent: &Lent<'_, B>, index: usize, is_infused: bool) -> Result<()> {
+        self.advance_marked(lent, index, is_infused, None)
+    }
+
+    /// The same, with `mark` recorded where the step is nearly done: in front of the last block that runs.
+    fn advance_marked(
+        &mut self,
+        lent: &Lent<'_, B>,
+        index: usize,
+        is_infused: bool,
+        mark: Option<&Event<B>>,
+    ) -> Result<()> {
         let pass = Pass {
             queue: &self.queue,
             transformer: self.transformer,
@@ -203,6 +215,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
             latents: self.latents.view(),
             index,
             infused: self.infused.as_ref().filter(|_| is_infused),
+            mark,
         };
         let negative = self.negative.as_mut().map(|negative| &mut negative.branch);
         let (velocities, ran) = match self.cache {
@@ -222,11 +235,14 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         self.update(positive.view(), index)
     }
 
-    /// Queues `steps` and waits for the last of them. The device never waits for the host (but for `TeaCache`): at most
-    /// [`IN_FLIGHT_MAX`] steps are queued ahead of the one that is waited for.
+    /// Queues `steps` and waits for the last of them. The device never waits for the host (but for `TeaCache`): a step is queued while the one before it
+    /// is in its last block.
+    ///
+    /// Just before that the observer is asked whether to stop. So a wish to stop ends the loop after the step that is under way; only one that comes
+    /// during a step's last block finds the next step queued, and ends the loop after that one.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the observer says so, once the steps in flight are done; else as [`advance`](Self::advance).
+    /// [`Error::Cancelled`] if the observer says so, once what is queued is done; else as [`advance`](Self::advance).
     pub fn run(
         &mut self,
         lent: &Lent<'_, B>,
@@ -237,17 +253,18 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         let mut flight =
             Flight { in_flight: VecDeque::new(), done: steps.start, steps: self.schedule.steps() };
         for index in steps {
+            flight.approach()?;
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
+            let queued = Queued { late: self.queue.device().event()?, end: self.queue.device().event()? };
             let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
-            self.advance(lent, index, is_infused)?;
+            self.advance_marked(lent, index, is_infused, Some(&queued.late))?;
             self.queue.stream().end(span);
-            let event = self.queue.device().event()?;
-            self.queue.stream().record(&event)?;
-            flight.in_flight.push_back(event);
-            flight.land(IN_FLIGHT_MAX, observer)?;
+            self.queue.stream().record(&queued.end)?;
+            flight.in_flight.push_back(queued);
+            flight.land(IN_FLIGHT_MAX - 1, observer)?;
         }
         flight.land(0, observer)
     }
@@ -326,6 +343,8 @@ struct Pass<'p, 'a, B: Backend> {
     latents: View<'p>,
     index: usize,
     infused: Option<&'p Infused<'a, B>>,
+    /// To be recorded in front of the last block of all.
+    mark: Option<&'p Event<B>>,
 }
 
 impl<B: Backend> Pass<'_, '_, B> {
@@ -333,17 +352,22 @@ impl<B: Backend> Pass<'_, '_, B> {
     fn both(&self, positive: &Branch<B>, negative: Option<&Branch<B>>) -> Result<Velocities<B>> {
         let outputs = self.outputs()?;
         let views = Views::new(outputs.as_ref(), self.infused);
-        let first = self.whole(positive, views.residuals())?;
+        let first = self.whole(positive, views.residuals(), self.mark.filter(|_| negative.is_none()))?;
         drop(views);
         drop(outputs);
-        let negative = negative.map(|branch| self.whole(branch, None)).transpose()?;
+        let negative = negative.map(|branch| self.whole(branch, None, self.mark)).transpose()?;
         Ok(Velocities { positive: first, negative })
     }
 
-    fn whole(&self, branch: &Branch<B>, residuals: Option<Residuals<'_>>) -> Result<Tensor<B>> {
+    fn whole(
+        &self,
+        branch: &Branch<B>,
+        residuals: Option<Residuals<'_>>,
+        mark: Option<&Event<B>>,
+    ) -> Result<Tensor<B>> {
         let inputs = branch.inputs(self.latents, self.index, residuals);
         let x = self.transformer.embed(self.queue, self.lent.edges, &inputs)?;
-        self.transformer.blocks(self.queue, self.lent.cycle, &inputs, &x)?;
+        self.transformer.blocks_marked(self.queue, self.lent.cycle, &inputs, &x, mark)?;
         self.finish(branch, &x)
     }
 
@@ -406,7 +430,8 @@ impl<B: Backend> Pass<'_, '_, B> {
         match &branch.memory {
             Some(memory) if *computes => {
                 memory.keep(self.queue, image)?;
-                let run = || Ok(self.transformer.blocks(self.queue, self.lent.cycle, &inputs, x)?);
+                let (queue, cycle) = (self.queue, self.lent.cycle);
+                let run = || Ok(self.transformer.blocks_marked(queue, cycle, &inputs, x, self.mark)?);
                 ((), leases.blocks) = self.counted(run)?;
                 memory.learn(self.queue, image)?;
             }
@@ -477,19 +502,31 @@ impl<'o> Views<'o> {
     }
 }
 
+/// A step that is queued.
+struct Queued<B: Backend> {
+    /// In front of its last block; not recorded, so complete, if no block runs.
+    late: Event<B>,
+    end: Event<B>,
+}
+
 /// Steps that are queued and not known to be done.
 struct Flight<B: Backend> {
-    in_flight: VecDeque<Event<B>>,
+    in_flight: VecDeque<Queued<B>>,
     done: usize,
     steps: usize,
 }
 
 impl<B: Backend> Flight<B> {
+    /// Waits until the last of the steps is in its last block.
+    fn approach(&self) -> Result<()> {
+        self.in_flight.back().map_or(Ok(()), |queued| Ok(queued.late.synchronize()?))
+    }
+
     /// Waits until at most `left` are under way, and reports each that is done.
     fn land(&mut self, left: usize, observer: &mut dyn Observer) -> Result<()> {
         while self.in_flight.len() > left {
-            if let Some(event) = self.in_flight.pop_front() {
-                event.synchronize()?;
+            if let Some(queued) = self.in_flight.pop_front() {
+                queued.end.synchronize()?;
             }
             self.done += 1;
             observer.step(self.done, self.steps);

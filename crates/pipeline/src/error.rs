@@ -98,13 +98,19 @@ pub enum Error {
         /// The phase.
         phase: Phase,
     },
-    /// The caller asked to stop. Everything is released.
+    /// The caller asked to stop in the loop. Everything is released.
     #[error("stopped after step {done} of {steps}")]
     Cancelled {
         /// Steps done.
         done: usize,
         /// Steps of the whole run.
         steps: usize,
+    },
+    /// The caller asked to stop, and the phase before was done. Everything is released.
+    #[error("stopped before the {phase} phase")]
+    CancelledBefore {
+        /// The phase that did not begin.
+        phase: Phase,
     },
     /// A text encoder or a tokenizer refused.
     #[error(transparent)]

@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use lighterage_device::Backend;
 use lighterage_identity::{Photo, Resampler};
-use lighterage_ops::{self as ops, Patchify, Queue, Tensor};
+use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
-use lighterage_vae::{Encoder, Tiling};
+use lighterage_vae::Encoder;
 
+use crate::encoding::Encoding;
 use crate::error::option;
-use crate::options::FACTOR;
 use crate::picture::pack;
 use crate::{Grid, InfiniteYou, Model, Noise, Options, Result, Window};
 
@@ -153,36 +153,28 @@ impl FaceModels {
         pager: &Pager<B>,
         options: &Options,
     ) -> Result<Tensor<B>> {
-        let Options { width, height, dtype, vae_tile, .. } = *options;
+        let Options { width, height, dtype, vae_tile: tile, .. } = *options;
         let values = control_values(self.face.control.as_ref(), [width, height]);
-        let picture = queue.upload_as(dtype, &values, &[height, width, 3], "control picture")?;
-        let tiling = Tiling::choose(height, width, FACTOR, vae_tile)?;
-        let moments = self.encoder.encode(queue, pager, picture.view(), tiling)?;
-        drop(picture);
+        let encoding = Encoding { encoder: &self.encoder, width, height, dtype, tile };
+        let moments = encoding.run(queue, pager, &values)?;
+        if self.face.latent == Latent::Mean {
+            return encoding.mean(queue, &moments);
+        }
         let config = self.encoder.config();
         let (scale, shift) = (config.scaling_factor, config.shift_factor.unwrap_or(0.0));
         let grid = options.grid();
         let shape = [grid.tokens(), 4 * config.latent_channels];
-        if self.face.latent == Latent::Sample {
-            let values = match moments.read(queue)? {
-                Some(moments) => sample(&moments, config.latent_channels, grid, options),
-                None => vec![0.0; shape[0] * shape[1]],
-            };
-            let values: Vec<f32> = values.into_iter().map(|value| (value - shift) * scale).collect();
-            return Ok(queue.upload_as(dtype, &values, &shape, "control latents")?);
-        }
-        let tokens = queue.tensor(dtype, &shape, "control latents")?;
-        let image = moments.mean()?.transpose(1, 2)?.transpose(0, 1)?;
-        ops::patchify(
-            queue,
-            &Patchify { image, multiply: scale, add: -shift * scale, tokens: tokens.view() },
-        )?;
-        Ok(tokens)
+        let values = match moments.read(queue)? {
+            Some(moments) => sample(&moments, config.latent_channels, grid, options),
+            None => vec![0.0; shape[0] * shape[1]],
+        };
+        let values: Vec<f32> = values.into_iter().map(|value| (value - shift) * scale).collect();
+        Ok(queue.upload_as(dtype, &values, &shape, "control latents")?)
     }
 }
 
 /// From -1 to 1; black without a picture.
-fn control_values(control: Option<&Photo>, [width, height]: [usize; 2]) -> Vec<f32> {
+pub(crate) fn control_values(control: Option<&Photo>, [width, height]: [usize; 2]) -> Vec<f32> {
     match control {
         None => vec![-1.0; 3 * width * height],
         Some(photo) => photo.rgb().iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect(),

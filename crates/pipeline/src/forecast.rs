@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lighterage_device::{Backend, Device, Ledger, Rates, Sim, SimConfig};
+use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
 use lighterage_pager::{Goal, Link, Plan, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
@@ -13,6 +13,9 @@ pub struct Survey {
     phases: Vec<Seen>,
     page_bytes: u64,
     rates: Option<Rates>,
+    /// What of a budget is not for this program's phases.
+    taken_bytes: u64,
+    products: Vec<ProductCall>,
 }
 
 impl Survey {
@@ -30,7 +33,31 @@ impl Survey {
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
-        Ok(Self { phases: stage.into_seen(), page_bytes, rates })
+        let phases = stage.into_seen();
+        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, products: device.backend().products() })
+    }
+
+    /// The survey for a device of whose budget so many bytes are gone before anything runs: what the driver takes for context, kernels and libraries
+    /// ([`Backend::taken`]). Every budget and peak is then one of all bytes.
+    #[must_use]
+    pub fn beside(self, taken_bytes: u64) -> Self {
+        Self { taken_bytes, ..self }
+    }
+
+    /// Plans every phase within what the device's ledger allows in all; nothing may run on it yet.
+    ///
+    /// # Errors
+    /// As [`within`](Survey::within).
+    pub fn on<B: Backend>(self, device: &Device<B>) -> Result<(Self, Forecast)> {
+        let survey = self.beside(device.ledger().granted_bytes());
+        let forecast = survey.within(device.ledger().limit_bytes())?;
+        Ok((survey, forecast))
+    }
+
+    /// The products of a run, each once: what a table may say of who makes them.
+    #[must_use]
+    pub fn products(&self) -> &[ProductCall] {
+        &self.products
     }
 
     /// The rates that its times are made of.
@@ -39,10 +66,34 @@ impl Survey {
         self.rates
     }
 
+    /// What a turn of that phase reads, in order; more than one phase of a kind are one behind the other.
+    ///
+    /// ```
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions, Phase};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let bytes: u64 = survey.loads(Phase::Denoise).iter().map(|load| load.bytes).sum();
+    /// assert_eq!(bytes / 10_000_000, 1722);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn loads(&self, phase: Phase) -> Vec<Load> {
+        let of_phase = self.phases.iter().filter(|seen| seen.phase == phase);
+        let loads = of_phase.flat_map(|seen| {
+            let visits = seen.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
+            visits.iter().map(|visit| Load {
+                name: seen.units.get(visit.unit).name.clone(),
+                bytes: seen.units.bytes(visit.unit),
+                seconds: visit.seconds(),
+            })
+        });
+        loads.collect()
+    }
+
     /// The smallest budget in bytes that will do.
     #[must_use]
     pub fn minimum_bytes(&self) -> u64 {
-        self.needs().map(|need| need.bytes()).max().unwrap_or(0)
+        self.needs().map(|need| need.bytes()).max().unwrap_or(self.taken_bytes)
     }
 
     /// The budget in bytes from which on nothing is streamed.
@@ -51,7 +102,7 @@ impl Survey {
         let whole = |seen: &Seen| {
             seen.activations_bytes + Plan::resident(&seen.units, &seen.visited(), self.page_bytes).bytes()
         };
-        self.phases.iter().map(whole).max().unwrap_or(0)
+        self.taken_bytes + self.phases.iter().map(whole).max().unwrap_or(0)
     }
 
     /// Plans every phase within `budget_bytes`.
@@ -63,16 +114,12 @@ impl Survey {
             return Err(Shortage { budget_bytes, need }.into());
         }
         let phases = self.phases.iter().map(|seen| self.plan(seen, budget_bytes)).collect::<Result<_>>()?;
-        Ok(Forecast {
-            budget_bytes,
-            minimum_bytes: self.minimum_bytes(),
-            is_timed: self.rates.is_some(),
-            phases,
-        })
+        let (minimum_bytes, taken_bytes) = (self.minimum_bytes(), self.taken_bytes);
+        Ok(Forecast { budget_bytes, minimum_bytes, taken_bytes, is_timed: self.rates.is_some(), phases })
     }
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
-        let weights_budget = budget_bytes - seen.activations_bytes;
+        let weights_budget = budget_bytes - self.taken_bytes - seen.activations_bytes;
         let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
         let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
         Ok(PhaseForecast {
@@ -81,6 +128,7 @@ impl Survey {
             activations_bytes: seen.activations_bytes,
             host_bytes: plan.pinned_bytes(&seen.units, false),
             pinned_bytes: plan.pinned_bytes(&seen.units, true),
+            least_bytes: [false, true].map(|is_card| plan.least_pinned_bytes(&seen.units, is_card)),
             plan,
         })
     }
@@ -99,6 +147,7 @@ impl Survey {
             let largest = visited.iter().copied().max_by_key(|unit| seen.units.bytes(*unit));
             Need {
                 phase: seen.phase,
+                taken_bytes: self.taken_bytes,
                 activations_bytes: seen.activations_bytes,
                 weights_bytes: Plan::minimum(&seen.units, &visited, self.page_bytes),
                 largest_unit: largest.map(|unit| seen.units.get(unit).name.clone()).unwrap_or_default(),
@@ -107,11 +156,24 @@ impl Survey {
     }
 }
 
+/// A unit of weights as one turn of a phase reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    /// Of the unit.
+    pub name: String,
+    /// On the device, alignment included.
+    pub bytes: u64,
+    /// From its lease to the next, if nothing had to be waited for; 0 without rates.
+    pub seconds: f64,
+}
+
 /// The least that a phase runs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     /// Which phase.
     pub phase: Phase,
+    /// What the driver takes of the budget before anything runs.
+    pub taken_bytes: u64,
     /// Physical bytes of its activations at their peak.
     pub activations_bytes: u64,
     /// Bytes that its weights need at least: the largest unit, in whole pages.
@@ -121,10 +183,10 @@ pub struct Need {
 }
 
 impl Need {
-    /// Both together.
+    /// All together.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.activations_bytes + self.weights_bytes
+        self.taken_bytes + self.activations_bytes + self.weights_bytes
     }
 }
 
@@ -147,15 +209,24 @@ impl Shortage {
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Need { phase, activations_bytes, weights_bytes, largest_unit } = &self.need;
+        let Need { phase, taken_bytes, activations_bytes, weights_bytes, largest_unit } = &self.need;
         let (budget, smallest, missing) = (self.budget_bytes, self.need.bytes(), self.missing_bytes());
         let bytes = if missing == 1 { "byte" } else { "bytes" };
         write!(
             f,
             "a budget of {budget} bytes is {missing} {bytes} too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
-             would do, {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is "
+             would do, "
         )?;
-        if activations_bytes >= weights_bytes {
+        if *taken_bytes > 0 {
+            write!(f, "{taken_bytes} for the driver and its kernels, ")?;
+        }
+        write!(
+            f,
+            "{activations_bytes} for activations and {weights_bytes} for weights; the largest reason is "
+        )?;
+        if taken_bytes > activations_bytes.max(weights_bytes) {
+            f.write_str("what the driver takes for itself")
+        } else if activations_bytes >= weights_bytes {
             f.write_str("the activations")
         } else {
             write!(f, "unit {largest_unit}")
@@ -174,6 +245,8 @@ pub struct Forecast {
     pub minimum_bytes: u64,
     /// Whether the survey had rates, so that the plans' times are seconds.
     pub is_timed: bool,
+    /// What the driver takes of both before anything runs.
+    pub taken_bytes: u64,
     /// In the order in which they run.
     pub phases: Vec<PhaseForecast>,
 }
@@ -193,6 +266,8 @@ pub struct PhaseForecast {
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
+    /// The fewest bytes that either can be: on `Host`, and on a card.
+    pub(crate) least_bytes: [u64; 2],
 }
 
 impl PhaseForecast {
@@ -250,7 +325,7 @@ impl Forecast {
     /// The most bytes that the run will hold.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
-        self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
+        self.taken_bytes + self.phases.iter().map(PhaseForecast::peak_bytes).max().unwrap_or(0)
     }
 
     /// The most pinned bytes of the host that the run will hold on `Host`.
@@ -259,16 +334,14 @@ impl Forecast {
         self.phases.iter().map(|planned| planned.host_bytes).max().unwrap_or(0)
     }
 
-    /// Whether the host's budget will do on this device: known before any work is done. A run checks it by itself.
+    /// Whether the host's budget will do on this device, be it for small stages that all goes through: known before any work is done. A run checks it by itself.
     ///
     /// # Errors
     /// [`Error::HostShortage`](crate::Error::HostShortage) with the phase that needs most.
     pub fn check_host<B: Backend>(&self, device: &Device<B>) -> Result<()> {
         let free_bytes = device.host_ledger().free_bytes();
         let is_card = device.backend().prefers_pinned();
-        let need = |planned: &PhaseForecast| {
-            (if is_card { planned.pinned_bytes } else { planned.host_bytes }, planned.phase)
-        };
+        let need = |planned: &PhaseForecast| (planned.least_bytes[usize::from(is_card)], planned.phase);
         match self.phases.iter().map(need).max_by_key(|(bytes, _)| *bytes) {
             Some((needed_bytes, phase)) if needed_bytes > free_bytes => {
                 Err(crate::Error::HostShortage { phase, needed_bytes, free_bytes })
@@ -296,6 +369,9 @@ impl fmt::Display for Forecast {
                 "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}{host_bytes:>14}"
             )?;
         }
+        if self.taken_bytes > 0 {
+            writeln!(f, "{:<12}{:>72}", "driver", self.taken_bytes)?;
+        }
         write!(
             f,
             "peak {} of {} bytes, smallest budget {} bytes",
@@ -310,10 +386,15 @@ impl fmt::Display for Forecast {
 mod tests {
     use super::*;
 
-    fn check(activations_bytes: u64, weights_bytes: u64, reason: &str) {
+    fn text(taken_bytes: u64, activations_bytes: u64, weights_bytes: u64) -> String {
         let largest_unit = "blocks.0.ff".to_owned();
-        let need = Need { phase: Phase::Denoise, activations_bytes, weights_bytes, largest_unit };
-        let text = Shortage { budget_bytes: 1000, need }.to_string();
+        let need =
+            Need { phase: Phase::Denoise, taken_bytes, activations_bytes, weights_bytes, largest_unit };
+        Shortage { budget_bytes: 1000, need }.to_string()
+    }
+
+    fn check(activations_bytes: u64, weights_bytes: u64, reason: &str) {
+        let text = text(0, activations_bytes, weights_bytes);
         let expected = format!(
             "a budget of 1000 bytes is 2000 bytes too small: the denoise phase needs 3000 bytes, the smallest budget that would do, \
              {activations_bytes} for activations and {weights_bytes} for weights; the largest reason is {reason}"
@@ -325,5 +406,17 @@ mod tests {
     fn shortage_names_the_larger_half() {
         check(2000, 1000, "the activations");
         check(500, 2500, "unit blocks.0.ff");
+    }
+
+    #[test]
+    fn shortage_counts_what_the_driver_takes() {
+        let text = text(5000, 2000, 1000);
+        for words in [
+            "is 7000 bytes too small: the denoise phase needs 8000 bytes, the smallest",
+            "do, 5000 for the driver and its kernels, 2000 for activations and 1000 for weights",
+            "reason is what the driver takes for itself",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

@@ -164,8 +164,8 @@ impl Job {
     /// Makes the picture by a forecast, which came from this job's survey at a budget that `device` has.
     ///
     /// # Errors
-    /// [`Error::HostShortage`](crate::Error::HostShortage) before anything is done, [`Error::Cancelled`](crate::Error::Cancelled) if the observer
-    /// says so, or what device, pager and models report.
+    /// [`Error::HostShortage`](crate::Error::HostShortage) before anything is done, [`Error::Cancelled`](crate::Error::Cancelled) or
+    /// [`Error::CancelledBefore`](crate::Error::CancelledBefore) if the observer says so, or what device, pager and models report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,

@@ -14,8 +14,8 @@
 //! 5. [`Job::run`] does it. Four phases, and two more for a face, follow one another on one stream and one pool: **text**, **modulation** (all that depends on timestep,
 //!    guidance and text alone, once for all steps), **denoise**, **vae**. A phase's weights are gone, and its free pages given back, before
 //!    the next phase's weights come, so the phases share the budget instead of adding up. What survives a phase is a few tensors.
-//! 6. In the loop nobody waits: steps are queued, the pager streams weights ahead, and progress is reported from events, a step or two behind
-//!    ([`IN_FLIGHT_MAX`]). Latents stay in the working type between steps, as diffusers keeps them.
+//! 6. In the loop the device waits for nobody: a step is queued while the one before it is in its last block ([`IN_FLIGHT_MAX`]), the pager streams weights
+//!    ahead, and progress is reported from events. A wish to stop ends the loop after the step under way. Latents stay in the working type between steps, as diffusers keeps them.
 //! 7. A [`Picture`] comes back: pixels, the latents if wanted, and a [`Report`] of what it took.
 //!
 //! # Why so
@@ -85,9 +85,11 @@ mod options;
 mod builtin;
 mod decoding;
 mod encoders;
+mod encoding;
 mod face;
 mod job;
 mod picture;
+mod released;
 mod trajectory;
 
 mod error;
@@ -98,7 +100,7 @@ pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};
 pub use face::{Face, Latent};
-pub use forecast::{Forecast, Need, PhaseForecast, Shortage, Survey};
+pub use forecast::{Forecast, Load, Need, PhaseForecast, Shortage, Survey};
 pub use infinite_you::InfiniteYou;
 pub use infusion::{Infused, Infusion, Portrayed, Window};
 pub use job::{Extras, Job};
@@ -107,6 +109,7 @@ pub use noise::{Multiprocessors, Noise};
 pub use observer::Observer;
 pub use options::{Grid, Negation, Options, SEQUENCE_MAX, SIDE_MAX, SIDE_STEP, STEPS_MAX};
 pub use picture::{Keep, Picture, PromptValues, pack, pixel};
+pub use released::Released;
 pub use report::{PhaseReport, Report};
 pub use schedule::{Schedule, SchedulerConfig, Spacing};
 pub use stage::Phase;

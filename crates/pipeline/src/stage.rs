@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lighterage_allocator::{Config as PoolConfig, Pool};
+use lighterage_allocator::{Config as PoolConfig, Need, Pool};
 use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
 use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
@@ -106,7 +106,8 @@ impl<'a, B: Backend> Stage<'a, B> {
         self.turns = turns.to_vec();
     }
 
-    /// Runs one phase: free pages of the phase before are given back first, this phase's weights afterwards.
+    /// Runs one phase: free pages of the phase before are given back first, then this phase's weights come, and afterwards they go. Nothing is done if
+    /// the observer wants to stop.
     pub(crate) fn phase<T>(
         &mut self,
         phase: Phase,
@@ -124,13 +125,21 @@ impl<'a, B: Backend> Stage<'a, B> {
         beside: &[UnitId],
         body: impl FnOnce(&Queue<B>, &Lent<'_, B>, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
+        if self.observer.cancelled() {
+            return Err(Error::CancelledBefore { phase });
+        }
         let start = Instant::now();
         let span = self.recorder().and_then(|recorder| recorder.begin(What::Phase, phase.to_string()));
         self.observer.phase(phase);
         self.queue.pool().trim()?;
         self.queue.pool().reset_peaks();
         let edges = self.kept(units, beside)?;
-        let cycle = self.pager(phase, units)?;
+        let cycle = Arc::new(self.pager(phase, units)?);
+        // An activation that finds no room, because the budget was lowered or someone else has it, gets it from the weights.
+        let weights = Arc::downgrade(&cycle);
+        let give =
+            move |need: Need| weights.upgrade().map_or(0, |pager| pager.shrink(need.bytes).unwrap_or(0));
+        let _registration = self.queue.pool().on_pressure(0, give);
         let made = body(
             &self.queue,
             &Lent { cycle: &cycle, edges: edges.as_ref().unwrap_or(&cycle) },

@@ -1,4 +1,3 @@
-use half::bf16;
 use lighterage_device::{Backend, View};
 use lighterage_ops::{self as ops, Queue, Tensor};
 use lighterage_shape::DType;
@@ -80,7 +79,7 @@ impl<B: Backend> Memory<B> {
             rule: Rule { threshold: options.threshold, steps, sum: 0.0 },
             seen: queue.tensor(dtype, &shape, "teacache input")?,
             added: queue.tensor(dtype, &shape, "teacache residual")?,
-            distance: queue.tensor(DType::F32, &[2], "teacache distance")?,
+            distance: queue.tensor(DType::F32, &[1], "teacache distance")?,
             workspace: queue.tensor(
                 DType::F32,
                 &[ops::mean_abs_diff_workspace(shape[0] * shape[1])],
@@ -113,17 +112,13 @@ impl<B: Backend> Memory<B> {
         Ok(ops::add(queue, &ops::Add { a: image, b: self.added.view(), scale: 1.0, out: image })?)
     }
 
-    /// `mean |a - b| / mean |b|`; a bf16 pipeline rounds both means and the quotient. Nothing where memory has no bytes.
+    /// `mean |a - b| / mean |b|`, four bytes read back. Nothing where memory has no bytes.
     fn measure(&self, queue: &Queue<B>, input: View<'_>) -> Result<Option<f64>> {
         let out = self.distance.view();
         let (b, workspace) = (self.seen.view(), self.workspace.view());
         ops::mean_abs_diff(queue, &ops::MeanAbsDiff { a: input, b, out, workspace })?;
-        let round = |value: f32| match self.seen.dtype() {
-            DType::Bf16 => bf16::from_f32(value).to_f32(),
-            _ => value,
-        };
-        let means = queue.read_f32(out)?;
-        Ok(means.map(|means| f64::from(round(round(means[0]) / round(means[1])))))
+        let distance = queue.read_f32(out)?;
+        Ok(distance.map(|distance| f64::from(distance[0])))
     }
 }
 

@@ -22,7 +22,8 @@ use crate::{
 /// The folder has `transformer/` (`config.json` and weights), perhaps `infusenet/` (the same), `inputs.safetensors` (`latents` `[1, tokens, channels]`,
 /// `prompt_embeds` `[1, text, joint]`, `pooled_prompt_embeds` `[1, pooled]`; with an InfuseNet also `id_tokens` `[1, ids, joint]` and `control_latents`
 /// `[1, tokens, channels]`) and `run.json` (`steps`, `latent_height` and `latent_width` in tokens, `guidance`; with an InfuseNet perhaps `infusenet_guidance`,
-/// `conditioning_scale`, `guidance_start` and `guidance_end`; perhaps `teacache_threshold`).
+/// `conditioning_scale`, `guidance_start` and `guidance_end`; perhaps `teacache_threshold`; perhaps `true_cfg_scale`, for which `inputs.safetensors` has
+/// `negative_prompt_embeds` and `negative_pooled_prompt_embeds` too).
 #[derive(Debug)]
 pub struct Trajectory {
     transformer: Transformer,
@@ -52,6 +53,8 @@ struct Run {
     guidance_end: Option<f64>,
     #[serde(default)]
     teacache_threshold: Option<f64>,
+    #[serde(default)]
+    true_cfg_scale: Option<f32>,
 }
 
 const fn one() -> f32 {
@@ -61,9 +64,16 @@ const fn one() -> f32 {
 #[derive(Debug)]
 struct Inputs {
     latents: Matrix,
+    positive: Told,
+    negative: Option<Told>,
+    portrait: Option<Portrait>,
+}
+
+/// A prompt, encoded.
+#[derive(Debug)]
+struct Told {
     states: Matrix,
     pooled: Matrix,
-    portrait: Option<Portrait>,
 }
 
 /// What an InfuseNet is told.
@@ -93,6 +103,13 @@ pub struct Latents {
     pub report: Report,
 }
 
+/// What the loop reads and no step changes.
+struct Conditioned<B: Backend> {
+    positive: Conditions<B>,
+    negative: Option<Conditions<B>>,
+    infusion: Option<Infusion<B>>,
+}
+
 /// The latents after each step, where memory has bytes, and of each step whether its blocks ran.
 type Walked = (Option<Vec<Vec<f32>>>, Vec<bool>);
 
@@ -108,7 +125,9 @@ impl Trajectory {
         let grid = Grid { rows: run.latent_height, columns: run.latent_width };
         let mut units = Units::default();
         let net = net(&path.join("infusenet"), promise, dtype, &mut units)?;
-        let inputs = Inputs::open(&path.join("inputs.safetensors"), promise, &config, net.as_ref(), grid)?;
+        let wanted =
+            Wanted { config: &config, net: net.as_ref(), grid, has_negative: run.true_cfg_scale.is_some() };
+        let inputs = Inputs::open(&path.join("inputs.safetensors"), promise, &wanted)?;
         let transformer = Transformer::new(config, &Checkpoint::open(&folder, promise)?, dtype, &mut units)?;
         let schedule =
             Schedule::new(Spacing::Diffusers, &SchedulerConfig::flux_dev(), run.steps, grid.tokens());
@@ -126,7 +145,8 @@ impl Trajectory {
     /// Runs the loop by a forecast, and reads the latents after every step.
     ///
     /// # Errors
-    /// [`Error::HostShortage`] before anything is done, [`Error::Cancelled`] if the observer says so, or what device, pager and transformer report.
+    /// [`Error::HostShortage`] before anything is done, [`Error::Cancelled`] or [`Error::CancelledBefore`] if the observer says so, or what device,
+    /// pager and transformer report.
     pub fn run<B: Backend>(
         &self,
         device: &Device<B>,
@@ -171,18 +191,19 @@ impl Trajectory {
         Ok(((kept.len() == total).then_some(kept), ran))
     }
 
-    fn tell<B: Backend>(
-        &self,
-        queue: &Queue<B>,
-        pager: &Pager<B>,
-    ) -> Result<(Conditions<B>, Option<Infusion<B>>)> {
+    fn tell<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>) -> Result<Conditioned<B>> {
         let upload = |matrix: &Matrix, tag| {
             queue.upload_as(self.transformer.dtype(), &matrix.values, &matrix.shape, tag)
         };
-        let (states, pooled) =
-            (upload(&self.inputs.states, "states")?, upload(&self.inputs.pooled, "pooled")?);
+        let conditions = |told: &Told| {
+            let (states, pooled) = (upload(&told.states, "states")?, upload(&told.pooled, "pooled")?);
+            let (states, pooled) = (states.view(), pooled.view());
+            let prompted = Prompted { states, pooled, guidance: self.run.guidance };
+            Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)
+        };
         let infusion = match (&self.net, &self.inputs.portrait) {
             (Some(net), Some(portrait)) => {
+                let pooled = upload(&self.inputs.positive.pooled, "pooled")?;
                 let (tokens, control) =
                     (upload(&portrait.tokens, "tokens")?, upload(&portrait.control, "control")?);
                 let guidance = self.run.infusenet_guidance;
@@ -192,24 +213,27 @@ impl Trajectory {
             }
             _ => None,
         };
-        let prompted = Prompted { states: states.view(), pooled: pooled.view(), guidance: self.run.guidance };
-        Ok((Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)?, infusion))
+        let positive = conditions(&self.inputs.positive)?;
+        let negative = self.inputs.negative.as_ref().map(conditions).transpose()?;
+        Ok(Conditioned { positive, negative, infusion })
     }
 
-    fn denoiser<B: Backend>(
-        &self,
-        queue: &Queue<B>,
-        (conditions, infusion): (Conditions<B>, Option<Infusion<B>>),
-    ) -> Result<Denoiser<'_, B>> {
+    fn denoiser<B: Backend>(&self, queue: &Queue<B>, told: Conditioned<B>) -> Result<Denoiser<'_, B>> {
+        let Conditioned { positive, negative, infusion } = told;
         let noise = &self.inputs.latents.values;
-        let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, self.grid, noise)?;
+        let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, positive, self.grid, noise)?;
         let infused = match (&self.net, infusion) {
             (Some(net), Some(infusion)) => {
                 Some(Infused::new(queue, net, infusion, self.grid, self.run.conditioning_scale)?)
             }
             _ => None,
         };
-        denoiser.infused(infused).cached(self.cache())
+        let denoiser = denoiser.infused(infused);
+        let denoiser = match negative.zip(self.run.true_cfg_scale) {
+            Some((negative, scale)) => denoiser.against(negative, scale)?,
+            None => denoiser,
+        };
+        denoiser.cached(self.cache())
     }
 
     fn cache(&self) -> Option<TeaCache> {
@@ -254,15 +278,25 @@ impl Run {
     }
 }
 
+/// What the tensors are for.
+struct Wanted<'a> {
+    config: &'a lighterage_dit::Config,
+    net: Option<&'a InfuseNet>,
+    grid: Grid,
+    has_negative: bool,
+}
+
 impl Inputs {
-    fn open(
-        path: &Path,
-        promise: Unmodified,
-        config: &lighterage_dit::Config,
-        net: Option<&InfuseNet>,
-        grid: Grid,
-    ) -> Result<Self> {
+    fn open(path: &Path, promise: Unmodified, wanted: &Wanted<'_>) -> Result<Self> {
+        let Wanted { config, net, grid, has_negative } = *wanted;
         let file = File { path: path.to_owned(), tensors: Checkpoint::open(path, promise)? };
+        let told = |states, pooled| -> Result<Told> {
+            Ok(Told {
+                states: file.matrix(states, None, config.joint_attention_dim)?,
+                pooled: file.matrix(pooled, Some(1), config.pooled_projection_dim)?,
+            })
+        };
+        let negative = has_negative.then(|| told("negative_prompt_embeds", "negative_pooled_prompt_embeds"));
         let portrait = |net: &InfuseNet| -> Result<Portrait> {
             Ok(Portrait {
                 tokens: file.matrix("id_tokens", None, net.config().joint_attention_dim)?,
@@ -271,8 +305,8 @@ impl Inputs {
         };
         Ok(Self {
             latents: file.matrix("latents", Some(grid.tokens()), config.in_channels)?,
-            states: file.matrix("prompt_embeds", None, config.joint_attention_dim)?,
-            pooled: file.matrix("pooled_prompt_embeds", Some(1), config.pooled_projection_dim)?,
+            positive: told("prompt_embeds", "pooled_prompt_embeds")?,
+            negative: negative.transpose()?,
             portrait: net.map(portrait).transpose()?,
         })
     }

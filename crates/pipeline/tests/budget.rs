@@ -147,24 +147,78 @@ impl Observer for StopAfter {
     }
 }
 
-#[test]
-fn a_stopped_run_releases_everything() {
-    let mut job = {
-        let model = model();
-        Job::new(&model, cases()[0].options(&model, DType::Bf16)).unwrap()
-    };
-    job.reseed(7);
-    let survey = job.survey(PAGE_BYTES).unwrap();
+/// The first golden case in all of its twenty steps.
+fn long_job() -> Job {
+    let model = model();
+    Job::new(&model, cases()[0].options(&model, DType::Bf16)).expect("a job")
+}
+
+/// Runs until the observer stops it, and looks that nothing is left.
+fn stop(job: &Job, observer: &mut dyn Observer) -> Error {
+    let survey = job.survey(PAGE_BYTES).expect("a survey");
     let device = host(HostConfig::default(), between(&survey));
-    let forecast = survey.within(between(&survey)).unwrap();
-    let mut observer = StopAfter { limit: 3, done: 0, phases: Vec::new() };
-    let stopped = job.run(&device, &forecast, Keep::default(), &mut observer).unwrap_err();
-    let Error::Cancelled { done, steps } = stopped else { panic!("{stopped}") };
-    // Three are done when it is asked to stop; those in flight are finished.
-    assert!((3..=3 + lighterage_pipeline::IN_FLIGHT_MAX).contains(&done), "{done}");
-    assert_eq!((steps, observer.done), (20, done));
-    assert_eq!(observer.phases, [Phase::Text, Phase::Modulation, Phase::Denoise]);
-    assert_eq!(device.ledger().granted_bytes(), 0);
+    let forecast = survey.within(between(&survey)).expect("a feasible budget");
+    let stopped = job.run(&device, &forecast, Keep::default(), observer).expect_err("stopped");
+    assert_eq!((device.ledger().granted_bytes(), device.host_ledger().granted_bytes()), (0, 0));
+    stopped
+}
+
+/// A step is reported when the next one has begun: that one is the step under way, and nothing is queued behind it after the wish.
+#[test]
+fn a_stopped_loop_ends_after_the_step_under_way() {
+    let job = long_job();
+    for limit in [1, 3, 18] {
+        let mut observer = StopAfter { limit, done: 0, phases: Vec::new() };
+        let stopped = stop(&job, &mut observer);
+        let Error::Cancelled { done, steps } = stopped else { panic!("{stopped}") };
+        assert_eq!((done, steps, observer.done), (limit + 1, 20, limit + 1));
+        assert_eq!(observer.phases, [Phase::Text, Phase::Modulation, Phase::Denoise]);
+    }
+}
+
+/// Stops as soon as a phase has begun; at once without one.
+struct StopIn {
+    phase: Option<Phase>,
+    phases: Vec<Phase>,
+    steps: usize,
+}
+
+impl Observer for StopIn {
+    fn phase(&mut self, phase: Phase) {
+        self.phases.push(phase);
+    }
+
+    fn step(&mut self, done: usize, _steps: usize) {
+        self.steps = done;
+    }
+
+    fn cancelled(&self) -> bool {
+        self.phase.is_none_or(|phase| self.phases.contains(&phase))
+    }
+}
+
+#[test]
+fn a_stopped_run_begins_no_other_phase() {
+    let job = long_job();
+    for (phase, begun, message) in [
+        (None, 0, "stopped before the text phase"),
+        (Some(Phase::Text), 1, "stopped before the modulation phase"),
+        (Some(Phase::Modulation), 2, "stopped before the denoise phase"),
+        (Some(Phase::Denoise), 3, "stopped after step 0 of 20"),
+    ] {
+        let mut observer = StopIn { phase, phases: Vec::new(), steps: 0 };
+        assert_eq!(stop(&job, &mut observer).to_string(), message);
+        assert_eq!((observer.phases.len(), observer.steps), (begun, 0), "{message}");
+    }
+}
+
+/// The last step is done when its end is reported, and the decoder does not begin.
+#[test]
+fn a_run_stopped_in_its_last_step_does_not_decode() {
+    let job = long_job();
+    let mut observer = StopAfter { limit: 20, done: 0, phases: Vec::new() };
+    assert_eq!(stop(&job, &mut observer).to_string(), "stopped before the vae phase");
+    assert_eq!((observer.done, observer.phases.last()), (20, Some(&Phase::Denoise)));
 }
 
 #[test]
@@ -178,27 +232,41 @@ fn the_seed_changes_the_picture_and_nothing_else_does() {
     assert_ne!(first, picture(&job));
 }
 
+/// Runs within a budget of the host, and says what came of it and the peaks of both ledgers.
+fn within_host_budget<B: lighterage_device::Backend>(
+    job: &Job,
+    backend: B,
+    host_bytes: u64,
+) -> (Result<Option<Vec<u8>>, Error>, u64, u64) {
+    let survey = job.survey(PAGE_BYTES).expect("a survey");
+    let forecast = survey.within(survey.minimum_bytes()).expect("a feasible budget");
+    let device = Device::new(backend, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
+    let outcome = job.run(&device, &forecast, Keep::default(), &mut ()).map(|picture| picture.rgb);
+    (outcome, device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
+}
+
+/// The least that a run can do with is two stages of a page; with less than all that is streamed it is slower and the same.
 #[test]
 fn the_host_s_budget_is_checked_before_any_work() {
     let job = job(DType::F32);
     let survey = job.survey(PAGE_BYTES).unwrap();
-    let forecast = survey.within(survey.minimum_bytes()).unwrap();
-    let needed = forecast.host_bytes();
+    let whole = survey.within(survey.minimum_bytes()).unwrap().host_bytes();
     // Every streamed weight is kept converted: about the transformer in f32, and more than its activations.
-    assert!(needed > 1 << 20, "{needed}");
+    assert!(whole > 1 << 20, "{whole}");
     let run = |host_bytes| {
-        let host = lighterage_device::Host::new(HostConfig::default()).unwrap();
-        let device = Device::new(host, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
-        let outcome = job.run(&device, &forecast, Keep::default(), &mut ());
-        (outcome.map(drop), device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
+        within_host_budget(&job, lighterage_device::Host::new(HostConfig::default()).unwrap(), host_bytes)
     };
-    let (refused, device_peak, host_peak) = run(needed - 1);
+    let (least, expected) = (2 * PAGE_BYTES, run(whole));
+    let (refused, device_peak, host_peak) = run(least - 1);
     let text = refused.unwrap_err().to_string();
-    assert!(text.contains(&needed.to_string()) && text.contains("1 are missing"), "{text}");
+    assert!(text.contains(&least.to_string()) && text.contains("1 are missing"), "{text}");
     assert_eq!((device_peak, host_peak), (0, 0));
-    let (done, _, host_peak) = run(needed);
-    done.unwrap();
-    assert_eq!(host_peak, needed);
+    assert_eq!(expected.2, whole);
+    for host_bytes in [least, least.midpoint(whole)] {
+        let (rgb, device_peak, host_peak) = run(host_bytes);
+        assert_eq!(rgb.unwrap(), *expected.0.as_ref().unwrap(), "{host_bytes} bytes of the host");
+        assert!(host_peak <= host_bytes && device_peak == expected.1, "{host_peak} of {host_bytes}");
+    }
 }
 
 /// A card's streamed weights are page-locked: its need is another one than that of `Host`.
@@ -207,20 +275,64 @@ fn a_card_s_host_budget_is_checked_before_any_work() {
     let job = job(DType::Bf16);
     let survey = job.survey(PAGE_BYTES).unwrap();
     let forecast = survey.within(survey.minimum_bytes()).unwrap();
-    let needed = forecast.pinned_bytes();
-    assert!(needed > forecast.host_bytes(), "{needed}, {} on the host", forecast.host_bytes());
+    let whole = forecast.pinned_bytes();
+    assert!(whole > forecast.host_bytes(), "{whole}, {} on the host", forecast.host_bytes());
     let run = |host_bytes| {
         let sim = Sim::new(SimConfig { page_bytes: PAGE_BYTES, ..SimConfig::default() }).unwrap();
-        let device = Device::new(sim, Ledger::new(forecast.budget_bytes), Ledger::new(host_bytes));
-        let outcome = job.run(&device, &forecast, Keep::default(), &mut ());
-        (outcome.map(drop), device.ledger().peak_bytes(), device.host_ledger().peak_bytes())
+        within_host_budget(&job, sim, host_bytes)
     };
-    let (refused, device_peak, host_peak) = run(needed - 1);
-    assert!(matches!(refused, Err(Error::HostShortage { needed_bytes, .. }) if needed_bytes == needed));
+    let least = 2 * PAGE_BYTES;
+    let (refused, device_peak, host_peak) = run(least - 1);
+    assert!(matches!(refused, Err(Error::HostShortage { needed_bytes, .. }) if needed_bytes == least));
     assert_eq!((device_peak, host_peak), (0, 0));
-    let (done, _, host_peak) = run(needed);
-    done.unwrap();
-    assert_eq!(host_peak, needed);
+    for host_bytes in [least, least.midpoint(whole), whole] {
+        let (done, _, host_peak) = run(host_bytes);
+        done.unwrap();
+        assert!(host_peak <= host_bytes, "{host_peak} of {host_bytes}");
+    }
+    assert_eq!(run(whole).2, whole);
+}
+
+/// Lowers the budget, and raises it again, while the loop runs.
+struct Squeeze {
+    ledger: Ledger,
+    /// After so many steps the cap is so many bytes.
+    caps: Vec<(usize, u64)>,
+    /// Steps done, and what was granted then.
+    granted: Vec<u64>,
+}
+
+impl Observer for Squeeze {
+    fn step(&mut self, done: usize, _steps: usize) {
+        self.granted.push(self.ledger.granted_bytes());
+        for (_, cap) in self.caps.iter().filter(|(after, _)| *after == done) {
+            self.ledger.set_cap_bytes(*cap);
+        }
+    }
+}
+
+#[test]
+fn a_budget_that_changes_in_the_loop_does_not_show() {
+    let model = model();
+    let steps = 12;
+    let job = Job::new(&model, Options { steps, ..cases()[0].options(&model, DType::Bf16) }).unwrap();
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
+    let expected = run(&job, &survey, HostConfig::default(), most);
+    for config in [HostConfig::default(), HostConfig { seed: Some(5), ..HostConfig::default() }] {
+        let device = host(config, most);
+        let low = least.midpoint(most);
+        let caps = vec![(2, low), (6, most)];
+        let mut squeeze = Squeeze { ledger: device.ledger().clone(), caps, granted: Vec::new() };
+        let keep = Keep { latents: true, ..Keep::default() };
+        let picture = job.run(&device, &survey.within(most).unwrap(), keep, &mut squeeze).unwrap();
+        assert_eq!(picture.latents, expected.latents);
+        assert_eq!(picture.rgb, expected.rgb);
+        let granted = &squeeze.granted;
+        // Seen when the turn after the next one begins at the latest, since two steps are in flight.
+        assert!(granted[1] > low && granted[5] <= low, "{granted:?}, {low} of {most}");
+        assert!(granted[steps - 1] > low, "{granted:?}: never taken back");
+    }
 }
 
 #[test]

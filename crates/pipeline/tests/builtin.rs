@@ -15,7 +15,7 @@ fn model(with_infusenet: bool, steps: usize) -> BuiltIn {
 }
 
 fn sim(profile: &Profile, budget: u64) -> Device<Sim> {
-    let config = SimConfig { page_bytes: PAGE, capacity_bytes: 1 << 40, rates: Some(profile.rates) };
+    let config = SimConfig { page_bytes: PAGE, rates: Some(profile.rates), ..SimConfig::default() };
     Device::new(Sim::new(config).unwrap(), Ledger::new(budget), Ledger::new(HOST))
 }
 
@@ -99,6 +99,82 @@ fn fifty_steps_at_full_size_run_as_planned() {
         (0.9..1.1).contains(&(virtual_seconds / predicted)),
         "{virtual_seconds} s, predicted {predicted} s"
     );
+}
+
+/// The sizes that the README promises, and the budgets of its table in GiB.
+const SIZES: [[usize; 2]; 4] = [[1280, 720], [864, 1152], [1024, 1024], [1920, 1088]];
+const BUDGETS_GIB: [u64; 5] = [32, 24, 16, 12, 8];
+
+/// Every phase of FLUX and InfiniteYou at the published shapes, from the prompt to the pixels: each run takes the memory that its plan says to the byte, and its time.
+#[test]
+fn every_large_size_runs_within_every_budget() {
+    use Phase::{Control, Denoise, Identity, Modulation, Text, Vae};
+    let profile = Profile::named("rtx4090").unwrap();
+    println!("size, GiB: peak, streamed a step, s/step (bound), s in all, 50 steps on a {}", profile.name);
+    for [width, height] in SIZES {
+        let options = BuiltInOptions { width, height, steps: 50, with_infusenet: true };
+        let model = BuiltIn::new(options).unwrap();
+        let survey = model.survey(PAGE, Some(profile.rates)).unwrap();
+        let mut slower = 0.0;
+        for gib in BUDGETS_GIB {
+            let forecast = survey.within(gib << 30).unwrap();
+            let device = sim(&profile, gib << 30);
+            let report = model.run(&device, &forecast).unwrap();
+            let phases: Vec<Phase> = report.phases.iter().map(|ran| ran.phase).collect();
+            assert_eq!(phases, [Text, Identity, Control, Modulation, Denoise, Vae]);
+            assert_eq!(report.peak_bytes, forecast.peak_bytes(), "{width}x{height}, {gib} GiB");
+            assert!(report.peak_bytes <= gib << 30, "{width}x{height}, {gib} GiB");
+            let (seconds, turn) = (device.backend().now_seconds(), forecast.denoise().unwrap().turns()[0]);
+            println!(
+                "{width}x{height}, {gib}: {:.2} GiB, {:.2} GB, {:.3} ({:.3}), {seconds:.1}",
+                gibibytes(report.peak_bytes),
+                turn.streamed_bytes as f64 / 1e9,
+                turn.seconds,
+                turn.bound_seconds,
+            );
+            let ratio = seconds / forecast.seconds();
+            assert!((0.9..1.1).contains(&ratio), "{width}x{height}, {gib} GiB: {ratio} of the forecast");
+            // Less memory never makes a plan faster, but for the rounding of sums of some thousand times.
+            assert!(
+                turn.seconds >= slower * (1.0 - 1e-12),
+                "{width}x{height}, {gib} GiB: {} after {slower}",
+                turn.seconds
+            );
+            slower = turn.seconds;
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn gibibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// 1920 x 1088 is decoded in tiles; whole, the decoder alone would need more than the whole run does.
+#[test]
+fn the_largest_size_needs_the_decoders_tiles() {
+    let need = |width, height| {
+        let options = BuiltInOptions { width, height, steps: 2, with_infusenet: true };
+        let survey = BuiltIn::new(options).unwrap().survey(PAGE, None).unwrap();
+        let forecast = survey.within(survey.maximum_bytes()).unwrap();
+        let of = |wanted| forecast.phases.iter().find(|planned| planned.phase == wanted).unwrap();
+        (of(Phase::Vae).activations_bytes, of(Phase::Control).activations_bytes)
+    };
+    let ((decoding, encoding), (largest_decoding, largest_encoding)) = (need(1024, 1024), need(1920, 1088));
+    // A tile is of 1024 x 1024 pixels; beside it there are only the picture itself, in f32 and bf16, and its weights.
+    let picture = 3 * 1920 * 1088 * 6;
+    assert!(largest_decoding <= decoding + 2 * picture, "{largest_decoding}, {decoding} at 1024 x 1024");
+    assert!(largest_encoding <= encoding + 2 * picture, "{largest_encoding}, {encoding} at 1024 x 1024");
+}
+
+#[test]
+fn sides_that_are_no_multiple_of_16_name_the_two_nearest() {
+    let refused = |width, height| {
+        let options = BuiltInOptions { width, height, ..BuiltInOptions::default() };
+        BuiltIn::new(options).unwrap_err().to_string()
+    };
+    assert_eq!(refused(1920, 1080), "height is 1080, should be a multiple of 16: 1072 or 1088");
+    assert_eq!(refused(1000, 1000), "width is 1000, should be a multiple of 16: 992 or 1008");
 }
 
 #[test]

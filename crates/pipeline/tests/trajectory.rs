@@ -89,6 +89,34 @@ fn teacache_skips_the_steps_of_the_reference_at_every_budget() {
     }
 }
 
+/// What diffusers' own pipeline makes of a prompt and a negative prompt.
+#[test]
+fn every_step_of_true_guidance_is_that_of_diffusers_at_every_budget() {
+    let with = check_every_step("loop-true-cfg-tiny", steps("loop-true-cfg-tiny"));
+    // A pass more, and so more conditions to keep, but no weight more to read.
+    assert_eq!(with.survey(PAGE_BYTES).unwrap().within(1 << 30).unwrap().phases.len(), 2);
+}
+
+/// InfuseNet adds to the prompt's pass, never to the negative one's, on either side of its window's end.
+#[test]
+fn true_guidance_with_infusenet_is_that_of_the_reference_at_every_budget() {
+    check_every_step("loop-true-cfg-infiniteyou-tiny", steps("loop-true-cfg-infiniteyou-tiny"));
+}
+
+/// The two passes of a step decide apart: five of these sixteen steps are computed by one and skipped by the other.
+#[test]
+fn each_pass_of_true_guidance_has_a_teacache_of_its_own() {
+    let case = "loop-true-cfg-teacache-tiny";
+    let trajectory = check_every_step(case, steps(case));
+    let [positive, negative]: [Vec<bool>; 2] = ["transformer_ran", "negative_ran"]
+        .map(|name| serde_json::from_value(settings(case)[name].clone()).expect("flags"));
+    assert_eq!(positive.iter().zip(&negative).filter(|(a, b)| a != b).count(), 5);
+    let survey = trajectory.survey(PAGE_BYTES).unwrap();
+    let budget = survey.minimum_bytes();
+    let made = trajectory.run(&host(budget), &survey.within(budget).unwrap(), &mut ()).unwrap();
+    assert_eq!(made.ran, positive);
+}
+
 /// A bf16 run is told other timesteps (968 for 967.8), so the f32 latents are no reference for it; `loop-schnell-bfl-tiny` has one, in the driver's tests.
 #[test]
 fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {

@@ -1,14 +1,11 @@
 //! Ids against transformers' own tokenizers: `tokens.json`, which `make_tokens.py` wrote.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 
-use std::path::{Path, PathBuf};
+mod files;
 
+use files::{joint, model};
 use lighterage_text::{ClipTokenizer, T5Tokenizer};
-use serde_json::{Value, json};
-
-fn model(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/base").join(folder)
-}
+use serde_json::Value;
 
 fn rows() -> Vec<Value> {
     serde_json::from_str(include_str!("tokens.json")).unwrap()
@@ -54,30 +51,6 @@ fn documented_prompt_has_the_documented_ids() {
     assert_eq!(clip, [49406, 320, 786, 267, 5352, 267, 25602, 49407, 49407, 49407]);
     let t5 = T5Tokenizer::open(&model("tokenizer_2")).unwrap().encode(text, 10).unwrap();
     assert_eq!(t5, [71, 388, 6, 7956, 6, 10276, 1225, 1, 0, 0]);
-}
-
-/// The bundled `vocab.json` and `merges.txt` as one `tokenizer.json`.
-fn joint(merge: impl Fn(&str) -> Value) -> Value {
-    let read = |name| std::fs::read_to_string(model("tokenizer").join(name)).unwrap();
-    let vocabulary: Value = serde_json::from_str(&read("vocab.json")).unwrap();
-    let merges: Vec<Value> = read("merges.txt").lines().skip(1).map(merge).collect();
-    let word = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    let special = |content: &str, normalized: bool| {
-        json!({"id": vocabulary[content], "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": normalized, "special": true})
-    };
-    json!({
-        "version": "1.0",
-        "added_tokens": [special("<|startoftext|>", false), special("<|endoftext|>", false)],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}, {"type": "Lowercase"}]},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": word}, "behavior": "Removed", "invert": true},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]},
-        "post_processor": null,
-        "model": {"type": "BPE", "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
-                  "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": merges},
-    })
 }
 
 fn check_joint(merge: impl Fn(&str) -> Value) {

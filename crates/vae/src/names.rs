@@ -17,6 +17,9 @@ enum Spelling {
     Deprecated,
 }
 
+/// More blocks than a level of any autoencoder has.
+const BLOCKS_MAX: usize = 16;
+
 /// What one half's parts are called in a checkpoint. Levels count in the order of use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names {
@@ -44,6 +47,20 @@ impl Names {
             Spelling::Diffusers
         };
         Self { spelling, side, levels }
+    }
+
+    /// The same half in diffusers' spelling.
+    pub(crate) const fn in_diffusers(self) -> Self {
+        Self { spelling: Spelling::Diffusers, ..self }
+    }
+
+    /// Every part that has a name of its own, the first [`BLOCKS_MAX`] of a level's blocks among them, in the same order for every spelling.
+    pub(crate) fn modules(self) -> Vec<String> {
+        let AttentionNames { norm, qkv, out } = self.attention();
+        let middle = [self.middle_resnet(0), self.middle_resnet(1), norm, out].into_iter().chain(qkv);
+        let blocks = |level| (0..BLOCKS_MAX).map(move |block| self.resnet(level, block));
+        let levels = (0..self.levels).flat_map(|level| blocks(level).chain([self.resample(level)]));
+        [self.conv_in(), self.conv_out(), self.norm_out()].into_iter().chain(middle).chain(levels).collect()
     }
 
     pub(crate) fn conv_in(self) -> String {

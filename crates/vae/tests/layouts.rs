@@ -7,7 +7,7 @@ use common::{How, Plain, bits, decode, encode, open, plain, written};
 use lighterage_checkpoint::Checkpoint;
 use lighterage_shape::DType;
 use lighterage_testkit::{Rng, folder};
-use lighterage_vae::Config;
+use lighterage_vae::{Config, diffusers_layout};
 use serde_json::Value;
 
 const LATENT: [usize; 3] = [5, 3, 16];
@@ -155,4 +155,19 @@ fn middle_without_attention_reads_none() {
     let [picture, ..] = run(&plain_middle, &bare, DType::F32);
     let [with_attention, ..] = run(&config(|_| ()), &weights(), DType::F32);
     assert!(picture.iter().all(|value| value.is_finite()) && picture != with_attention);
+}
+
+/// There and back: every tensor of diffusers' file has its shape and bytes again, from each way that it is spelled.
+#[test]
+fn every_spelling_becomes_that_of_diffusers() {
+    let convolutions = |tensors: Vec<Plain>| tensors.into_iter().map(as_convolution).collect::<Vec<_>>();
+    for tensors in [plain(&weights()), bfl(), convolutions(bfl()), convolutions(plain(&weights()))] {
+        let (_folder, other) = written(&tensors);
+        let (recipes, expected) = (diffusers_layout(&other), weights());
+        assert_eq!(recipes.len(), expected.tensors().count());
+        for (recipe, tensor) in recipes.iter().zip(expected.tensors()) {
+            assert_eq!((recipe.name.as_str(), &recipe.shape[..]), (tensor.name(), tensor.shape()));
+            assert!(recipe.bytes(&other).unwrap() == tensor.bytes(), "{}", recipe.name);
+        }
+    }
 }

@@ -1,12 +1,11 @@
 //! The steps of `docs/kernel-ladder`: each is right, and each has what its page says: what it reads, and how.
 
 use lighterage_kernels::attention;
-use lighterage_kernels::emu::{Config, Report};
 use lighterage_kernels::launch::{Arch, Grid, Launch, Launches, Target};
 
 use crate::attention::assert_near;
 use crate::attention::case::{Case, IDLE, Tensors, case};
-use crate::runs;
+use crate::runs::{self, Config, Report};
 
 const QUERIES: usize = 70;
 const KEYS: usize = 90;
@@ -28,7 +27,7 @@ fn check(case: Case, launches: impl Fn() -> Option<Launch>) -> Report {
             None => attention::launches(params, case.target),
         });
         assert_near(&tensors, &case, &got, 1);
-        counts = report;
+        counts = report.expect("the emulator counts");
     }
     counts
 }

@@ -55,7 +55,8 @@ fn check(image: &'static str, grid: Grid, readings_of_x: usize) {
             padding: 0,
         };
         let regions = [x.region(), weight.region(), out.region()];
-        let report = runs::launch(&Launches::of(&[Launch::new(image, grid)]), &params, &regions, config);
+        let report = runs::launch(&Launches::of(&[Launch::new(image, grid)]), &params, &regions, config)
+            .expect("the emulator counts");
         let matrix = 2 * ROWS * COLUMNS;
         let moved = (report.global_bytes_read, report.global_bytes_written);
         assert_eq!(moved, ((matrix * (readings_of_x + 1)) as u64, matrix as u64));

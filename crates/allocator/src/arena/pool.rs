@@ -6,8 +6,9 @@ use lighterage_device::{Address, Backend, Counter, Device, Error as DeviceError,
 
 use super::heap::Heap;
 use super::pages::Pages;
+use crate::caching::{Handlers, Presses, ask, is_handling, register};
 use crate::error::top_tags;
-use crate::{Error, OutOfMemory, Result};
+use crate::{Error, Need, OutOfMemory, PressureHandler, Registration, Result, Urgency};
 
 /// Addresses and sizes of buffers are multiples of this: what the widest loads and tensor maps ask for, with room to spare.
 pub const ALIGNMENT_BYTES: u64 = 512;
@@ -57,7 +58,11 @@ impl<B: Backend> Clone for Pool<B> {
 struct Inner<B: Backend> {
     stream: Stream<B>,
     state: Mutex<State<B>>,
+    handlers: Mutex<Handlers>,
 }
+
+/// How often the handlers are asked for one request: each time they have to give something.
+const PRESSURE_ROUNDS_MAX: u32 = 64;
 
 #[derive(Debug)]
 struct State<B: Backend> {
@@ -91,24 +96,68 @@ impl<B: Backend> Pool<B> {
             allocated_peak_bytes: 0,
             allocations: 0,
         };
-        Ok(Self { inner: Arc::new(Inner { stream: stream.clone(), state: Mutex::new(state) }) })
+        let (stream, state, handlers) = (stream.clone(), Mutex::new(state), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { stream, state, handlers }) })
+    }
+
+    /// Registers who can give memory back to the ledger when a buffer finds no room, as [`Allocator::on_pressure`](crate::Allocator::on_pressure): asked for exactly what is missing, after
+    /// the pool's own free pages, on the thread that allocates.
+    ///
+    /// ```
+    /// use std::sync::Mutex;
+    /// use lighterage_allocator::{Config, Need, Pool};
+    /// use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(0));
+    /// let pool = Pool::new(
+    ///     &device.stream(StreamKind::Compute)?,
+    ///     Config { purpose: Purpose::Activations, reserve_bytes: 1 << 30 },
+    /// )?;
+    /// let cache = Mutex::new(Some(device.create(Purpose::Workspace, 1 << 20)?));
+    /// let _registration = pool.on_pressure(0, move |_: Need| {
+    ///     let cached = cache.lock().ok().and_then(|mut cache| cache.take());
+    ///     cached.map_or(0, |chunk| chunk.bytes())
+    /// });
+    /// let buffer = pool.allocate(1 << 20, "hidden")?;
+    /// # assert_eq!(buffer.bytes(), 1 << 20);
+    /// # Ok(()) }
+    /// ```
+    pub fn on_pressure(&self, priority: i32, handler: impl PressureHandler + 'static) -> Registration {
+        register(&self.inner, priority, handler)
     }
 
     /// `bytes` of memory with undefined contents (0 counts as 1), aligned to [`ALIGNMENT_BYTES`]; `tag` says what for, in errors.
     ///
-    /// If the ledger or the device refuses, the pool waits for its stream, gives back the pages that hold nothing, and tries once more.
+    /// If the ledger or the device refuses, the pool waits for its stream, gives back the pages that hold nothing, and tries once more; then it asks whoever
+    /// registered for [pressure](Self::on_pressure).
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] with the numbers if there is no room, [`Error::Device`] if the driver fails otherwise. Nothing is
-    /// allocated or left mapped then.
+    /// [`Error::OutOfMemory`] with the numbers if there is no room, [`Error::Device`] if the driver fails otherwise, [`Error::Reentrant`] from within a pressure
+    /// handler. Nothing is allocated or left mapped then.
     pub fn allocate(&self, bytes: u64, tag: &'static str) -> Result<Buffer<B>> {
+        if is_handling() {
+            return Err(Error::Reentrant { requested: bytes });
+        }
         let mut state = self.inner.state();
         let rounded = bytes.max(1).checked_next_multiple_of(ALIGNMENT_BYTES);
         let Some((rounded, offset)) = rounded.and_then(|rounded| Some((rounded, state.heap.take(rounded)?)))
         else {
             return Err(self.refusal(&state, bytes, tag, None));
         };
-        if let Err(error) = self.map(&mut state, &(offset..offset + rounded)) {
+        let mut outcome = self.map(&mut state, &(offset..offset + rounded));
+        for _ in 0..PRESSURE_ROUNDS_MAX {
+            let Some(bytes) = outcome.as_ref().err().and_then(missing) else { break };
+            // The range is taken, so others may allocate and give back meanwhile.
+            drop(state);
+            let (given, _) = ask(&self.inner.handlers, Need { bytes, urgency: Urgency::Now });
+            state = self.inner.state();
+            if given == 0 {
+                break;
+            }
+            outcome = self.map(&mut state, &(offset..offset + rounded));
+        }
+        if let Err(error) = outcome {
             state.heap.give(offset, rounded);
             return Err(match error {
                 DeviceError::OutOfBudget(_) | DeviceError::OutOfMemory { .. } => {
@@ -205,6 +254,26 @@ impl<B: Backend> Pool<B> {
             tags: top_tags(state.live.values().map(|live| (live.tag, live.bytes))),
             cause,
         }))
+    }
+}
+
+/// Bytes that are missing, where that is what went wrong.
+fn missing(error: &DeviceError) -> Option<u64> {
+    match error {
+        DeviceError::OutOfBudget(refused) => {
+            let granted: u64 = refused.granted.iter().map(|(_, bytes)| bytes).sum();
+            Some(granted.saturating_add(refused.requested).saturating_sub(refused.cap))
+        }
+        DeviceError::OutOfMemory { requested, capacity, used } => {
+            Some(used.saturating_add(*requested).saturating_sub(*capacity))
+        }
+        _ => None,
+    }
+}
+
+impl<B: Backend> Presses for Inner<B> {
+    fn handlers(&self) -> &Mutex<Handlers> {
+        &self.handlers
     }
 }
 

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lighterage_device::{Address, Backend, Chunk, Device, Event, Reservation, Stream, StreamId, StreamKind};
@@ -47,6 +48,8 @@ impl<B: Backend> Clone for Allocator<B> {
 
 #[derive(Debug)]
 pub(super) struct Inner<B: Backend> {
+    /// Tells its handles from those of others.
+    number: u32,
     pub(super) device: Device<B>,
     pub(super) settings: Settings,
     heap: Lock<State<B>>,
@@ -81,7 +84,12 @@ pub struct Handle {
     bytes: u64,
     pub(super) generation: u64,
     pub(super) index: u32,
+    /// Number of its allocator.
+    allocator: u32,
 }
+
+/// Allocators made so far in this process.
+static ALLOCATORS: AtomicU32 = AtomicU32::new(0);
 
 impl Handle {
     /// First byte, aligned to [`ALIGNMENT_BYTES`].
@@ -120,6 +128,7 @@ impl<B: Backend> Allocator<B> {
         let events = Events { recorded: vec![VecDeque::new()], spare: Vec::new() };
         Ok(Self {
             inner: Arc::new(Inner {
+                number: ALLOCATORS.fetch_add(1, Ordering::Relaxed),
                 device: device.clone(),
                 settings,
                 heap: Lock::new_watched(state),
@@ -174,7 +183,7 @@ impl<B: Backend> Allocator<B> {
     /// Gives memory back: at once for later work of its stream, without waiting and without a driver call.
     ///
     /// # Errors
-    /// [`Error::StaleHandle`] if it was given back before.
+    /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignHandle`] if another allocator gave it out.
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
         self.inner.free(handle)
@@ -183,8 +192,9 @@ impl<B: Backend> Allocator<B> {
     /// Notes that another stream uses the memory too: after it was given back, nobody gets it before that stream's work queued until then is done.
     ///
     /// # Errors
-    /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignStream`] if the stream was never given to [`on`](Allocator::on).
+    /// As [`free`](Allocator::free), and [`Error::ForeignStream`] if the stream was never given to [`on`](Allocator::on).
     pub fn used_on(&self, handle: Handle, stream: &Stream<B>) -> Result<()> {
+        self.inner.own(handle)?;
         let mut state = self.inner.heap();
         let owner = state.owner_of(stream.id()).ok_or(Error::ForeignStream)?;
         let State { core, .. } = &mut *state;
@@ -206,7 +216,7 @@ impl<B: Backend> Allocator<B> {
             let first = core.address(block);
             (first..first + block.bytes).contains(&address.0)
         });
-        found.map(|(index, _)| Handle::of(core, index))
+        found.map(|(index, _)| self.inner.handle(core, index))
     }
 
     /// Checks every invariant of the books by walking all of them, for tests: what is wrong, or nothing.
@@ -312,7 +322,7 @@ impl<B: Backend> Inner<B> {
         if let Some(index) = state.core.take(&request) {
             state.core.counts.events.rungs[1] += 1;
             let due = state.core.is_event_due(owner, self.settings.event_every);
-            let handle = Handle::of(&state.core, index);
+            let handle = self.handle(&state.core, index);
             drop(state);
             if due {
                 self.poll_if_idle();
@@ -325,6 +335,7 @@ impl<B: Backend> Inner<B> {
 
     #[inline]
     fn free(&self, handle: Handle) -> Result<()> {
+        self.own(handle)?;
         let mut state = self.heap();
         let Some(block) = state.core.valid(handle.index, handle.generation) else {
             return Err(stale(handle));
@@ -335,6 +346,19 @@ impl<B: Backend> Inner<B> {
             state.core.give_later(handle.index);
         }
         Ok(())
+    }
+
+    /// Refuses the handles of others: their numbers would name memory here that someone else holds.
+    #[inline]
+    fn own(&self, handle: Handle) -> Result<()> {
+        if handle.allocator == self.number { Ok(()) } else { Err(foreign(handle)) }
+    }
+
+    #[inline]
+    pub(super) fn handle(&self, core: &Core, index: u32) -> Handle {
+        let block = &core.blocks[index];
+        let (address, bytes) = (core.address(block), block.requested());
+        Handle { address, bytes, generation: block.generation, index, allocator: self.number }
     }
 
     /// The books, locked. No driver call is made meanwhile.
@@ -361,19 +385,15 @@ impl<B: Backend> State<B> {
     }
 }
 
-impl Handle {
-    #[inline]
-    pub(super) fn of(core: &Core, index: u32) -> Self {
-        let block = &core.blocks[index];
-        let (address, bytes) = (core.address(block), block.requested());
-        Self { address, bytes, generation: block.generation, index }
-    }
-}
-
 /// Beyond every address space, a multiple of the alignment, and small enough to calculate with.
 const TOO_LONG: u64 = 1 << 52;
 
 #[cold]
 pub(super) fn stale(handle: Handle) -> Error {
     Error::StaleHandle { bytes: handle.bytes }
+}
+
+#[cold]
+const fn foreign(handle: Handle) -> Error {
+    Error::ForeignHandle { bytes: handle.bytes }
 }

@@ -35,6 +35,7 @@ pub(crate) fn audit(core: &Core) -> Outcome {
         pages(core, number)?;
     }
     bins(core)?;
+    kept(core)?;
     chunks(core)?;
     counts(core)?;
     pending(core)
@@ -124,6 +125,24 @@ fn bins(core: &Core) -> Outcome {
         return Ok(());
     }
     fail("I3: the list of bare addresses is wrong".to_owned())
+}
+
+/// I3: what was given back a moment ago is in its place, and nothing else is.
+fn kept(core: &Core) -> Outcome {
+    let mut found: Vec<u32> = Vec::new();
+    for (owner, bytes, index) in core.kept.iter() {
+        let block = &core.blocks[index];
+        if block.state != State::Kept || usize::from(block.owner) != owner || block.bytes != bytes {
+            return fail(format!("I3: block {index} is kept for {bytes} bytes of {owner}: {block:?}"));
+        }
+        found.push(index);
+    }
+    found.sort_unstable();
+    let expected = core.blocks.iter().filter(|(_, block)| block.state == State::Kept);
+    if found.iter().copied().eq(expected.map(|(index, _)| index)) {
+        return Ok(());
+    }
+    fail(format!("I3: kept are {found:?}, and others say so"))
 }
 
 /// I5: what is charged is what is mapped, idle or in hand.

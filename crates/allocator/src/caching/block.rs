@@ -41,6 +41,8 @@ pub(crate) enum State {
     Bare,
     /// Memory that can be handed out, under the owner's order.
     Free,
+    /// Given back a moment ago, and not yet among the free ones: see [`Kept`](super::kept::Kept).
+    Kept,
     /// Pages come or go: one thread is at it, without the lock.
     Moving,
     /// Handed out.

@@ -6,6 +6,7 @@ use super::bins::{Bins, is_same_class};
 use super::block::{Block, Heap, NOBODY, NONE, Slab, State};
 use super::chunks::Chunks;
 use super::counts::Counts;
+use super::kept::Kept;
 use super::ring::{Action, Event, Ring};
 use super::uses::Uses;
 
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     bins: Vec<[Bins; 2]>,
     /// Addresses without memory by heap, region and offset.
     pub(crate) bare: BTreeMap<(Heap, u16, u64), u32>,
+    pub(crate) kept: Kept,
     pub(crate) chunks: Chunks,
     /// By owner; the first is [`NOBODY`], whose work is always done.
     pub(crate) streams: Vec<StreamBook>,
@@ -77,12 +79,15 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(page: u64, ring_events: usize) -> Self {
         let nobody = StreamBook { completed: u64::MAX, ..StreamBook::new(true, 0) };
+        let mut kept = Kept::default();
+        kept.add_owner();
         Self {
             page,
             blocks: Slab::default(),
             regions: Vec::new(),
             bins: vec![[Bins::new(), Bins::new()]],
             bare: BTreeMap::new(),
+            kept,
             chunks: Chunks::default(),
             streams: vec![nobody],
             uses: Uses::default(),
@@ -108,6 +113,7 @@ impl Core {
         assert!(owner < u16::MAX, "more than {owner} streams");
         self.streams.push(StreamBook::new(latency, self.sequence));
         self.bins.push([Bins::new(), Bins::new()]);
+        self.kept.add_owner();
         owner
     }
 
@@ -132,8 +138,31 @@ impl Core {
     /// Hands out memory that is there and may be used at once.
     #[inline]
     pub(crate) fn take(&mut self, request: &Request) -> Option<u32> {
+        if request.heap == Heap::Small
+            && let Some(index) = self.kept.take(request.owner, request.bytes)
+        {
+            self.hand_out(index, request);
+            return Some(index);
+        }
+        if let Some(found) = self.find_own(request) {
+            return Some(self.claim(found, request));
+        }
+        self.take_joined(request)
+    }
+
+    /// As [`take`](Core::take), after what was kept is joined.
+    #[cold]
+    fn take_joined(&mut self, request: &Request) -> Option<u32> {
+        self.join_kept();
         let found = self.find_own(request).or_else(|| self.find_completed(request))?;
         Some(self.claim(found, request))
+    }
+
+    /// Puts what was given back a moment ago among the free ones.
+    pub(crate) fn join_kept(&mut self) {
+        while let Some(index) = self.kept.pop() {
+            self.release(index);
+        }
     }
 
     /// As [`take`](Core::take), but looks at every free block that may be used at once, not at eight of a class.
@@ -218,7 +247,14 @@ impl Core {
         self.counts.free(block.heap, block.bytes, block.requested());
         let region = &self.regions[block.region as usize];
         self.ring.push(Event::free(region.address + block.offset, block));
-        self.release(index);
+        if block.heap == Heap::Large {
+            return self.release(index);
+        }
+        block.state = State::Kept;
+        let (owner, bytes) = (block.owner, block.bytes);
+        if let Some(displaced) = self.kept.put(owner, bytes, index) {
+            self.release(displaced);
+        }
     }
 
     /// Takes a block back that other streams use: it waits for them.
@@ -261,8 +297,9 @@ impl Core {
         self.release(index);
     }
 
-    /// Hands memory of streams whose work is done to nobody, and joins what then can be joined.
+    /// Joins what was kept, hands memory of streams whose work is done to nobody, and joins what then can be joined.
     pub(crate) fn settle(&mut self) {
+        self.join_kept();
         if self.streams.len() <= 2 {
             return;
         }

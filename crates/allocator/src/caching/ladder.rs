@@ -16,9 +16,9 @@ use std::sync::Arc;
 use lighterage_device::{Backend, Chunk, Error as DeviceError};
 
 use super::allocator::{Allocator, Events, Handle, Inner};
-use super::block::{Heap, State as BlockState};
+use super::block::{Heap, NONE, State as BlockState};
 use super::chunks::Place as ChunkPlace;
-use super::core::{Core, Request};
+use super::core::{Core, Region, Request};
 use super::place::{Growth, Run, fit};
 use super::pressure::{Need, Urgency, ask};
 use super::steal::Victim;
@@ -115,9 +115,10 @@ impl<B: Backend> Inner<B> {
         search: fn(&mut Core, &Request) -> Option<u32>,
     ) -> Option<Handle> {
         let mut state = self.heap();
+        state.core.join_kept();
         let index = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
-        Some(Handle::of(&state.core, index))
+        Some(self.handle(&state.core, index))
     }
 
     /// Rung 3.
@@ -370,7 +371,7 @@ impl<B: Backend> Inner<B> {
         let events = &mut state.core.counts.events;
         events.rungs[2] += 1;
         events.remaps += hand.stolen.min(filled.len() as u64);
-        let handle = Handle::of(&state.core, index);
+        let handle = self.handle(&state.core, index);
         drop(state);
         self.put_down(hand, None);
         Ok(handle)
@@ -443,7 +444,7 @@ impl<B: Backend> Inner<B> {
             return Err(error);
         }
         core.finish_foreign(index, request);
-        Ok(Some(Handle::of(core, index)))
+        Ok(Some(self.handle(core, index)))
     }
 
     /// Rung 6; false if nobody gave anything.
@@ -501,6 +502,7 @@ impl<B: Backend> Inner<B> {
         let ledger = self.device.ledger();
         let (limit, granted) = (ledger.limit_bytes(), ledger.granted_by_purpose());
         let state = &mut *self.heap();
+        state.core.join_kept();
         state.core.counts.events.ooms += 1;
         state.core.counts.events.rungs[7] += 1;
         state.core.note_oom(limit.saturating_sub(ledger.granted_bytes()), request);
@@ -637,9 +639,31 @@ impl Core {
 
     /// Bytes beside others in chunks that hold something.
     pub(crate) fn pinned_bytes(&self) -> u64 {
-        let all = self.counts.all();
-        let mapped = all.reserved_bytes.current - self.idle_bytes();
-        let empty = self.empty_pages() * self.page;
-        mapped.saturating_sub(empty + all.active_bytes.current)
+        let held: u64 = self.regions.iter().map(|region| self.held_pages(region)).sum();
+        (held * self.page).saturating_sub(self.counts.all().active_bytes.current)
+    }
+
+    /// Pages in chunks of a region that hold something.
+    fn held_pages(&self, region: &Region) -> u64 {
+        let (mut pages, mut next) = (0, region.first);
+        // Up to here pages were looked at.
+        let mut seen = 0;
+        while next != NONE {
+            let block = &self.blocks[next];
+            next = block.next;
+            if !matches!(block.state, BlockState::Used | BlockState::Pending) {
+                continue;
+            }
+            seen = seen.max(block.offset / self.page);
+            while seen < block.end().div_ceil(self.page) {
+                let chunk = self.chunks.get(region.pages[seen as usize]);
+                let ChunkPlace::At { page, .. } = chunk.place else {
+                    unreachable!("a mapped chunk is somewhere: {chunk:?}")
+                };
+                pages += chunk.pages;
+                seen = page + chunk.pages;
+            }
+        }
+        pages
     }
 }

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod buffer;
+mod parse;
 mod pressure;
 mod settings;
 mod statistics;
@@ -16,8 +17,10 @@ mod block;
 mod chunks;
 mod core;
 mod counts;
+mod kept;
 mod place;
 mod ring;
+mod segments;
 mod steal;
 mod uses;
 
@@ -26,9 +29,10 @@ mod audit;
 pub use allocator::{Allocator, Handle, OnStream};
 pub use buffer::DeviceBuffer;
 pub use counts::{Events, Gauge, PoolCounts};
+pub(crate) use pressure::{Handlers, Presses, ask, is_handling, register};
 pub use pressure::{Need, PressureHandler, Registration, Urgency};
 pub use ring::{Action, Event};
 pub use settings::Settings;
-pub use statistics::{AllocatorStatistics, Scope};
+pub use statistics::{AllocatorStatistics, Crumbs, Scope};
 pub use steps::{Step, StepHandle, Steps};
 pub use tags::Tag;

@@ -71,7 +71,7 @@ struct Entry {
 
 /// Handlers, those of higher priority first.
 #[derive(Default)]
-pub(super) struct Handlers(Vec<Arc<Entry>>);
+pub(crate) struct Handlers(Vec<Arc<Entry>>);
 
 impl fmt::Debug for Handlers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,27 +79,47 @@ impl fmt::Debug for Handlers {
     }
 }
 
+/// Whoever has handlers.
+pub(crate) trait Presses: Send + Sync {
+    fn handlers(&self) -> &Mutex<Handlers>;
+}
+
 trait Deregister: Send + Sync {
     fn remove(&self, entry: &Arc<Entry>);
 }
 
-impl<B: Backend> Deregister for super::allocator::Inner<B> {
+impl<P: Presses> Deregister for P {
     fn remove(&self, entry: &Arc<Entry>) {
-        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handlers = self.handlers().lock().unwrap_or_else(PoisonError::into_inner);
         handlers.0.retain(|known| !Arc::ptr_eq(known, entry));
     }
+}
+
+impl<B: Backend> Presses for super::allocator::Inner<B> {
+    fn handlers(&self) -> &Mutex<Handlers> {
+        &self.handlers
+    }
+}
+
+/// Adds a handler to those of `inner`.
+pub(crate) fn register(
+    inner: &Arc<impl Presses + 'static>,
+    priority: i32,
+    handler: impl PressureHandler + 'static,
+) -> Registration {
+    let entry = Arc::new(Entry { priority, handler: Box::new(handler) });
+    let mut handlers = inner.handlers().lock().unwrap_or_else(PoisonError::into_inner);
+    let place = handlers.0.partition_point(|known| known.priority >= priority);
+    handlers.0.insert(place, Arc::clone(&entry));
+    drop(handlers);
+    let list: Arc<dyn Deregister> = Arc::clone(inner) as Arc<dyn Deregister>;
+    Registration { handler: entry, list: Arc::downgrade(&list) }
 }
 
 impl<B: Backend> Allocator<B> {
     /// Registers who can give memory back when a request finds no room; those of higher priority are asked first.
     pub fn on_pressure(&self, priority: i32, handler: impl PressureHandler + 'static) -> Registration {
-        let entry = Arc::new(Entry { priority, handler: Box::new(handler) });
-        let mut handlers = self.inner.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = handlers.0.partition_point(|known| known.priority >= priority);
-        handlers.0.insert(place, Arc::clone(&entry));
-        drop(handlers);
-        let inner: Arc<dyn Deregister> = Arc::clone(&self.inner) as Arc<dyn Deregister>;
-        Registration { handler: entry, list: Arc::downgrade(&inner) }
+        register(&self.inner, priority, handler)
     }
 }
 
@@ -109,12 +129,12 @@ thread_local! {
 
 /// Whether this thread is inside of a handler.
 #[inline]
-pub(super) fn is_handling() -> bool {
+pub(crate) fn is_handling() -> bool {
     HANDLING.get()
 }
 
 /// Asks the handlers in turn until they have given back what is needed; what they say they gave.
-pub(super) fn ask(handlers: &Mutex<Handlers>, need: Need) -> (u64, u64) {
+pub(crate) fn ask(handlers: &Mutex<Handlers>, need: Need) -> (u64, u64) {
     let asked: Vec<Arc<Entry>> = handlers.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
     let _inside = Inside::enter();
     let (mut freed, mut calls) = (0_u64, 0);

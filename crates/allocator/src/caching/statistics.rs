@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 use lighterage_device::Backend;
 
 use super::allocator::Allocator;
-use super::block::{Heap, State};
+use super::block::{Block, Heap, State};
+use super::core::Core;
 use super::counts::{Events, Gauge, PoolCounts};
 use super::ring::{Action, Event};
-use crate::ALIGNMENT_BYTES;
+use super::tags::Tags;
 
 /// What an [`Allocator`] holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,10 +24,10 @@ pub struct AllocatorStatistics {
     pub idle_chunk_bytes: u64,
     /// Bytes beside others in chunks that hold something: lost for requests of pages.
     pub pinned_bytes: u64,
-    /// Free blocks shorter than a page, which no page can be taken from.
-    pub inactive_split: u64,
-    /// Their bytes.
-    pub inactive_split_bytes: u64,
+    /// Free blocks of the small pool that are shorter than a page, so that no page can be taken from them.
+    pub small_crumbs: Crumbs,
+    /// Those of the large one.
+    pub large_crumbs: Crumbs,
     /// Chunks of one page.
     pub small_chunks: u64,
     /// Chunks of more pages.
@@ -35,14 +36,26 @@ pub struct AllocatorStatistics {
     pub address_bytes: u64,
     /// What the ledger grants at most.
     pub budget_limit_bytes: u64,
+    /// The least that was ever left of it, if it was the same all the time.
+    pub budget_headroom_bytes_min: u64,
     /// What it granted to others than this allocator.
     pub external_bytes: u64,
+}
+
+/// Free blocks shorter than a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crumbs {
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl AllocatorStatistics {
     /// By PyTorch's key names where the meaning is the same, and by ours.
     ///
-    /// Of PyTorch's keys those of segments are missing (a heap has none), and `inactive_split` has only its present value.
+    /// All keys of `torch.cuda.memory_stats` are there, but for `max_split_size` (there is none) and the private pools'. As in PyTorch with expandable segments,
+    /// `segment` counts none; nothing is oversize, since every block is split; `inactive_split` has its present value alone, which stands for its peak too.
     #[must_use]
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let mut map = BTreeMap::new();
@@ -51,10 +64,23 @@ impl AllocatorStatistics {
         {
             counts.add_to(&mut map, pool);
         }
+        for pool in ["all", "small_pool", "large_pool"] {
+            add(&mut map, &format!("segment.{pool}"), Gauge::default());
+        }
+        let (small, large) = (self.small_crumbs, self.large_crumbs);
+        let both = Crumbs { blocks: small.blocks + large.blocks, bytes: small.bytes + large.bytes };
+        for (pool, crumbs) in [("all", both), ("small_pool", small), ("large_pool", large)] {
+            for (metric, now) in [("inactive_split", crumbs.blocks), ("inactive_split_bytes", crumbs.bytes)] {
+                let gauge = Gauge { current: now, peak: now, allocated: now, freed: 0 };
+                add(&mut map, &format!("{metric}.{pool}"), gauge);
+            }
+        }
+        for metric in ["oversize_allocations", "oversize_segments"] {
+            add(&mut map, metric, Gauge::default());
+        }
         let events = &self.events;
         let scalars = [
-            ("inactive_split.all.current", self.inactive_split),
-            ("inactive_split_bytes.all.current", self.inactive_split_bytes),
+            ("num_oom_rejections", 0),
             ("num_alloc_retries", events.retries),
             ("num_ooms", events.ooms),
             ("num_sync_all_streams", 0),
@@ -66,6 +92,7 @@ impl AllocatorStatistics {
             ("pinned_bytes", self.pinned_bytes),
             ("external_bytes", self.external_bytes),
             ("budget_limit", self.budget_limit_bytes),
+            ("budget_min_headroom", self.budget_headroom_bytes_min),
             ("chunks.small", self.small_chunks),
             ("chunks.big", self.big_chunks),
             ("address_bytes", self.address_bytes),
@@ -91,6 +118,50 @@ impl AllocatorStatistics {
     }
 }
 
+/// What the ledger says, which has a lock of its own.
+struct Granted {
+    limit: u64,
+    granted: u64,
+    peak: u64,
+}
+
+impl Granted {
+    fn of<B: Backend>(allocator: &Allocator<B>) -> Self {
+        let ledger = allocator.device().ledger();
+        Self { limit: ledger.limit_bytes(), granted: ledger.granted_bytes(), peak: ledger.peak_bytes() }
+    }
+
+    fn statistics(&self, core: &Core) -> AllocatorStatistics {
+        let [small_pool, large_pool] = Heap::ALL.map(|heap| core.counts.of(heap));
+        let all = core.counts.all();
+        let mut crumbs = [Crumbs::default(); 2];
+        let is_crumb =
+            |block: &Block| matches!(block.state, State::Free | State::Kept) && block.bytes < core.page;
+        for (_, block) in core.blocks.iter().filter(|(_, block)| is_crumb(block)) {
+            let crumbs = &mut crumbs[block.heap.index()];
+            crumbs.blocks += 1;
+            crumbs.bytes += block.bytes;
+        }
+        let big_chunks = core.chunks.iter().filter(|(_, book)| book.pages > 1).count() as u64;
+        AllocatorStatistics {
+            small_pool,
+            large_pool,
+            all,
+            events: core.counts.events,
+            idle_chunk_bytes: core.idle_bytes(),
+            pinned_bytes: core.pinned_bytes(),
+            small_crumbs: crumbs[0],
+            large_crumbs: crumbs[1],
+            small_chunks: core.chunks.iter().count() as u64 - big_chunks,
+            big_chunks,
+            address_bytes: core.regions.iter().map(|region| region.bytes).sum(),
+            budget_limit_bytes: self.limit,
+            budget_headroom_bytes_min: self.limit.saturating_sub(self.peak),
+            external_bytes: self.granted.saturating_sub(all.reserved_bytes.current),
+        }
+    }
+}
+
 impl PoolCounts {
     fn add_to(&self, map: &mut BTreeMap<String, u64>, pool: &str) {
         let gauges = [
@@ -101,13 +172,16 @@ impl PoolCounts {
             ("active_bytes", self.active_bytes),
             ("reserved_bytes", self.reserved_bytes),
         ];
-        for (metric, Gauge { current, peak, allocated, freed }) in gauges {
-            for (name, value) in
-                [("current", current), ("peak", peak), ("allocated", allocated), ("freed", freed)]
-            {
-                map.insert(format!("{metric}.{pool}.{name}"), value);
-            }
+        for (metric, gauge) in gauges {
+            add(map, &format!("{metric}.{pool}"), gauge);
         }
+    }
+}
+
+fn add(map: &mut BTreeMap<String, u64>, metric: &str, gauge: Gauge) {
+    let Gauge { current, peak, allocated, freed } = gauge;
+    for (name, value) in [("current", current), ("peak", peak), ("allocated", allocated), ("freed", freed)] {
+        map.insert(format!("{metric}.{name}"), value);
     }
 }
 
@@ -115,33 +189,16 @@ impl<B: Backend> Allocator<B> {
     /// All counters now. It walks the books: not for every request.
     #[must_use]
     pub fn statistics(&self) -> AllocatorStatistics {
-        let ledger = self.device().ledger();
-        let (budget_limit_bytes, granted) = (ledger.limit_bytes(), ledger.granted_bytes());
+        let ledger = Granted::of(self);
+        ledger.statistics(&self.inner.heap().core)
+    }
+
+    /// Looks at the books while nobody changes them and no block is on its way.
+    pub(crate) fn read_books<T>(&self, look: impl FnOnce(&Core, &Tags, AllocatorStatistics) -> T) -> T {
+        let _growth = self.inner.growth.lock();
+        let ledger = Granted::of(self);
         let state = self.inner.heap();
-        let core = &state.core;
-        let [small_pool, large_pool] = Heap::ALL.map(|heap| core.counts.of(heap));
-        let all = core.counts.all();
-        let crumbs = core.blocks.iter().filter(|(_, block)| {
-            block.state == State::Free && (ALIGNMENT_BYTES..core.page).contains(&block.bytes)
-        });
-        let (inactive_split, inactive_split_bytes) =
-            crumbs.fold((0, 0), |(count, bytes), (_, block)| (count + 1, bytes + block.bytes));
-        let big_chunks = core.chunks.iter().filter(|(_, book)| book.pages > 1).count() as u64;
-        AllocatorStatistics {
-            small_pool,
-            large_pool,
-            all,
-            events: core.counts.events,
-            idle_chunk_bytes: core.idle_bytes(),
-            pinned_bytes: core.pinned_bytes(),
-            inactive_split,
-            inactive_split_bytes,
-            small_chunks: core.chunks.iter().count() as u64 - big_chunks,
-            big_chunks,
-            address_bytes: core.regions.iter().map(|region| region.bytes).sum(),
-            budget_limit_bytes,
-            external_bytes: granted.saturating_sub(all.reserved_bytes.current),
-        }
+        look(&state.core, &state.tags, ledger.statistics(&state.core))
     }
 
     /// The latest events, the oldest first, and the number of the first of them; empty without [`Settings::trace_events`](crate::Settings::trace_events).

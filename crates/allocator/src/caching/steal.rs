@@ -49,13 +49,6 @@ impl Core {
         victims
     }
 
-    /// Pages in chunks that hold nothing, whether or not pending work uses them.
-    pub(crate) fn empty_pages(&self) -> u64 {
-        let free = self.blocks.iter().filter(|(_, block)| block.state == State::Free);
-        let empties = free.filter_map(|(index, _)| self.empty(index));
-        empties.map(|empty| empty.pages.1 - empty.pages.0).sum()
-    }
-
     /// Notes that a victim's pages were unmapped: its chunks are in hand.
     pub(crate) fn finish_victim(&mut self, victim: &Victim) {
         let book = &mut self.regions[victim.region as usize];

@@ -29,6 +29,10 @@ impl Tags {
         Tag(u16::try_from(position).unwrap_or(u16::MAX))
     }
 
+    pub(crate) fn names(&self) -> &[&'static str] {
+        &self.0
+    }
+
     pub(crate) fn name(&self, tag: u16) -> &'static str {
         self.0.get(usize::from(tag)).copied().unwrap_or("-")
     }

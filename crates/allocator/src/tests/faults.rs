@@ -1,17 +1,18 @@
-//! Every driver call made to fail, once, in each way.
+//! Every driver call made to fail, once and for ever, in each way, while work is in flight.
 
 use lighterage_testkit::Rng;
 
-use super::probe::Fault;
+use super::probe::{Failing, Fault};
 use super::{Bench, PAGE};
 use crate::{Handle, Tag};
 
 const PAGES: u64 = 24;
 
-/// About 200 operations that need every kind of driver call. Refusals are answers; panics and leaks are not.
+/// About 200 operations that need every kind of driver call, with work on everything that is handed out. Refusals are answers; panics, leaks, and memory that
+/// others still use are not: the probe asserts that nothing is unmapped under running work.
 fn run(bench: &Bench, seed: u64) -> u64 {
     let mut rng = Rng::new(seed);
-    let mut live: Vec<Handle> = Vec::new();
+    let mut live: Vec<(usize, Handle)> = Vec::new();
     let mut failed = 0;
     for _ in 0..200 {
         let stream = usize::try_from(rng.below(3)).unwrap();
@@ -19,14 +20,22 @@ fn run(bench: &Bench, seed: u64) -> u64 {
             0..5 => {
                 let bytes = if rng.below(2) == 0 { rng.below(PAGE) } else { (1 << 20) + rng.below(4 * PAGE) };
                 match bench.streams[stream].allocate(bytes, Tag::NONE) {
-                    Ok(handle) => live.push(handle),
+                    Ok(handle) => {
+                        let users = bench.clock.users(stream, handle.address(), handle.bytes());
+                        assert!(users.is_empty(), "I7: handed to stream {stream} while {users:?} use it");
+                        bench.clock.launch(stream, handle.address(), handle.bytes());
+                        live.push((stream, handle));
+                    }
                     Err(_) => failed += 1,
                 }
             }
             5..8 if !live.is_empty() => {
-                let index = usize::try_from(rng.below(live.len() as u64)).unwrap();
-                let handle = live.swap_remove(index);
+                let (owner, handle) =
+                    live.swap_remove(usize::try_from(rng.below(live.len() as u64)).unwrap());
                 bench.allocator.used_on(handle, bench.streams[stream].stream()).unwrap();
+                for user in [owner, stream] {
+                    bench.clock.launch(user, handle.address(), handle.bytes());
+                }
                 bench.allocator.free(handle).unwrap();
             }
             8 => bench.clock.finish(stream),
@@ -34,21 +43,34 @@ fn run(bench: &Bench, seed: u64) -> u64 {
         }
         bench.allocator.audit().unwrap();
     }
-    live.into_iter().for_each(|handle| bench.allocator.free(handle).unwrap());
+    live.into_iter().for_each(|(_, handle)| bench.allocator.free(handle).unwrap());
     failed
+}
+
+/// The calls of a run without a fault.
+fn calls(seed: u64) -> u64 {
+    let whole = Bench::new(PAGES, 3, Bench::small_chunks());
+    run(&whole, seed);
+    let calls = whole.device.backend().calls();
+    assert!(calls > 100, "only {calls} driver calls");
+    let events = whole.allocator.statistics().events;
+    let kinds = [events.creates, events.destroys, events.maps, events.grants, events.unmaps, events.records];
+    assert!(
+        kinds.iter().all(|count| *count > 0) && events.host_waits + events.cross_stream_waited > 0,
+        "{events:?}"
+    );
+    whole.clock.finish_all();
+    whole.assert_clean();
+    calls
 }
 
 #[test]
 fn any_driver_call_may_fail_once() {
     let seed = Rng::from_env(2).bits();
-    let whole = Bench::new(PAGES, 3, Bench::small_chunks());
-    run(&whole, seed);
-    let calls = whole.device.backend().calls();
-    assert!(calls > 100, "only {calls} driver calls");
-    whole.assert_clean();
+    let calls = calls(seed);
     for fault in Fault::ALL {
         for call in 0..calls {
-            let bench = Bench::failing(PAGES, 3, Bench::small_chunks(), Some((call, fault)));
+            let bench = Bench::failing(PAGES, 3, Bench::small_chunks(), Some(Failing::Once(call, fault)));
             run(&bench, seed);
             bench.clock.finish_all();
             // What was deferred is reported once; what someone else took of the device may be back.
@@ -60,6 +82,41 @@ fn any_driver_call_may_fail_once() {
             bench.assert_clean();
         }
     }
+}
+
+#[test]
+fn a_kind_of_call_may_fail_for_ever() {
+    let seed = Rng::from_env(3).bits();
+    let calls = calls(seed);
+    let names = [
+        "reserve",
+        "create",
+        "destroy",
+        "map",
+        "set_access",
+        "unmap",
+        "event",
+        "record",
+        "query",
+        "wait",
+        "synchronize_event",
+    ];
+    let mut failures = 0;
+    for fault in Fault::ALL {
+        for name in names {
+            for first in (0..calls).step_by(17) {
+                let bench =
+                    Bench::failing(PAGES, 3, Bench::small_chunks(), Some(Failing::From(first, name, fault)));
+                run(&bench, seed);
+                bench.clock.finish_all();
+                let _ = bench.allocator.trim();
+                bench.allocator.audit().unwrap();
+                failures += bench.clock.failures();
+                bench.assert_clean();
+            }
+        }
+    }
+    assert!(failures > 1000, "only {failures} calls failed");
 }
 
 #[test]

@@ -27,8 +27,12 @@ struct Machine {
 
 impl Machine {
     fn new(rng: Rng) -> Self {
+        Self::with(rng, Bench::small_chunks())
+    }
+
+    fn with(rng: Rng, settings: Settings) -> Self {
         Self {
-            bench: Bench::new(PAGES, 4, Bench::small_chunks()),
+            bench: Bench::new(PAGES, 4, settings),
             rng,
             live: Arc::default(),
             stale: Vec::new(),
@@ -234,6 +238,32 @@ fn same_seed_gives_the_same_addresses() {
     for _ in 0..5 {
         let seed = rng.bits();
         assert_eq!(run(seed), run(seed), "I14");
+    }
+}
+
+/// pytorch #119452, #123548, #134338: assertions that fail where two settings meet.
+#[test]
+fn all_invariants_hold_whatever_the_settings() {
+    let mut rng = Rng::from_env(20);
+    for _ in 0..60 {
+        let mut one_of = |values: &[u64]| values[usize::try_from(rng.below(values.len() as u64)).unwrap()];
+        let settings = Settings {
+            big_chunk_pages: one_of(&[0, 1, 2, 3, 8, 64]),
+            headroom_permille: one_of(&[0, 50, 500, 1000]),
+            slack_permille: [None, Some(0), Some(100)][usize::try_from(one_of(&[0, 1, 2])).unwrap()],
+            stream_waits: one_of(&[0, 1]) == 1,
+            event_every: u32::try_from(one_of(&[1, 2, 100])).unwrap(),
+            watermark_bytes: one_of(&[0, PAGE, 100 * PAGE]),
+            trace_events: usize::try_from(one_of(&[0, 1, 100])).unwrap(),
+            address_bytes: (one_of(&[0, 1]) == 1).then_some(PAGE),
+            ..Settings::default()
+        };
+        let mut machine = Machine::with(Rng::new(rng.bits()), settings.clone());
+        for _ in 0..400 {
+            machine.step();
+            machine.check();
+        }
+        machine.finish();
     }
 }
 

@@ -6,11 +6,12 @@ mod named;
 mod plans;
 #[expect(unsafe_code, reason = "a backend's calls are unsafe: it hands them on")]
 mod probe;
+mod snapshots;
 mod threads;
 
 use lighterage_device::{Device, Ledger, StreamKind};
 
-use self::probe::{Clock, Fault, Probe};
+use self::probe::{Clock, Failing, Probe};
 use crate::{Allocator, OnStream, Settings};
 
 const PAGE: u64 = 1 << 16;
@@ -28,7 +29,7 @@ impl Bench {
         Self::failing(pages, streams, settings, None)
     }
 
-    fn failing(pages: u64, streams: usize, settings: Settings, fail: Option<(u64, Fault)>) -> Self {
+    fn failing(pages: u64, streams: usize, settings: Settings, fail: Option<Failing>) -> Self {
         let ledger = Ledger::new(pages * PAGE);
         let probe = Probe::new(PAGE, 4 * pages * PAGE, &ledger, fail);
         let clock = probe.clock();

@@ -141,6 +141,31 @@ fn empty_big_chunks_serve_crumbs() {
     assert!(crumbs.iter().all(Result::is_ok));
 }
 
+/// A block that was just given back is kept as it is: so it comes back, and so it may not stand in the way of what its neighbours would make together.
+#[test]
+fn what_was_just_given_back_is_joined_before_a_refusal() {
+    let bench = Bench::new(16, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let [first, second] = [300 << 10, 500 << 10].map(|bytes| on.allocate(bytes, Tag::NONE).unwrap());
+    on.free(first).unwrap();
+    let again = on.allocate(300 << 10, Tag::NONE).unwrap();
+    assert_eq!(again.address(), first.address());
+    on.free(again).unwrap();
+    on.free(second).unwrap();
+    bench.allocator.audit().unwrap();
+    assert!(on.allocate(1 << 20, Tag::NONE).is_ok(), "all of the memory in one piece");
+}
+
+/// pytorch #173049: the report advises an option that is on already. Ours has no advice, and the limit that holds now.
+#[test]
+fn a_report_tells_how_things_are_now() {
+    let bench = Bench::new(32, 1, Bench::small_chunks());
+    bench.allocator.set_budget(20 * PAGE).unwrap();
+    let error = bench.streams[0].allocate(25 * PAGE, Tag::NONE).unwrap_err();
+    let Error::OutOfBudget(report) = &error else { panic!("{error}") };
+    assert_eq!((report.limit, report.missing), (20 * PAGE, 5 * PAGE));
+}
+
 #[test]
 fn a_handler_learns_the_exact_need_and_may_not_allocate() {
     let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
@@ -224,6 +249,28 @@ fn the_report_names_every_number() {
     ] {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
+}
+
+/// Two devices give out the same addresses and numbers: the handle of one would free memory of the other.
+#[test]
+fn a_handle_of_another_allocator_frees_nothing() {
+    let [ours, theirs] = [(); 2].map(|()| Bench::new(32, 2, Bench::small_chunks()));
+    let [kept, foreign] = [&ours, &theirs].map(|bench| bench.streams[0].allocate(PAGE, Tag::NONE).unwrap());
+    assert_eq!((kept.address(), kept.generation()), (foreign.address(), foreign.generation()));
+    for outcome in [
+        ours.allocator.free(foreign),
+        ours.streams[0].free(foreign),
+        ours.allocator.used_on(foreign, ours.streams[1].stream()),
+    ] {
+        assert_eq!(outcome, Err(Error::ForeignHandle { bytes: PAGE }));
+    }
+    assert_eq!(ours.allocator.find(kept.address()), Some(kept), "it is still held");
+    // cuCascade #189: events of several devices in one pool. Nor is a stream of another device taken.
+    assert_eq!(ours.allocator.on(theirs.streams[0].stream()).map(|_| ()), Err(Error::ForeignStream));
+    assert_eq!(
+        ours.allocator.used_on(kept, &theirs.device.stream(lighterage_device::StreamKind::Copy).unwrap()),
+        Err(Error::ForeignStream)
+    );
 }
 
 #[test]

@@ -134,6 +134,46 @@ fn a_captured_step_allocates_nothing() {
     assert!(error.to_string().contains("request 0 of a captured step is 6553600 bytes (logits)"), "{error}");
 }
 
+/// pytorch #190308: an interrupted capture leaks its pool.
+#[test]
+fn an_interrupted_capture_gives_its_arena_back() {
+    let bench = Bench::new(200, 1, Bench::small_chunks());
+    let mut steps = Steps::new(bench.streams[0].clone());
+    run(&mut steps, &script(&mut Rng::from_env(12), 30));
+    steps.capture("step").unwrap();
+    let interrupted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let mut step = steps.begin("step");
+        let _held = step.allocate(u64::MAX, Tag::NONE).expect("what no plan foresees");
+    }));
+    assert!(interrupted.is_err());
+    assert_eq!(bench.allocator.statistics().all.allocation.current, 0);
+    bench.assert_clean();
+}
+
+/// pytorch #114320: what another stream asks for during a capture comes from the capture's pool, or the other way round.
+#[test]
+fn other_streams_are_no_part_of_a_capture() {
+    let bench = Bench::new(200, 3, Bench::small_chunks());
+    let mut steps = Steps::new(bench.streams[0].clone());
+    let planned = [(3 * PAGE, None), (5 * PAGE, Some(0)), (2 * PAGE, None)];
+    run(&mut steps, &planned);
+    steps.capture("step").unwrap();
+    let bytes = steps.plan("step").map(Plan::bytes).unwrap();
+    let mut step = steps.begin("step");
+    let first = step.allocate(3 * PAGE, Tag::NONE).unwrap();
+    let side: Vec<_> =
+        (1..3).map(|number| bench.streams[number].allocate(4 * PAGE, Tag::NONE).unwrap()).collect();
+    let second = step.allocate(5 * PAGE, Tag::NONE).unwrap();
+    let low = first.address().0.min(second.address().0);
+    for handle in &side {
+        let start = handle.address().0;
+        assert!(start + 4 * PAGE <= low || start >= low + bytes, "{handle:?} lies in the arena at {low:#x}");
+        // The arena's stream does not order it.
+        bench.allocator.free(*handle).unwrap();
+    }
+    assert_eq!(step.hits_and_misses(), (2, 0));
+}
+
 #[test]
 fn a_handle_of_an_earlier_step_frees_nothing() {
     let bench = Bench::new(200, 1, Bench::small_chunks());

@@ -16,15 +16,27 @@ pub(super) enum Fault {
     OutOfMemory,
     Refused,
     Lost,
+    /// What was launched earlier has failed: nothing of the stream is pending any more.
+    Stream,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// The one of this number.
+    Once(u64, Fault),
+    /// Every one of this name from the one of this number on.
+    From(u64, &'static str, Fault),
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 3] = [Self::OutOfMemory, Self::Refused, Self::Lost];
+    pub(super) const ALL: [Self; 4] = [Self::OutOfMemory, Self::Refused, Self::Lost, Self::Stream];
 
     fn error(self, call: &'static str) -> Error {
         match self {
             Self::OutOfMemory => Error::OutOfMemory { requested: 0, capacity: 0, used: 0 },
             Self::Refused => Error::Driver { call, code: 1, message: "injected: refused".to_owned() },
+            Self::Stream => Error::Stream("injected: a kernel failed".to_owned()),
             Self::Lost => Error::Driver { call, code: 999, message: "injected: device lost".to_owned() },
         }
     }
@@ -35,8 +47,7 @@ pub(super) struct Probe {
     sim: Sim,
     state: Arc<Mutex<State>>,
     calls: AtomicU64,
-    /// Number of the call that fails, and how.
-    fail: Option<(u64, Fault)>,
+    fail: Option<Failing>,
     /// Held against the bytes that exist, after every create.
     ledger: Ledger,
 }
@@ -63,7 +74,7 @@ pub(super) struct ProbeEvent(Mutex<Option<(usize, u64)>>);
 pub(super) struct Clock(Arc<Mutex<State>>);
 
 impl Probe {
-    pub(super) fn new(page: u64, capacity: u64, ledger: &Ledger, fail: Option<(u64, Fault)>) -> Self {
+    pub(super) fn new(page: u64, capacity: u64, ledger: &Ledger, fail: Option<Failing>) -> Self {
         let config = SimConfig { page_bytes: page, capacity_bytes: capacity, ..SimConfig::default() };
         Self {
             sim: Sim::new(config).unwrap(),
@@ -90,13 +101,13 @@ impl Probe {
     fn enter(&self, call: &'static str) -> Result<()> {
         assert_eq!(HELD.get(), 0, "I10: {call} under the lock of the books");
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        match self.fail {
-            Some((fail, fault)) if fail == number => {
-                self.state().failures += 1;
-                Err(fault.error(call))
-            }
-            _ => Ok(()),
-        }
+        let fault = match self.fail {
+            Some(Failing::Once(failing, fault)) if failing == number => fault,
+            Some(Failing::From(first, name, fault)) if first <= number && name == call => fault,
+            _ => return Ok(()),
+        };
+        self.state().failures += 1;
+        Err(fault.error(call))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -294,11 +305,14 @@ impl Backend for Probe {
     }
 
     fn synchronize_event(&self, event: &ProbeEvent) -> Result<()> {
-        self.enter("synchronize_event")?;
-        if let Some((stream, upto)) = *event.0.lock().unwrap() {
+        let outcome = self.enter("synchronize_event");
+        let is_over = matches!(outcome, Ok(()) | Err(Error::Stream(_)));
+        if let Some((stream, upto)) = *event.0.lock().unwrap()
+            && is_over
+        {
             self.state().finish(stream, upto);
         }
-        Ok(())
+        outcome
     }
 
     fn synchronize(&self, stream: &ProbeStream) -> Result<()> {

@@ -1,11 +1,18 @@
 //! Sequences of requests: recorded, read from files, and planned.
 
 mod binary;
+mod pickled;
 mod plan;
+mod recorder;
+mod rmm;
+mod snapshot;
 
 use std::collections::BTreeMap;
 
+#[cfg(test)]
+pub(crate) use pickled::{Pickled, Value};
 pub use plan::{Plan, Slot};
+pub(crate) use rmm::{Row, RowAction, rmm_csv};
 
 /// One request or its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use crate::arena::Heap;
 
 /// Offsets for a whole sequence of requests: each request's place in one arena, and how long that is.
 ///
-/// Several orders are tried, the longest or the largest first, and a simulation of best fit; the shortest arena is kept, after a sweep
-/// over it has shown that no two buffers meet.
+/// Several orders are tried, the longest or the largest first, and a simulation of best fit, until the arena is as long as what is alive at most, but for half a
+/// thousandth; the shortest one is kept, after a sweep over it has shown that no two buffers meet.
 ///
 /// ```
 /// use lighterage_allocator::{Op, Plan, Trace};
@@ -45,8 +45,10 @@ struct Life {
 
 /// Requests up to this size are placed among themselves by best fit: they are many, and little of the whole.
 const CRUMB_BYTES_MAX: u64 = 64 << 10;
-/// Parts of the time into which buffers are sorted, so that few have to be looked at.
-const PARTS: u32 = 256;
+/// Parts of the time into which buffers are sorted, so that few have to be looked at: finer ones for buffers that live shorter.
+const PARTS: [u32; 3] = [256, 32, 4];
+/// An arena that is longer than what is alive at most by less than this share is not sought further: in whole pages the two are mostly the same.
+const ENOUGH: u64 = 2000;
 
 impl Plan {
     /// Plans a sequence; the streams of its requests count as one.
@@ -59,7 +61,7 @@ impl Plan {
         let bound = live_peak(&lives);
         let mut best = online(&lives);
         for order in ORDERS {
-            if best.bytes <= bound {
+            if best.bytes <= bound + bound / ENOUGH {
                 break;
             }
             let plan = greedy(&lives, order);
@@ -203,12 +205,14 @@ fn greedy(lives: &[Life], order: Order) -> Plan {
     Plan::of(slots)
 }
 
-/// What was placed, by offset; and the same for each part of the time.
+/// What was placed: for each part of the time, in coarse and in fine parts, what lives in it, by offset.
 struct Placed {
+    levels: Vec<Level>,
+}
+
+struct Level {
     part_length: u32,
     parts: Vec<Vec<Taken>>,
-    /// Buffers that live through many parts, and all others too.
-    all: Vec<Taken>,
 }
 
 #[derive(Clone, Copy)]
@@ -222,37 +226,71 @@ struct Taken {
 impl Placed {
     fn new(lives: &[Life]) -> Self {
         let end = lives.iter().map(|life| life.death).max().unwrap_or(0);
-        let part_length = (end / PARTS).max(1);
-        let count = (end / part_length + 1) as usize;
-        Self { part_length, parts: vec![Vec::new(); count], all: Vec::new() }
+        let level = |parts: u32| {
+            let part_length = end.div_ceil(parts).max(1);
+            Level { part_length, parts: vec![Vec::new(); (end / part_length + 1) as usize] }
+        };
+        Self { levels: PARTS.map(level).into() }
     }
 
-    fn parts_of(&self, life: &Life) -> std::ops::RangeInclusive<usize> {
-        let last = life.death.max(life.birth + 1) - 1;
-        (life.birth / self.part_length) as usize..=(last / self.part_length) as usize
-    }
-
+    /// The lowest offset at which a buffer meets nothing that was placed.
     fn lowest(&self, life: &Life) -> u64 {
-        let parts = self.parts_of(life);
-        let list = if parts.start() == parts.end() { &self.parts[*parts.start()] } else { &self.all };
-        let mut top = 0;
-        for taken in list {
-            if taken.birth < life.death && life.birth < taken.death {
-                if taken.offset >= top + life.bytes {
-                    break;
-                }
-                top = top.max(taken.end);
-            }
+        let is_fine = |level: &&Level| level.parts_of(life).count() <= 2;
+        let level = self.levels.iter().find(is_fine).or(self.levels.last());
+        match level.map(|level| &level.parts[level.parts_of(life)]) {
+            None | Some([]) => 0,
+            Some([part]) => lowest_in_part(part, life),
+            Some(parts) => lowest_in_parts(parts, life),
         }
-        top
     }
 
     fn insert(&mut self, life: &Life, offset: u64) {
         let taken = Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death };
-        for part in self.parts_of(life) {
-            insert_sorted(&mut self.parts[part], taken);
+        for level in &mut self.levels {
+            let parts = level.parts_of(life);
+            level.parts[parts].iter_mut().for_each(|part| insert_sorted(part, taken));
         }
-        insert_sorted(&mut self.all, taken);
+    }
+}
+
+impl Level {
+    fn parts_of(&self, life: &Life) -> std::ops::RangeInclusive<usize> {
+        let last = life.death.max(life.birth + 1) - 1;
+        (life.birth / self.part_length) as usize..=(last / self.part_length) as usize
+    }
+}
+
+impl Taken {
+    fn meets(&self, life: &Life) -> bool {
+        self.birth < life.death && life.birth < self.death
+    }
+}
+
+fn lowest_in_part(part: &[Taken], life: &Life) -> u64 {
+    let mut top = 0;
+    for taken in part.iter().filter(|taken| taken.meets(life)) {
+        if taken.offset >= top + life.bytes {
+            break;
+        }
+        top = top.max(taken.end);
+    }
+    top
+}
+
+/// As [`lowest_in_part`], over several parts at once; what lives in two of them comes twice, which changes nothing.
+fn lowest_in_parts(parts: &[Vec<Taken>], life: &Life) -> u64 {
+    let mut rests: Vec<_> =
+        parts.iter().map(|part| part.iter().filter(|taken| taken.meets(life)).peekable()).collect();
+    let mut top = 0;
+    loop {
+        let heads = rests.iter_mut().filter_map(|rest| Some((rest.peek()?.offset, rest)));
+        let Some(taken) = heads.min_by_key(|(offset, _)| *offset).and_then(|(_, rest)| rest.next()) else {
+            return top;
+        };
+        if taken.offset >= top + life.bytes {
+            return top;
+        }
+        top = top.max(taken.end);
     }
 }
 
@@ -290,6 +328,28 @@ mod tests {
             assert!(plan.bytes() >= live_peak(&lives) && plan.bytes() <= online(&lives).bytes());
             for order in ORDERS {
                 assert!(greedy(&lives, order).is_sound(&lives));
+            }
+        }
+    }
+
+    /// The plain way: every buffer that was placed is looked at.
+    fn lowest_of_all(placed: &[Taken], life: &Life) -> u64 {
+        let mut meeting: Vec<Taken> = placed.iter().filter(|taken| taken.meets(life)).copied().collect();
+        meeting.sort_by_key(|taken| taken.offset);
+        lowest_in_part(&meeting, life)
+    }
+
+    #[test]
+    fn parts_of_the_time_change_nothing() {
+        let mut rng = Rng::from_env(7);
+        for _ in 0..20 {
+            let lives = lives(&random(&mut rng, 600));
+            let (mut parts, mut all) = (Placed::new(&lives), Vec::new());
+            for life in &lives {
+                let offset = parts.lowest(life);
+                assert_eq!(offset, lowest_of_all(&all, life), "{life:?}");
+                parts.insert(life, offset);
+                all.push(Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death });
             }
         }
     }

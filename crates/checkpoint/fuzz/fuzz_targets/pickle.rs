@@ -1,6 +1,6 @@
 //! Any bytes: refused, or tensors that lie inside of the file and have the bytes of their layouts.
 //!
-//! `cargo +nightly fuzz run pickle`, from `crates/checkpoint`; golden files make a good corpus.
+//! Run as `header.rs` says; golden files make a good corpus too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

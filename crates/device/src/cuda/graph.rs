@@ -3,10 +3,11 @@
 use std::ptr;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUstreamCaptureMode};
+use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUstream, CUstreamCaptureMode};
 
 use super::api::{check, check_wait, give_back};
 use super::context::Context;
+use super::cublaslt::CublasLt;
 use super::memory::Memory;
 use super::modules::Modules;
 use super::stream::Events;
@@ -23,6 +24,7 @@ pub struct Graph {
     // What the sequence uses.
     _memory: Arc<Memory>,
     _modules: Arc<Modules>,
+    _library: Option<Arc<CublasLt>>,
     events: Arc<Events>,
     context: Arc<Context>,
 }
@@ -40,7 +42,7 @@ impl Stream<Cuda> {
     /// Staged copies ([`Stream::upload`]) and reads cannot be recorded: they refer to host memory of the moment.
     ///
     /// # Errors
-    /// What `work` answers, or what the driver reports; the stream is then as it was before.
+    /// What `work` answers, or what the driver reports; the stream is then as it was before, as it is after a panic of `work`.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let cuda = self.device().backend();
         let (graph, events) = Sequence::record(self.raw(), work)?;
@@ -52,6 +54,7 @@ impl Stream<Cuda> {
             raw: Raw(raw),
             _memory: Arc::clone(&cuda.memory),
             _modules: Arc::clone(&cuda.modules),
+            _library: cuda.library.clone(),
             events: Arc::new(events),
             context: Arc::clone(&cuda.context),
         })
@@ -77,17 +80,48 @@ struct Sequence(CUgraph);
 
 impl Sequence {
     fn record(stream: &CudaStream, work: impl FnOnce() -> Result<()>) -> Result<(Self, Events)> {
+        let mut recording = Recording::begin(stream)?;
+        let outcome = work();
+        let (ended, events) = recording.end();
+        outcome.and(ended).map(|sequence| (sequence, events))
+    }
+}
+
+/// A stream that records. It ends in any case, also where the work panics, or the stream could not be used again.
+struct Recording<'a> {
+    stream: &'a CudaStream,
+    raw: CUstream,
+    is_open: bool,
+}
+
+impl<'a> Recording<'a> {
+    fn begin(stream: &'a CudaStream) -> Result<Self> {
         let raw = stream.entered()?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: it is alive.
         check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(raw, mode) })?;
-        let (outcome, events) = stream.captured(work);
+        stream.start_recording();
+        Ok(Self { stream, raw, is_open: true })
+    }
+
+    fn end(&mut self) -> (Result<Sequence>, Events) {
+        self.is_open = false;
+        let events = self.stream.stop_recording();
         let mut graph: CUgraph = ptr::null_mut();
         let place = &raw mut graph;
-        // SAFETY: writes one pointer, null if the recording was spoilt. It has to end in any case, or the stream could not be used again.
-        let (ended, _) = give_back("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(raw, place) });
-        let sequence = Self(graph);
-        outcome.and(ended).map(|()| (sequence, events))
+        // SAFETY: writes one pointer, null if the recording was spoilt.
+        let (ended, _) =
+            give_back("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(self.raw, place) });
+        let sequence = Sequence(graph);
+        (ended.map(|()| sequence), events)
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            drop(self.end());
+        }
     }
 }
 

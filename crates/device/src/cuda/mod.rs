@@ -9,6 +9,7 @@
 
 mod api;
 mod context;
+mod cublaslt;
 mod graph;
 mod memory;
 mod modules;
@@ -25,19 +26,22 @@ use std::ptr;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUstream};
+use lighterage_kernels::gemm::table::{Algorithm, Table};
 use lighterage_kernels::images::{self, Image};
-use lighterage_kernels::launch::{Arch, Grid, Launch, Target};
+use lighterage_kernels::launch::{Arch, Grid, Launch, Launches, Product, Target};
 
 use self::api::{check, size};
 use self::context::Context;
+use self::cublaslt::{CublasLt, Wish};
 use self::memory::Memory;
 use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
+pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
 pub use self::registered::Registered;
@@ -53,12 +57,22 @@ pub struct CudaConfig {
     pub capacity_bytes: Option<u64>,
     /// The kernels.
     pub images: &'static [Image],
+    /// Who multiplies what. What it says is fixed with the device, so that no choice depends on the moment.
+    pub table: Table,
+    /// Opens cuBLASLt with a workspace of so many bytes also where the table has no line for it, to measure it; none: as the table says.
+    pub measured_workspace_bytes: Option<u64>,
 }
 
 impl Default for CudaConfig {
-    /// The first device, and the kernels that were built in.
+    /// The first device, and the kernels and the table that were built in.
     fn default() -> Self {
-        Self { ordinal: 0, capacity_bytes: None, images: images::ALL }
+        Self {
+            ordinal: 0,
+            capacity_bytes: None,
+            images: images::ALL,
+            table: Table::committed(),
+            measured_workspace_bytes: None,
+        }
     }
 }
 
@@ -67,10 +81,12 @@ impl Default for CudaConfig {
 pub struct Cuda {
     info: Info,
     target: Target,
-    taken: [(Purpose, u64); 2],
+    taken: Vec<(Purpose, u64)>,
     // In the order in which they have to go.
     stamps: Stamps,
     staging: Staging,
+    library: Option<Arc<CublasLt>>,
+    library_status: ProductLibrary,
     modules: Arc<Modules>,
     memory: Arc<Memory>,
     context: Arc<Context>,
@@ -85,7 +101,7 @@ impl Cuda {
     pub fn new(config: CudaConfig) -> Result<Self> {
         api::start()?;
         let context = Arc::new(Context::open(config.ordinal)?);
-        let target = target(&context, config.images)?;
+        let mut target = target(&context, config.images)?;
         if context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)? == 0 {
             return api::no_device(
                 "the device has no virtual memory management, as under WSL and on some vGPUs".to_owned(),
@@ -96,15 +112,42 @@ impl Cuda {
         let memory = Arc::new(Memory::new(Arc::clone(&context), capacity_bytes)?);
         let modules = Arc::new(Modules::load(&context, config.images, target.arch)?);
         let staging = Staging::new(&context)?;
+        let wish = Wish::of(config.table, target.arch, config.measured_workspace_bytes);
+        let (library_status, library) = CublasLt::open(&context, &wish)?;
+        target.table = if library.is_some() { config.table } else { config.table.without_library() };
         let (free_now, _) = context.memory()?;
-        let taken = [
+        let workspace_bytes = library.as_ref().map_or(0, |library| library.workspace_bytes());
+        let mut taken = vec![
             (Purpose::Context, context_bytes(target.arch, total - free.min(total))),
-            (Purpose::Modules, free.saturating_sub(free_now)),
+            (Purpose::Modules, free.saturating_sub(free_now + workspace_bytes)),
         ];
-        let name = name(&context)?;
-        let info = Info { name, page_bytes: memory.page(), capacity_bytes, has_bytes: true };
+        taken.extend(library.is_some().then_some((Purpose::Workspace, workspace_bytes)));
+        let product_library = library.as_ref().map(|library| library.name());
+        let info = Info {
+            name: name(&context)?,
+            isa: target.to_string(),
+            page_bytes: memory.page(),
+            capacity_bytes,
+            has_bytes: true,
+            product_library,
+        };
         let stamps = Stamps::new(&context);
-        Ok(Self { info, target, taken, stamps, staging, modules, memory, context })
+        Ok(Self { info, target, taken, stamps, staging, library, library_status, modules, memory, context })
+    }
+
+    /// What became of the products that the table gives to cuBLASLt.
+    #[must_use]
+    pub const fn product_library(&self) -> ProductLibrary {
+        self.library_status
+    }
+
+    /// Algorithms by which cuBLASLt would make a product of these sizes, strides and with or without that bias, the one that it holds for fastest first; `most` at
+    /// most. Of the addresses nothing is read. None where the library is not open.
+    ///
+    /// # Errors
+    /// What the library reports.
+    pub fn algorithms(&self, product: &Product, most: usize) -> Result<Vec<Algorithm>> {
+        self.library.as_ref().map_or(Ok(Vec::new()), |library| library.algorithms(product, most))
     }
 
     /// What launches depend on.
@@ -133,6 +176,37 @@ impl Cuda {
         self.context.memory()
     }
 
+    /// # Safety
+    /// - As [`Backend::launch`]; the launches are of images that take the kernel's parameters, or a product of the same operands.
+    unsafe fn launch_by<K: Kernel>(
+        &self,
+        stream: &CudaStream,
+        params: &K::Params,
+        launches: &Launches,
+    ) -> Result<()> {
+        if let Some(product) = launches.product() {
+            let library = self.library.as_ref().ok_or_else(|| self.no_image(K::NAME))?;
+            // SAFETY: the caller's promise.
+            return unsafe { library.multiply(stream, product) };
+        }
+        if launches.as_slice().is_empty() {
+            return Err(self.no_image(K::NAME));
+        }
+        let raw = stream.entered()?;
+        let prepared = launches.as_slice().iter().map(|launch| self.prepare(K::NAME, launch));
+        let mut params = *params;
+        for launch in &mut prepared.collect::<Result<Vec<_>>>()? {
+            // SAFETY: the caller's promise.
+            let queued = unsafe { launch.queue(raw, (&raw mut params).cast()) };
+            if queued.is_err() {
+                // An earlier part of the same call may be under way, and nobody will wait for it.
+                let _ = stream.synchronize();
+                return queued;
+            }
+        }
+        Ok(())
+    }
+
     fn no_image(&self, kernel: &'static str) -> Error {
         Error::NoImage { kernel, device: format!("{} ({})", self.info.name, self.target.arch) }
     }
@@ -142,6 +216,21 @@ impl Cuda {
         let function = self.modules.function(launch.image).ok_or_else(|| self.no_image(kernel))?;
         let function = function.with_shared(launch.grid.shared_bytes)?;
         Ok(Prepared { function, grid: &launch.grid, maps: Encoded::new(launch.maps())? })
+    }
+}
+
+impl Stream<Cuda> {
+    /// Queues a kernel by given launches in place of those that it would choose: for whoever measures which are best.
+    ///
+    /// # Errors
+    /// As [`Stream::launch`].
+    ///
+    /// # Safety
+    /// - As [`Backend::launch`], and the launches are of images that take the kernel's parameters, or a product of the same operands.
+    pub unsafe fn launch_by<K: Kernel>(&self, params: &K::Params, launches: &Launches) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let outcome = unsafe { self.device().backend().launch_by::<K>(self.raw(), params, launches) };
+        self.note(outcome)
     }
 }
 
@@ -198,22 +287,32 @@ fn target(context: &Context, images: &[Image]) -> Result<Target> {
             "this program was built without kernels for {arch}: see LIGHTERAGE_CUDA_ARCHS"
         ));
     }
-    Ok(Target { arch, multiprocessors })
+    Ok(Target { arch, multiprocessors, table: Table::EMPTY })
 }
 
 /// What a context takes, if this program is alone on the device: then it is what is not free. Where others have memory there too, their share
 /// cannot be told from ours, and the estimate counts.
 fn context_bytes(arch: Arch, used: u64) -> u64 {
-    // What nvidia-smi shows for a process with an empty context grows with the number of multiprocessors: 250 MiB to 550 MiB.
-    // docs/GPU-CHECKS.md has the check.
-    let estimate = match arch {
+    let estimate = context_bytes_typical(arch);
+    if used <= 2 * estimate { used } else { estimate }
+}
+
+/// What kernels take once they are loaded: their code for one architecture has some 5 MiB, and the driver gives memory in pieces of 2 MiB, several for
+/// a module.
+pub(crate) const fn modules_bytes_typical() -> u64 {
+    32 << 20
+}
+
+/// What nvidia-smi shows for a process with an empty context grows with the number of multiprocessors: 250 MiB to 550 MiB. docs/GPU-CHECKS.md has the
+/// check.
+pub(crate) const fn context_bytes_typical(arch: Arch) -> u64 {
+    match arch {
         Arch::Sm80 => 450 << 20,
         Arch::Sm86 => 300 << 20,
         Arch::Sm89 => 400 << 20,
         Arch::Sm90a => 550 << 20,
         Arch::Sm100a | Arch::Sm120a => 600 << 20,
-    };
-    if used <= 2 * estimate { used } else { estimate }
+    }
 }
 
 fn name(context: &Context) -> Result<String> {
@@ -234,7 +333,7 @@ impl Backend for Cuda {
     }
 
     fn taken(&self) -> Vec<(Purpose, u64)> {
-        self.taken.to_vec()
+        self.taken.clone()
     }
 
     fn reserve(&self, bytes: u64) -> Result<Address> {
@@ -356,22 +455,8 @@ impl Backend for Cuda {
 
     unsafe fn launch<K: Kernel>(&self, stream: &CudaStream, params: &K::Params) -> Result<()> {
         let launches = K::launches(params, self.target);
-        if launches.as_slice().is_empty() {
-            return Err(self.no_image(K::NAME));
-        }
-        let raw = stream.entered()?;
-        let prepared = launches.as_slice().iter().map(|launch| self.prepare(K::NAME, launch));
-        let mut params = *params;
-        for launch in &mut prepared.collect::<Result<Vec<_>>>()? {
-            // SAFETY: the caller's promise; `launches` of the kernel says which images take its parameters.
-            let queued = unsafe { launch.queue(raw, (&raw mut params).cast()) };
-            if queued.is_err() {
-                // An earlier part of the same call may be under way, and nobody will wait for it.
-                let _ = stream.synchronize();
-                return queued;
-            }
-        }
-        Ok(())
+        // SAFETY: the caller's promise; `launches` of the kernel says which images take its parameters.
+        unsafe { self.launch_by::<K>(stream, params, &launches) }
     }
 
     fn record(&self, stream: &CudaStream, event: &CudaEvent) -> Result<()> {

@@ -91,11 +91,14 @@ impl CudaStream {
         Ok(self.raw.0)
     }
 
-    /// Does `work` while it is known that the stream records; its answer, and the events that it used.
-    pub(super) fn captured<T>(&self, work: impl FnOnce() -> T) -> (T, Events) {
+    /// From now on the stream records.
+    pub(super) fn start_recording(&self) {
         self.graphs().recording = Some(Events::new());
-        let outcome = work();
-        (outcome, self.graphs().recording.take().unwrap_or_default())
+    }
+
+    /// It does no more; the events that the recording used.
+    pub(super) fn stop_recording(&self) -> Events {
+        self.graphs().recording.take().unwrap_or_default()
     }
 
     pub(super) fn is_capturing(&self) -> bool {

@@ -1,4 +1,4 @@
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,24 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Link {
     bytes_per_second: f64,
-    /// When the link has carried everything that was put on it so far.
-    free_at: Mutex<Instant>,
+    booked: Mutex<Booked>,
 }
+
+#[derive(Debug)]
+struct Booked {
+    /// When the link has carried everything that was put on it so far.
+    free_at: Instant,
+    /// When the last copy returned: later than the link was through with it, by as much as a sleep is late.
+    returned_at: Instant,
+}
+
+/// A copy that follows the one before it within this time was there before the link was free: that the thread woke late is no fault of the link.
+const AT_ONCE: Duration = Duration::from_micros(200);
 
 impl Link {
     pub(super) fn new(bytes_per_second: f64) -> Self {
-        Self { bytes_per_second, free_at: Mutex::new(Instant::now()) }
+        let now = Instant::now();
+        Self { bytes_per_second, booked: Mutex::new(Booked { free_at: now, returned_at: now }) }
     }
 
     /// Moves `bytes` bytes by `piece(from, length)` and returns no sooner than the link could have carried them.
@@ -29,6 +40,7 @@ impl Link {
             thread::sleep(done.saturating_duration_since(Instant::now()));
             from += length;
         }
+        self.booked().returned_at = Instant::now();
     }
 
     #[expect(
@@ -41,15 +53,20 @@ impl Link {
         (self.bytes_per_second * PIECE_SECONDS).clamp(1.0, 1e9) as usize
     }
 
-    /// Books the link for so many bytes; when they are through. The first piece of a copy cannot use time that has passed.
+    /// Books the link for so many bytes; when they are through. The first piece of a copy cannot use time that has passed, unless the copy follows another at once.
     #[expect(clippy::cast_precision_loss, reason = "a piece is far below 2^52 bytes")]
     fn occupy(&self, bytes: usize, first: bool) -> Instant {
-        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if first {
-            *free_at = (*free_at).max(Instant::now());
+        let mut booked = self.booked();
+        let now = Instant::now();
+        if first && now.saturating_duration_since(booked.returned_at) > AT_ONCE {
+            booked.free_at = booked.free_at.max(now);
         }
-        *free_at += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
-        *free_at
+        booked.free_at += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+        booked.free_at
+    }
+
+    fn booked(&self) -> MutexGuard<'_, Booked> {
+        self.booked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

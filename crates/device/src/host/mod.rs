@@ -152,7 +152,8 @@ impl Host {
         let what = emulate.map_or_else(|| workers.isa().to_string(), |emulation| emulation.name());
         let name = format!("host ({how}, {what})");
         let fresh = (seed.is_some() || emulate.is_some_and(|emulation| emulation.checks)).then_some(POISON);
-        let info = Info { name, page_bytes, capacity_bytes, has_bytes: true };
+        let isa = emulate.map_or_else(|| workers.isa().to_string(), |emulation| emulation.target.to_string());
+        let info = Info { name, isa, page_bytes, capacity_bytes, has_bytes: true, product_library: None };
         let link = link_bytes_per_second.filter(|_| seed.is_none()).map(Link::new);
         let memory = Arc::new(Memory::new(page_bytes, capacity_bytes, fresh)?);
         let machine = Arc::new(Machine { workers, link });

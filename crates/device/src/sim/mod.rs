@@ -1,11 +1,15 @@
+mod costs;
 mod profile;
 mod rates;
 mod timeline;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lighterage_kernels::gemm::linear::Call;
 use rustix::io::Errno;
 
+pub use self::costs::{CallCost, MemoryCalls, MemoryCosts};
 pub use self::profile::Profile;
 pub use self::rates::Rates;
 use self::timeline::{Engine, Point, Timeline};
@@ -21,12 +25,14 @@ pub struct SimConfig {
     pub capacity_bytes: u64,
     /// How fast it is; none: its clock stands still, and it only counts.
     pub rates: Option<Rates>,
+    /// What calls on memory take the host; none: no time.
+    pub memory_costs: Option<MemoryCosts>,
 }
 
 impl Default for SimConfig {
     /// The pages of CUDA, 2 MiB, more memory than any model needs, and no clock.
     fn default() -> Self {
-        Self { page_bytes: 2 << 20, capacity_bytes: 1 << 40, rates: None }
+        Self { page_bytes: 2 << 20, capacity_bytes: 1 << 40, rates: None, memory_costs: None }
     }
 }
 
@@ -80,12 +86,13 @@ impl Traffic {
 ///
 /// With [`rates`](SimConfig::rates) a call that queues something takes the host a moment, and the work takes what its cost says: kernels the longer of FLOPs and
 /// bytes at the rates of the card, copies their bytes at the link's. Streams run beside each other; what shares an engine shares its rate. An event is
-/// complete when virtual time has come to it: [`query`](Backend::query) asks at the host's time, waiting moves the host's time on. Maps and memory
-/// take no time.
+/// complete when virtual time has come to it: [`query`](Backend::query) asks at the host's time, waiting moves the host's time on. Calls on memory take
+/// the host what [`memory_costs`](SimConfig::memory_costs) says, and by default no time.
 #[derive(Debug)]
 pub struct Sim {
     info: Info,
     rates: Option<Rates>,
+    memory_costs: MemoryCosts,
     state: Mutex<State>,
 }
 
@@ -95,6 +102,8 @@ struct State {
     /// The next free address: addresses are never used twice.
     next: u64,
     counters: SimCounters,
+    memory_calls: MemoryCalls,
+    products: BTreeSet<Call>,
     timeline: Timeline,
     modelled: Modelled,
 }
@@ -126,22 +135,43 @@ impl Sim {
             let reason = format!("a page of {} bytes is no power of two", config.page_bytes);
             return Err(Error::NoDevice { backend: "sim", reason });
         }
-        let SimConfig { page_bytes, capacity_bytes, rates } = config;
-        let info = Info { name: "sim".to_owned(), page_bytes, capacity_bytes, has_bytes: false };
+        let SimConfig { page_bytes, capacity_bytes, rates, memory_costs } = config;
+        let info = Info {
+            name: "sim".to_owned(),
+            isa: String::new(),
+            page_bytes,
+            capacity_bytes,
+            has_bytes: false,
+            product_library: None,
+        };
         let state = State {
             space: Space::new(page_bytes, capacity_bytes),
             next: FIRST_ADDRESS.next_multiple_of(page_bytes),
             counters: SimCounters::default(),
+            memory_calls: MemoryCalls::default(),
+            products: BTreeSet::new(),
             timeline: Timeline::new(rates.map_or(0.0, |rates| rates.slowdown)),
             modelled: Modelled::default(),
         };
-        Ok(Self { info, rates, state: Mutex::new(state) })
+        Ok(Self { info, rates, memory_costs: memory_costs.unwrap_or_default(), state: Mutex::new(state) })
     }
 
     /// What it was asked to do so far.
     #[must_use]
     pub fn counters(&self) -> SimCounters {
         self.state().counters
+    }
+
+    /// The products that it was asked for so far, each once, in order: what a table may have lines for.
+    #[must_use]
+    pub fn products(&self) -> Vec<Call> {
+        self.state().products.iter().copied().collect()
+    }
+
+    /// What it was asked to do about memory so far.
+    #[must_use]
+    pub fn memory_calls(&self) -> MemoryCalls {
+        self.state().memory_calls
     }
 
     /// What exists now: zero when everything was given back.
@@ -158,6 +188,23 @@ impl Sim {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call on memory and books its time.
+    fn memory_call(
+        &self,
+        state: &mut State,
+        count: fn(&mut MemoryCalls) -> &mut u64,
+        cost: &CallCost,
+        bytes: u64,
+    ) {
+        *count(&mut state.memory_calls) += 1;
+        let seconds = cost.seconds(bytes.div_ceil(self.info.page_bytes), state.space.usage().chunks as u64);
+        if seconds > 0.0 {
+            state.memory_calls.seconds += seconds;
+            state.modelled.host_seconds += seconds;
+            state.timeline.spend(seconds);
+        }
     }
 
     /// Books the time of a call that queues something; whether there is a clock.
@@ -207,7 +254,9 @@ impl Backend for Sim {
     }
 
     fn reserve(&self, bytes: u64) -> Result<Address> {
-        let State { space, next, .. } = &mut *self.state();
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.reserves, &self.memory_costs.reserve, bytes);
+        let State { space, next, .. } = state;
         space.reserve(bytes, || take(next, "reserve", self.info.page_bytes, bytes))
     }
 
@@ -216,23 +265,33 @@ impl Backend for Sim {
     }
 
     fn create(&self, bytes: u64) -> Result<ChunkId> {
-        self.state().space.create(bytes, |_| Ok(()))
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.creates, &self.memory_costs.create, bytes);
+        state.space.create(bytes, |_| Ok(()))
     }
 
     unsafe fn destroy(&self, chunk: ChunkId) -> Result<()> {
-        self.state().space.destroy(chunk).map(drop)
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.destroys, &self.memory_costs.destroy, 0);
+        state.space.destroy(chunk).map(drop)
     }
 
     unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
-        self.state().space.map(address, chunk, bytes, |_| Ok(()))
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.maps, &self.memory_costs.map, bytes);
+        state.space.map(address, chunk, bytes, |_| Ok(()))
     }
 
     unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
-        self.state().space.set_access(address, bytes, || Ok(()))
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.grants, &self.memory_costs.set_access, bytes);
+        state.space.set_access(address, bytes, || Ok(()))
     }
 
     unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
-        self.state().space.unmap(address, bytes, || Ok(())).map(drop)
+        let state = &mut *self.state();
+        self.memory_call(state, |calls| &mut calls.unmaps, &self.memory_costs.unmap, bytes);
+        state.space.unmap(address, bytes, || Ok(())).map(drop)
     }
 
     fn pin(&self, bytes: u64) -> Result<Address> {
@@ -319,6 +378,7 @@ impl Backend for Sim {
         state.counters.launches += 1;
         state.counters.flops += cost.flops;
         state.counters.bytes += cost.bytes;
+        state.products.extend(K::product(params));
         if let Some(rates) = self.call(state) {
             state.compute(stream, rates.kernel_seconds(K::NAME, cost));
         }
@@ -350,6 +410,7 @@ impl Backend for Sim {
 
     fn synchronize_event(&self, event: &SimEvent) -> Result<()> {
         let state = &mut *self.state();
+        state.memory_calls.host_waits += 1;
         self.call(state);
         let point = *event.point();
         state.timeline.wait_for(point);
@@ -358,6 +419,7 @@ impl Backend for Sim {
 
     fn synchronize(&self, stream: &SimStream) -> Result<()> {
         let state = &mut *self.state();
+        state.memory_calls.host_waits += 1;
         self.call(state);
         state.timeline.drain(stream.0);
         Ok(())
@@ -379,5 +441,46 @@ impl Backend for Sim {
 
     fn settle(&self) {
         self.state().timeline.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 2 << 20;
+
+    fn sim(create: CallCost) -> Sim {
+        let memory_costs = Some(MemoryCosts { create, map: CallCost::of(1.0), ..MemoryCosts::default() });
+        Sim::new(SimConfig { memory_costs, ..SimConfig::default() }).unwrap()
+    }
+
+    #[test]
+    fn calls_on_memory_take_the_host_their_time() {
+        let sim = sim(CallCost { seconds: 10.0, seconds_per_page: 100.0, seconds_per_chunk: 1000.0 });
+        let address = sim.reserve(8 * PAGE).unwrap();
+        let first = sim.create(PAGE).unwrap();
+        assert_eq!(sim.now_seconds(), 110.0);
+        sim.create(3 * PAGE).unwrap();
+        assert_eq!(sim.now_seconds(), 110.0 + 310.0 + 1000.0, "three pages, beside one chunk");
+        // SAFETY: the range is reserved and bare, the chunk exists and is as long.
+        unsafe { sim.map(address, first, PAGE) }.unwrap();
+        assert_eq!(sim.memory_calls().seconds, 1421.0);
+        let calls =
+            MemoryCalls { reserves: 1, creates: 2, maps: 1, seconds: 1421.0, ..MemoryCalls::default() };
+        assert_eq!(sim.memory_calls(), calls);
+        assert_eq!(calls.map_type(), 1);
+    }
+
+    /// The mean over 4,096 creates is what was published.
+    #[test]
+    fn the_table_of_an_a100_has_its_mean() {
+        let sim =
+            Sim::new(SimConfig { memory_costs: Some(MemoryCosts::A100), ..SimConfig::default() }).unwrap();
+        for _ in 0..4096 {
+            sim.create(PAGE).unwrap();
+        }
+        let mean = sim.now_seconds() / 4096.0;
+        assert!((mean - 193.0e-6).abs() < 0.1e-6, "{mean}");
     }
 }

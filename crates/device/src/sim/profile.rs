@@ -1,4 +1,5 @@
-use crate::Rates;
+use crate::cuda::{context_bytes_typical, modules_bytes_typical};
+use crate::{Arch, Rates};
 
 /// A graphics card as the simulator and the planner see it.
 ///
@@ -8,6 +9,8 @@ use crate::Rates;
 pub struct Profile {
     /// What it is called on the command line, for instance `rtx4090`.
     pub name: String,
+    /// What its kernels are compiled for.
+    pub arch: Arch,
     /// Bytes of device memory that it has.
     pub memory_bytes: u64,
     /// How fast it is.
@@ -31,6 +34,7 @@ const PAGEABLE: f64 = 9.7e9;
 /// What a data sheet says.
 struct Sheet {
     name: &'static str,
+    arch: Arch,
     memory_gib: u64,
     /// Dense bf16 with f32 accumulation, and f32 without tensor cores, in TFLOP/s.
     tensor: f64,
@@ -44,6 +48,7 @@ struct Sheet {
 const SHEETS: [Sheet; 7] = [
     Sheet {
         name: "h100",
+        arch: Arch::Sm90a,
         memory_gib: 80,
         tensor: 989.4,
         vector: 66.9,
@@ -53,6 +58,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "h200",
+        arch: Arch::Sm90a,
         memory_gib: 141,
         tensor: 989.4,
         vector: 66.9,
@@ -62,6 +68,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx5090",
+        arch: Arch::Sm120a,
         memory_gib: 32,
         tensor: 209.5,
         vector: 104.8,
@@ -71,6 +78,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx4090",
+        arch: Arch::Sm89,
         memory_gib: 24,
         tensor: 165.2,
         vector: 82.6,
@@ -80,6 +88,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx3090",
+        arch: Arch::Sm86,
         memory_gib: 24,
         tensor: 71.0,
         vector: 35.6,
@@ -89,6 +98,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "l40s",
+        arch: Arch::Sm89,
         memory_gib: 48,
         tensor: 362.05,
         vector: 91.6,
@@ -98,6 +108,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "a100",
+        arch: Arch::Sm80,
         memory_gib: 80,
         tensor: 312.0,
         vector: 19.5,
@@ -112,6 +123,17 @@ impl Profile {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         SHEETS.iter().find(|sheet| sheet.name == name).map(Sheet::profile)
+    }
+
+    /// Bytes of a budget that the driver takes for context and kernels before anything runs: an estimate, held against the real number when a device is opened.
+    ///
+    /// ```
+    /// let card = lighterage_device::Profile::named("rtx4090").expect("a built-in card");
+    /// assert!((300 << 20..700 << 20).contains(&card.taken_bytes()));
+    /// ```
+    #[must_use]
+    pub const fn taken_bytes(&self) -> u64 {
+        context_bytes_typical(self.arch) + modules_bytes_typical()
     }
 
     /// Every built-in profile.
@@ -129,6 +151,7 @@ impl Sheet {
     fn profile(&self) -> Profile {
         Profile {
             name: self.name.to_owned(),
+            arch: self.arch,
             memory_bytes: self.memory_gib << 30,
             rates: Rates {
                 product_flops: PRODUCT_SHARE * self.tensor * 1e12,

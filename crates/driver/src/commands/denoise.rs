@@ -20,7 +20,8 @@ use crate::{hash, interrupt, mapping, output};
 #[command(after_help = "\
 DIR holds transformer/ and perhaps infusenet/ (config.json and weights each), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds;
 with infusenet/ also id_tokens and control_latents) and run.json (steps, latent_height and latent_width in tokens, guidance; perhaps
-infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold).
+infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold, true_cfg_scale: with this inputs.safetensors has
+negative_prompt_embeds and negative_pooled_prompt_embeds).
 
 Example:
   lighterage denoise --dir tests/golden/loop-tiny --out latents.safetensors
@@ -68,7 +69,7 @@ impl Work for Denoise<'_> {
     type Output = Latents;
 
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
-        let forecast = self.0.survey(device.info().page_bytes)?.within(device.ledger().free_bytes())?;
+        let (_, forecast) = self.0.survey(device.info().page_bytes)?.on(device)?;
         forecast.check_host(device)?;
         self.1.seeing.record(device);
         let mut progress = Progress::new(device.ledger());

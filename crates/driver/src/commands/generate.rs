@@ -14,8 +14,8 @@ use lighterage_shape::DType;
 
 pub(crate) use self::arguments::Arguments;
 use self::models::Models;
-pub(crate) use self::models::read_embedding;
-use self::record::{Planned, Record};
+pub(crate) use self::models::{adapters, read_embedding};
+use self::record::{Gemm, Planned, Record};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
@@ -62,8 +62,7 @@ impl Work for Generate<'_> {
     type Output = ();
 
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
-        let survey = self.job.survey(device.info().page_bytes)?;
-        let forecast = survey.within(device.ledger().free_bytes())?;
+        let (survey, forecast) = self.job.survey(device.info().page_bytes)?.on(device)?;
         forecast.check_host(device)?;
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
@@ -109,7 +108,8 @@ impl Shot<'_> {
         stop_if_asked()?;
         if let Some(rgb) = &picture.rgb {
             let sides = [picture.width, picture.height];
-            let texts = texts::of(job.options(), self.models.model.path(), &self.arguments.lora);
+            let mut texts = texts::of(job.options(), self.models.model.path(), &self.arguments.lora);
+            texts.extend(texts::of_device(&self.arguments.device, device.info()));
             output::write(path, |file| picture_file::write(file, sides, rgb, &texts))?;
         }
         if let Some(latents) = latents {
@@ -124,7 +124,8 @@ impl Shot<'_> {
             report::line(&seen).iter().for_each(|line| output::note(line));
             self.seeing.write(device, &seen, &self.facts(job, &picture))?;
         }
-        Ok(Record::new(path.to_owned(), seed, &picture, forecast))
+        let gemm = Gemm::new(&self.arguments.device, device.info());
+        Ok(Record::new(path.to_owned(), seed, &picture, forecast).by(gemm))
     }
 }
 
@@ -152,7 +153,7 @@ impl Shot<'_> {
     }
 }
 
-/// The loop looks by itself; this is for a Ctrl-C after its last step.
+/// The run looks before every phase and step; this is for a Ctrl-C in its last phase.
 fn stop_if_asked() -> Result<()> {
     if !interrupt::requested() {
         return Ok(());

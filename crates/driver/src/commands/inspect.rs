@@ -1,4 +1,3 @@
-mod architecture;
 mod blocks;
 
 use std::collections::BTreeMap;
@@ -6,10 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lighterage_checkpoint::{Checkpoint, Tensor};
-use lighterage_pipeline::{InfiniteYou, Model};
 use serde::Serialize;
 
 use self::blocks::Block;
+use super::architecture::Architecture;
+use super::readiness::{Readiness, is_pipeline};
 use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::table::{self, Align};
@@ -19,7 +19,8 @@ use crate::{json, mapping};
 ///
 /// Reads headers only, so that a file of 24 GB takes milliseconds; with --check-weights all of it, and the first NaN or infinity is an
 /// error. PATH is a safetensors file, an index, a folder with one of them, a .bin or .pth of torch, or the folder of a pipeline (with
-/// `model_index.json`) or of an InfiniteYou (with `InfuseNetModel`), whose parts are shown one after the other, and what it lacks for a run.
+/// `model_index.json`) or of an InfiniteYou (with `InfuseNetModel`), whose parts are shown one after the other. The last line says whether a run has
+/// all that it needs, with what lies around PATH, and what is missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,39 +42,40 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut reports = Vec::new();
+    let (mut reports, mut role) = (Vec::new(), None);
     for path in parts(&arguments.path)? {
         let checkpoint = mapping::open(&path)?;
         if arguments.check_weights {
             checkpoint.tensors().try_for_each(Tensor::check_finite)?;
         }
-        reports.push(Report::of(&path, &checkpoint, arguments.tensors));
+        let architecture = Architecture::of(&checkpoint);
+        role = architecture.role;
+        reports.push(Report::of(&path, &checkpoint, &architecture, arguments.tensors));
     }
+    let inspected = Inspected { run: Readiness::of(&arguments.path, role), parts: reports };
     if arguments.json {
-        return json::print(&reports);
+        return json::print(&inspected);
     }
     let mut out = std::io::stdout().lock();
-    for report in &reports {
-        report.print(&mut out)?;
+    for part in &inspected.parts {
+        part.print(&mut out)?;
     }
-    if let Some(lacks) = lacks(&arguments.path) {
-        writeln!(out, "not ready for a run: {lacks}")?;
+    if let Some(run) = &inspected.run {
+        writeln!(out, "{run}")?;
     }
     Ok(())
 }
 
 /// The checkpoints of a pipeline's folder or of an InfiniteYou's, or the path itself.
 fn parts(path: &Path) -> Result<Vec<PathBuf>> {
-    if !path.join("model_index.json").is_file() && !path.join("InfuseNetModel").is_dir() {
+    if !is_pipeline(path) && !path.join("InfuseNetModel").is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut parts: Vec<PathBuf> =
-        FILES.iter().map(|name| path.join(name)).filter(|path| path.is_file()).collect();
+    let mut parts = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let part = entry?.path();
-        if part.is_dir() && has_weights(&part)? {
-            parts.push(part);
-        }
+        let is_part = if part.is_dir() { has_weights(&part)? } else { is_weights(&part) };
+        parts.extend(is_part.then_some(part));
     }
     parts.sort();
     if parts.is_empty() {
@@ -82,24 +84,16 @@ fn parts(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(parts)
 }
 
-/// What an InfiniteYou's folder holds beside InfuseNet.
-const FILES: [&str; 4] = [
-    "image_proj_model.bin",
-    "image_proj_model.safetensors",
-    "arcface_ir_se.safetensors",
-    "recognition_arcface_ir_se50.pth",
-];
-
-/// What a folder lacks for a run, in one line; nothing for other paths and where all is there.
-fn lacks(path: &Path) -> Option<String> {
-    let is_pipeline = path.join("model_index.json").is_file();
-    let opened = match path.join("InfuseNetModel").is_dir() {
-        true => InfiniteYou::open(path, mapping::promise()).map(drop),
-        false if is_pipeline => Model::open(path, mapping::promise()).map(drop),
-        false => Ok(()),
-    };
-    opened.err().map(|error| error.to_string())
+/// A file beside the folders: a pipeline's or what an InfiniteYou's folder holds beside InfuseNet.
+fn is_weights(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    path.is_file()
+        && (path.extension().is_some_and(|extension| extension == "safetensors")
+            || FILES.iter().any(|file| name == *file))
 }
+
+/// Torch's files in an InfiniteYou's folder.
+const FILES: [&str; 2] = ["image_proj_model.bin", "recognition_arcface_ir_se50.pth"];
 
 fn has_weights(folder: &Path) -> Result<bool> {
     for entry in std::fs::read_dir(folder)? {
@@ -113,11 +107,20 @@ fn has_weights(folder: &Path) -> Result<bool> {
 }
 
 #[derive(Debug, Serialize)]
+struct Inspected {
+    parts: Vec<Report>,
+    /// None where no run reads such a thing.
+    run: Option<Readiness>,
+}
+
+#[derive(Debug, Serialize)]
 struct Report {
     path: PathBuf,
     files: Vec<PathBuf>,
     file_bytes: u64,
     architecture: String,
+    /// Whether names and shapes are exactly those of a released checkpoint.
+    is_released: bool,
     tensors: usize,
     parameters: u64,
     bytes: u64,
@@ -138,7 +141,7 @@ struct Listed {
 }
 
 impl Report {
-    fn of(path: &Path, checkpoint: &Checkpoint, list: bool) -> Self {
+    fn of(path: &Path, checkpoint: &Checkpoint, architecture: &Architecture, list: bool) -> Self {
         let mut bytes_by_type = BTreeMap::new();
         for tensor in checkpoint.tensors() {
             *bytes_by_type.entry(tensor.dtype().name()).or_insert(0) += tensor.bytes().len() as u64;
@@ -149,7 +152,8 @@ impl Report {
             path: path.to_owned(),
             files: checkpoint.files().map(|file| file.path.clone()).collect(),
             file_bytes: checkpoint.files().map(|file| file.bytes).sum(),
-            architecture: architecture::of(checkpoint, path),
+            architecture: architecture.sentence(path),
+            is_released: architecture.released.is_some(),
             tensors: checkpoint.tensors().count(),
             parameters: checkpoint.tensors().map(|tensor| tensor.layout().elements() as u64).sum(),
             bytes: bytes_by_type.values().sum(),

@@ -1,3 +1,4 @@
+mod architecture;
 mod bench;
 mod compare;
 mod convert;
@@ -8,6 +9,7 @@ mod generate;
 mod identity;
 mod inspect;
 mod plan;
+mod readiness;
 mod verify;
 
 use self::generate::read_embedding;

@@ -45,6 +45,18 @@ fn the_demo_picture_is_the_references() {
     assert!(parameters.starts_with(&format!("{PROMPT}\nSteps: 20, Sampler: Euler")), "{parameters}");
 }
 
+#[test]
+fn the_picture_says_which_instructions_made_it() {
+    let scratch = Scratch::new();
+    let out = scratch.text("heart.png");
+    let isa = |threads: &str| {
+        generate(&["-o", &out, "--steps", "1", "--isa", "portable", "--threads", threads]).check(0, &[]);
+        let (.., texts) = read_png(&scratch.path("heart.png"));
+        texts.into_iter().find(|(key, _)| key == "Isa").map(|(_, text)| text)
+    };
+    assert_eq!([isa("1"), isa("2")], [Some("portable".to_owned()), Some("portable".to_owned())]);
+}
+
 /// The project's bound for whole pictures in bf16: at most twice as far from diffusers' f32 latents as diffusers' own bf16 latents are.
 #[test]
 fn the_bf16_picture_is_as_near_as_the_references() {
@@ -180,10 +192,10 @@ fn interrupts_end_after_the_step_and_write_nothing() {
 fn a_host_budget_that_is_too_small_is_refused_before_the_first_phase() {
     let scratch = Scratch::new();
     let out = scratch.text("out.png");
-    let options = ["-o", &out, "--dtype", "f32", "--vram", "3MiB", "--host-memory", "1MiB"];
+    let options = ["-o", &out, "--dtype", "f32", "--vram", "3MiB", "--host-memory", "100KiB"];
     let run = generate(&options);
     assert!(!run.stderr.contains("VRAM"), "{}", run.stderr);
-    run.check_failed(&["pinned host memory", "1048576 are left", "--vram"]);
+    run.check_failed(&["pinned host memory", "102400 are left", "--vram"]);
     generate(&["--dry-run", "--dtype", "f32", "--host-memory", "0"]).check_failed(&["pinned host memory"]);
     assert!(scratch.names().is_empty());
 }

@@ -20,7 +20,7 @@ fn json_counts_what_is_in_the_file() {
     let file = scratch
         .tensors("m.safetensors", &[("blocks.0.a", &[1.0, 2.0]), ("blocks.1.a", &[3.0, 4.0]), ("c", &[5.0])]);
     let json = lighterage(&["inspect", &file, "--json", "--tensors"]).check(0, &[]).stdout;
-    let report = &serde_json::from_str::<serde_json::Value>(&json).unwrap()[0];
+    let report = &serde_json::from_str::<serde_json::Value>(&json).unwrap()["parts"][0];
     assert_eq!(
         (&report["tensors"], &report["parameters"], &report["bytes"]),
         (&3.into(), &5.into(), &20.into())

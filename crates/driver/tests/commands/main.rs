@@ -10,6 +10,8 @@ mod forward;
 mod generate;
 mod inspect;
 mod plan;
+mod products;
+mod released;
 mod usage;
 mod verify;
 

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use half::bf16;
-use lighterage_device::{Cost, Kernel, Launches, Target, Workers};
+use lighterage_device::{Cost, Kernel, Launches, ProductCall, Target, Workers};
 use lighterage_kernels::gemm;
 use lighterage_kernels::params::LinearParams;
 use lighterage_shape::Float;
@@ -44,6 +44,10 @@ impl Kernel for LinearKernel<bf16> {
 
     fn cost(params: &LinearParams) -> Cost {
         cost(params, size_of::<bf16>(), size_of::<bf16>())
+    }
+
+    fn product(params: &LinearParams) -> Option<ProductCall> {
+        Some(gemm::linear::call(params))
     }
 
     fn launches(params: &LinearParams, target: Target) -> Launches {

@@ -1,4 +1,5 @@
 mod host;
+mod plans;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use lighterage_shape::DType;
 use crate::check::Check;
 use crate::{ActivationKind, Queue, Result};
 use host::{LinearKernel, LinearSumsKernel};
+pub use plans::{linear_by, linear_plans};
 
 /// What a linear adds to: `x + gate * y`.
 #[derive(Clone, Copy, Debug)]

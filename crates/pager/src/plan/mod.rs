@@ -1,5 +1,6 @@
 mod bound;
 mod goal;
+mod resize;
 mod retimed;
 mod script;
 mod search;
@@ -30,6 +31,8 @@ pub struct Plan {
     turns: Vec<Turn>,
     /// The units of the first cycle's visits.
     visited: Vec<UnitId>,
+    /// Leases held at once.
+    held: usize,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -82,7 +85,7 @@ impl Plan {
             ring_pages: 0,
             streamed: vec![0; tape.spans.len()],
         };
-        Self::with_visits(tape, choice, cycles, Link::UNIT, vec![Turn::default()])
+        Self::with_visits(tape, choice, &Goal::new(cycles, 0, page_bytes), vec![Turn::default()])
     }
 
     /// A plan without times, for turns that come again and again: copies are spread along the cycle by bytes.
@@ -189,6 +192,15 @@ impl Plan {
         FeedLayout::new(self, units, is_pinning_worth_it).pinned_bytes()
     }
 
+    /// The fewest page-locked host bytes that a pager can do with: two stages of a page each, which all goes through in every turn.
+    ///
+    /// # Panics
+    /// If the plan was made for other units.
+    #[must_use]
+    pub fn least_pinned_bytes(&self, units: &Units, is_pinning_worth_it: bool) -> u64 {
+        FeedLayout::new(self, units, is_pinning_worth_it).least_pinned_bytes()
+    }
+
     /// The kinds of turns that it was made for.
     #[must_use]
     pub fn cycles(&self) -> &[Cycle] {
@@ -251,6 +263,10 @@ impl Plan {
         &self.choice.homes
     }
 
+    pub(crate) const fn ring_pages(&self) -> u32 {
+        self.choice.ring_pages
+    }
+
     fn of(tape: Tape, choice: Choice, goal: &Goal) -> Self {
         let script = Script::new(choice.homes.clone(), choice.ring_pages);
         let memory_bytes = goal.budget_bytes / goal.page_bytes * goal.page_bytes;
@@ -267,13 +283,13 @@ impl Plan {
             }
         };
         let turns = goal.cycles.iter().map(turn).collect();
-        Self::with_visits(tape, choice, goal.cycles.clone(), goal.link, turns)
+        Self::with_visits(tape, choice, goal, turns)
     }
 
-    fn with_visits(tape: Tape, choice: Choice, cycles: Vec<Cycle>, link: Link, turns: Vec<Turn>) -> Self {
-        let visits = cycles.first().map_or(&[][..], |cycle| &cycle.visits);
+    fn with_visits(tape: Tape, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
+        let visits = goal.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        Self { tape, choice, cycles, link, turns, visited }
+        Self { tape, choice, cycles: goal.cycles.clone(), link: goal.link, turns, visited, held: goal.held }
     }
 }
 

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use super::Plan;
+
 /// Where a page of the tape has its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Home {
@@ -47,6 +49,29 @@ impl Script {
         let loaded = vec![false; homes.len()];
         let ring = vec![RingPage { holds: NOTHING, used: 0 }; ring_pages as usize];
         Self { homes, loaded, ring, after: 0 }
+    }
+
+    /// The books of another plan for the same pages: of those that `stay` is said of, their memory and what it holds are as before. `held` are pages that the
+    /// launches of a visit still read. What else was in the ring is forgotten; all work that used it is done.
+    pub(crate) fn moved(
+        &self,
+        plan: &Plan,
+        stay: &[bool],
+        held: impl IntoIterator<Item = (u64, Range<u32>)>,
+    ) -> Self {
+        let mut script = plan.script();
+        for (page, stays) in stay.iter().enumerate() {
+            // What a held visit reads is there, even if its page came through the ring.
+            script.loaded[page] = *stays && (self.loaded[page] || self.homes[page] != Home::Resident);
+        }
+        for (number, page) in
+            held.into_iter().flat_map(|(number, pages)| pages.map(move |page| (number, page)))
+        {
+            if let Home::Ring(slot) = script.homes[page as usize] {
+                script.ring[slot as usize] = RingPage { holds: page, used: number + 1 };
+            }
+        }
+        script
     }
 
     /// These pages are not where they were said to be: their copies were not made.

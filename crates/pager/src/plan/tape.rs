@@ -16,6 +16,7 @@ pub(crate) struct Tape {
     pub(crate) pages: u32,
     /// Bytes of the units, alignment included.
     pub(crate) bytes: u64,
+    longest_bytes: u64,
 }
 
 /// A unit on the tape.
@@ -47,8 +48,14 @@ impl Tape {
             page_bytes.is_multiple_of(ALIGNMENT_BYTES) && page_bytes > 0,
             "page {page_bytes} is not a multiple of {ALIGNMENT_BYTES}"
         );
-        let mut tape =
-            Self { page_bytes, spans: Vec::new(), places: vec![None; units.count()], pages: 0, bytes: 0 };
+        let mut tape = Self {
+            page_bytes,
+            spans: Vec::new(),
+            places: vec![None; units.count()],
+            pages: 0,
+            bytes: 0,
+            longest_bytes: 0,
+        };
         let mut end = 0;
         for unit in order {
             let bytes = units.bytes(unit);
@@ -70,6 +77,7 @@ impl Tape {
         let owned = touched.start.max(self.pages)..touched.end.max(self.pages);
         self.pages = self.pages.max(touched.end);
         self.bytes += bytes;
+        self.longest_bytes = self.longest_bytes.max(bytes);
         self.places[unit.0 as usize] = u32::try_from(self.spans.len()).ok();
         self.spans.push(Span { unit, offset, bytes, touched, owned });
         offset + bytes
@@ -85,6 +93,11 @@ impl Tape {
         let end = self.spans.last().map_or(0, |span| span.offset + span.bytes);
         let byte = |page: u32| (u64::from(page) * self.page_bytes).min(end);
         byte(pages.end) - byte(pages.start)
+    }
+
+    /// Bytes of the longest unit.
+    pub(crate) const fn longest_bytes(&self) -> u64 {
+        self.longest_bytes
     }
 
     /// The most pages that one unit lies in.

@@ -1,6 +1,5 @@
 //! The released models without their files: the same pipeline code over names and shapes, for plans.
 
-mod shapes;
 mod walk;
 
 use std::sync::Arc;
@@ -8,22 +7,22 @@ use std::sync::Arc;
 use lighterage_checkpoint::Checkpoint;
 use lighterage_device::{Backend, Device, Rates};
 use lighterage_dit::{Config, InfuseNet, Transformer};
+use lighterage_identity::{HEAD, Resampler};
 use lighterage_pager::Units;
 use lighterage_shape::DType;
 use lighterage_text::clip::{self, Clip};
 use lighterage_text::t5::{self, T5};
-use lighterage_vae::{self as vae, Decoder};
+use lighterage_vae::{self as vae, Decoder, Encoder};
 
-use self::shapes::Shapes;
 use crate::encoders::Encoders;
 use crate::options::SIDE_STEP;
 use crate::stage::{Stage, Weights};
-use crate::{Forecast, Grid, Report, Result, Schedule, SchedulerConfig, Spacing, Survey};
+use crate::{Forecast, Grid, Released, Report, Result, Schedule, SchedulerConfig, Spacing, Survey};
 
 /// FLUX.1-dev as it was released, in bf16, perhaps with InfiniteYou's InfuseNet, as far as it can be known without its weights: everything but the values.
 ///
 /// It is surveyed like a [`Job`](crate::Job), by the same code of the same models, and may be run: on `Sim` in no time, elsewhere on weights that are all zero.
-/// The phases of a face (projector, control picture), which come once before the loop, are left out.
+/// With InfuseNet come the phases of a face before the loop: the projector, and the control picture, which is black.
 ///
 /// ```
 /// use lighterage_device::Profile;
@@ -44,10 +43,20 @@ pub struct BuiltIn {
     text_units: Arc<Units>,
     transformer: Transformer,
     infusenet: Option<InfuseNet>,
+    portrait: Option<Portrait>,
     /// Of transformer and InfuseNet: they are visited in one cycle.
     dit_units: Arc<Units>,
     decoder: Decoder,
     decoder_units: Arc<Units>,
+}
+
+/// What a face takes before the loop.
+#[derive(Debug)]
+struct Portrait {
+    resampler: Resampler,
+    resampler_units: Arc<Units>,
+    encoder: Encoder,
+    encoder_units: Arc<Units>,
 }
 
 /// What to plan.
@@ -59,7 +68,7 @@ pub struct BuiltInOptions {
     pub height: usize,
     /// Steps of the loop.
     pub steps: usize,
-    /// Whether every step runs InfuseNet first.
+    /// Whether there is a face: projector and control picture before the loop, and every step runs InfuseNet first.
     pub with_infusenet: bool,
 }
 
@@ -92,28 +101,29 @@ impl BuiltIn {
         let mut text_units = Units::default();
         let clip = Clip::new(
             clip::Config::from_json(CLIP)?,
-            &checkpoint("clip", &shapes::clip())?,
+            &checkpoint(Released::Clip)?,
             DTYPE,
             &[0; CLIP_TOKENS],
             &mut text_units,
         )?;
         let t5 = T5::new(
             t5::Config::from_json(T5_XXL)?,
-            &checkpoint("t5", &shapes::t5())?,
+            &checkpoint(Released::T5)?,
             DTYPE,
             &[0; T5_TOKENS],
             &mut text_units,
         )?;
         let mut dit_units = Units::default();
         let infusenet = options.with_infusenet.then(|| -> Result<InfuseNet> {
-            let weights = checkpoint("infusenet", &shapes::infusenet())?;
+            let weights = checkpoint(Released::InfuseNet)?;
             Ok(InfuseNet::new(Config::derive(&weights)?, &weights, DTYPE, &mut dit_units)?)
         });
         let infusenet = infusenet.transpose()?;
-        let weights = checkpoint("transformer", &shapes::transformer())?;
+        let weights = checkpoint(Released::Transformer)?;
         let transformer = Transformer::new(Config::derive(&weights)?, &weights, DTYPE, &mut dit_units)?;
+        let portrait = options.with_infusenet.then(Portrait::new).transpose()?;
         let mut decoder_units = Units::default();
-        let weights = checkpoint("vae", &shapes::vae())?;
+        let weights = checkpoint(Released::Autoencoder)?;
         let decoder = Decoder::new(vae::Config::flux(), &weights, DTYPE, &mut decoder_units)?;
         let (config, tokens) = (SchedulerConfig::flux_dev(), options.grid().tokens());
         Ok(Self {
@@ -123,6 +133,7 @@ impl BuiltIn {
             text_units: Arc::new(text_units),
             transformer,
             infusenet,
+            portrait,
             dit_units: Arc::new(dit_units),
             decoder,
             decoder_units: Arc::new(decoder_units),
@@ -162,8 +173,24 @@ impl BuiltIn {
     }
 }
 
-fn checkpoint(name: &str, shapes: &Shapes) -> Result<Checkpoint> {
-    Ok(Checkpoint::of_shapes(format!("built-in/{name}"), DTYPE, &shapes.0)?)
+impl Portrait {
+    fn new() -> Result<Self> {
+        let (mut resampler_units, mut encoder_units) = (Units::default(), Units::default());
+        let weights = checkpoint(Released::Projector)?;
+        let resampler = Resampler::new(&weights, HEAD, DTYPE, &mut resampler_units)?;
+        let weights = checkpoint(Released::Autoencoder)?;
+        let encoder = Encoder::new(vae::Config::flux(), &weights, DTYPE, &mut encoder_units)?;
+        Ok(Self {
+            resampler,
+            resampler_units: Arc::new(resampler_units),
+            encoder,
+            encoder_units: Arc::new(encoder_units),
+        })
+    }
+}
+
+fn checkpoint(released: Released) -> Result<Checkpoint> {
+    Ok(Checkpoint::of_shapes(format!("built-in/{released}"), DTYPE, &released.shapes())?)
 }
 
 const CLIP: &str = r#"{"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,

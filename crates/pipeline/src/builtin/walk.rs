@@ -1,14 +1,15 @@
 use lighterage_device::{Backend, View};
-use lighterage_ops::Queue;
+use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::Pager;
 
-use super::{BuiltIn, BuiltInOptions, DTYPE};
+use super::{BuiltIn, BuiltInOptions, DTYPE, Portrait};
 use crate::decoding::Decoding;
+use crate::encoding::Encoding;
+use crate::face::control_values;
 use crate::stage::Stage;
 use crate::{Conditions, Denoiser, Infused, Infusion, Lent, Phase, Portrayed, Prompted, Result};
 
-/// Identity tokens of InfiniteYou, and the guidance that its InfuseNet is told.
-const IDENTITY_TOKENS: usize = 8;
+/// What InfuseNet is told, and the transformer.
 const INFUSENET_GUIDANCE: f32 = 1.0;
 const GUIDANCE: f32 = 3.5;
 
@@ -17,9 +18,10 @@ impl BuiltIn {
     pub(super) fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>, steps: usize) -> Result<()> {
         let prompt = stage
             .phase(Phase::Text, &self.text_units, |queue, pager, _| self.encoders.forward(queue, pager))?;
+        let portrait = self.portrait.as_ref().map(|portrait| self.portray(stage, portrait)).transpose()?;
         let (conditions, infusion) = stage.phase(Phase::Modulation, &self.dit_units, |queue, pager, _| {
             let (states, pooled) = (prompt.states.view(), prompt.pooled.view());
-            let infusion = self.infusion(queue, pager, pooled)?;
+            let infusion = self.infusion(queue, pager, pooled, portrait)?;
             let prompted = Prompted { states, pooled, guidance: GUIDANCE };
             let conditions = Conditions::new(queue, pager, &self.transformer, &prompted, &self.schedule)?;
             drop(prompt);
@@ -40,16 +42,35 @@ impl BuiltIn {
         })
     }
 
+    /// Tokens and pose of a face: of nobody, and black.
+    fn portray<B: Backend>(
+        &self,
+        stage: &mut Stage<'_, B>,
+        portrait: &Portrait,
+    ) -> Result<(Tensor<B>, Tensor<B>)> {
+        let BuiltInOptions { width, height, .. } = self.options;
+        let Portrait { resampler, resampler_units, encoder, encoder_units } = portrait;
+        let tokens = stage.phase(Phase::Identity, resampler_units, |queue, pager, _| {
+            let embedding = vec![0.0; resampler.embedding()];
+            let embedding = queue.upload_as(DTYPE, &embedding, &[1, embedding.len()], "embedding")?;
+            Ok(resampler.forward(queue, pager, embedding.view())?)
+        })?;
+        let control = stage.phase(Phase::Control, encoder_units, |queue, pager, _| {
+            let encoding = Encoding { encoder, width, height, dtype: DTYPE, tile: None };
+            let moments = encoding.run(queue, pager, &control_values(None, [width, height]))?;
+            encoding.mean(queue, &moments)
+        })?;
+        Ok((tokens, control))
+    }
+
     fn infusion<B: Backend>(
         &self,
         queue: &Queue<B>,
         pager: &Pager<B>,
         pooled: View<'_>,
+        portrait: Option<(Tensor<B>, Tensor<B>)>,
     ) -> Result<Option<Infusion<B>>> {
-        let Some(net) = &self.infusenet else { return Ok(None) };
-        let config = net.config();
-        let tokens = queue.zeros(DTYPE, &[IDENTITY_TOKENS, config.joint_attention_dim], "tokens")?;
-        let control = queue.zeros(DTYPE, &[self.options.grid().tokens(), config.in_channels], "control")?;
+        let Some((net, (tokens, control))) = self.infusenet.as_ref().zip(portrait) else { return Ok(None) };
         let (tokens, control) = (tokens.view(), control.view());
         let portrayed = Portrayed { tokens, pooled, control, guidance: INFUSENET_GUIDANCE };
         Ok(Some(Infusion::new(queue, pager, net, &portrayed, &self.schedule)?))

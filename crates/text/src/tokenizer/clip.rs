@@ -50,11 +50,35 @@ enum Files {
 struct Model<'a> {
     #[serde(rename = "type")]
     kind: Option<String>,
+    unk_token: Option<String>,
     end_of_word_suffix: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    dropout: Option<f64>,
+    #[serde(default)]
+    byte_fallback: bool,
+    #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    ignore_merges: bool,
     #[serde(borrow)]
     vocab: Vocabulary<'a>,
     #[serde(borrow)]
     merges: Vec<Merge<'a>>,
+}
+
+impl Model<'_> {
+    /// The name of an option that is set, changes the ids, and is not what [`Bpe`] does.
+    fn unsupported(&self) -> Option<&'static str> {
+        let prefix = self.continuing_subword_prefix.as_deref().unwrap_or_default();
+        let options = [
+            ("continuing_subword_prefix", !prefix.is_empty()),
+            ("dropout", self.dropout.is_some_and(|share| share > 0.0)),
+            ("byte_fallback", self.byte_fallback),
+            ("fuse_unk", self.fuse_unk),
+            ("ignore_merges", self.ignore_merges),
+        ];
+        options.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name)
+    }
 }
 
 #[derive(Deserialize)]
@@ -98,13 +122,18 @@ impl ClipTokenizer {
     }
 
     fn encode_joint(&self, source: &Source, text: &str, length: usize) -> Result<Vec<u32>> {
-        let TokenizerFile { added_tokens, normalizer, pre_tokenizer, model } = source.parse()?;
-        let Model { kind, end_of_word_suffix, vocab, merges } = model;
+        let TokenizerFile::<Model<'_>> { added_tokens, normalizer, pre_tokenizer, model } = source.parse()?;
+        if let Some(option) = model.unsupported() {
+            return Err(
+                source.error(format!("model.{option} is set, which is not what CLIP's tokenizers do"))
+            );
+        }
+        let Model { kind, unk_token, end_of_word_suffix, vocab, merges, .. } = model;
         if kind.as_deref().is_some_and(|kind| kind != "BPE") {
             return Err(source.error(format!("model is {:?}, should be \"BPE\"", kind.unwrap_or_default())));
         }
         let lines: Vec<String> = merges.into_iter().map(Merge::line).collect();
-        let ends = self.ends(&vocab, source)?;
+        let ends = self.ends(&vocab, source, unk_token.as_deref())?;
         let bpe = Bpe {
             vocabulary: vocab,
             merges: lines.iter().map(String::as_str).zip(0..).collect(),
@@ -123,7 +152,7 @@ impl ClipTokenizer {
         length: usize,
     ) -> Result<Vec<u32>> {
         let table: Vocabulary<'_> = vocabulary.parse()?;
-        let ends = self.ends(&table, vocabulary)?;
+        let ends = self.ends(&table, vocabulary, None)?;
         let bpe =
             Bpe { vocabulary: table, merges: lines(&merges.text), suffix: SUFFIX, unknown: ends.unknown };
         let named = [
@@ -136,17 +165,18 @@ impl ClipTokenizer {
         Ok(ends.around(splitter.ids(text)?, length))
     }
 
-    fn ends(&self, vocabulary: &Vocabulary<'_>, source: &Source) -> Result<Ends> {
-        let id = |token: Option<&Token>, default| {
-            let token = Token::or(token, default);
+    /// `unknown` is what the model itself says of characters that it lacks.
+    fn ends(&self, vocabulary: &Vocabulary<'_>, source: &Source, unknown: Option<&str>) -> Result<Ends> {
+        let id = |token: &str| {
             let missing = || source.error(format!("there is no token {token:?}"));
             vocabulary.get(token).copied().ok_or_else(missing)
         };
+        let Special { bos_token, eos_token, pad_token, unk_token } = &self.special;
         Ok(Ends {
-            start: id(self.special.bos_token.as_ref(), START)?,
-            end: id(self.special.eos_token.as_ref(), END)?,
-            padding: id(self.special.pad_token.as_ref(), END)?,
-            unknown: id(self.special.unk_token.as_ref(), END)?,
+            start: id(Token::or(bos_token.as_ref(), START))?,
+            end: id(Token::or(eos_token.as_ref(), END))?,
+            padding: id(Token::or(pad_token.as_ref(), END))?,
+            unknown: id(unknown.unwrap_or(Token::or(unk_token.as_ref(), END)))?,
         })
     }
 }

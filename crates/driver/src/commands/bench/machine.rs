@@ -10,6 +10,7 @@ use lighterage_shape::DType;
 use serde::Serialize;
 
 use super::timing::{median, seconds};
+use super::tune::{self, TuneArguments};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::Result;
 use crate::json;
@@ -32,12 +33,15 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    tune: TuneArguments,
+    #[command(flatten)]
     device: DeviceArguments,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     device: String,
+    isa: String,
     copy_bytes_per_second: Option<f64>,
     fill_bytes_per_second: Option<f64>,
     pinned_to_device_bytes_per_second: Option<f64>,
@@ -72,6 +76,9 @@ struct UnmapBesideWork {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(path) = &arguments.tune.tune {
+        return tune::run(&arguments.tune, &arguments.device, path, arguments.json);
+    }
     let report = arguments.device.run(Measure(arguments))?;
     if arguments.json {
         return json::print(&report);
@@ -97,15 +104,17 @@ impl Work for Measure<'_> {
         let (a, b) = (buffer()?, buffer()?);
         let copy = seconds(&stream, |_| Ok(stream.copy(a.view(), b.view())?))?;
         let fill = seconds(&stream, |_| Ok(stream.fill(a.view(), 1)?))?;
-        let host = vec![0_u8; usize::try_from(bytes)?];
+        let mut host = vec![0_u8; usize::try_from(bytes)?];
         let pageable = seconds(&stream, |_| Ok(stream.upload(a.view(), &host)?))?;
+        // Into memory that is there and was touched: what the system needs to give it is not the link's.
+        let back = seconds(&stream, |_| Ok(stream.read_into(&mut host, a.view()).map(drop)?))?;
         drop(host);
         let pinned = pinned(device, &stream, &queue, bytes)?;
-        let back = seconds(&stream, |_| Ok(stream.read::<u8>(a.view()).map(drop)?))?;
         let queued = queue_seconds(&stream, &queue)?;
         drop((a, b));
         Ok(Report {
             device: device.info().name.clone(),
+            isa: device.info().isa.clone(),
             copy_bytes_per_second: rate(copy, 2 * bytes),
             fill_bytes_per_second: rate(fill, bytes),
             pinned_to_device_bytes_per_second: pinned.and_then(|seconds| rate(seconds, bytes)),

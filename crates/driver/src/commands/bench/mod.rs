@@ -3,7 +3,10 @@
 mod allocator;
 mod kernels;
 mod machine;
+mod pager;
+mod step;
 mod timing;
+mod tune;
 
 use crate::failure::Result;
 
@@ -19,6 +22,8 @@ enum Subject {
     Allocator(allocator::Arguments),
     Kernels(kernels::Arguments),
     Machine(machine::Arguments),
+    Pager(pager::Arguments),
+    Step(step::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -26,5 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Subject::Allocator(arguments) => allocator::run(arguments),
         Subject::Kernels(arguments) => kernels::run(arguments),
         Subject::Machine(arguments) => machine::run(arguments),
+        Subject::Pager(arguments) => pager::run(arguments),
+        Subject::Step(arguments) => step::run(arguments),
     }
 }

@@ -7,15 +7,21 @@ use lighterage_device::{Backend, Stream};
 use crate::failure::Result;
 
 /// Batches of which the median is taken.
-const BATCHES: usize = 7;
+pub(super) const BATCHES: usize = 7;
 /// What a batch lasts at least: a clock and a wait of some microseconds are then below a thousandth.
 const BATCH: Duration = Duration::from_millis(20);
 /// Calls of a batch at most, for the queue of the driver.
 const CALLS_MAX: u32 = 512;
 
 /// Median seconds of one call of `work`, which queues something on `stream`; the host waits only at the end of each batch.
-pub(super) fn seconds<B: Backend>(
+pub(super) fn seconds<B: Backend>(stream: &Stream<B>, work: impl FnMut(u32) -> Result<()>) -> Result<f64> {
+    seconds_of(stream, BATCHES, work)
+}
+
+/// As [`seconds`], with so many batches.
+pub(super) fn seconds_of<B: Backend>(
     stream: &Stream<B>,
+    batches: usize,
     mut work: impl FnMut(u32) -> Result<()>,
 ) -> Result<f64> {
     let mut batch = |calls: u32| -> Result<Duration> {
@@ -32,8 +38,8 @@ pub(super) fn seconds<B: Backend>(
     let wanted = BATCH.as_secs_f64() / one.as_secs_f64();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
     let calls = wanted.ceil().clamp(1.0, f64::from(CALLS_MAX)) as u32;
-    let mut times = Vec::with_capacity(BATCHES);
-    for _ in 0..BATCHES {
+    let mut times = Vec::with_capacity(batches);
+    for _ in 0..batches {
         times.push(batch(calls)?.as_secs_f64() / f64::from(calls));
     }
     Ok(median(times))

@@ -34,7 +34,7 @@ The three pipelines that InfiniteYou is run by are: its own (--schedule diffuser
 --noise cuda) and since (--schedule diffsynth --noise cpu). The default is diffusers' schedule with torch's CPU noise.
 
 The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule,
-Noise, Dtype, Software, and what else changed it. Ctrl-C ends after the current step and writes nothing; the exit code is then 130.")]
+Noise, Dtype, Software, Isa, and what else changed it. Ctrl-C ends after the current step and writes nothing; the exit code is then 130.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) request: Request,

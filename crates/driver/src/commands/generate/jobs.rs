@@ -201,8 +201,7 @@ impl Batch<'_> {
         let options = self.models.options(self.arguments, &request)?;
         let shot = Shot { arguments: self.arguments, models: &self.models, seeing: Seeing::default() };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
-        let survey = job.survey(device.info().page_bytes)?;
-        let forecast = survey.within(device.ledger().free_bytes())?;
+        let (_, forecast) = job.survey(device.info().page_bytes)?.on(device)?;
         if self.arguments.is_dry() {
             return Ok(Outcome { peak_bytes: Some(forecast.peak_bytes()), ..plain.clone() });
         }

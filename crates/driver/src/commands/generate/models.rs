@@ -172,7 +172,7 @@ pub(crate) fn read_embedding(given: &str) -> Result<Embedding> {
 }
 
 /// `FILE` or `FILE:SCALE`, each.
-fn adapters(given: &[String]) -> Result<Adapters> {
+pub(crate) fn adapters(given: &[String]) -> Result<Adapters> {
     let mut adapters = Adapters::default();
     for text in given {
         let (path, scale) = match text.rsplit_once(':') {

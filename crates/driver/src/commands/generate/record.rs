@@ -1,8 +1,11 @@
 use std::path::PathBuf;
 
+use lighterage_device::Info;
 use lighterage_pager::Plan;
 use lighterage_pipeline::{Forecast, Phase, PhaseForecast, PhaseReport, Picture};
 use serde::Serialize;
+
+use crate::device::DeviceArguments;
 
 /// The plan of a run, as JSON.
 #[derive(Debug, Serialize)]
@@ -13,6 +16,8 @@ pub(super) struct Planned {
     /// The budget from which on nothing is streamed.
     maximum_bytes: u64,
     peak_bytes: u64,
+    /// What the driver takes of all these.
+    taken_bytes: u64,
     /// Pinned, for converted weights.
     host_bytes: u64,
     phases: Vec<PlannedPhase>,
@@ -36,6 +41,7 @@ impl Planned {
             minimum_bytes: forecast.minimum_bytes,
             maximum_bytes,
             peak_bytes: forecast.peak_bytes(),
+            taken_bytes: forecast.taken_bytes,
             host_bytes: forecast.host_bytes(),
             phases: forecast.phases.iter().map(PlannedPhase::new).collect(),
         }
@@ -70,7 +76,28 @@ pub(super) struct Record {
     planned_peak_bytes: u64,
     pub(super) seconds: f64,
     seconds_per_step: f64,
+    #[serde(flatten)]
+    gemm: Gemm,
     phases: Vec<RanPhase>,
+}
+
+/// Who multiplied, where that was not left to our own kernels and their model.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Gemm {
+    /// SHA-256 of the table that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gemm_table_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gemm_library: Option<String>,
+}
+
+impl Gemm {
+    pub(super) fn new(device: &DeviceArguments, info: &Info) -> Self {
+        Self {
+            gemm_table_sha256: device.gemm_table.as_ref().map(|table| table.sha256.clone()),
+            gemm_library: info.product_library.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -96,8 +123,16 @@ impl Record {
             planned_peak_bytes: forecast.peak_bytes(),
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
+            gemm: Gemm::default(),
             phases: report.phases.iter().map(RanPhase::new).collect(),
         }
+    }
+}
+
+impl Record {
+    /// With a word about who multiplied.
+    pub(super) fn by(self, gemm: Gemm) -> Self {
+        Self { gemm, ..self }
     }
 }
 

@@ -1,7 +1,9 @@
 use std::path::Path;
 
+use lighterage_device::Info;
 use lighterage_pipeline::{Face, Negation, Noise, Options, Spacing, TeaCache};
 
+use crate::device::DeviceArguments;
 use crate::model_path;
 use crate::picture_file::Text;
 
@@ -46,6 +48,14 @@ pub(super) fn of(options: &Options, model: &Path, loras: &[String]) -> Vec<Text>
     texts.extend(options.teacache.map(|TeaCache { threshold, .. }| ("TeaCache", threshold.to_string())));
     texts.extend((!loras.is_empty()).then(|| ("LoRA", loras.join(", "))));
     texts
+}
+
+/// What of the device changes bits: its instruction set, the table of who multiplies what, if one was given, and a library that does. The number of threads and the
+/// budget change none.
+pub(super) fn of_device(device: &DeviceArguments, info: &Info) -> Vec<Text> {
+    let table = device.gemm_table.as_ref().map(|table| ("GEMM table", format!("sha256 {}", table.sha256)));
+    let library = info.product_library.clone().map(|library| ("GEMM library", library));
+    [("Isa", info.isa.clone())].into_iter().chain(table).chain(library).collect()
 }
 
 /// How the face was put in. The face itself is not told.

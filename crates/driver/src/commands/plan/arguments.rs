@@ -1,9 +1,12 @@
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use lighterage_device::Profile;
 
+use super::Scene;
 use crate::failure::{Failure, Result};
+use crate::gemm_table::{self, GemmTable};
 use crate::size::Size;
 
 /// Show what a model needs and how fast it runs, for many budgets, before anything is downloaded, bought or run.
@@ -14,20 +17,28 @@ use crate::size::Size;
 Examples:
   lighterage plan --gpu rtx4090
   lighterage plan --model flux-dev --gpu rtx5090 --size 1024x1024 --vram 6GiB,8GiB,12GiB
-  lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json")]
+  lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json
+  lighterage plan --model FLUX.1-dev --infinite-you InfiniteYou/sim_stage1 --lora style.safetensors:0.8
+  lighterage bench machine --device cuda --json > card.json; lighterage plan --gpu card.json")]
 pub(crate) struct Arguments {
     /// A built-in model (`flux-dev`, `flux-dev+infinite-you`) or a folder in the layout of diffusers.
     #[arg(long, value_name = "NAME|DIR", default_value = "flux-dev+infinite-you")]
-    pub(super) model: String,
-    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100.
-    #[arg(long, value_name = "NAME", default_value = "rtx4090")]
+    model: String,
+    /// An InfiniteYou to go with the folder: a face in every step.
+    #[arg(long, value_name = "DIR")]
+    infinite_you: Option<PathBuf>,
+    /// A low-rank change to the folder's transformer, `FILE` or `FILE:SCALE`; may be given several times.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100; or the output of `bench machine --json` there.
+    #[arg(long, value_name = "NAME|FILE", default_value = "rtx4090")]
     gpu: String,
     /// Rate of copies to the card, in GB/s [default: the card's].
     #[arg(long, value_name = "GB/s", value_parser = rate)]
     link: Option<f64>,
     /// Size of the picture in pixels.
     #[arg(long, value_name = "WxH", default_value = "1280x720")]
-    pub(super) size: Sides,
+    size: Sides,
     /// Steps of the loop.
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(super) steps: usize,
@@ -37,6 +48,9 @@ pub(crate) struct Arguments {
     /// Also draw seconds per step over the budget.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
+    /// The table of who multiplies which shape: where it names cuBLASLt for the card, its workspace counts.
+    #[arg(long, value_name = "FILE", value_parser = gemm_table::read)]
+    pub(super) gemm_table: Option<GemmTable>,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -44,7 +58,7 @@ pub(crate) struct Arguments {
 
 /// Width and height, as `1280x720`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sides(pub(super) [usize; 2]);
+pub(crate) struct Sides(pub(crate) [usize; 2]);
 
 impl FromStr for Sides {
     type Err = String;
@@ -58,9 +72,26 @@ impl FromStr for Sides {
     }
 }
 
+impl fmt::Display for Sides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [width, height] = self.0;
+        write!(f, "{width}x{height}")
+    }
+}
+
 const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
 
 impl Arguments {
+    pub(super) fn scene(&self) -> Scene<'_> {
+        Scene {
+            model: &self.model,
+            infinite_you: self.infinite_you.as_deref(),
+            lora: &self.lora,
+            size: self.size,
+            steps: self.steps,
+        }
+    }
+
     pub(super) fn budgets(&self) -> Vec<u64> {
         if self.vram.is_empty() {
             return BUDGETS_GIB.map(|gib| gib << 30).to_vec();
@@ -69,9 +100,14 @@ impl Arguments {
     }
 
     pub(super) fn profile(&self) -> Result<Profile> {
-        let Some(mut profile) = Profile::named(&self.gpu) else {
-            let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
-            return Err(Failure::Usage(format!("{:?} is no card: {}", self.gpu, names.join(", "))));
+        let mut profile = match Profile::named(&self.gpu) {
+            Some(profile) => profile,
+            None if Path::new(&self.gpu).is_file() => super::measured::read(Path::new(&self.gpu))?,
+            None => {
+                let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
+                let text = format!("{:?} is neither a file nor a card: {}", self.gpu, names.join(", "));
+                return Err(Failure::Usage(text));
+            }
         };
         if let Some(link) = self.link {
             profile.rates.link_bytes = link * 1e9;

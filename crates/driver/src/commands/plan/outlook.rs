@@ -114,6 +114,7 @@ impl Row {
         }
         vec![
             Size(self.budget_bytes).to_string(),
+            Size(self.peak_bytes).to_string(),
             Size(self.resident_bytes).to_string(),
             Size(self.ring_bytes).to_string(),
             Size(self.streamed_bytes_per_step).to_string(),

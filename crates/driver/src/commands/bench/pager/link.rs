@@ -1,0 +1,165 @@
+//! A synthetic checkpoint over a slowed link: what a turn takes against what no turn can be shorter than.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use lighterage_allocator::{Config as PoolConfig, Pool};
+use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+use lighterage_ops::{Linear, Queue, linear};
+use lighterage_pager::{Cycle, Goal, Link, Pager, Plan, UnitId, Visit};
+use lighterage_shape::DType;
+use serde::Serialize;
+
+use super::busy;
+use super::synthetic::{Opened, Synthetic};
+use crate::commands::bench::timing::median;
+use crate::failure::Result;
+use crate::size::Size;
+use crate::table::{self, Align};
+
+/// One budget.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    /// Of weights.
+    budget_bytes: u64,
+    streamed_bytes_per_turn: u64,
+    compute_seconds: f64,
+    bound_seconds: f64,
+    predicted_seconds: f64,
+    /// Median of the turns.
+    seconds: f64,
+}
+
+impl Line {
+    fn over_bound(&self) -> f64 {
+        self.seconds / self.bound_seconds
+    }
+}
+
+const LAYERS: usize = 24;
+/// A layer is `[COLUMNS, SIDE]` in bf16: 4 MiB.
+const COLUMNS: usize = 2048;
+const SIDE: usize = 1024;
+const BUDGETS: u64 = 8;
+/// What a launch of fixed length takes: as long as two thirds of a layer's copy at 100 MB/s.
+const LAUNCH_SECONDS: f64 = 28e-3;
+/// Turns before those that are timed: the first loads the residents.
+const WARM: usize = 2;
+/// Rows of the products.
+const ROWS: usize = 1024;
+
+/// Each layer is read by a launch that takes a fixed time.
+pub(super) fn fixed(link: f64, turns: usize) -> Result<Vec<Line>> {
+    measure(link, turns, |queue, pager, unit, note| {
+        let lease = pager.lease(unit)?;
+        busy::launch(queue.stream(), note, LAUNCH_SECONDS)?;
+        drop(lease);
+        busy::launch(queue.stream(), note + 1, 0.0)
+    })
+}
+
+/// Each layer is multiplied with.
+pub(super) fn products(link: f64, turns: usize) -> Result<Vec<Line>> {
+    measure(link, turns, |queue, pager, unit, note| {
+        let x = queue.zeros(DType::Bf16, &[ROWS, SIDE], "x")?;
+        let out = queue.tensor(DType::Bf16, &[ROWS, COLUMNS], "out")?;
+        let lease = pager.lease(unit)?;
+        busy::launch(queue.stream(), note, 0.0)?;
+        let weight = lease.tensor(0);
+        let (x, out) = (x.view(), out.view());
+        linear(queue, &Linear { x, weight, bias: None, activation: None, residual: None, out })?;
+        drop(lease);
+        busy::launch(queue.stream(), note + 1, 0.0)
+    })
+}
+
+/// `visit` leases a unit, launches what reads it, and notes its beginning and its end.
+fn measure(
+    link: f64,
+    turns: usize,
+    visit: impl Fn(&Queue<Host>, &Pager<Host>, UnitId, usize) -> Result<()>,
+) -> Result<Vec<Line>> {
+    let file = Synthetic::new(&std::env::temp_dir(), LAYERS, COLUMNS, SIDE)?;
+    let model = file.open()?;
+    let page = HostConfig::default().page_bytes;
+    let (least, most) = (
+        Plan::minimum(&model.units, &model.cycle, page),
+        Plan::resident(&model.units, &model.cycle, page).bytes(),
+    );
+    // From a ring and some residents, an eighth of all, up to a page less than everything.
+    let (low, high) = (3 * least, most - page);
+    let budgets = (0..BUDGETS).map(|index| (low + (high - low) * index / (BUDGETS - 1)) / page * page);
+    let at = |budget: u64| {
+        let plan = plan(&model, link, budget, &[LAUNCH_SECONDS; LAYERS])?;
+        let config = HostConfig { link_bytes_per_second: Some(link), ..HostConfig::default() };
+        // Beside the weights, room for what the launches read and write.
+        let ledger = Ledger::new(budget + (64 << 20));
+        let device = Device::new(Host::new(config)?, ledger, Ledger::new(0));
+        let stream = device.stream(StreamKind::Compute)?;
+        let pool = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 30 };
+        let queue = Queue::new(Pool::new(&stream, pool)?);
+        let pager = Pager::planned(&stream, Arc::clone(&model.units), &plan)?;
+        for turn in 0..WARM + turns + 1 {
+            for (index, unit) in model.cycle.iter().enumerate() {
+                visit(&queue, &pager, *unit, 2 * (turn * LAYERS + index))?;
+            }
+        }
+        stream.synchronize()?;
+        line(&model, link, budget, turns)
+    };
+    budgets.map(at).collect()
+}
+
+fn line(model: &Opened, link: f64, budget: u64, turns: usize) -> Result<Line> {
+    let first = |turn: usize| busy::noted(2 * turn * LAYERS);
+    let seconds = median((WARM..WARM + turns).map(|turn| first(turn + 1) - first(turn)).collect());
+    let launch = |layer: usize| {
+        let took = (WARM..WARM + turns).map(|turn| {
+            let note = 2 * (turn * LAYERS + layer);
+            busy::noted(note + 1) - busy::noted(note)
+        });
+        median(took.collect())
+    };
+    let launches: Vec<f64> = (0..LAYERS).map(launch).collect();
+    let turn = plan(model, link, budget, &launches)?.turns()[0];
+    Ok(Line {
+        budget_bytes: budget,
+        streamed_bytes_per_turn: turn.streamed_bytes,
+        compute_seconds: turn.compute_seconds,
+        bound_seconds: turn.bound_seconds,
+        predicted_seconds: turn.seconds,
+        seconds,
+    })
+}
+
+fn plan(model: &Opened, link: f64, budget: u64, launches: &[f64]) -> Result<Plan> {
+    let visit =
+        |(unit, seconds): (&UnitId, &f64)| Visit { unit: *unit, held_seconds: *seconds, then_seconds: 0.0 };
+    let visits = model.cycle.iter().zip(launches).map(visit).collect();
+    let link = Link { bytes_per_second: link, copy_seconds: 0.0, slowdown: 0.0 };
+    let page = HostConfig::default().page_bytes;
+    let goal = Goal::new(vec![Cycle { visits, turns: 10 }], budget, page);
+    Ok(Plan::new(&model.units, &Goal { link, ..goal })?)
+}
+
+pub(super) fn print(out: &mut impl Write, what: &str, lines: &[Line]) -> Result<()> {
+    super::title(
+        out,
+        &format!("host, a slowed link, {LAYERS} layers of {}: {what}", Size(2 * (COLUMNS * SIDE) as u64)),
+    )?;
+    let head = ["budget", "streamed/turn", "compute s", "bound s", "predicted s", "achieved s", "/ bound"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(lines.iter().map(|line| {
+        vec![
+            Size(line.budget_bytes).to_string(),
+            Size(line.streamed_bytes_per_turn).to_string(),
+            format!("{:.4}", line.compute_seconds),
+            format!("{:.4}", line.bound_seconds),
+            format!("{:.4}", line.predicted_seconds),
+            format!("{:.4}", line.seconds),
+            format!("{:.3}", line.over_bound()),
+        ]
+    }));
+    table::print(out, &[Align::Right; 7], &rows)?;
+    Ok(())
+}

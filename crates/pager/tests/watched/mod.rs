@@ -1,0 +1,225 @@
+//! A device whose every call is looked at: the memory that exists against the cap, and the sequence of calls.
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lighterage_device::{
+    Address, Backend, ChunkId, Host, HostEvent, HostStream, Info, Kernel, Ledger, Result, StreamKind,
+};
+
+/// One call of the driver, with all that tells it from another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    /// Numbers of streams and events, addresses, sizes.
+    pub(crate) numbers: Vec<u64>,
+    /// A launch's kernel and parameters.
+    pub(crate) launch: Option<(&'static str, Vec<u8>)>,
+}
+
+impl Call {
+    /// Whether the host waits in it, or memory comes or goes.
+    pub(crate) fn is_for_the_steady_state(&self) -> bool {
+        matches!(self.name, "copy_from_host" | "copy" | "fill" | "launch" | "record" | "wait" | "query")
+    }
+}
+
+/// A [`Host`] in which no call may find more memory than the ledger's cap.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    host: Host,
+    ledger: Ledger,
+    calls: AtomicU64,
+    peak: AtomicU64,
+    ids: AtomicU64,
+    log: Mutex<Option<Vec<Call>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Named<T> {
+    raw: T,
+    id: u64,
+}
+
+impl Watched {
+    pub(crate) fn new(host: Host, ledger: &Ledger) -> Self {
+        let [calls, peak, ids] = [0, 0, 0].map(AtomicU64::new);
+        Self { host, ledger: ledger.clone(), calls, peak, ids, log: Mutex::new(None) }
+    }
+
+    /// Calls so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that existed after a call.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    pub(crate) const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Calls since the last time this was asked; from now on they are written down.
+    pub(crate) fn take_log(&self) -> Vec<Call> {
+        self.log().replace(Vec::new()).unwrap_or_default()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<Vec<Call>>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn named<T>(&self, raw: T) -> Named<T> {
+        Named { raw, id: self.ids.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// After a call: what exists was granted, and no more was granted than may be.
+    fn check<T>(&self, name: &'static str, numbers: &[u64], outcome: T) -> T {
+        let (exists, granted) = (self.host.usage().bytes, self.ledger.granted_bytes());
+        let cap = self.ledger.cap_bytes();
+        assert!(
+            exists <= granted && granted <= cap,
+            "{name}: {exists} bytes exist, {granted} granted of {cap}"
+        );
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.peak.fetch_max(exists, Ordering::Relaxed);
+        if let Some(log) = &mut *self.log() {
+            log.push(Call { name, numbers: numbers.to_vec(), launch: None });
+        }
+        outcome
+    }
+}
+
+// SAFETY (of every unsafe call below): the caller's promise is handed on as it is.
+impl Backend for Watched {
+    type Stream = Named<HostStream>;
+    type Event = Named<HostEvent>;
+
+    fn info(&self) -> &Info {
+        self.host.info()
+    }
+
+    fn reserve(&self, bytes: u64) -> Result<Address> {
+        self.check("reserve", &[bytes], self.host.reserve(bytes))
+    }
+
+    unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("unreserve", &[address.0, bytes], unsafe { self.host.unreserve(address, bytes) })
+    }
+
+    fn create(&self, bytes: u64) -> Result<ChunkId> {
+        self.check("create", &[bytes], self.host.create(bytes))
+    }
+
+    unsafe fn destroy(&self, chunk: ChunkId) -> Result<()> {
+        // SAFETY: see above.
+        self.check("destroy", &[chunk.0], unsafe { self.host.destroy(chunk) })
+    }
+
+    unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("map", &[address.0, chunk.0, bytes], unsafe { self.host.map(address, chunk, bytes) })
+    }
+
+    unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("set_access", &[address.0, bytes], unsafe { self.host.set_access(address, bytes) })
+    }
+
+    unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("unmap", &[address.0, bytes], unsafe { self.host.unmap(address, bytes) })
+    }
+
+    fn pin(&self, bytes: u64) -> Result<Address> {
+        self.check("pin", &[bytes], self.host.pin(bytes))
+    }
+
+    unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("unpin", &[address.0, bytes], unsafe { self.host.unpin(address, bytes) })
+    }
+
+    fn stream(&self, kind: StreamKind) -> Result<Self::Stream> {
+        self.check("stream", &[], self.host.stream(kind)).map(|raw| self.named(raw))
+    }
+
+    fn event(&self) -> Result<Self::Event> {
+        self.check("event", &[], self.host.event()).map(|raw| self.named(raw))
+    }
+
+    unsafe fn copy_from_host(
+        &self,
+        stream: &Self::Stream,
+        target: Address,
+        source: *const u8,
+        bytes: u64,
+        staged: bool,
+    ) -> Result<()> {
+        // SAFETY: see above.
+        let outcome = unsafe { self.host.copy_from_host(&stream.raw, target, source, bytes, staged) };
+        let numbers = [stream.id, target.0, source.addr() as u64, bytes, u64::from(staged)];
+        self.check("copy_from_host", &numbers, outcome)
+    }
+
+    unsafe fn copy_to_host(
+        &self,
+        stream: &Self::Stream,
+        target: *mut u8,
+        source: Address,
+        bytes: u64,
+    ) -> Result<bool> {
+        // SAFETY: see above.
+        let outcome = unsafe { self.host.copy_to_host(&stream.raw, target, source, bytes) };
+        self.check("copy_to_host", &[stream.id, source.0, bytes], outcome)
+    }
+
+    unsafe fn copy(&self, stream: &Self::Stream, target: Address, source: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        let outcome = unsafe { self.host.copy(&stream.raw, target, source, bytes) };
+        self.check("copy", &[stream.id, target.0, source.0, bytes], outcome)
+    }
+
+    unsafe fn fill(&self, stream: &Self::Stream, target: Address, value: u8, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        let outcome = unsafe { self.host.fill(&stream.raw, target, value, bytes) };
+        self.check("fill", &[stream.id, target.0, u64::from(value), bytes], outcome)
+    }
+
+    unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, params: &K::Params) -> Result<()> {
+        // SAFETY: see above.
+        let outcome = unsafe { self.host.launch::<K>(&stream.raw, params) };
+        let outcome = self.check("launch", &[stream.id], outcome);
+        if let Some(call) = self.log().as_mut().and_then(|log| log.last_mut()) {
+            call.launch = Some((K::NAME, bytemuck::bytes_of(params).to_vec()));
+        }
+        outcome
+    }
+
+    fn record(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()> {
+        self.check("record", &[stream.id, event.id], self.host.record(&stream.raw, &event.raw))
+    }
+
+    fn wait(&self, stream: &Self::Stream, event: &Self::Event) -> Result<()> {
+        self.check("wait", &[stream.id, event.id], self.host.wait(&stream.raw, &event.raw))
+    }
+
+    fn query(&self, event: &Self::Event) -> Result<bool> {
+        self.check("query", &[event.id], self.host.query(&event.raw))
+    }
+
+    fn synchronize_event(&self, event: &Self::Event) -> Result<()> {
+        self.check("synchronize_event", &[event.id], self.host.synchronize_event(&event.raw))
+    }
+
+    fn synchronize(&self, stream: &Self::Stream) -> Result<()> {
+        self.check("synchronize", &[stream.id], self.host.synchronize(&stream.raw))
+    }
+
+    fn prefers_pinned(&self) -> bool {
+        self.host.prefers_pinned()
+    }
+}
