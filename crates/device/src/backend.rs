@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Kernel, Purpose, Result};
+use crate::{Clock, Kernel, Purpose, Result, Stamp};
 
 /// An address in the device's address space; on `Host` a plain pointer value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -280,4 +280,21 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     fn modelled(&self) -> Option<Modelled> {
         None
     }
+
+    /// The clock that recordings of this device are made by.
+    fn clock(&self) -> Clock {
+        Clock::real()
+    }
+
+    /// Queues a moment on the stream: the backend says when the stream came to it. Nothing is ordered by it and nothing waits for it; where streams have no
+    /// time of their own it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    fn stamp(&self, _stream: &Self::Stream, _stamp: Stamp) -> Result<()> {
+        Ok(())
+    }
+
+    /// Reports the moments that streams have come to and that nobody was told of yet; waits for those that are still to come.
+    fn settle(&self) {}
 }

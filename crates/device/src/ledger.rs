@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{OutOfBudget, Result};
+use crate::{Counter, Recorder};
 
 /// What bytes are granted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,11 +78,26 @@ struct Books {
     granted: [u64; Purpose::ALL.len()],
     total: u64,
     peak: u64,
+    watcher: Option<Watcher>,
+}
+
+/// Who is told of every change.
+#[derive(Debug)]
+struct Watcher {
+    recorder: Recorder,
+    counter: fn(Purpose) -> Counter,
 }
 
 impl Books {
     fn limit(&self) -> u64 {
         self.cap.min(self.found)
+    }
+
+    /// Tells who watches what is granted for a purpose now.
+    fn tell(&self, purpose: Purpose) {
+        if let Some(Watcher { recorder, counter }) = &self.watcher {
+            recorder.sample(counter(purpose), self.granted[purpose.index()]);
+        }
     }
 
     fn by_purpose(&self) -> Vec<(Purpose, u64)> {
@@ -95,7 +111,7 @@ impl Ledger {
     #[must_use]
     pub fn new(cap: u64) -> Self {
         let granted = [0; Purpose::ALL.len()];
-        Self(Arc::new(Mutex::new(Books { cap, found: u64::MAX, granted, total: 0, peak: 0 })))
+        Self(Arc::new(Mutex::new(Books { cap, found: u64::MAX, granted, total: 0, peak: 0, watcher: None })))
     }
 
     /// Grants bytes, to be given back when the grant is dropped.
@@ -112,6 +128,7 @@ impl Ledger {
         books.total += bytes;
         books.granted[purpose.index()] += bytes;
         books.peak = books.peak.max(books.total);
+        books.tell(purpose);
         drop(books);
         Ok(Grant { ledger: self.clone(), purpose, bytes })
     }
@@ -184,6 +201,14 @@ impl Ledger {
         books.limit().saturating_sub(books.total)
     }
 
+    /// From now on every change is told, and what is granted already.
+    pub(crate) fn watch(&self, recorder: &Recorder, counter: fn(Purpose) -> Counter) {
+        let mut books = self.books();
+        books.watcher = Some(Watcher { recorder: recorder.clone(), counter });
+        let granted = Purpose::ALL.into_iter().filter(|purpose| books.granted[purpose.index()] > 0);
+        granted.for_each(|purpose| books.tell(purpose));
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         // The books are consistent after every statement, so a panic elsewhere does not spoil them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,6 +243,7 @@ impl Drop for Grant {
         let mut books = self.ledger.books();
         books.total -= self.bytes;
         books.granted[self.purpose.index()] -= self.bytes;
+        books.tell(self.purpose);
     }
 }
 

@@ -11,6 +11,7 @@
 //!    a [`Ledger`] before it exists and goes back when the shell is dropped. What a `Drop` cannot return, the device's next call does.
 //! 3. [`View`]: a tensor in device memory as a launch sees it. [`Kernel`]: what can be launched.
 //! 4. [`Cuda`], [`Host`] and [`Sim`]: three backends.
+//! 5. [`Recorder`]: what the streams did and when, for traces and reports.
 //!
 //! # Which backend for what
 //!
@@ -99,6 +100,8 @@ mod crew;
 mod kernel;
 mod workers;
 
+mod recorder;
+
 pub mod cuda;
 mod host;
 mod sim;
@@ -116,6 +119,9 @@ pub use lighterage_kernels::gemm::linear::Call as ProductCall;
 pub use lighterage_kernels::gemm::table::Table as ProductTable;
 pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Reservation};
+pub use recorder::{
+    Clock, Counter, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
+};
 pub use sim::{
     CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream,
     Traffic,

@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::ledger::Grant;
-use crate::{Address, Backend, ChunkId, Error, Event, Info, Ledger, Purpose, Result, Stream, StreamKind};
+use crate::{
+    Address, Backend, ChunkId, Counter, Detail, Error, Event, Info, Ledger, Purpose, Recorder, Recording,
+    Result, Stream, StreamKind,
+};
 
 /// One device with its books: where memory, streams and events come from. Cloning shares it.
 #[derive(Debug)]
@@ -16,6 +19,7 @@ struct Inner<B> {
     ledger: Ledger,
     host_ledger: Ledger,
     deferred: Mutex<Option<Error>>,
+    recorder: OnceLock<Recorder>,
     /// What the driver has taken for itself.
     _taken: Vec<Grant>,
 }
@@ -45,7 +49,8 @@ impl<B: Backend> Device<B> {
     }
 
     fn with(backend: B, ledger: Ledger, host_ledger: Ledger, taken: Vec<Grant>) -> Self {
-        let inner = Inner { backend, ledger, host_ledger, deferred: Mutex::new(None), _taken: taken };
+        let (deferred, recorder) = (Mutex::new(None), OnceLock::new());
+        let inner = Inner { backend, ledger, host_ledger, deferred, recorder, _taken: taken };
         Self { inner: Arc::new(inner) }
     }
 
@@ -71,6 +76,47 @@ impl<B: Backend> Device<B> {
     #[must_use]
     pub fn host_ledger(&self) -> &Ledger {
         &self.inner.host_ledger
+    }
+
+    /// From now on what the device does is recorded, on streams old and new; a second call changes nothing.
+    ///
+    /// ```
+    /// use lighterage_device::{Detail, Device, Host, HostConfig, Ledger, StreamKind, What};
+    /// # fn main() -> lighterage_device::Result<()> {
+    /// let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(0));
+    /// device.record(Detail::Everything);
+    /// let stream = device.stream(StreamKind::Compute)?;
+    /// let step = stream.begin(What::Step, 0, || "the first".into());
+    /// stream.end(step);
+    /// stream.synchronize()?;
+    /// let recording = device.take_recording().expect("something is recorded");
+    /// assert_eq!(recording.spans[0].name, "the first");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record(&self, detail: Detail) {
+        self.inner.recorder.get_or_init(|| {
+            let recorder = Recorder::new(self.backend().clock(), detail);
+            if detail == Detail::Everything {
+                self.ledger().watch(&recorder, Counter::Granted);
+                self.host_ledger().watch(&recorder, Counter::Pinned);
+            }
+            recorder
+        });
+    }
+
+    /// Who records, if anybody does.
+    #[must_use]
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.inner.recorder.get()
+    }
+
+    /// What was recorded so far; recording goes on from there. Waits for what was queued to be recorded, so ask between runs. Nothing if nobody records.
+    #[must_use]
+    pub fn take_recording(&self) -> Option<Recording> {
+        let recorder = self.recorder()?;
+        self.backend().settle();
+        Some(recorder.take())
     }
 
     /// `bytes` rounded up to whole pages, or `u64::MAX`, which no backend grants, where that is no number.

@@ -1,10 +1,11 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::Pod;
 
-use crate::{Address, Backend, Device, Error, Kernel, Pinned, Result, StreamKind, View};
+use crate::{Address, Backend, Device, Error, Kernel, Open, Pinned, Result, Stamp, StreamKind, View, What};
 
 /// Names a stream within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,9 +82,10 @@ impl<B: Backend> Stream<B> {
     /// # Safety
     /// - As [`Backend::launch`].
     pub unsafe fn launch<K: Kernel>(&self, params: &K::Params) -> Result<()> {
-        // SAFETY: the caller's promise.
-        let outcome = unsafe { self.backend().launch::<K>(self.raw(), params) };
-        self.note(outcome)
+        self.timed(What::Kernel, K::NAME, 0, || {
+            // SAFETY: the caller's promise.
+            unsafe { self.backend().launch::<K>(self.raw(), params) }
+        })
     }
 
     /// Copies a slice into a contiguous view. The slice may change as soon as the call returns.
@@ -94,12 +96,13 @@ impl<B: Backend> Stream<B> {
         let bytes = self.plain("upload", target)?;
         let source: &[u8] = bytemuck::cast_slice(values);
         same_size("upload", bytes, source.len() as u64)?;
-        // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); a staged
-        // copy has read `source` when it returns.
-        let outcome = unsafe {
-            self.backend().copy_from_host(self.raw(), target.address(), source.as_ptr(), bytes, true)
-        };
-        self.note(outcome)
+        self.timed(What::CopyIn, "upload", bytes, || {
+            // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); a staged
+            // copy has read `source` when it returns.
+            unsafe {
+                self.backend().copy_from_host(self.raw(), target.address(), source.as_ptr(), bytes, true)
+            }
+        })
     }
 
     /// Reads a contiguous view, waiting for all earlier work. `None` where memory has no bytes (`Sim`).
@@ -119,9 +122,10 @@ impl<B: Backend> Stream<B> {
         let bytes = self.plain("read", source)?;
         same_size("read", bytes, size_of_val(target) as u64)?;
         let target = bytemuck::cast_slice_mut::<T, u8>(target).as_mut_ptr();
-        // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
-        let outcome = unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) };
-        self.note(outcome)
+        self.timed(What::CopyOut, "read", bytes, || {
+            // SAFETY: the view's memory is mapped and ordered by this stream (checked); `target` has `bytes` bytes and the call waits.
+            unsafe { self.backend().copy_to_host(self.raw(), target, source.address(), bytes) }
+        })
     }
 
     /// Queues a copy between contiguous views of equal size that do not overlap.
@@ -135,9 +139,10 @@ impl<B: Backend> Stream<B> {
             let reason = "source and target overlap";
             return Err(Error::Range { call: "copy", address: target.address(), bytes, reason });
         }
-        // SAFETY: both views are mapped until the work is done and ordered by this stream (checked), and they do not overlap (checked).
-        let outcome = unsafe { self.backend().copy(self.raw(), target.address(), source.address(), bytes) };
-        self.note(outcome)
+        self.timed(What::Move, "copy", bytes, || {
+            // SAFETY: both views are mapped until the work is done and ordered by this stream (checked), and they do not overlap (checked).
+            unsafe { self.backend().copy(self.raw(), target.address(), source.address(), bytes) }
+        })
     }
 
     /// Queues setting every byte of a contiguous view.
@@ -146,9 +151,10 @@ impl<B: Backend> Stream<B> {
     /// [`Error::WrongStream`], [`Error::NotContiguous`], or what the driver reports.
     pub fn fill(&self, target: View<'_>, value: u8) -> Result<()> {
         let bytes = self.plain("fill", target)?;
-        // SAFETY: the view's memory is mapped until the work is done and ordered by this stream (checked).
-        let outcome = unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) };
-        self.note(outcome)
+        self.timed(What::Move, "fill", bytes, || {
+            // SAFETY: the view's memory is mapped until the work is done and ordered by this stream (checked).
+            unsafe { self.backend().fill(self.raw(), target.address(), value, bytes) }
+        })
     }
 
     /// Copies page-locked memory into a contiguous view, and waits for it.
@@ -159,10 +165,11 @@ impl<B: Backend> Stream<B> {
         let bytes = self.plain("copy_from_pinned", target)?;
         same_size("copy_from_pinned", bytes, source.bytes())?;
         let first = std::ptr::with_exposed_provenance(usize::try_from(source.address().0).unwrap_or(0));
-        // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); the source has as many
-        // bytes (checked) and is borrowed until the wait below, which also comes after a failure.
-        let queued =
-            unsafe { self.backend().copy_from_host(self.raw(), target.address(), first, bytes, false) };
+        let queued = self.timed(What::CopyIn, "copy", bytes, || {
+            // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); the source has as many
+            // bytes (checked) and is borrowed until the wait below, which also comes after a failure.
+            unsafe { self.backend().copy_from_host(self.raw(), target.address(), first, bytes, false) }
+        });
         let waited = self.synchronize();
         self.note(queued.and(waited))
     }
@@ -175,9 +182,10 @@ impl<B: Backend> Stream<B> {
     /// # Safety
     /// - As [`Backend::copy_from_host`] without `staged`.
     pub unsafe fn copy_from_host(&self, target: Address, source: *const u8, bytes: u64) -> Result<()> {
-        // SAFETY: the caller's promise.
-        let outcome = unsafe { self.backend().copy_from_host(self.raw(), target, source, bytes, false) };
-        self.note(outcome)
+        self.timed(What::CopyIn, "copy", bytes, || {
+            // SAFETY: the caller's promise.
+            unsafe { self.backend().copy_from_host(self.raw(), target, source, bytes, false) }
+        })
     }
 
     /// Queues the event: it completes when all work queued before it is done.
@@ -185,7 +193,13 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// What the driver reports.
     pub fn record(&self, event: &Event<B>) -> Result<()> {
-        self.note(self.backend().record(self.raw(), &event.raw))
+        self.note(self.backend().record(self.raw(), &event.raw))?;
+        if let Some((number, stamp)) = self.device().recorder().and_then(|recorder| recorder.point(self.id()))
+        {
+            event.point.store(number + 1, Ordering::Relaxed);
+            self.stamp(stamp);
+        }
+        Ok(())
     }
 
     /// Makes later work wait for what the event last recorded; the caller goes on.
@@ -193,7 +207,15 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// What the driver reports.
     pub fn wait(&self, event: &Event<B>) -> Result<()> {
-        self.note(self.backend().wait(self.raw(), &event.raw))
+        let open = self.begin(What::Wait, 0, || "wait".into());
+        let waited = self.note(self.backend().wait(self.raw(), &event.raw));
+        if let (Some(recorder), Some(open)) = (self.device().recorder(), &open)
+            && let Some(point) = event.point.load(Ordering::Relaxed).checked_sub(1)
+        {
+            recorder.depends(open, point);
+        }
+        self.end(open);
+        waited
     }
 
     /// Waits for all work and reports its first error.
@@ -213,6 +235,40 @@ impl<B: Backend> Stream<B> {
             return Ok(());
         }
         Err(Error::WrongStream { call, owner: view.owner(), used_on: self.id() })
+    }
+
+    /// A span of the recording begins with what is queued next; none if nobody wants it recorded. [`end`](Stream::end) ends it.
+    pub fn begin(&self, what: What, bytes: u64, name: impl FnOnce() -> Cow<'static, str>) -> Option<Open> {
+        let recorder = self.device().recorder()?;
+        let (open, stamp) = recorder.open((self.id(), self.kind()), what, name, bytes)?;
+        self.stamp(stamp);
+        Some(open)
+    }
+
+    /// It ends with what was queued last.
+    pub fn end(&self, open: Option<Open>) {
+        if let (Some(recorder), Some(open)) = (self.device().recorder(), open) {
+            self.stamp(recorder.close(open));
+        }
+    }
+
+    /// Queues something, and has it recorded how long it took.
+    fn timed<T>(
+        &self,
+        what: What,
+        name: &'static str,
+        bytes: u64,
+        queue: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let open = self.begin(what, bytes, || Cow::Borrowed(name));
+        let outcome = queue();
+        self.end(open);
+        self.note(outcome)
+    }
+
+    /// A failed stream has no times, and reports its failure by itself.
+    fn stamp(&self, stamp: Stamp) {
+        let _ = self.backend().stamp(self.raw(), stamp);
     }
 
     pub(crate) fn note<T>(&self, outcome: Result<T>) -> Result<T> {
@@ -257,11 +313,13 @@ fn same_size(call: &'static str, expected: u64, got: u64) -> Result<()> {
 pub struct Event<B: Backend> {
     device: Device<B>,
     raw: B::Event,
+    /// One more than the recorder's number of the point that it last recorded; 0: none.
+    point: AtomicU64,
 }
 
 impl<B: Backend> Event<B> {
     pub(crate) fn new(device: &Device<B>) -> Result<Self> {
-        Ok(Self { device: device.clone(), raw: device.backend().event()? })
+        Ok(Self { device: device.clone(), raw: device.backend().event()?, point: AtomicU64::new(0) })
     }
 
     /// Whether the work before the last record is done; true if never recorded.

@@ -15,6 +15,7 @@ mod commands;
 mod device;
 mod failure;
 mod gemm_table;
+mod hash;
 mod interrupt;
 mod json;
 mod machine;
@@ -24,6 +25,7 @@ mod number;
 mod output;
 mod picture_file;
 mod progress;
+mod report;
 mod size;
 mod table;
 

@@ -412,7 +412,7 @@ unsafe extern "C" fn cuEventCreate(place: *mut *mut c_void, flags: u32) -> Code 
             return Err(INVALID_VALUE);
         }
         let event = driver.handle();
-        driver.streams.add_event(event);
+        driver.streams.add_event(event, flags & 2 == 0);
         // SAFETY: the caller's pointer.
         unsafe { put(place, handle(event)) }
     })
@@ -447,6 +447,16 @@ unsafe extern "C" fn cuEventSynchronize(event: *mut c_void) -> Code {
     call("cuEventSynchronize", OPERATING_SYSTEM, |driver| {
         driver.current()?;
         driver.synchronize_event(number(event))
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuEventElapsedTime_v2(place: *mut f32, from: *mut c_void, to: *mut c_void) -> Code {
+    call("cuEventElapsedTime", OPERATING_SYSTEM, |driver| {
+        driver.current()?;
+        let ms = driver.streams.elapsed_ms(number(from), number(to))?;
+        // SAFETY: the caller's pointer.
+        unsafe { put(place, ms) }
     })
 }
 

@@ -1,9 +1,11 @@
 //! Streams and events: queues that are worked off when somebody waits, and points in them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use crate::abi::{
-    Code, INVALID_HANDLE, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION, STREAM_CAPTURE_UNSUPPORTED,
+    Code, INVALID_HANDLE, NOT_READY, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION,
+    STREAM_CAPTURE_UNSUPPORTED,
 };
 use crate::driver::{Driver, Result, named};
 use crate::kernels::Launch;
@@ -27,6 +29,8 @@ pub(crate) enum Operation {
         bytes: usize,
     },
     Launch(Box<Launch>),
+    /// Notes when an event with timing was.
+    Time(u64),
     /// A product by the stand-in's cuBLASLt.
     Product(Box<Product>),
     /// Waits for a point of a stream.
@@ -49,6 +53,8 @@ pub(crate) struct Streams {
     streams: BTreeMap<u64, Stream>,
     /// What each event recorded last.
     events: BTreeMap<u64, Option<Point>>,
+    /// When those with timing were.
+    times: BTreeMap<u64, Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +76,25 @@ impl Streams {
         self.streams.insert(handle, Stream::default());
     }
 
-    pub(crate) fn add_event(&mut self, handle: u64) {
+    pub(crate) fn add_event(&mut self, handle: u64, has_timing: bool) {
         self.events.insert(handle, None);
+        if has_timing {
+            self.times.insert(handle, None);
+        }
+    }
+
+    /// Milliseconds between two events that have timing and are complete.
+    pub(crate) fn elapsed_ms(&self, from: u64, to: u64) -> Result<f32> {
+        let time = |event: u64| self.times.get(&event).ok_or(INVALID_HANDLE)?.ok_or(NOT_READY);
+        let (from, to) = (time(from)?, time(to)?);
+        // The later one may be asked about first.
+        let seconds = to.saturating_duration_since(from).as_secs_f32()
+            - from.saturating_duration_since(to).as_secs_f32();
+        Ok(seconds * 1e3)
     }
 
     pub(crate) fn remove_event(&mut self, handle: u64) -> Result {
+        self.times.remove(&handle);
         self.events.remove(&handle).map(drop).ok_or(INVALID_HANDLE)
     }
 
@@ -100,6 +120,11 @@ impl Streams {
             // An event recorded inside of a recording is a point in it, which nobody outside may wait for: not done here.
             (true, false) => Err(self.spoil(stream, STREAM_CAPTURE_UNSUPPORTED)),
             (false, _) => {
+                if let Some(time) = self.times.get_mut(&event) {
+                    *time = None;
+                    self.push(stream, Operation::Time(event))?;
+                }
+                let named_stream = named(&mut self.streams, stream)?;
                 let point = Point { stream, count: named_stream.queued };
                 self.events.insert(event, Some(point));
                 Ok(())
@@ -226,6 +251,13 @@ impl Driver {
                 Ok(())
             }
             Operation::Launch(launch) => launch.run(&self.memory, self.config),
+            Operation::Time(event) => {
+                // An event that is gone is asked by nobody.
+                if let Some(time) = self.streams.times.get_mut(event) {
+                    *time = Some(Instant::now());
+                }
+                Ok(())
+            }
             Operation::Product(product) => {
                 self.products_made += 1;
                 product.run(&self.memory)

@@ -1,4 +1,4 @@
-use lighterage_device::{Address, Backend, View};
+use lighterage_device::{Address, Backend, Open, View};
 use lighterage_shape::Layout;
 
 use crate::Pager;
@@ -15,6 +15,8 @@ pub struct Lease<'p, B: Backend> {
     pub(crate) visit: Option<u64>,
     /// Its number in the trace.
     pub(crate) number: usize,
+    /// In a recording.
+    pub(crate) span: Option<Open>,
 }
 
 impl<B: Backend> Lease<'_, B> {
@@ -39,6 +41,7 @@ impl<B: Backend> Lease<'_, B> {
 
 impl<B: Backend> Drop for Lease<'_, B> {
     fn drop(&mut self) {
+        self.pager.stream().end(self.span.take());
         self.pager.release(self.visit, self.number);
     }
 }

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lighterage_device::{Backend, Stream};
+use lighterage_device::{Backend, Stream, What};
 
 use crate::lease::Lease;
 use crate::plan::{Cycle, Plan};
@@ -106,7 +106,10 @@ impl<B: Backend> Pager<B> {
         let number = state.trace.lease(unit, self.modelled_seconds());
         state.held_places.insert(number, place);
         let address = state.memory.address(self.plan.tape().spans[place].offset);
-        Ok(Lease { pager: self, unit: self.units.get(unit), address, visit, number })
+        drop(state);
+        let unit = self.units.get(unit);
+        let span = self.compute.begin(What::Lease, unit.bytes(), || unit.name.clone().into());
+        Ok(Lease { pager: self, unit, address, visit, number, span })
     }
 
     /// Says which kind of turn begins: the number of a cycle of the plan. Without a call all turns are of the first kind.
@@ -325,9 +328,12 @@ impl<B: Backend> Pager<B> {
         self.wait_for_launches(state, piece.after)?;
         let tape = self.plan.tape();
         let target = state.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
+        let arrival =
+            state.feed.stream().begin(What::Arrival, bytes, || self.name_of(piece.pages.start).into());
         // SAFETY: the tape is mapped until `drop` has synchronised the streams, and the units are kept until then; launches that read what was in this place were
         // waited for above, and those that read this wait for the arrival.
         unsafe { state.feed.copy(tape, &self.units, &piece, target) }?;
+        state.feed.stream().end(arrival);
         state.issued += 1;
         state.copied_bytes += bytes;
         if let Some(pending) = &mut state.pending {
@@ -354,6 +360,13 @@ impl<B: Backend> Pager<B> {
         state.ahead.push_back(Ahead { slot, bytes });
         state.queued.advance(&self.plan);
         Ok(())
+    }
+
+    /// The name of the first unit of a page, for recordings.
+    fn name_of(&self, page: u32) -> String {
+        let spans = &self.plan.tape().spans;
+        let span = spans.iter().find(|span| span.touched.contains(&page));
+        span.map(|span| self.units.get(span.unit).name.clone()).unwrap_or_default()
     }
 
     fn wait_for_arrival(&self, state: &mut State<B>, slot: usize) -> Result<()> {

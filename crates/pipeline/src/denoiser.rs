@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use half::bf16;
-use lighterage_device::{Backend, Event, View};
+use lighterage_device::{Backend, Event, View, What};
 use lighterage_dit::{
     Conditioning, InfuseOutputs, Modulations, Residuals, Rope, StepInputs, Timesteps, Transformer,
 };
@@ -267,7 +267,9 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
             let queued = Queued { late: self.queue.device().event()?, end: self.queue.device().event()? };
+            let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
             self.advance_marked(lent, index, is_infused, Some(&queued.late))?;
+            self.queue.stream().end(span);
             self.queue.stream().record(&queued.end)?;
             flight.in_flight.push_back(queued);
             flight.land(IN_FLIGHT_MAX - 1, observer)?;

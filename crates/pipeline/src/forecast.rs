@@ -1,7 +1,8 @@
 use std::fmt;
+use std::sync::Arc;
 
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
-use lighterage_pager::{Goal, Link, Plan, UnitId};
+use lighterage_pager::{Goal, Link, Plan, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -114,7 +115,7 @@ impl Survey {
         }
         let phases = self.phases.iter().map(|seen| self.plan(seen, budget_bytes)).collect::<Result<_>>()?;
         let (minimum_bytes, taken_bytes) = (self.minimum_bytes(), self.taken_bytes);
-        Ok(Forecast { budget_bytes, minimum_bytes, taken_bytes, phases })
+        Ok(Forecast { budget_bytes, minimum_bytes, taken_bytes, is_timed: self.rates.is_some(), phases })
     }
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
@@ -123,6 +124,7 @@ impl Survey {
         let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
         Ok(PhaseForecast {
             phase: seen.phase,
+            units: Arc::clone(&seen.units),
             activations_bytes: seen.activations_bytes,
             host_bytes: plan.pinned_bytes(&seen.units, false),
             pinned_bytes: plan.pinned_bytes(&seen.units, true),
@@ -241,6 +243,8 @@ pub struct Forecast {
     pub budget_bytes: u64,
     /// The smallest budget that would do.
     pub minimum_bytes: u64,
+    /// Whether the survey had rates, so that the plans' times are seconds.
+    pub is_timed: bool,
     /// What the driver takes of both before anything runs.
     pub taken_bytes: u64,
     /// In the order in which they run.
@@ -252,6 +256,8 @@ pub struct Forecast {
 pub struct PhaseForecast {
     /// Which.
     pub phase: Phase,
+    /// The weights that its plan speaks of.
+    pub units: Arc<Units>,
     /// Physical bytes of activations at their peak; with `TeaCache` also of the weights that a skipped step reads.
     pub activations_bytes: u64,
     /// Pinned bytes of the host where page-locking gains nothing (`Host`): its converted weights, of a checkpoint whose element type is that of the run few.

@@ -69,6 +69,7 @@ mod schedule;
 mod observer;
 mod stage;
 
+mod achieved;
 mod forecast;
 mod report;
 
@@ -95,6 +96,7 @@ mod trajectory;
 mod error;
 mod file;
 
+pub use achieved::{Achieved, AchievedStep, Predicted, Source};
 pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};

@@ -99,6 +99,12 @@ impl Model {
         Ok(model)
     }
 
+    /// What tells the transformer's weights from others: of their names, shapes and sizes.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.transformer.weights.fingerprint()
+    }
+
     /// The folder or file that it was opened from.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lighterage_allocator::{Config as PoolConfig, Need, Pool};
-use lighterage_device::{Backend, Device, Purpose, StreamKind};
+use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
 use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
 
@@ -129,6 +129,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             return Err(Error::CancelledBefore { phase });
         }
         let start = Instant::now();
+        let span = self.recorder().and_then(|recorder| recorder.begin(What::Phase, phase.to_string()));
         self.observer.phase(phase);
         self.queue.pool().trim()?;
         self.queue.pool().reset_peaks();
@@ -145,6 +146,9 @@ impl<'a, B: Backend> Stage<'a, B> {
             self.observer,
         )?;
         self.queue.stream().synchronize()?;
+        if let Some(recorder) = self.recorder() {
+            recorder.end(span);
+        }
         let beside_bytes = edges.as_ref().map_or(0, |pager| pager.plan().bytes());
         self.seen.push(Seen {
             phase,
@@ -156,6 +160,10 @@ impl<'a, B: Backend> Stage<'a, B> {
         });
         self.turns.clear();
         Ok(made)
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        self.queue.stream().device().recorder()
     }
 
     pub(crate) fn into_seen(self) -> Vec<Seen> {

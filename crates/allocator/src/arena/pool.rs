@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lighterage_device::{Address, Backend, Device, Error as DeviceError, Purpose, Stream, StreamId};
+use lighterage_device::{Address, Backend, Counter, Device, Error as DeviceError, Purpose, Stream, StreamId};
 
 use super::heap::Heap;
 use super::pages::Pages;
@@ -167,6 +167,7 @@ impl<B: Backend> Pool<B> {
             });
         }
         state.note(offset, Live { bytes: rounded, tag });
+        self.inner.tell(&state);
         let address = state.pages.address().offset(offset);
         drop(state);
         Ok(Buffer { pool: self.clone(), offset, address, bytes })
@@ -294,6 +295,13 @@ impl<B: Backend> State<B> {
 }
 
 impl<B: Backend> Inner<B> {
+    /// Tells who records how much is handed out.
+    fn tell(&self, state: &State<B>) {
+        if let Some(recorder) = self.stream.device().recorder() {
+            recorder.sample(Counter::InUse, state.allocated_bytes);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<B>> {
         // The books are changed after the calls that can fail, so a panic elsewhere does not spoil them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -344,6 +352,8 @@ impl<B: Backend> Buffer<B> {
 
 impl<B: Backend> Drop for Buffer<B> {
     fn drop(&mut self) {
-        self.pool.inner.state().free(self.offset);
+        let mut state = self.pool.inner.state();
+        state.free(self.offset);
+        self.pool.inner.tell(&state);
     }
 }

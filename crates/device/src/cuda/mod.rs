@@ -17,6 +17,7 @@ mod probe;
 mod registered;
 mod self_test;
 mod staging;
+mod stamps;
 mod stream;
 mod tensor_map;
 
@@ -35,9 +36,10 @@ use self::cublaslt::{CublasLt, Wish};
 use self::memory::Memory;
 use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
+use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stream, StreamKind};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
 pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
@@ -81,6 +83,7 @@ pub struct Cuda {
     target: Target,
     taken: Vec<(Purpose, u64)>,
     // In the order in which they have to go.
+    stamps: Stamps,
     staging: Staging,
     library: Option<Arc<CublasLt>>,
     library_status: ProductLibrary,
@@ -128,7 +131,8 @@ impl Cuda {
             has_bytes: true,
             product_library,
         };
-        Ok(Self { info, target, taken, staging, library, library_status, modules, memory, context })
+        let stamps = Stamps::new(&context);
+        Ok(Self { info, target, taken, stamps, staging, library, library_status, modules, memory, context })
     }
 
     /// What became of the products that the table gives to cuBLASLt.
@@ -473,5 +477,13 @@ impl Backend for Cuda {
 
     fn synchronize(&self, stream: &CudaStream) -> Result<()> {
         stream.synchronize()
+    }
+
+    fn stamp(&self, stream: &CudaStream, stamp: Stamp) -> Result<()> {
+        self.stamps.queue(stream, stamp)
+    }
+
+    fn settle(&self) {
+        self.stamps.settle();
     }
 }

@@ -131,6 +131,13 @@ impl CudaStream {
         check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.0.raw.0, stream, flags) })
     }
 
+    /// Records an event that has timing, which no graph may.
+    pub(super) fn record_timed(&self, event: &Handle) -> Result<()> {
+        let stream = self.entered()?;
+        // SAFETY: both are alive.
+        check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.raw.0, stream, 0) })
+    }
+
     pub(super) fn wait(&self, event: &CudaEvent) -> Result<()> {
         let stream = self.entered()?;
         let flags = if self.is_external(event) { WAIT_EXTERNAL } else { 0 };
@@ -160,11 +167,7 @@ impl Drop for CudaStream {
 
 impl CudaEvent {
     pub(super) fn new(context: &Arc<Context>) -> Result<Self> {
-        context.enter()?;
-        let mut raw: CUevent = ptr::null_mut();
-        // SAFETY: writes one pointer; a context is current.
-        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, NO_TIMING) })?;
-        Ok(Self(Arc::new(Handle { raw: Raw(raw), context: Arc::clone(context) })))
+        Ok(Self(Arc::new(Handle::new(context, NO_TIMING)?)))
     }
 
     pub(super) fn query(&self) -> Result<bool> {
@@ -177,9 +180,40 @@ impl CudaEvent {
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
-        self.0.context.enter()?;
+        self.0.synchronize()
+    }
+}
+
+impl Handle {
+    fn new(context: &Arc<Context>, flags: u32) -> Result<Self> {
+        context.enter()?;
+        let mut raw: CUevent = ptr::null_mut();
+        // SAFETY: writes one pointer; a context is current.
+        check("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut raw, flags) })?;
+        Ok(Self { raw: Raw(raw), context: Arc::clone(context) })
+    }
+
+    /// An event that knows when it was.
+    pub(super) fn timed(context: &Arc<Context>) -> Result<Self> {
+        Self::new(context, 0)
+    }
+
+    /// The driver's pointer, with the context current on this thread.
+    pub(super) fn entered(&self) -> Result<CUevent> {
+        self.context.enter()?;
+        Ok(self.raw.0)
+    }
+
+    /// Whether it is known to be complete.
+    pub(super) fn is_complete(&self) -> bool {
         // SAFETY: it is alive.
-        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.0.raw.0) })
+        self.context.enter().is_ok() && unsafe { sys::cuEventQuery(self.raw.0) } == CUresult::CUDA_SUCCESS
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.context.enter()?;
+        // SAFETY: it is alive.
+        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.raw.0) })
     }
 }
 

@@ -19,7 +19,7 @@ use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Run, Source, Transfer, Work};
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, StreamKind, Workers};
+use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -389,6 +389,14 @@ impl Backend for Host {
 
     fn prefers_pinned(&self) -> bool {
         false
+    }
+
+    /// No driver call: it is not counted among them. A drawn interleaving has no time.
+    fn stamp(&self, stream: &HostStream, stamp: Stamp) -> Result<()> {
+        match &stream.0 {
+            Engine::Thread(lane) => lane.push(Work::Stamp(stamp)),
+            Engine::Seeded { .. } => Ok(()),
+        }
     }
 }
 

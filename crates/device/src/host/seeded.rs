@@ -249,7 +249,7 @@ impl Item {
         match &self.work {
             Work::Kernel { .. } => true,
             Work::Wait(ticket) => ticket.poll().is_none(),
-            Work::Copy(_) | Work::Fill { .. } | Work::Record(_) => false,
+            Work::Copy(_) | Work::Fill { .. } | Work::Record(_) | Work::Stamp(_) => false,
         }
     }
 
@@ -263,7 +263,7 @@ impl Item {
         let (target, bytes) = match &self.work {
             Work::Copy(copy) => (copy.target, copy.bytes),
             Work::Fill { target, bytes, .. } => (*target, *bytes),
-            Work::Kernel { .. } | Work::Record(_) | Work::Wait(_) => return,
+            Work::Kernel { .. } | Work::Record(_) | Work::Wait(_) | Work::Stamp(_) => return,
         };
         // A copy to the host: its caller waits for it anyway.
         if self.writes.is_empty() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::link::Link;
 use super::ticket::{Outcome, Ticket};
-use crate::{Address, Workers};
+use crate::{Address, Stamp, Workers};
 
 /// Queued operations of a stream before a call waits for room; CUDA's queues have about this depth too.
 pub(super) const QUEUE_MAX: usize = 1024;
@@ -27,6 +27,8 @@ pub(super) enum Work {
     Record(Arc<Ticket>),
     /// Waits for a ticket.
     Wait(Arc<Ticket>),
+    /// Notes the time.
+    Stamp(Stamp),
 }
 
 /// A copy between two ranges that do not overlap.
@@ -71,6 +73,7 @@ impl fmt::Debug for Work {
             Self::Kernel { name, .. } => f.write_str(name),
             Self::Record(_) => f.write_str("record"),
             Self::Wait(_) => f.write_str("wait"),
+            Self::Stamp(_) => f.write_str("stamp"),
         }
     }
 }
@@ -104,6 +107,10 @@ impl Machine {
                 // The kernel's memory is only read again after its failure was reported, so a half-done result is not mistaken for a whole one.
                 catch_unwind(AssertUnwindSafe(|| run(&self.workers)))
                     .unwrap_or_else(|panic| Err(format!("kernel {name} panicked: {}", message(&*panic))))
+            }
+            Work::Stamp(stamp) => {
+                stamp.reach();
+                Ok(())
             }
             Work::Record(_) | Work::Wait(_) => Ok(()),
         }

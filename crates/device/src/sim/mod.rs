@@ -14,7 +14,7 @@ pub use self::profile::Profile;
 pub use self::rates::Rates;
 use self::timeline::{Engine, Point, Timeline};
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Modelled, Result, StreamKind};
+use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -427,6 +427,20 @@ impl Backend for Sim {
 
     fn modelled(&self) -> Option<Modelled> {
         self.rates.map(|_| self.state().modelled)
+    }
+
+    fn clock(&self) -> Clock {
+        self.state().timeline.clock()
+    }
+
+    fn stamp(&self, stream: &SimStream, stamp: Stamp) -> Result<()> {
+        // Without rates the clock stands still: everything happens at 0.
+        self.state().timeline.stamp(stream.0, stamp);
+        Ok(())
+    }
+
+    fn settle(&self) {
+        self.state().timeline.settle();
     }
 }
 

@@ -1,4 +1,8 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{Clock, Stamp};
 
 /// What a piece of work occupies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +24,14 @@ pub(super) struct Point {
 
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    Run { engine: Engine, seconds: f64 },
+    Run {
+        engine: Engine,
+        seconds: f64,
+    },
     Record,
     Wait(Point),
+    /// The next of the queue's stamps.
+    Stamp,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +41,7 @@ struct Queue {
     current: Option<(Engine, f64)>,
     recorded: u64,
     reached: u64,
+    stamps: VecDeque<Stamp>,
 }
 
 impl Queue {
@@ -51,12 +61,14 @@ pub(super) struct Timeline {
     slowdown: f64,
     /// The host's clock, in seconds; streams are worked off up to here.
     now: f64,
+    /// The same in nanoseconds, for who records.
+    shown: Arc<AtomicU64>,
     streams: Vec<Queue>,
 }
 
 impl Timeline {
-    pub(super) const fn new(slowdown: f64) -> Self {
-        Self { slowdown, now: 0.0, streams: Vec::new() }
+    pub(super) fn new(slowdown: f64) -> Self {
+        Self { slowdown, now: 0.0, shown: Arc::default(), streams: Vec::new() }
     }
 
     pub(super) const fn now(&self) -> f64 {
@@ -73,6 +85,7 @@ impl Timeline {
         let until = self.now + seconds;
         while self.work_off(Some(until)) {}
         self.now = until;
+        self.show();
     }
 
     pub(super) fn run(&mut self, stream: usize, engine: Engine, seconds: f64) {
@@ -90,6 +103,26 @@ impl Timeline {
         self.streams[stream].work.push_back(Work::Wait(point));
     }
 
+    pub(super) fn stamp(&mut self, stream: usize, stamp: Stamp) {
+        let queue = &mut self.streams[stream];
+        queue.work.push_back(Work::Stamp);
+        queue.stamps.push_back(stamp);
+    }
+
+    /// Reaches what nothing holds back any more.
+    pub(super) fn settle(&mut self) {
+        self.begin();
+    }
+
+    /// The host's clock.
+    pub(super) fn clock(&self) -> Clock {
+        Clock::virtual_by(Arc::clone(&self.shown))
+    }
+
+    fn show(&self) {
+        self.shown.store(nanoseconds(self.now), Ordering::Relaxed);
+    }
+
     pub(super) fn is_reached(&mut self, point: Point) -> bool {
         self.begin();
         self.has_reached(point)
@@ -102,6 +135,7 @@ impl Timeline {
             let advanced = self.work_off(None);
             assert!(advanced, "{point:?} is waited for and nothing runs");
         }
+        self.show();
     }
 
     /// The host waits for all work of a stream.
@@ -111,6 +145,7 @@ impl Timeline {
             let advanced = self.work_off(None);
             assert!(advanced, "stream {stream} waits for nothing that runs");
         }
+        self.show();
     }
 
     fn has_reached(&self, point: Point) -> bool {
@@ -188,9 +223,23 @@ impl Timeline {
             Work::Run { engine, seconds } => queue.current = (seconds > 0.0).then_some((engine, seconds)),
             Work::Record => queue.reached += 1,
             Work::Wait(_) => (),
+            Work::Stamp => {
+                if let Some(stamp) = queue.stamps.pop_front() {
+                    stamp.reach_at(nanoseconds(self.now));
+                }
+            }
         }
         true
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a clock that begins at 0 and does not run for centuries"
+)]
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
 }
 
 #[cfg(test)]

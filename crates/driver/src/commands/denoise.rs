@@ -8,8 +8,9 @@ use lighterage_shape::DType;
 use crate::device::{DeviceArguments, Precision, Work};
 use crate::failure::Result;
 use crate::progress::Progress;
+use crate::report::{self, Facts, Seeing, Seen};
 use crate::size::Size;
-use crate::{interrupt, mapping, output};
+use crate::{hash, interrupt, mapping, output};
 
 /// Run the bare denoising loop on given tensors.
 ///
@@ -36,14 +37,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
+    seeing: Seeing,
+    #[command(flatten)]
     device: DeviceArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     output::check(&arguments.out)?;
+    arguments.seeing.check(&[("--out", &arguments.out)])?;
     interrupt::install()?;
     let trajectory = Trajectory::open(&arguments.dir, mapping::promise(), DType::from(arguments.dtype))?;
-    let latents = arguments.device.run(Denoise(&trajectory))?;
+    let latents = arguments.device.run(Denoise(&trajectory, arguments))?;
     let Some(steps) = &latents.steps else { return Ok(()) };
     let named: Vec<(String, Vec<u8>)> =
         steps.iter().enumerate().map(|(step, values)| named(step, values)).collect();
@@ -59,7 +63,7 @@ fn named(step: usize, values: &[f32]) -> (String, Vec<u8>) {
     (format!("latents.{step}"), values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
-struct Denoise<'a>(&'a Trajectory);
+struct Denoise<'a>(&'a Trajectory, &'a Arguments);
 
 impl Work for Denoise<'_> {
     type Output = Latents;
@@ -67,6 +71,7 @@ impl Work for Denoise<'_> {
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
         let (_, forecast) = self.0.survey(device.info().page_bytes)?.on(device)?;
         forecast.check_host(device)?;
+        self.1.seeing.record(device);
         let mut progress = Progress::new(device.ledger());
         let latents = self.0.run(device, &forecast, &mut progress)?;
         drop(progress);
@@ -82,6 +87,25 @@ impl Work for Denoise<'_> {
         let skipped =
             if skipped.is_empty() { String::new() } else { format!(", skipped steps {}", skipped.join(" ")) };
         output::note(&format!("peak {peak} of {cap}, {:.4} s/step{skipped}", report.seconds_per_step()));
+        if let Some(seen) = Seen::take(device, &forecast) {
+            report::line(&seen).iter().for_each(|line| output::note(line));
+            self.1.seeing.write(device, &seen, &facts(self.1, &latents))?;
+        }
         Ok(latents)
+    }
+}
+
+/// For the report.
+fn facts(arguments: &Arguments, latents: &Latents) -> Facts {
+    let hash = |(step, values): (usize, &Vec<f32>)| {
+        (format!("latents.{step}"), hash::sha256(&named(step, values).1))
+    };
+    Facts {
+        title: format!("denoise {}", arguments.dir.display()),
+        settings: vec![
+            ("steps".to_owned(), latents.ran.len().to_string()),
+            ("element type".to_owned(), DType::from(arguments.dtype).name().to_owned()),
+        ],
+        hashes: latents.steps.iter().flatten().enumerate().map(hash).collect(),
     }
 }

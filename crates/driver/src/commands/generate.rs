@@ -20,8 +20,9 @@ use self::record::{Gemm, Planned, Record};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
+use crate::report::{self, Facts, Seeing, Seen};
 use crate::size::Size;
-use crate::{interrupt, json, output, picture_file};
+use crate::{hash, interrupt, json, output, picture_file};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.request.warn();
@@ -46,7 +47,9 @@ fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()
     for path in latents.into_iter().chain([arguments.output.as_path()]) {
         output::check(&output::numbered(path, index, count))?;
     }
-    Ok(())
+    let mut others = vec![("--output", arguments.output.as_path())];
+    others.extend(latents.map(|path| ("--save-latents", path)));
+    arguments.seeing.check(&others)
 }
 
 struct Generate<'a> {
@@ -65,13 +68,15 @@ impl Work for Generate<'_> {
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
         }
+        self.arguments.seeing.record(device);
         let (mut records, count) = (Vec::new(), self.seeds.len());
         for (index, seed) in self.seeds.iter().enumerate() {
             self.job.reseed(*seed);
             let path = output::numbered(&self.arguments.output, index, count);
             let latents = self.arguments.save_latents.as_ref();
             let latents = latents.map(|path| output::numbered(path, index, count));
-            let shot = Shot { arguments: self.arguments, models: &self.models };
+            let seeing = self.arguments.seeing.numbered(index, count);
+            let shot = Shot { arguments: self.arguments, models: &self.models, seeing };
             records.push(shot.take(&self.job, device, &forecast, &path, latents.as_deref())?);
         }
         if self.arguments.json { json::print(&records) } else { Ok(()) }
@@ -82,6 +87,7 @@ impl Work for Generate<'_> {
 struct Shot<'a> {
     arguments: &'a Arguments,
     models: &'a Models,
+    seeing: Seeing,
 }
 
 impl Shot<'_> {
@@ -93,10 +99,13 @@ impl Shot<'_> {
         path: &Path,
         latents: Option<&Path>,
     ) -> Result<Record> {
-        let keep = Keep { latents: latents.is_some(), ..Keep::default() };
+        let keep = Keep { latents: latents.is_some() || self.seeing.report.is_some(), ..Keep::default() };
         let mut progress = Progress::new(device.ledger());
+        // What was recorded before is another picture's.
+        drop(device.take_recording());
         let picture = job.run(device, forecast, keep, &mut progress)?;
         drop(progress);
+        let seen = Seen::take(device, forecast);
         stop_if_asked()?;
         if let Some(rgb) = &picture.rgb {
             let sides = [picture.width, picture.height];
@@ -112,8 +121,36 @@ impl Shot<'_> {
         }
         let Options { seed, .. } = *job.options();
         output::note(&report_line(&picture, forecast, seed, path));
+        if let Some(seen) = seen {
+            report::line(&seen).iter().for_each(|line| output::note(line));
+            self.seeing.write(device, &seen, &self.facts(job, &picture))?;
+        }
         let gemm = Gemm::new(&self.arguments.device, device.info());
         Ok(Record::new(path.to_owned(), seed, &picture, forecast).by(gemm))
+    }
+}
+
+impl Shot<'_> {
+    /// For the report.
+    fn facts(&self, job: &Job, picture: &Picture) -> Facts {
+        let texts = texts::of(job.options(), self.models.model.path(), &self.arguments.lora);
+        let named = |(name, value): (&str, String)| (name.to_owned(), value);
+        let mut hashes =
+            vec![("transformer (names, shapes, sizes)".to_owned(), self.models.model.fingerprint())];
+        let latents =
+            picture.latents.iter().flatten().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        hashes.extend(
+            picture
+                .latents
+                .is_some()
+                .then(|| ("latents after the last step (f32)".to_owned(), hash::sha256(&latents))),
+        );
+        hashes.extend(picture.rgb.as_ref().map(|rgb| ("picture (RGB)".to_owned(), hash::sha256(rgb))));
+        Facts {
+            title: job.options().prompt.clone(),
+            settings: texts.into_iter().filter(|(name, _)| *name != "parameters").map(named).collect(),
+            hashes,
+        }
     }
 }
 

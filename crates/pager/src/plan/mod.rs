@@ -1,6 +1,7 @@
 mod bound;
 mod goal;
 mod resize;
+mod retimed;
 mod script;
 mod search;
 mod share;

@@ -7,6 +7,7 @@ use lighterage_shape::DType;
 use super::jobs::Shard;
 use super::request::Request;
 use crate::device::{DeviceArguments, Precision};
+use crate::report::Seeing;
 use crate::{model_path, output};
 
 /// Turn a prompt, and a face, into a PNG.
@@ -103,6 +104,8 @@ pub(crate) struct Arguments {
     /// Print a report (or the plan) as JSON on stdout.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) seeing: Seeing,
     #[command(flatten)]
     pub(super) device: DeviceArguments,
 }

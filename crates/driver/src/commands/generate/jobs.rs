@@ -13,6 +13,7 @@ use super::request::Request;
 use super::{Arguments, Shot};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
+use crate::report::Seeing;
 use crate::{interrupt, output};
 
 /// Which lines of a file are this process's.
@@ -268,7 +269,7 @@ impl Batch<'_> {
         output::check(&path)?;
         let seed = seed.unwrap_or_else(draw_seed);
         let options = self.models.options(self.arguments, &request)?;
-        let shot = Shot { arguments: self.arguments, models: &self.models };
+        let shot = Shot { arguments: self.arguments, models: &self.models, seeing: Seeing::default() };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
         let forecast = plans.of(&job, device)?;
         if self.arguments.is_dry() {

@@ -1,0 +1,102 @@
+//! What a run was like: a line on stderr, a trace for Perfetto, a page for people.
+
+mod line;
+mod memory;
+mod page;
+mod run;
+mod timeline;
+mod trace;
+
+use std::path::{Path, PathBuf};
+
+use lighterage_device::{Backend, Detail, Device, Recording};
+use lighterage_pipeline::{Achieved, Forecast, Predicted};
+
+pub(crate) use self::line::line;
+pub(crate) use self::run::{Facts, run_page};
+use crate::failure::Result;
+use crate::output;
+
+/// What is to be seen of a run afterwards.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Seeing it")]
+pub(crate) struct Seeing {
+    /// Write what the streams did, and when, as a trace for <https://ui.perfetto.dev>.
+    ///
+    /// Copies, kernels, waits and leases on the streams' own time, bytes of ledger and pool beside them. Changes no bit of the result.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Write a report: one HTML file that needs nothing else.
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+impl Seeing {
+    /// Whether a file was asked for.
+    pub(crate) const fn is_asked(&self) -> bool {
+        self.trace.is_some() || self.report.is_some()
+    }
+
+    /// The paths for one of several results.
+    pub(crate) fn numbered(&self, index: usize, count: usize) -> Self {
+        let numbered =
+            |path: &Option<PathBuf>| path.as_ref().map(|path| output::numbered(path, index, count));
+        Self { trace: numbered(&self.trace), report: numbered(&self.report) }
+    }
+
+    /// Refuses, before any work is done, paths that could not be written, or that are those of `others`.
+    pub(crate) fn check(&self, others: &[(&'static str, &Path)]) -> Result<()> {
+        let mut paths: Vec<(&'static str, &Path)> = others.to_vec();
+        for (option, path) in [("--trace", &self.trace), ("--report", &self.report)] {
+            let Some(path) = path else { continue };
+            output::check(path)?;
+            for (other, taken) in &paths {
+                output::check_apart([other, option], [taken, path])?;
+            }
+            paths.push((option, path));
+        }
+        Ok(())
+    }
+
+    /// Has the device recorded: all of it for a file, else what the line says.
+    pub(crate) fn record<B: Backend>(&self, device: &Device<B>) {
+        device.record(if self.is_asked() { Detail::Everything } else { Detail::Summary });
+    }
+
+    /// Writes what was asked for.
+    pub(crate) fn write<B: Backend>(&self, device: &Device<B>, seen: &Seen, facts: &Facts) -> Result<()> {
+        if let Some(path) = &self.trace {
+            let about = trace::About { device: &device.info().name, cap_bytes: device.ledger().cap_bytes() };
+            output::write(path, |file| trace::write(file, &about, &seen.recording))?;
+        }
+        if let Some(path) = &self.report {
+            let page = run_page(&device.info().name, device.ledger().cap_bytes(), seen, facts);
+            output::write(path, |file| file.write_all(page.as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A run that is over, as it was to be and as it was.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) recording: Recording,
+    pub(crate) forecast: Forecast,
+    pub(crate) achieved: Achieved,
+    pub(crate) predicted: Option<Predicted>,
+    pub(crate) peak_bytes: u64,
+}
+
+impl Seen {
+    /// Takes the recording of the run that just ended; `None` where nothing was recorded.
+    pub(crate) fn take<B: Backend>(device: &Device<B>, forecast: &Forecast) -> Option<Self> {
+        let recording = device.take_recording()?;
+        Some(Self {
+            achieved: Achieved::of(&recording),
+            predicted: Predicted::of(forecast, &recording),
+            forecast: forecast.clone(),
+            peak_bytes: device.ledger().peak_bytes(),
+            recording,
+        })
+    }
+}

@@ -1,0 +1,214 @@
+use lighterage_device::{Recording, Span, StreamId, What};
+use lighterage_pager::{Cycle, Link, Turn, Visit};
+
+use crate::{Forecast, Phase, PhaseForecast};
+
+/// What a run came to, as a recording of it says: to be held against its forecast.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Achieved {
+    /// Of each step of the loop, in order.
+    pub steps: Vec<AchievedStep>,
+    /// From the beginning of the recording to the end of the first step, in seconds.
+    pub first_step_after_seconds: f64,
+    /// Bytes of weights that were moved to the device, in all phases.
+    pub moved_bytes: u64,
+}
+
+/// One step, from the end of the one before to its own end, on the stream that computes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AchievedStep {
+    /// When it began on the recording's clock, in nanoseconds.
+    pub begin_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+    /// Seconds that it stood still, waiting for weights.
+    pub stalled_seconds: f64,
+    /// Bytes of weights whose copies ended in it.
+    pub moved_bytes: u64,
+}
+
+impl AchievedStep {
+    /// How long it took.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "times of a run are far below 2^52 ns")]
+    pub const fn seconds(&self) -> f64 {
+        self.end_ns.saturating_sub(self.begin_ns) as f64 * 1e-9
+    }
+}
+
+/// What a step was to be like, and by what that is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// The steady state of the longest kind of step.
+    pub turn: Turn,
+    /// The first step, loading included, if that was predicted.
+    pub first_seconds: Option<f64>,
+    /// Where the times of launches and copies come from.
+    pub source: Source,
+}
+
+/// Where the times of a prediction come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A profile of the device: known before the run.
+    Profile,
+    /// The launches and copies of this step of the run itself, counted from 1; what is predicted is how they overlap.
+    Step(usize),
+}
+
+impl Achieved {
+    /// Reads it off a recording.
+    #[must_use]
+    pub fn of(recording: &Recording) -> Self {
+        let spans = |what| recording.spans.iter().filter(move |span| span.what == what);
+        let stream = spans(What::Step).next().and_then(|step| step.stream);
+        let mut begin_ns = spans(What::Step).next().map_or(0, |step| step.begin_ns);
+        let mut steps = Vec::new();
+        for step in spans(What::Step) {
+            let end_ns = step.end_ns;
+            let stalled_ns: u64 = spans(What::Wait)
+                .filter(|wait| wait.stream == stream)
+                .map(|wait| wait.within(begin_ns, end_ns))
+                .sum();
+            let arrived = spans(What::Arrival).filter(|copy| (begin_ns..end_ns).contains(&copy.end_ns));
+            steps.push(AchievedStep {
+                begin_ns,
+                end_ns,
+                stalled_seconds: seconds(stalled_ns),
+                moved_bytes: arrived.map(|copy| copy.bytes).sum(),
+            });
+            begin_ns = end_ns;
+        }
+        let first_end = steps.first().map_or(recording.begin_ns, |step| step.end_ns);
+        Self {
+            steps,
+            first_step_after_seconds: seconds(first_end.saturating_sub(recording.begin_ns)),
+            moved_bytes: spans(What::Arrival).map(|copy| copy.bytes).sum(),
+        }
+    }
+
+    /// The steps behind the first, which loads: the first itself where there is no other.
+    #[must_use]
+    pub fn steady(&self) -> &[AchievedStep] {
+        if self.steps.len() > 1 { &self.steps[1..] } else { &self.steps }
+    }
+
+    /// Mean seconds of a steady step.
+    #[must_use]
+    pub fn seconds_per_step(&self) -> f64 {
+        mean(self.steady().iter().map(AchievedStep::seconds))
+    }
+
+    /// Mean seconds that a steady step stood still.
+    #[must_use]
+    pub fn stalled_seconds_per_step(&self) -> f64 {
+        mean(self.steady().iter().map(|step| step.stalled_seconds))
+    }
+
+    /// Mean bytes that came in a steady step.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a step are far below 2^52")]
+    pub fn moved_bytes_per_step(&self) -> f64 {
+        mean(self.steady().iter().map(|step| step.moved_bytes as f64))
+    }
+}
+
+impl Predicted {
+    /// From the forecast's own times; where it has none, from the launches and copies of the second step (the first where there is no other), put through the plan's
+    /// recurrence. Nothing where the recording has no such step, or steps differ from the plan's cycle (with `TeaCache`).
+    #[must_use]
+    pub fn of(forecast: &Forecast, recording: &Recording) -> Option<Self> {
+        let planned = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise)?;
+        if forecast.is_timed {
+            let turn = planned.plan.turns().first().copied()?;
+            let first_seconds = Some(planned.plan.first_turn_seconds());
+            return Some(Self { turn, first_seconds, source: Source::Profile });
+        }
+        let achieved = Achieved::of(recording);
+        let index = usize::from(achieved.steps.len() > 1);
+        let step = achieved.steps.get(index)?;
+        let cycle = measured(planned, recording, step)?;
+        let plan = planned.plan.retimed(vec![cycle], link(recording, step));
+        let turn = plan.turns().first().copied()?;
+        Some(Self { turn, first_seconds: None, source: Source::Step(index + 1) })
+    }
+}
+
+/// The plan's cycle with the times of one step: what of its leases, and between them, was no waiting.
+fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep) -> Option<Cycle> {
+    let stream = recording.spans.iter().find(|span| span.what == What::Step)?.stream;
+    let in_step =
+        |span: &&Span| span.stream == stream && (step.begin_ns..step.end_ns).contains(&span.begin_ns);
+    let leases: Vec<&Span> =
+        recording.spans.iter().filter(|span| span.what == What::Lease).filter(in_step).collect();
+    let waits = Waits::of(recording, stream);
+    let cycle = planned.plan.cycles().first()?;
+    if leases.len() != cycle.visits.len() {
+        return None;
+    }
+    let named = |(lease, visit): (&&Span, &Visit)| lease.name == planned.units.get(visit.unit).name;
+    if !leases.iter().zip(&cycle.visits).all(named) {
+        return None;
+    }
+    // What a step launches before its first lease, the step before launched behind its last one.
+    let before = leases.first().map_or(0.0, |first| waits.busy(step.begin_ns, first.begin_ns));
+    let visits = cycle.visits.iter().enumerate().map(|(index, visit)| {
+        let lease = leases[index];
+        let next = leases.get(index + 1).map(|next| next.begin_ns);
+        let until = next.unwrap_or(step.end_ns);
+        let held_until = lease.end_ns.min(until);
+        let rest = waits.busy(held_until, until);
+        Visit {
+            unit: visit.unit,
+            held_seconds: waits.busy(lease.begin_ns, held_until),
+            then_seconds: if next.is_none() { rest + before } else { rest },
+        }
+    });
+    Some(Cycle { visits: visits.collect(), turns: cycle.turns })
+}
+
+/// The link as the copies of a step saw it.
+fn link(recording: &Recording, step: &AchievedStep) -> Link {
+    let arrived = recording
+        .spans
+        .iter()
+        .filter(|span| span.what == What::Arrival && (step.begin_ns..step.end_ns).contains(&span.end_ns));
+    let (bytes, time) =
+        arrived.fold((0, 0.0), |(bytes, time), copy| (bytes + copy.bytes, time + copy.seconds()));
+    if bytes == 0 || time <= 0.0 {
+        return Link { bytes_per_second: f64::MAX, ..Link::UNIT };
+    }
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a step are far below 2^52")]
+    let bytes_per_second = bytes as f64 / time;
+    // The launches' times were taken beside copies: their slowdown is in them.
+    Link { bytes_per_second, copy_seconds: 0.0, slowdown: 0.0 }
+}
+
+/// When a stream stood still, in order.
+struct Waits<'r>(Vec<&'r Span>);
+
+impl<'r> Waits<'r> {
+    fn of(recording: &'r Recording, stream: Option<StreamId>) -> Self {
+        let waits = recording.spans.iter().filter(|span| span.what == What::Wait && span.stream == stream);
+        Self(waits.collect())
+    }
+
+    /// Seconds of a window without those that were waits.
+    fn busy(&self, begin_ns: u64, end_ns: u64) -> f64 {
+        let first = self.0.partition_point(|wait| wait.end_ns <= begin_ns);
+        let waits = self.0[first..].iter().take_while(|wait| wait.begin_ns < end_ns);
+        let waited: u64 = waits.map(|wait| wait.within(begin_ns, end_ns)).sum();
+        seconds(end_ns.saturating_sub(begin_ns).saturating_sub(waited))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "times of a run are far below 2^52 ns")]
+const fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 * 1e-9
+}
+
+#[expect(clippy::cast_precision_loss, reason = "step counts are small")]
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len().max(1) as f64;
+    values.sum::<f64>() / count
+}
