@@ -284,8 +284,8 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
         live_mib: live as f64 / MIB,
         nanoseconds,
         reserved: over(free.allocator.statistics().all.reserved_bytes.peak),
-        least_pages: least(&trace, Settings { big_chunk_pages: 1, ..settings.clone() })?.map(over),
-        least_ladder: least(&trace, settings.clone())?.map(over),
+        least_pages: least(&trace, &Settings { big_chunk_pages: 1, ..settings.clone() })?.map(over),
+        least_ladder: least(&trace, settings)?.map(over),
         torch: torch.map(|program| torch_replay(program, &trace, live)).transpose()?,
         torch_recorded: TORCH_MEMORY
             .iter()
@@ -356,7 +356,7 @@ fn unpack(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The least limit under which a fresh allocator refuses nothing.
-fn least(trace: &Trace, settings: Settings) -> Result<Option<u64>> {
+fn least(trace: &Trace, settings: &Settings) -> Result<Option<u64>> {
     least_limit(trace.peak_bytes(), |limit| {
         let mut replay = Replay::new(trace, limit, settings.clone())?;
         replay.pass()?;
