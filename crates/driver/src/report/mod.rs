@@ -50,12 +50,9 @@ impl Seeing {
         for (option, path) in [("--trace", &self.trace), ("--report", &self.report)] {
             let Some(path) = path else { continue };
             output::check(path)?;
-            for (other, taken) in &paths {
-                output::check_apart([other, option], [taken, path])?;
-            }
             paths.push((option, path));
         }
-        Ok(())
+        output::check_apart(&paths)
     }
 
     /// Has the device recorded: all of it for a file, else what the line says.
