@@ -104,6 +104,7 @@ mod recorder;
 
 pub mod cuda;
 mod host;
+mod page_cache;
 mod sim;
 mod space;
 
@@ -119,6 +120,7 @@ pub use lighterage_kernels::gemm::linear::Call as ProductCall;
 pub use lighterage_kernels::gemm::table::Table as ProductTable;
 pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Reservation};
+pub use page_cache::drop_from_page_cache;
 pub use recorder::{
     Clock, Counter, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
 };

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lighterage_device::{Device, Host, HostConfig, Ledger, StreamKind};
+use lighterage_device::{Device, Host, HostConfig, Ledger, StreamKind, drop_from_page_cache};
 use lighterage_pager::{Pager, Plan};
-use rustix::fs::{Advice, fadvise};
 use serde::Serialize;
 
 use super::synthetic::{Opened, Synthetic};
@@ -110,8 +109,7 @@ fn read(path: &Path) -> Result<f64> {
 
 /// Drops the file from the page cache. It was written out when it was made.
 fn forget(path: &Path) -> Result<()> {
-    let file = File::open(path)?;
-    Ok(fadvise(&file, 0, None, Advice::DontNeed).map_err(std::io::Error::from)?)
+    Ok(drop_from_page_cache(&File::open(path)?)?)
 }
 
 pub(super) fn print(out: &mut impl Write, rates: &Rates) -> Result<()> {
