@@ -12,6 +12,7 @@ mod inspect;
 mod plan;
 mod products;
 mod released;
+mod seeing;
 mod usage;
 mod verify;
 
