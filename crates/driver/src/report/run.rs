@@ -87,8 +87,7 @@ fn compared(seen: &Seen) -> String {
         bytes("weights moved per step", streamed, achieved.moved_bytes_per_step()),
         bytes("peak of device memory", seen.forecast.peak_bytes(), as_f64(seen.peak_bytes)),
     ];
-    let mut text =
-        table("Predicted and achieved", &["", "predicted", "achieved", "difference"], &rows, false);
+    let mut text = table("Time and bytes", &["", "predicted", "achieved", "difference"], &rows, false);
     let _ = writeln!(text, "<p class=\"note\">{}</p>", escape(&basis(predicted)));
     text
 }
@@ -99,7 +98,7 @@ fn basis(predicted: Option<&Predicted>) -> String {
     };
     let bound = predicted.turn.bound_seconds;
     let bound = if bound > 0.0 {
-        format!(" No plan with as much memory takes less than {} a step.", duration(bound))
+        format!(" With these times no plan takes less than {} a step in as much memory.", duration(bound))
     } else {
         String::new()
     };

@@ -15,6 +15,7 @@ mod inspect;
 mod plan;
 mod products;
 mod released;
+mod seeing;
 mod usage;
 mod verify;
 

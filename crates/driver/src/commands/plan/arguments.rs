@@ -7,6 +7,7 @@ use lighterage_device::Profile;
 use super::Scene;
 use crate::failure::{Failure, Result};
 use crate::gemm_table::{self, GemmTable};
+use crate::report::Seeing;
 use crate::size::Size;
 
 /// Show what a model needs and how fast it runs, for many budgets, before anything is downloaded, bought or run.
@@ -54,6 +55,8 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) seeing: Seeing,
 }
 
 /// Width and height, as `1280x720`.
@@ -82,6 +85,14 @@ impl fmt::Display for Sides {
 const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
 
 impl Arguments {
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
+    pub(super) const fn has_budgets(&self) -> bool {
+        !self.vram.is_empty()
+    }
+
     pub(super) fn scene(&self) -> Scene<'_> {
         Scene {
             model: &self.model,

@@ -3,6 +3,7 @@
 mod arguments;
 mod measured;
 mod outlook;
+mod simulated;
 mod svg;
 
 use std::io::Write;
@@ -29,10 +30,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         output::check(path)?;
     }
     let profile = arguments.profile()?;
-    let survey = arguments.scene().survey(Some(profile.rates))?.beside(taken_bytes(arguments, &profile));
+    arguments
+        .seeing
+        .check(&arguments.svg.iter().map(|path| ("--svg", path.as_path())).collect::<Vec<_>>())?;
+    let taken_bytes = taken_bytes(arguments, &profile);
+    let survey = arguments.scene().survey(Some(profile.rates))?.beside(taken_bytes);
     let outlook = Outlook::new(&survey, &profile, &arguments.budgets(), arguments.steps);
     if let Some(path) = &arguments.svg {
         output::write(path, |file| file.write_all(svg::plot(&outlook).as_bytes()))?;
+    }
+    if arguments.seeing.is_asked() {
+        let model = arguments.scene().built_in()?;
+        simulated::run(arguments, &model, &profile, &survey, &outlook, taken_bytes)?;
     }
     if arguments.json { json::print(&outlook) } else { show(&outlook, &profile) }
 }
@@ -58,6 +67,21 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// The model as it can be run on a simulated card.
+    fn built_in(&self) -> Result<BuiltIn> {
+        let Sides([width, height]) = self.size;
+        let with_infusenet = match self.model {
+            "flux-dev" => false,
+            "flux-dev+infinite-you" => true,
+            folder => {
+                return Err(Failure::Usage(format!(
+                    "{folder}: --trace and --report of a plan are for built-in models; `generate` has them for files"
+                )));
+            }
+        };
+        Ok(BuiltIn::new(BuiltInOptions { width, height, steps: self.steps, with_infusenet })?)
+    }
+
     /// What it needs in bf16 on a card.
     pub(crate) fn survey(self, rates: Option<Rates>) -> Result<Survey> {
         let Self { model, infinite_you, lora, size: Sides([width, height]), steps } = self;
