@@ -8,7 +8,7 @@ use lighterage_allocator::Trace;
 
 fuzz_target!(|bytes: &[u8]| {
     for trace in [Trace::from_snapshot(bytes), Trace::from_binary(bytes)].into_iter().flatten() {
-        trace.peak_bytes();
+        let _ = trace.peak_bytes();
         assert_eq!(Trace::from_binary(&trace.to_binary()).as_ref(), Ok(&trace));
     }
 });
