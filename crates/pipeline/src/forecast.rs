@@ -73,7 +73,7 @@ impl Survey {
     /// # fn main() -> lighterage_pipeline::Result<()> {
     /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
     /// let bytes: u64 = survey.loads(Phase::Denoise).iter().map(|load| load.bytes).sum();
-    /// assert_eq!(bytes / 10_000_000, 1722);
+    /// assert!((17_100_000_000..17_300_000_000).contains(&bytes), "{bytes} of 23.8 GB: the rest is modulation");
     /// # Ok(()) }
     /// ```
     #[must_use]
