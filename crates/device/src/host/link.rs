@@ -13,8 +13,8 @@ pub(super) struct Link {
 struct Booked {
     /// When the link has carried everything that was put on it so far.
     free_at: Instant,
-    /// When the last copy returned: later than the link was through with it, by as much as a sleep is late.
-    returned_at: Instant,
+    /// When the last copy, if any, returned: later than the link was through with it, by as much as a sleep is late.
+    returned_at: Option<Instant>,
 }
 
 /// A copy that follows the one before it within this time was there before the link was free: that the thread woke late is no fault of the link.
@@ -22,8 +22,7 @@ const AT_ONCE: Duration = Duration::from_micros(200);
 
 impl Link {
     pub(super) fn new(bytes_per_second: f64) -> Self {
-        let now = Instant::now();
-        Self { bytes_per_second, booked: Mutex::new(Booked { free_at: now, returned_at: now }) }
+        Self { bytes_per_second, booked: Mutex::new(Booked { free_at: Instant::now(), returned_at: None }) }
     }
 
     /// Moves `bytes` bytes by `piece(from, length)` and returns no sooner than the link could have carried them.
@@ -40,7 +39,7 @@ impl Link {
             thread::sleep(done.saturating_duration_since(Instant::now()));
             from += length;
         }
-        self.booked().returned_at = Instant::now();
+        self.booked().returned_at = Some(Instant::now());
     }
 
     #[expect(
@@ -58,7 +57,8 @@ impl Link {
     fn occupy(&self, bytes: usize, first: bool) -> Instant {
         let mut booked = self.booked();
         let now = Instant::now();
-        if first && now.saturating_duration_since(booked.returned_at) > AT_ONCE {
+        let follows = |returned_at| now.saturating_duration_since(returned_at) <= AT_ONCE;
+        if first && !booked.returned_at.is_some_and(follows) {
             booked.free_at = booked.free_at.max(now);
         }
         booked.free_at += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
