@@ -86,7 +86,7 @@ fn a_planned_arena_is_hardly_longer_than_what_is_alive() {
 
 /// PyTorch's allocator: 8,403 calls and 49 waits for the device, half a per cent tighter.
 #[test]
-fn weights_that_come_and_go_need_few_calls_and_no_wait() {
+fn weights_that_come_and_go_need_no_call_and_no_wait() {
     let trace = trace("sd_offload_2s");
     let allocator = allocator(over(trace.peak_bytes(), 20), Settings::default());
     let mut replay = Replay::new(&trace, &allocator).unwrap();
@@ -97,6 +97,6 @@ fn weights_that_come_and_go_need_few_calls_and_no_wait() {
     let after = allocator.device().backend().memory_calls();
     let calls = after.map_type() - before.map_type();
     println!("{calls} map-type calls in three passes after warm-up, {} before", before.map_type());
-    assert!(calls <= 200, "{calls} calls");
+    assert_eq!(calls, 0);
     assert_eq!(after.host_waits, 0);
 }
