@@ -93,7 +93,7 @@ pub(crate) struct Arguments {
     ///
     /// The options given here hold where a line says nothing. Results are written to NAME.results.jsonl beside the file; a second run skips what
     /// is done.
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["trace", "report"])]
     pub(super) jobs: Option<PathBuf>,
     /// Of the lines only those whose number (from 0) leaves the rest I when divided by N; results go to NAME.results-I-of-N.jsonl.
     #[arg(long, value_name = "I/N", requires = "jobs")]
