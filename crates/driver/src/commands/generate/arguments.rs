@@ -99,7 +99,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "I/N", requires = "jobs")]
     pub(super) shard: Option<Shard>,
     /// Run nothing; show what would be resident, streamed and needed, in bytes.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["trace", "report"])]
     dry_run: bool,
     /// Print a report (or the plan) as JSON on stdout.
     #[arg(long)]
