@@ -119,7 +119,9 @@ struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     heaps: [Tally; 2],
-    /// Peaks of both heaps together.
+    /// Of both heaps together, counted on its own: to add up what was just written cost more, since a processor waits where it reads two words at once that
+    /// were written one by one.
+    current: Triple,
     peak: Triple,
     active_peak: [u64; 2],
     reserved: Gauge,
@@ -182,11 +184,11 @@ impl Counts {
         tally.allocated[0] += bytes;
         tally.allocated[1] += requested;
         tally.sizes.add(requested);
-        let [small, large] = &self.heaps;
-        for position in 0..3 {
-            let both = small.current[position] + large.current[position];
-            self.peak[position] = self.peak[position].max(both);
+        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
+            self.current[position] += amount;
+            self.peak[position] = self.peak[position].max(self.current[position]);
         }
+        let [small, large] = &self.heaps;
         if small.pending[0] + large.pending[0] > 0 {
             self.note_active();
         }
@@ -197,6 +199,7 @@ impl Counts {
         let tally = &mut self.heaps[heap.index()];
         for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
             tally.current[position] -= amount;
+            self.current[position] -= amount;
         }
     }
 
@@ -235,9 +238,8 @@ impl Counts {
     /// Both heaps together.
     pub(crate) fn all(&self) -> PoolCounts {
         let [small, large] = &self.heaps;
-        let sum = |a: Triple, b: Triple| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
         let both = Tally {
-            current: sum(small.current, large.current),
+            current: self.current,
             peak: self.peak,
             allocated: [0, 1].map(|position| small.allocated[position] + large.allocated[position]),
             sizes: small.sizes.with(&large.sizes),
@@ -254,7 +256,7 @@ impl Counts {
     }
 
     pub(crate) fn reset_allocated_peak(&mut self) {
-        self.peak[1] = self.heaps.iter().map(|tally| tally.current[1]).sum();
+        self.peak[1] = self.current[1];
     }
 
     pub(crate) fn raise_allocated_peak(&mut self, peak: u64) {
@@ -263,14 +265,11 @@ impl Counts {
 
     /// Sets the peaks to the present values.
     pub(crate) fn reset_peaks(&mut self) {
-        (self.peak, self.active_peak) = Default::default();
+        (self.peak, self.active_peak) = (self.current, [0; 2]);
         self.reserved.peak = self.reserved.current;
         for tally in &mut self.heaps {
             (tally.peak, tally.active_peak) = (tally.current, [0; 2]);
             tally.reserved.peak = tally.reserved.current;
-        }
-        for position in 0..3 {
-            self.peak[position] = self.heaps.iter().map(|tally| tally.current[position]).sum();
         }
         self.note_active();
     }
