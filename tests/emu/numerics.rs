@@ -66,6 +66,21 @@ pub(crate) fn assert_within(units: f64, got: &[f32], exact: &[f64]) {
     }
 }
 
+/// Every element within one unit in the last place of bf16, and what fp32 adds to it: where two terms nearly cancel, that is more than a unit of what is left.
+#[track_caller]
+pub(crate) fn assert_near_units(got: &[f32], exact: &[f64], slack: &[f64]) {
+    assert_eq!((got.len(), got.len()), (exact.len(), slack.len()));
+    for (index, ((got, exact), slack)) in got.iter().zip(exact).zip(slack).enumerate() {
+        let unit = (exact.abs().max(2.0_f64.powi(-114)).log2().floor() - 7.0).exp2();
+        let error = (f64::from(*got) - exact).abs();
+        assert!(
+            error <= unit + slack,
+            "element {index} is {got}, exactly {exact}: {error:.2e}, allowed is {:.2e}",
+            unit + slack
+        );
+    }
+}
+
 /// `|got - exact| <= bound` in the Frobenius norm, relative.
 #[track_caller]
 pub(crate) fn assert_relative(bound: f64, got: &[f32], exact: &[f64]) {
