@@ -221,13 +221,13 @@ pub const PRODUCT_ALIGNMENT: u32 = 16;
 /// One product by cuBLASLt: `out = x weight^T + bias`, bf16 with f32 sums, rounded once. Rows are dense, strides count elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
-    /// [rows, inner]
+    /// `[rows, inner]`
     pub x: u64,
-    /// [columns, inner]
+    /// `[columns, inner]`
     pub weight: u64,
-    /// [columns], or 0
+    /// `[columns]`, or 0
     pub bias: u64,
-    /// [rows, columns]
+    /// `[rows, columns]`
     pub out: u64,
     /// Between rows of x.
     pub x_stride: u64,

@@ -364,7 +364,7 @@ const _: () = {
     ["Offset of field: GegluParams::rows"][::std::mem::offset_of!(GegluParams, rows) - 32usize];
     ["Offset of field: GegluParams::columns"][::std::mem::offset_of!(GegluParams, columns) - 36usize];
 };
-#[doc = " out\\[0\\] = mean |a - b|, out\\[1\\] = mean |b|: TeaCache's distance is their quotient (Liu et al. 2024).\n fp32 partial sums over fixed blocks of elements, added by halves."]
+#[doc = " out = round(round(mean |a - b|) / round(mean |b|)): TeaCache's distance (Liu et al. 2024); round: to the type of a and b.\n fp32 partial sums over fixed blocks of elements, added by halves."]
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone, bytemuck :: Pod, bytemuck :: Zeroable, PartialEq)]
 pub struct MeanAbsDiffParams {
