@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag, Trace};
+use lighterage_allocator::{Allocator, OnStream, Plan, Replay, Settings, Tag, Trace};
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 
 const DEVICE_BYTES: u64 = 256 << 30;
@@ -58,34 +58,17 @@ fn pairs(criterion: &mut Criterion) {
     }
 }
 
-/// All of a trace; what it leaves alive is given back at the end.
-fn pass(trace: &Trace, ons: &[OnStream<Sim>], handles: &mut [Option<Handle>]) {
-    let give = |handle: Option<Handle>| {
-        handle.map(|handle| ons[0].free(handle)).transpose().expect("it is held");
-    };
-    for op in trace.ops() {
-        match *op {
-            Op::Alloc { id, stream, bytes } => {
-                handles[id as usize] = ons[usize::from(stream)].allocate(bytes, Tag::NONE).ok();
-            }
-            Op::Free { id } => give(handles[id as usize].take()),
-        }
-    }
-    handles.iter_mut().for_each(|handle| give(handle.take()));
-}
-
 fn replays(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("allocator_replay");
     group.sample_size(11);
     for name in TRACES {
         let trace = trace(name);
         let allocator = allocator();
-        let ons: Vec<_> = (0..trace.streams()).map(|_| on_compute(&allocator)).collect();
-        let mut handles = vec![None; trace.ids()];
-        pass(&trace, &ons, &mut handles);
+        let mut replay = Replay::new(&trace, &allocator).expect("streams");
+        replay.pass().expect("all is held");
         allocator.audit().expect("the invariants hold");
         group.throughput(Throughput::Elements(trace.ops().len() as u64));
-        group.bench_function(name, |bencher| bencher.iter(|| pass(&trace, &ons, &mut handles)));
+        group.bench_function(name, |bencher| bencher.iter(|| replay.pass()));
     }
 }
 

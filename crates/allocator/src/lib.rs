@@ -8,6 +8,7 @@
 //! * [`Pool`] is one stream's range of addresses, where a request's place depends on the sequence of requests alone. The activations of a
 //!   pipeline live there: a dry pass on `Sim` finds the offsets and the peak of a run to the byte.
 //! * [`Trace`] is a sequence of requests, to be replayed or planned: read from a log of RMM, from a memory snapshot of PyTorch, or from our own.
+//!   [`Replay`] does it on an allocator.
 //! * [`Snapshot`] is what an allocator holds at one instant and what happened last.
 //!
 //! # How the allocator works
@@ -84,4 +85,4 @@ pub use caching::{
 };
 pub use error::{Error, OutOfBudget, OutOfMemory, Result};
 pub use snapshot::{BlockState, Segment, SegmentBlock, Snapshot};
-pub use trace::{Op, Plan, Slot, Trace};
+pub use trace::{Op, Plan, Replay, Slot, Trace};

@@ -253,7 +253,7 @@ impl<B: Backend> Stream<B> {
     }
 
     /// Queues something, and has it recorded how long it took.
-    fn timed<T>(
+    pub(crate) fn timed<T>(
         &self,
         what: What,
         name: &'static str,

@@ -99,8 +99,8 @@ impl Blas {
 
     /// The three matrices, if they fit each other as the operation wants them.
     fn fitting(&mut self, operation: u64, layouts: [u64; 4]) -> Result<(Description, [Layout; 3])> {
-        let operation = *named(&mut self.operations, operation).map_err(|_| INVALID_VALUE)?;
-        let mut get = |layout| named(&mut self.layouts, layout).copied().map_err(|_| INVALID_VALUE);
+        let operation = *known(&mut self.operations, operation)?;
+        let mut get = |layout| known(&mut self.layouts, layout).copied();
         let [a, b, c, out] = [get(layouts[0])?, get(layouts[1])?, get(layouts[2])?, get(layouts[3])?];
         let fits = a.rows == b.rows && a.columns == out.rows && b.columns == out.columns;
         let same = c.rows == out.rows && c.columns == out.columns;
@@ -130,6 +130,25 @@ impl Algorithm {
     }
 }
 
+/// What a handle names, or what the library says where it names nothing.
+fn known<T>(table: &mut BTreeMap<u64, T>, handle: u64) -> Result<&mut T> {
+    named(table, handle).map_err(|_| INVALID_VALUE)
+}
+
+/// Takes a value in under a new number, and tells it.
+///
+/// # Safety
+/// As [`put`].
+unsafe fn make<T>(table: &mut BTreeMap<u64, T>, new: u64, value: T, place: *mut *mut c_void) -> Result {
+    table.insert(new, value);
+    // SAFETY: by the caller's promise.
+    unsafe { put(place, handle(new)) }
+}
+
+fn forget<T>(table: &mut BTreeMap<u64, T>, handle: *mut c_void) -> Result {
+    table.remove(&number(handle)).map(drop).ok_or(INVALID_VALUE)
+}
+
 /// A current context, whose failure is reported in the library's words.
 fn current(driver: &Driver) -> Result {
     driver.current().map_err(|_| EXECUTION_FAILED)
@@ -155,17 +174,14 @@ unsafe extern "C" fn cublasLtCreate(place: *mut *mut c_void) -> Code {
     call("cublasLtCreate", ALLOC_FAILED, |driver| {
         current(driver)?;
         let new = driver.handle();
-        driver.blas.handles.insert(new, ());
         // SAFETY: the caller's pointer.
-        unsafe { put(place, handle(new)) }
+        unsafe { make(&mut driver.blas.handles, new, (), place) }
     })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtDestroy(library: *mut c_void) -> Code {
-    call("cublasLtDestroy", INTERNAL_ERROR, |driver| {
-        driver.blas.handles.remove(&number(library)).ok_or(INVALID_VALUE)
-    })
+    call("cublasLtDestroy", INTERNAL_ERROR, |driver| forget(&mut driver.blas.handles, library))
 }
 
 #[unsafe(no_mangle)]
@@ -182,17 +198,14 @@ unsafe extern "C" fn cublasLtMatrixLayoutCreate(
             return Err(INVALID_VALUE);
         }
         let new = driver.handle();
-        driver.blas.layouts.insert(new, Layout { rows, columns, stride });
         // SAFETY: the caller's pointer.
-        unsafe { put(place, handle(new)) }
+        unsafe { make(&mut driver.blas.layouts, new, Layout { rows, columns, stride }, place) }
     })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtMatrixLayoutDestroy(layout: *mut c_void) -> Code {
-    call("cublasLtMatrixLayoutDestroy", INTERNAL_ERROR, |driver| {
-        driver.blas.layouts.remove(&number(layout)).map(drop).ok_or(INVALID_VALUE)
-    })
+    call("cublasLtMatrixLayoutDestroy", INTERNAL_ERROR, |driver| forget(&mut driver.blas.layouts, layout))
 }
 
 #[unsafe(no_mangle)]
@@ -202,17 +215,14 @@ unsafe extern "C" fn cublasLtMatmulDescCreate(place: *mut *mut c_void, compute: 
             return Err(NOT_SUPPORTED);
         }
         let new = driver.handle();
-        driver.blas.operations.insert(new, Description::default());
         // SAFETY: the caller's pointer.
-        unsafe { put(place, handle(new)) }
+        unsafe { make(&mut driver.blas.operations, new, Description::default(), place) }
     })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtMatmulDescDestroy(operation: *mut c_void) -> Code {
-    call("cublasLtMatmulDescDestroy", INTERNAL_ERROR, |driver| {
-        driver.blas.operations.remove(&number(operation)).map(drop).ok_or(INVALID_VALUE)
-    })
+    call("cublasLtMatmulDescDestroy", INTERNAL_ERROR, |driver| forget(&mut driver.blas.operations, operation))
 }
 
 #[unsafe(no_mangle)]
@@ -223,7 +233,7 @@ unsafe extern "C" fn cublasLtMatmulDescSetAttribute(
     bytes: usize,
 ) -> Code {
     call("cublasLtMatmulDescSetAttribute", INTERNAL_ERROR, |driver| {
-        let operation = named(&mut driver.blas.operations, number(operation)).map_err(|_| INVALID_VALUE)?;
+        let operation = known(&mut driver.blas.operations, number(operation))?;
         // SAFETY: the caller's pointer, valid for as many bytes.
         let small = || unsafe { read::<u32>(value, bytes) };
         match attribute {
@@ -240,18 +250,17 @@ unsafe extern "C" fn cublasLtMatmulDescSetAttribute(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtMatmulPreferenceCreate(place: *mut *mut c_void) -> Code {
     call("cublasLtMatmulPreferenceCreate", ALLOC_FAILED, |driver| {
-        let new = driver.handle();
         let preference = Preference { workspace: 0, reduction_mask: u32::MAX, alignments: 0 };
-        driver.blas.preferences.insert(new, preference);
+        let new = driver.handle();
         // SAFETY: the caller's pointer.
-        unsafe { put(place, handle(new)) }
+        unsafe { make(&mut driver.blas.preferences, new, preference, place) }
     })
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtMatmulPreferenceDestroy(preference: *mut c_void) -> Code {
     call("cublasLtMatmulPreferenceDestroy", INTERNAL_ERROR, |driver| {
-        driver.blas.preferences.remove(&number(preference)).map(drop).ok_or(INVALID_VALUE)
+        forget(&mut driver.blas.preferences, preference)
     })
 }
 
@@ -263,8 +272,7 @@ unsafe extern "C" fn cublasLtMatmulPreferenceSetAttribute(
     bytes: usize,
 ) -> Code {
     call("cublasLtMatmulPreferenceSetAttribute", INTERNAL_ERROR, |driver| {
-        let preference =
-            named(&mut driver.blas.preferences, number(preference)).map_err(|_| INVALID_VALUE)?;
+        let preference = known(&mut driver.blas.preferences, number(preference))?;
         match attribute {
             // SAFETY: the caller's pointer, valid for as many bytes.
             MAX_WORKSPACE => preference.workspace = unsafe { read::<u64>(value, bytes) }?,
@@ -298,10 +306,9 @@ unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
 ) -> Code {
     call("cublasLtMatmulAlgoGetHeuristic", INTERNAL_ERROR, |driver| {
         current(driver)?;
-        named(&mut driver.blas.handles, number(library)).map_err(|_| INVALID_VALUE)?;
+        known(&mut driver.blas.handles, number(library))?;
         driver.blas.fitting(number(operation), [a, b, c, out].map(number))?;
-        let preference =
-            *named(&mut driver.blas.preferences, number(preference)).map_err(|_| INVALID_VALUE)?;
+        let preference = *known(&mut driver.blas.preferences, number(preference))?;
         if preference.reduction_mask != 0 || preference.alignments != 4 {
             return Err(NOT_SUPPORTED);
         }
@@ -332,7 +339,7 @@ unsafe extern "C" fn cublasLtMatmulAlgoCheck(
 ) -> Code {
     call("cublasLtMatmulAlgoCheck", INTERNAL_ERROR, |driver| {
         current(driver)?;
-        named(&mut driver.blas.handles, number(library)).map_err(|_| INVALID_VALUE)?;
+        known(&mut driver.blas.handles, number(library))?;
         driver.blas.fitting(number(operation), [a, b, c, out].map(number))?;
         // SAFETY: the caller's pointer.
         let index = unsafe { algorithm.as_ref() }.ok_or(INVALID_VALUE)?.index()?;
@@ -362,7 +369,7 @@ unsafe extern "C" fn cublasLtMatmul(
 ) -> Code {
     call("cublasLtMatmul", EXECUTION_FAILED, |driver| {
         current(driver)?;
-        named(&mut driver.blas.handles, number(library)).map_err(|_| INVALID_VALUE)?;
+        known(&mut driver.blas.handles, number(library))?;
         let layouts = [a_layout, b_layout, c_layout, out_layout].map(number);
         let (operation, layouts) = driver.blas.fitting(number(operation), layouts)?;
         // SAFETY: the caller's pointers, on the host unless the operation says otherwise, which it cannot here.

@@ -15,7 +15,7 @@ use lighterage_testkit::Rng;
 use tempfile::TempDir;
 
 use crate::pager::Fault;
-use crate::{Cycle, Error, Goal, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
+use crate::{Cycle, Error, Goal, Lease, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
 
 mod pressure;
 
@@ -629,6 +629,25 @@ fn a_later_cycle_queues_copies_and_events_only() {
     }
 }
 
+/// Leases a unit where call `n` of the driver fails: asked twice at most, and what launches see is right.
+fn leased_in_the_end<'p>(
+    model: &Model,
+    pager: &'p Pager<Host>,
+    unit: UnitId,
+    n: u64,
+    failures: &mut u32,
+) -> Lease<'p, Host> {
+    let lease = pager.lease(unit).or_else(|_| {
+        *failures += 1;
+        pager.lease(unit)
+    });
+    let lease = lease.unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"));
+    let read = || pager.stream().read::<u16>(lease.tensor(0));
+    let got = read().or_else(|_| read()).unwrap().unwrap();
+    assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0], "call {n}");
+    lease
+}
+
 #[test]
 fn a_lease_that_failed_may_be_asked_for_again() {
     let model = Model::new(17, 6, DType::F32, DType::Bf16);
@@ -640,14 +659,7 @@ fn a_lease_that_failed_may_be_asked_for_again() {
         let stream = device.stream(StreamKind::Compute).unwrap();
         let Ok(pager) = streaming(&model, &stream, budget) else { continue };
         for unit in model.cycle.repeat(2) {
-            let lease = pager.lease(unit).or_else(|_| {
-                failures += 1;
-                pager.lease(unit)
-            });
-            let lease = lease.unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"));
-            let read = || stream.read::<u16>(lease.tensor(0));
-            let got = read().or_else(|_| read()).unwrap().unwrap();
-            assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0], "call {n}");
+            drop(leased_in_the_end(&model, &pager, unit, n, &mut failures));
         }
         drop(pager);
         if device.backend().driver_calls() <= n {

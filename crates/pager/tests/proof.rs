@@ -109,10 +109,21 @@ fn random_run(rng: &mut Rng, models: &[Model]) -> f64 {
     let watched = Watched::new(Host::new(config).unwrap(), &ledger);
     let device = Device::new(watched, ledger.clone(), Ledger::new(1 << 30));
     // What an injected failure stops is given back, under the same eyes.
-    let _ = within(&device, model, weights, activations, rng);
+    let outcome = within(&device, model, weights, activations, rng);
+    if let (None, Err(error)) = (config.fail_call, outcome) {
+        assert!(is_refusal(&*error), "{error} under {config:?}");
+    }
     let _ = device.take_deferred();
     assert_eq!((device.backend().host().usage().bytes, ledger.granted_bytes()), (0, 0), "{config:?}");
     device.backend().peak_bytes() as f64 / (weights + activations) as f64
+}
+
+/// Whether it is about memory that is not there: what a run without an injected failure may end with.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    use lighterage_pager::Error::{Device, Room};
+    let of_pool = matches!(error.downcast_ref(), Some(lighterage_allocator::Error::OutOfMemory(_)));
+    let of_pager = error.downcast_ref();
+    of_pool || matches!(of_pager, Some(Room { .. } | Device(lighterage_device::Error::OutOfBudget(_))))
 }
 
 fn within(

@@ -120,7 +120,7 @@ const KEYS: &[(&str, Key)] = &[
 ];
 
 impl Settings {
-    /// Reads settings from text in the form of PyTorch's `PYTORCH_CUDA_ALLOC_CONF`: `key:value,key:value`, blanks ignored, later ones beside the defaults.
+    /// Reads settings from text in the form of PyTorch's `PYTORCH_CUDA_ALLOC_CONF`: `key:value,key:value`, blanks ignored; what is not named is as by default.
     ///
     /// | key | value | sets |
     /// |---|---|---|

@@ -6,7 +6,7 @@ use crate::caching::{Action, Event};
 
 /// The only device.
 const DEVICE: i64 = 0;
-/// The stream of segments and of what is mapped: all streams share them, and the viewer joins only what is of one stream.
+/// The stream of segments, as it is that of events of what is mapped: all streams share them, and the viewer joins only what is of one stream.
 const SHARED: i64 = 0;
 
 pub(super) fn write(snapshot: &Snapshot, to: &mut impl Sink) {
@@ -126,7 +126,7 @@ fn write_event(
     to.key("size");
     to.count(event.bytes);
     to.key("stream");
-    to.int(if event.stream == 0 { SHARED } else { event.stream.into() });
+    to.int(event.stream.into());
     to.key("time_us");
     to.count(number);
     to.key("frames");
@@ -198,7 +198,7 @@ fn write_marks(snapshot: &Snapshot, to: &mut impl Sink) {
 fn write_statistics(snapshot: &Snapshot, to: &mut impl Sink) {
     to.open_dict();
     for (name, value) in snapshot.statistics.by_name() {
-        to.name(&name);
+        to.key(&name);
         to.count(value);
     }
     to.close_dict();

@@ -43,7 +43,7 @@ impl Sink for Json {
         self.text.push(']');
     }
 
-    fn name(&mut self, name: &str) {
+    fn key(&mut self, name: &str) {
         self.separate();
         self.text(name);
         self.text.push(':');
@@ -100,7 +100,7 @@ mod tests {
         json.item();
         json.pair([1, 2]);
         json.close_list();
-        json.name("\"\\\n");
+        json.key("\"\\\n");
         json.text("ü\u{1}");
         json.key("c");
         json.bool(true);

@@ -118,7 +118,7 @@ impl Sink for Pickle {
         self.close(op::APPENDS);
     }
 
-    fn name(&mut self, name: &str) {
+    fn key(&mut self, name: &str) {
         self.next(op::SET_ITEMS);
         self.text(name);
     }

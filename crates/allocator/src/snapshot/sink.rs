@@ -9,11 +9,7 @@ pub(super) trait Sink {
     /// Ends it.
     fn close_list(&mut self);
     /// Names the next value.
-    fn key(&mut self, name: &'static str) {
-        self.name(name);
-    }
-    /// Names the next value by text that is made at run time.
-    fn name(&mut self, name: &str);
+    fn key(&mut self, name: &str);
     /// Says that an item of a list follows.
     fn item(&mut self);
     /// A whole number.

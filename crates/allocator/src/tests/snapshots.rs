@@ -153,20 +153,18 @@ fn assert_opcodes(bytes: &[u8]) {
         whole[..count].copy_from_slice(&bytes[..count]);
         usize::try_from(u64::from_le_bytes(whole)).unwrap()
     };
-    let (mut batch, mut depth) = (Vec::new(), 0);
+    let mut depth = 0;
     while at < bytes.len() {
         let rest = &bytes[at + 1..];
         at += 1 + match bytes[at] {
             0x80 => 1, // PROTO
             b'(' => {
-                batch.push(0_u32);
                 depth += 1;
                 0
             } // MARK
             b'.' | b'}' | b']' | 0x86 | 0x88 | 0x89 => 0, // STOP, EMPTY_DICT, EMPTY_LIST, TUPLE2, NEWTRUE, NEWFALSE
             b'u' | b'e' => {
                 depth -= 1;
-                batch.pop();
                 0
             } // SETITEMS, APPENDS
             b'K' | b'q' | b'h' => 1,                      // BININT1, BINPUT, BINGET

@@ -4,6 +4,7 @@ mod binary;
 mod pickled;
 mod plan;
 mod recorder;
+mod replay;
 mod rmm;
 mod snapshot;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 #[cfg(test)]
 pub(crate) use pickled::{Pickled, Value};
 pub use plan::{Plan, Slot};
+pub use replay::Replay;
 pub(crate) use rmm::{Row, RowAction, rmm_csv};
 
 /// One request or its end.

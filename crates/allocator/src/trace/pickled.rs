@@ -43,6 +43,11 @@ impl<'a> Pickled<'a> {
         }
     }
 
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     pub(crate) fn root(&self) -> &Value<'a> {
         self.value(self.root)
     }

@@ -27,7 +27,7 @@ impl Trace {
         })?;
         let (device, events) = events(&pickled)?;
         let mut recorder = Recorder::default();
-        for (address, bytes, stream) in alive_before(&pickled, device, &events) {
+        for (address, bytes, stream) in alive_before(&pickled, device, &events)? {
             note(&mut recorder, 0, &Event { is_alloc: true, address, bytes, stream })?;
         }
         for (number, event) in events.iter().enumerate() {
@@ -79,7 +79,7 @@ fn event(pickled: &Pickled<'_>, number: usize, entry: &Value<'_>) -> Result<Opti
 }
 
 /// What was alive before the first event: what ends without a beginning, and what the segments show that never began.
-fn alive_before(pickled: &Pickled<'_>, device: usize, events: &[Event]) -> Vec<(u64, u64, u64)> {
+fn alive_before(pickled: &Pickled<'_>, device: usize, events: &[Event]) -> Result<Vec<(u64, u64, u64)>> {
     let mut seen = Recorder::default();
     let mut before = Vec::new();
     for event in events {
@@ -90,27 +90,29 @@ fn alive_before(pickled: &Pickled<'_>, device: usize, events: &[Event]) -> Vec<(
             before.push((event.address, event.bytes, event.stream));
         }
     }
-    for (address, bytes, stream) in blocks(pickled, device) {
+    for (address, bytes, stream) in blocks(pickled, device)? {
         if !seen.is_alive(address) {
             before.push((address, bytes, stream));
         }
     }
-    before
+    Ok(before)
 }
 
-/// Address, bytes and stream of the blocks that are handed out.
-fn blocks(pickled: &Pickled<'_>, device: usize) -> Vec<(u64, u64, u64)> {
+/// Address, bytes and stream of the blocks that are handed out. A block is a value of its own: a few bytes can name one list of them any number of times.
+fn blocks(pickled: &Pickled<'_>, device: usize) -> Result<Vec<(u64, u64, u64)>> {
     let list = |value: &Value<'_>, name: &str| {
         pickled.get(value, name).and_then(|list| pickled.items(list)).unwrap_or_default()
     };
-    let mut blocks = Vec::new();
+    let (mut blocks, mut unseen) = (Vec::new(), pickled.len());
     for segment in list(pickled.root(), "segments") {
         if count(pickled, segment, "device").unwrap_or(0) != device as u64 {
             continue;
         }
         let stream = count(pickled, segment, "stream").unwrap_or(0);
         let mut address = count(pickled, segment, "address").unwrap_or(0);
-        for block in list(segment, "blocks") {
+        let parts = list(segment, "blocks");
+        unseen = unseen.checked_sub(parts.len()).ok_or_else(|| bad(0, "segments share their blocks"))?;
+        for block in parts {
             let bytes = count(pickled, block, "size").unwrap_or(0);
             let requested = count(pickled, block, "requested_size").unwrap_or(bytes);
             if matches!(pickled.get(block, "state"), Some(Value::Text(b"active_allocated"))) {
@@ -119,7 +121,7 @@ fn blocks(pickled: &Pickled<'_>, device: usize) -> Vec<(u64, u64, u64)> {
             address = address.saturating_add(bytes);
         }
     }
-    blocks
+    Ok(blocks)
 }
 
 fn count(pickled: &Pickled<'_>, value: &Value<'_>, name: &str) -> Option<u64> {
@@ -168,6 +170,12 @@ mod tests {
                 "addr is no number",
             ),
             (b"\x80\x04c", "snapshot, byte at 2: opcode 0x63"),
+            (
+                // One segment, with three times the same block, named nine times.
+                b"}(X\x0d\x00\x00\x00device_traces]X\x08\x00\x00\x00segments](}q\x00X\x06\x00\x00\x00blocks](}q\x01h\x01h\x01es\
+                  h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00eu.",
+                "segments share their blocks",
+            ),
         ] {
             let error = Trace::from_snapshot(bytes).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

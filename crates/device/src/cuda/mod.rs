@@ -39,7 +39,9 @@ use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
+use crate::{
+    Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind, What,
+};
 
 pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
@@ -228,9 +230,10 @@ impl Stream<Cuda> {
     /// # Safety
     /// - As [`Backend::launch`], and the launches are of images that take the kernel's parameters, or a product of the same operands.
     pub unsafe fn launch_by<K: Kernel>(&self, params: &K::Params, launches: &Launches) -> Result<()> {
-        // SAFETY: the caller's promise.
-        let outcome = unsafe { self.device().backend().launch_by::<K>(self.raw(), params, launches) };
-        self.note(outcome)
+        self.timed(What::Kernel, K::NAME, 0, || {
+            // SAFETY: the caller's promise.
+            unsafe { self.device().backend().launch_by::<K>(self.raw(), params, launches) }
+        })
     }
 }
 

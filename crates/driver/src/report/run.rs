@@ -69,12 +69,12 @@ fn compared(seen: &Seen) -> String {
     let first = achieved.steps.first().map_or(0.0, lighterage_pipeline::AchievedStep::seconds);
     let rows = vec![
         seconds(
-            "seconds per step, after the first",
+            "mean seconds per step, after the first",
             turn.map(|turn| turn.seconds),
             achieved.seconds_per_step(),
         ),
         seconds(
-            "of them stalled",
+            "mean of them stalled, waiting for weights",
             turn.map(|turn| turn.stalled_seconds),
             achieved.stalled_seconds_per_step(),
         ),

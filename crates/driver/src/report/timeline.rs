@@ -32,16 +32,17 @@ pub(super) fn figure(recording: &Recording, step: &AchievedStep, number: usize, 
         };
         (name, bars(recording.spans.iter().filter(is_of), step, kind))
     });
-    let busy = |bars: &[Bar], is_wait: bool| -> f64 {
-        let of = bars.iter().filter(|bar| (bar.class == "wait") == is_wait);
+    let busy = |bars: &[Bar]| -> f64 {
+        let of = bars.iter().filter(|bar| bar.class != "wait");
         of.map(|bar| bar.to - bar.from).sum::<f64>() / WIDTH
     };
     let told = format!(
-        "Step {number} took {}: copies ran for {:.1} % of it, kernels for {:.1} %, and kernels waited for weights for {:.1} %.",
+        "Step {number} took {}: copies ran for {:.1} % of it, kernels for {:.1} %, and it stood still, waiting for weights, for {:.1} %.",
         duration(step.seconds()),
-        100.0 * busy(&lanes[0].1, false),
-        100.0 * busy(&lanes[1].1, false),
-        100.0 * busy(&lanes[1].1, true),
+        100.0 * busy(&lanes[0].1),
+        100.0 * busy(&lanes[1].1),
+        // As the table counts it, waits that are too short to draw included.
+        100.0 * step.stalled_seconds / step.seconds().max(f64::MIN_POSITIVE),
     );
     let height = 2.0 * LANE + 8.0;
     let mut text = format!(

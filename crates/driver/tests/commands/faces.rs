@@ -383,7 +383,9 @@ fn lines_keep_the_rules_of_the_command_line() {
     let face = face("bo");
     let line = format!(r#"{{"width": 0, "id_image": "{face}", "control_image": "{face}"}}"#);
     check(&line, "width is 0");
-    lighterage(&["generate", "--jobs", &jobs, "--seed", "1"]).check(2, &["--seed", "--jobs"]);
+    for (option, value) in [("--seed", "1"), ("--trace", "run.json"), ("--report", "run.html")] {
+        lighterage(&["generate", "--jobs", &jobs, option, value]).check(2, &[option, "--jobs"]);
+    }
 }
 
 #[test]

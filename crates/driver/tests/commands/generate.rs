@@ -46,6 +46,13 @@ fn the_demo_picture_is_the_references() {
 }
 
 #[test]
+fn what_is_not_run_is_not_traced() {
+    for option in ["--trace", "--report"] {
+        generate(&["--dry-run", option, "run"]).check(2, &["--dry-run", option]);
+    }
+}
+
+#[test]
 fn the_picture_says_which_instructions_made_it() {
     let scratch = Scratch::new();
     let out = scratch.text("heart.png");

@@ -73,6 +73,7 @@ fn a_recorded_run_makes_the_same_picture_and_a_trace() {
     for counter in ["device: cap", "device: resident weights", "device: weight ring", "pool: in use"] {
         assert!(events.iter().any(|event| event["ph"] == "C" && event["name"] == counter), "no {counter}");
     }
+    assert!(events.iter().any(|event| event["ph"] == "s"), "no wait says what it is for");
     check_report(&std::fs::read_to_string(report).unwrap());
     assert_eq!(scratch.names(), ["plain.png", "report.html", "seen.png", "trace.json"]);
 }

@@ -299,17 +299,11 @@ fn every_failing_call_under_pressure_is_survived() {
                 3 => assert!(again(&|| pager.regrow()) <= model.total()),
                 _ => {}
             }
-            let lease = pager.lease(unit).or_else(|_| {
-                failures += 1;
-                pager.lease(unit)
-            });
-            let lease = lease.unwrap_or_else(|error| panic!("call {n} failed once, and then again: {error}"));
-            let read = || stream.read::<u16>(lease.tensor(0));
-            let got = read().or_else(|_| read()).unwrap().unwrap();
-            assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0], "call {n}");
+            let lease = leased_in_the_end(&model, &pager, unit, n, &mut failures);
             if visit % 4 == 2 {
                 assert!(again(&|| pager.shrink(u64::MAX)) <= model.total());
             }
+            drop(lease);
         }
         drop(pager);
         let _ = device.take_deferred();

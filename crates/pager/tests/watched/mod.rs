@@ -1,5 +1,4 @@
 //! A device whose every call is looked at: the memory that exists against the cap, and the sequence of calls.
-#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +29,6 @@ impl Call {
 pub(crate) struct Watched {
     host: Host,
     ledger: Ledger,
-    calls: AtomicU64,
     peak: AtomicU64,
     ids: AtomicU64,
     log: Mutex<Option<Vec<Call>>>,
@@ -44,13 +42,8 @@ pub(crate) struct Named<T> {
 
 impl Watched {
     pub(crate) fn new(host: Host, ledger: &Ledger) -> Self {
-        let [calls, peak, ids] = [0, 0, 0].map(AtomicU64::new);
-        Self { host, ledger: ledger.clone(), calls, peak, ids, log: Mutex::new(None) }
-    }
-
-    /// Calls so far.
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        let [peak, ids] = [0, 0].map(AtomicU64::new);
+        Self { host, ledger: ledger.clone(), peak, ids, log: Mutex::new(None) }
     }
 
     /// The most bytes that existed after a call.
@@ -83,7 +76,6 @@ impl Watched {
             exists <= granted && granted <= cap,
             "{name}: {exists} bytes exist, {granted} granted of {cap}"
         );
-        self.calls.fetch_add(1, Ordering::Relaxed);
         self.peak.fetch_max(exists, Ordering::Relaxed);
         if let Some(log) = &mut *self.log() {
             log.push(Call { name, numbers: numbers.to_vec(), launch: None });

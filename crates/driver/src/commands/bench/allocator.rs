@@ -4,8 +4,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use lighterage_allocator::{Allocator, Handle, OnStream, Op, Plan, Settings, Tag, Trace};
-use lighterage_device::{Device, Ledger, MemoryCalls, MemoryCosts, Sim, SimConfig, StreamKind};
+use lighterage_allocator::{Allocator, Handle, OnStream, Plan, Replay, Settings, Tag, Trace};
+use lighterage_device::{Device, Ledger, MemoryCosts, Sim, SimConfig, StreamKind};
 use serde::Serialize;
 
 use super::timing;
@@ -168,12 +168,16 @@ fn device(limit: u64) -> Result<Device<Sim>> {
     Ok(Device::new(sim, Ledger::new(limit), Ledger::new(0)))
 }
 
+fn allocator(limit: u64, settings: &Settings) -> Result<Allocator<Sim>> {
+    Ok(Allocator::new(&device(limit)?, settings.clone())?)
+}
+
 fn on_compute(allocator: &Allocator<Sim>) -> Result<OnStream<Sim>> {
     Ok(allocator.on(&allocator.device().stream(StreamKind::Compute)?)?)
 }
 
 fn pair(settings: &Settings, bytes: u64, cached: u64) -> Result<f64> {
-    let allocator = Allocator::new(&device(DEVICE_BYTES)?, settings.clone())?;
+    let allocator = allocator(DEVICE_BYTES, settings)?;
     let on = on_compute(&allocator)?;
     let _kept = cache(&on, bytes, cached)?;
     median(|| {
@@ -202,7 +206,7 @@ fn cache(on: &OnStream<Sim>, bytes: u64, count: u64) -> Result<Vec<Handle>> {
 }
 
 fn two_threads(settings: &Settings, bytes: u64) -> Result<f64> {
-    let allocator = Allocator::new(&device(DEVICE_BYTES)?, settings.clone())?;
+    let allocator = allocator(DEVICE_BYTES, settings)?;
     let ons = [on_compute(&allocator)?, on_compute(&allocator)?];
     median(|| {
         let start = Instant::now();
@@ -262,28 +266,31 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
     let settings = &arguments.settings;
     let live = trace.peak_bytes();
     let over = |bytes: u64| percent_over(live, bytes as f64);
-    let mut free = Replay::new(&trace, DEVICE_BYTES, settings.clone())?;
-    free.pass()?;
+    let free = allocator(DEVICE_BYTES, settings)?;
+    let mut replay = Replay::new(&trace, &free)?;
+    replay.pass()?;
     let nanoseconds = median(|| {
         let start = Instant::now();
-        free.pass()?;
+        replay.pass()?;
         Ok(start.elapsed().as_secs_f64() * 1e9 / trace.ops().len() as f64)
     })?;
     let start = Instant::now();
     let plan = Plan::new(&trace);
     let planner_milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    let page = free.allocator.device().info().page_bytes;
-    let mut tight = Replay::new(&trace, live + live / 50, settings.clone())?;
-    tight.pass()?;
-    let first = tight.calls();
-    tight.pass()?;
+    let page = free.device().info().page_bytes;
+    let tight = allocator(live + live / 50, settings)?;
+    let calls = || tight.device().backend().memory_calls();
+    let mut replay = Replay::new(&trace, &tight)?;
+    replay.pass()?;
+    let first = calls();
+    replay.pass()?;
     let torch = arguments.torch.as_deref();
     Ok(Replayed {
         trace: name.to_owned(),
         events: trace.ops().len(),
         live_mib: live as f64 / MIB,
         nanoseconds,
-        reserved: over(free.allocator.statistics().all.reserved_bytes.peak),
+        reserved: over(free.statistics().all.reserved_bytes.peak),
         least_pages: least(&trace, &Settings { big_chunk_pages: 1, ..settings.clone() })?.map(over),
         least_ladder: least(&trace, settings)?.map(over),
         torch: torch.map(|program| torch_replay(program, &trace, live)).transpose()?,
@@ -293,7 +300,7 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
             .map(|(_, reserved, least)| (*reserved, *least)),
         planned: over(plan.bytes().next_multiple_of(page)),
         planner_milliseconds,
-        calls_tight: tight.calls().map_type() + tight.calls().creates - first.map_type() - first.creates,
+        calls_tight: calls().map_type() + calls().creates - first.map_type() - first.creates,
         driver_milliseconds: first.seconds * 1e3,
     })
 }
@@ -358,9 +365,8 @@ fn unpack(path: &Path) -> Result<Vec<u8>> {
 /// The least limit under which a fresh allocator refuses nothing.
 fn least(trace: &Trace, settings: &Settings) -> Result<Option<u64>> {
     least_limit(trace.peak_bytes(), |limit| {
-        let mut replay = Replay::new(trace, limit, settings.clone())?;
-        replay.pass()?;
-        Ok(replay.refused == 0)
+        let allocator = allocator(limit, settings)?;
+        Ok(Replay::new(trace, &allocator)?.pass()? == 0)
     })
 }
 
@@ -376,49 +382,6 @@ fn least_limit(live: u64, works: impl Fn(u64) -> Result<bool>) -> Result<Option<
         if works(limit(middle))? { high = middle } else { low = middle }
     }
     Ok(Some(limit(high)))
-}
-
-/// A trace on an allocator.
-struct Replay<'a> {
-    trace: &'a Trace,
-    allocator: Allocator<Sim>,
-    ons: Vec<OnStream<Sim>>,
-    handles: Vec<Option<Handle>>,
-    refused: usize,
-}
-
-impl<'a> Replay<'a> {
-    fn new(trace: &'a Trace, limit: u64, settings: Settings) -> Result<Self> {
-        let allocator = Allocator::new(&device(limit)?, settings)?;
-        let ons = (0..trace.streams()).map(|_| on_compute(&allocator)).collect::<Result<_>>()?;
-        Ok(Self { trace, allocator, ons, handles: vec![None; trace.ids()], refused: 0 })
-    }
-
-    /// All of the trace; what it leaves alive is given back at the end.
-    fn pass(&mut self) -> Result<()> {
-        for op in self.trace.ops() {
-            match *op {
-                Op::Alloc { id, stream, bytes } => {
-                    let handle = self.ons[usize::from(stream)].allocate(bytes, Tag::NONE);
-                    self.refused += usize::from(handle.is_err());
-                    self.handles[id as usize] = handle.ok();
-                }
-                Op::Free { id } => self.give(id as usize)?,
-            }
-        }
-        (0..self.handles.len()).try_for_each(|id| self.give(id))
-    }
-
-    fn give(&mut self, id: usize) -> Result<()> {
-        if let Some(handle) = self.handles[id].take() {
-            self.allocator.free(handle)?;
-        }
-        Ok(())
-    }
-
-    fn calls(&self) -> MemoryCalls {
-        self.allocator.device().backend().memory_calls()
-    }
 }
 
 fn print(report: &Report) -> Result<()> {

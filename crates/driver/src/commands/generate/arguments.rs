@@ -93,13 +93,13 @@ pub(crate) struct Arguments {
     ///
     /// The options given here hold where a line says nothing. Results are written to NAME.results.jsonl beside the file; a second run skips what
     /// is done.
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["trace", "report"])]
     pub(super) jobs: Option<PathBuf>,
     /// Of the lines only those whose number (from 0) leaves the rest I when divided by N; results go to NAME.results-I-of-N.jsonl.
     #[arg(long, value_name = "I/N", requires = "jobs")]
     pub(super) shard: Option<Shard>,
     /// Run nothing; show what would be resident, streamed and needed, in bytes.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["trace", "report"])]
     dry_run: bool,
     /// Print a report (or the plan) as JSON on stdout.
     #[arg(long)]
