@@ -7,7 +7,7 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
 use crate::numerics::{
-    Place, assert_near_units, assert_relative, assert_within, count, moments, normals, round_exact,
+    Place, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round_exact,
 };
 use crate::runs::{self, Config};
 
@@ -135,7 +135,7 @@ fn norm_mod_in(case: Case, configs: &[Config]) {
             assert_eq!(place.gather(&x_memory.values()), x, "x is kept");
         }
         let got = place.gather(&out.values());
-        assert_relative(2.0e-3, &got, &exact);
+        assert_rounded_once(2.0e-3, &got, &exact);
         if !update {
             assert_near_units(&got, &exact, &slack);
         }
@@ -232,7 +232,7 @@ fn layer_norm_in(rows: usize, columns: usize, mean: f32, gap: bool, configs: &[C
         let regions = [memory.region(), weight.region(), bias.region(), out.region()];
         runs::launch(&norm::layer_norm::launches(&params, TARGET), &params, &regions, config);
         let got = place.gather(&out.values());
-        assert_relative(2.0e-3, &got, &exact);
+        assert_rounded_once(2.0e-3, &got, &exact);
         assert_near_units(&got, &exact, &bounds);
         // In place: the same bits.
         let params = LayerNormParams { out: params.x, ..params };
@@ -319,7 +319,7 @@ fn group_norm(pixels: usize, [channels, groups]: [usize; 2], mean: f32, silu: bo
             assert_eq!(report.global_bytes_written, written as u64, "each number is written once");
         }
         let got = out.values();
-        assert_relative(2.0e-3, &got, &exact);
+        assert_rounded_once(2.0e-3, &got, &exact);
         assert_near_units(&got, &exact, &bounds);
         // In place: the same bits.
         let params = GroupNormParams { out: params.x, ..params };
