@@ -7,7 +7,7 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
 use crate::numerics::{
-    Place, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round_exact,
+    Place, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round, round_exact,
 };
 use crate::runs::{self, Config};
 
@@ -20,11 +20,13 @@ struct Case {
     columns: usize,
     split: usize,
     mean: f32,
+    deviation: f32,
     gap: bool,
     update: bool,
 }
 
-const PLAIN: Case = Case { rows: 5, columns: 96, split: 2, mean: 0.0, gap: false, update: true };
+const PLAIN: Case =
+    Case { rows: 5, columns: 96, split: 2, mean: 0.0, deviation: 1.0, gap: false, update: true };
 
 #[test]
 fn norm_mod_of_every_width() {
@@ -61,6 +63,25 @@ fn norm_mod_of_large_means() {
     norm_mod(Case { mean: 400.0, columns: 3072, ..PLAIN });
 }
 
+/// Where the variance is about eps, and where it is nothing at all: x is its own mean there.
+#[test]
+fn norms_of_rows_that_hardly_vary() {
+    for deviation in [1e-3, 0.0] {
+        for columns in [96, 3072, 4104] {
+            norm_mod(Case { columns, deviation, update: false, ..PLAIN });
+        }
+        layer_norm_in(5, 768, [0.0, deviation], false, &runs::all().collect::<Vec<_>>());
+        group_norm_of(129, [16, 4], [0.0, deviation], true);
+    }
+    norm_mod(Case { mean: 3.0, deviation: 0.0, update: false, ..PLAIN });
+    layer_norm_in(5, 768, [3.0, 0.0], false, &runs::all().collect::<Vec<_>>());
+}
+
+/// Normal values around a mean, as bf16 holds them.
+fn spread(rng: &mut Rng, count: usize, mean: f32, deviation: f32) -> Vec<f32> {
+    rng.normals(count, deviation).iter().map(|value| round(mean + value)).collect()
+}
+
 /// Text and image rows of one FLUX block, fewer of them.
 #[test]
 fn norm_mod_moves_the_bytes_it_says() {
@@ -73,7 +94,7 @@ fn norm_mod_moves_the_bytes_it_says() {
 #[test]
 fn norm_mod_of_the_rows_of_flux() {
     for (rows, split) in [(512, 512), (4608, 512)] {
-        let case = Case { rows, columns: 3072, split, mean: 0.0, gap: false, update: true };
+        let case = Case { rows, columns: 3072, split, ..PLAIN };
         norm_mod_in(case, &[Config { checks: false, ..Config::default() }]);
     }
 }
@@ -83,10 +104,11 @@ fn norm_mod(case: Case) {
 }
 
 fn norm_mod_in(case: Case, configs: &[Config]) {
-    let Case { rows, columns, split, mean, gap, update } = case;
+    let Case { rows, columns, split, mean, deviation, gap, update } = case;
     let mut rng = Rng::from_env(21);
     let place = Place::new(rows, columns, gap);
-    let (x, y) = (normals(&mut rng, rows * columns, mean), normals(&mut rng, rows * columns, 0.0));
+    let x = spread(&mut rng, rows * columns, mean, deviation);
+    let y = normals(&mut rng, rows * columns, 0.0);
     // Shift, scale and gate of both ranges.
     let vectors: Vec<Vec<f32>> = (0..6).map(|_| normals(&mut rng, columns, 0.0)).collect();
     let Exact { updated, normed: exact, slack } = norm_mod_exact(case, &x, &y, &vectors);
@@ -191,17 +213,17 @@ fn layer_norm_of_strided_rows_large_means_and_many_rows() {
 
 #[test]
 fn layer_norm_of_512_rows() {
-    layer_norm_in(512, 768, 0.0, false, &[Config { checks: false, ..Config::default() }]);
+    layer_norm_in(512, 768, [0.0, 1.0], false, &[Config { checks: false, ..Config::default() }]);
 }
 
 fn layer_norm(rows: usize, columns: usize, mean: f32, gap: bool) {
-    layer_norm_in(rows, columns, mean, gap, &runs::all().collect::<Vec<_>>());
+    layer_norm_in(rows, columns, [mean, 1.0], gap, &runs::all().collect::<Vec<_>>());
 }
 
-fn layer_norm_in(rows: usize, columns: usize, mean: f32, gap: bool, configs: &[Config]) {
+fn layer_norm_in(rows: usize, columns: usize, [mean, deviation]: [f32; 2], gap: bool, configs: &[Config]) {
     let mut rng = Rng::from_env(22);
     let place = Place::new(rows, columns, gap);
-    let x = normals(&mut rng, rows * columns, mean);
+    let x = spread(&mut rng, rows * columns, mean, deviation);
     let (weight, bias) = (normals(&mut rng, columns, 1.0), normals(&mut rng, columns, 0.0));
     let (mut exact, mut bounds) = (Vec::new(), Vec::new());
     for row in x.chunks(columns) {
@@ -274,9 +296,13 @@ fn group_norm_of_large_means() {
     group_norm(1100, [16, 4], 400.0, false);
 }
 
-fn group_norm(pixels: usize, [channels, groups]: [usize; 2], mean: f32, silu: bool) {
+fn group_norm(pixels: usize, channels: [usize; 2], mean: f32, silu: bool) {
+    group_norm_of(pixels, channels, [mean, 1.0], silu);
+}
+
+fn group_norm_of(pixels: usize, [channels, groups]: [usize; 2], [mean, deviation]: [f32; 2], silu: bool) {
     let mut rng = Rng::from_env(23);
-    let x = normals(&mut rng, pixels * channels, mean);
+    let x = spread(&mut rng, pixels * channels, mean, deviation);
     let (weight, bias) = (normals(&mut rng, channels, 1.0), normals(&mut rng, channels, 0.0));
     let width = channels / groups;
     let (mut exact, mut bounds) = (vec![0.0; x.len()], vec![0.0; x.len()]);

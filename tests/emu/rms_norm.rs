@@ -8,7 +8,7 @@ use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::{assert_near_units, assert_rounded_once, count, normals, round_exact};
+use crate::numerics::{assert_near_units, assert_rounded_once, count, normals, round, round_exact};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -33,6 +33,14 @@ fn rows_that_are_not_aligned() {
     check(3, 100);
 }
 
+/// Where the mean square is about eps, and where it is nothing.
+#[test]
+fn rows_of_tiny_numbers() {
+    for deviation in [1e-3, 0.0] {
+        check_of(5, 256, deviation, &runs::all().collect::<Vec<_>>());
+    }
+}
+
 /// T5's rows, as many as FLUX has of text.
 #[test]
 fn the_rows_of_t5() {
@@ -45,8 +53,13 @@ fn check(rows: usize, columns: usize) {
 }
 
 fn check_in(rows: usize, columns: usize, configs: &[runs::Config]) {
+    check_of(rows, columns, 1.0, configs);
+}
+
+fn check_of(rows: usize, columns: usize, deviation: f32, configs: &[runs::Config]) {
     let mut rng = Rng::from_env(11);
-    let (x, weight) = (normals(&mut rng, rows * columns, 0.0), normals(&mut rng, columns, 0.0));
+    let x: Vec<f32> = rng.normals(rows * columns, deviation).iter().map(|x| round(*x)).collect();
+    let weight = normals(&mut rng, columns, 0.0);
     let (exact, slack) = exact(&x, &weight);
     assert_near_units(&on_host(&x, &weight, [rows, columns]), &exact, &slack);
     for config in configs {
