@@ -5,7 +5,9 @@ use lighterage_testkit::Rng;
 
 use crate::attention::assert_near as assert_attention;
 use crate::attention::case::{Case, IDLE, Inputs, Tensors, case};
-use crate::numerics::{assert_near_units, assert_rounded_once, moments, normals, round, round_exact};
+use crate::numerics::{
+    assert_near_units, assert_rounded_once, moments, normals, round, round_exact, rounded,
+};
 use crate::product::{self, Exact, Finish};
 
 /// Whether a bound says no.
@@ -49,9 +51,12 @@ fn normed(x: &[f32], factor: &[f32], slip: Slip) -> Vec<f32> {
         let normed = (x - mean) * inverse;
         if slip == Slip::RoundedTwice { round(normed) * factor } else { normed * factor }
     });
-    scaled
-        .map(|y| if slip == Slip::Truncated { f32::from_bits(y.to_bits() >> 16 << 16) } else { round(y) })
-        .collect()
+    scaled.map(|y| if slip == Slip::Truncated { truncated(y) } else { round(y) }).collect()
+}
+
+/// Cut off to bf16.
+fn truncated(value: f32) -> f32 {
+    f32::from_bits(value.to_bits() >> 16 << 16)
 }
 
 /// Which of both rules for norms, the relative error's and the single element's, refuses that slip for a row around `mean`.
@@ -123,7 +128,7 @@ fn attended(tensors: &Tensors, case: &Case, change: impl Fn(usize, f64) -> f64) 
                     .iter()
                     .enumerate()
                     .map(|(key, w)| round_exact(*w) * f64::from(tensors.head(case, 2, key, head)[d]));
-                round_exact(terms.sum::<f64>() / sum) as f32
+                rounded(terms.sum::<f64>() / sum)
             }));
         }
     }
@@ -185,15 +190,13 @@ fn products_with_a_slip_are_refused() {
     // Sums of 3072 terms: the bound on one element is wider than a rounding there, and the relative errors decide.
     const INNER: usize = 3072;
     let [rows, columns] = [320, 48];
-    let sums: Vec<f64> =
-        Rng::from_env(62).normals(rows * columns, 20.0).iter().map(|sum| f64::from(*sum)).collect();
-    let expected: Vec<Exact> =
-        sums.iter().map(|sum| Finish::default().of(*sum, 0.64 * INNER as f64, INNER)).collect();
-    let right: Vec<f32> = sums.iter().map(|sum| round_exact(*sum) as f32).collect();
+    let sums = Rng::from_env(62).normals(rows * columns, 20.0);
+    let exact = |sum: &f32| Finish::default().of(f64::from(*sum), 0.64 * INNER as f64, INNER);
+    let expected: Vec<Exact> = sums.iter().map(exact).collect();
+    let right: Vec<f32> = sums.iter().map(|sum| round(*sum)).collect();
     let check = |got: &[f32]| product::assert_near("planted", got, &expected, columns);
     check(&right);
-    let cut_off: Vec<f32> =
-        sums.iter().map(|sum| f32::from_bits((*sum as f32).to_bits() >> 16 << 16)).collect();
+    let cut_off: Vec<f32> = sums.iter().map(|sum| truncated(*sum)).collect();
     let said = message(|| check(&cut_off));
     assert!(said.contains("in strip 0 of"), "{said}");
     let mut one_strip = right.clone();

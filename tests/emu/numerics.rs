@@ -19,7 +19,12 @@ pub(crate) fn round(value: f32) -> f32 {
 
 /// A number of the reference as bf16 holds it, where the formula rounds in between.
 pub(crate) fn round_exact(value: f64) -> f64 {
-    f64::from(bf16::from_f64(value).to_f32())
+    f64::from(rounded(value))
+}
+
+/// An exact result as bf16 holds it.
+pub(crate) fn rounded(value: f64) -> f32 {
+    bf16::from_f64(value).to_f32()
 }
 
 /// An activation in f64, as `kernels/elementwise/activation.h` numbers them; the value itself for any other number.
@@ -95,7 +100,7 @@ pub(crate) fn assert_rounded_once(bound: f64, got: &[f32], exact: &[f64]) {
 
 /// The relative Frobenius error, and what `assert_rounded_once` allows.
 pub(crate) fn rounding(bound: f64, got: &[f32], exact: &[f64]) -> [f64; 2] {
-    let floor: Vec<f32> = exact.iter().map(|exact| bf16::from_f64(*exact).to_f32()).collect();
+    let floor: Vec<f32> = exact.iter().map(|exact| rounded(*exact)).collect();
     [relative(got, exact), bound.max(1.02 * relative(&floor, exact))]
 }
 
