@@ -195,7 +195,8 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// What the transformer reports, among it an index that is no step.
     pub fn step(&self, pager: &Pager<B>, index: usize, residuals: Option<Residuals<'_>>) -> Result<()> {
-        let inputs = self.positive.inputs(self.latents.view(), index, residuals);
+        self.positive.select(&self.queue, index)?;
+        let inputs = self.positive.inputs(self.latents.view(), residuals);
         let velocity = self.transformer.step(&self.queue, pager, &inputs)?;
         self.update(velocity.view(), index)
     }
@@ -216,6 +217,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         mark: Option<&Event<B>>,
     ) -> Result<()> {
+        self.select(index, is_infused)?;
         let pass = Pass {
             queue: &self.queue,
             transformer: self.transformer,
@@ -295,6 +297,18 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         self.latents
     }
 
+    /// Makes `index` the present step of everything that takes part: what is queued for it then is the same in every step, but for the update.
+    fn select(&self, index: usize, is_infused: bool) -> Result<()> {
+        self.positive.select(&self.queue, index)?;
+        if let Some(Negative { branch, .. }) = &self.negative {
+            branch.select(&self.queue, index)?;
+        }
+        match self.infused.as_ref().filter(|_| is_infused) {
+            Some(infused) => infused.select(&self.queue, index),
+            None => Ok(()),
+        }
+    }
+
     fn update(&self, velocity: View<'_>, index: usize) -> Result<()> {
         let (x, delta) = (self.latents.view(), self.schedule.delta(index));
         Ok(ops::euler_step(&self.queue, &ops::EulerStep { x, velocity, delta })?)
@@ -313,14 +327,18 @@ impl<B: Backend> Branch<B> {
         Ok(Self { conditions, rope, memory: None })
     }
 
+    /// Makes `step` the present one.
+    fn select(&self, queue: &Queue<B>, step: usize) -> Result<()> {
+        Ok(self.conditions.modulations.select(queue, step)?)
+    }
+
     fn inputs<'b>(
         &'b self,
         latents: View<'b>,
-        step: usize,
         residuals: Option<Residuals<'b>>,
     ) -> StepInputs<'b, B> {
         let Conditions { text, modulations } = &self.conditions;
-        StepInputs { latents, text: text.view(), modulations, step, rope: &self.rope, residuals }
+        StepInputs { latents, text: text.view(), modulations, rope: &self.rope, residuals }
     }
 }
 
@@ -373,7 +391,7 @@ impl<B: Backend> Pass<'_, '_, B> {
         residuals: Option<Residuals<'_>>,
         mark: Option<&Event<B>>,
     ) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let inputs = branch.inputs(self.latents, residuals);
         let x = self.transformer.embed(self.queue, self.lent.edges, &inputs)?;
         self.transformer.blocks_marked(self.queue, self.lent.cycle, &inputs, &x, mark)?;
         self.finish(branch, &x)
@@ -414,7 +432,7 @@ impl<B: Backend> Pass<'_, '_, B> {
 
     fn begin(&self, branch: &mut Branch<B>) -> Result<Begun<B>> {
         let Self { queue, transformer, lent, .. } = self;
-        let inputs = branch.inputs(self.latents, self.index, None);
+        let inputs = branch.inputs(self.latents, None);
         let x = transformer.embed(queue, lent.edges, &inputs)?;
         let first = transformer.first_input(queue, lent.edges, &inputs, &x)?;
         let computes = match &mut branch.memory {
@@ -433,7 +451,7 @@ impl<B: Backend> Pass<'_, '_, B> {
         uses_cycle: bool,
         leases: &mut Leases,
     ) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let inputs = branch.inputs(self.latents, residuals);
         let image = image_rows(branch, x)?;
         match &branch.memory {
             Some(memory) if *computes => {
@@ -472,12 +490,12 @@ impl<B: Backend> Pass<'_, '_, B> {
 
     fn outputs(&self) -> Result<Option<InfuseOutputs<B>>> {
         let run =
-            |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents, self.index);
+            |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents);
         self.infused.map(run).transpose()
     }
 
     fn finish(&self, branch: &Branch<B>, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, None);
+        let inputs = branch.inputs(self.latents, None);
         Ok(self.transformer.finish(self.queue, self.lent.edges, &inputs, image_rows(branch, x)?)?)
     }
 }
