@@ -1,7 +1,6 @@
 use lighterage_device::{Backend, View};
 use lighterage_ops::{ActivationKind, Modulation, Tensor};
 
-use crate::{Modulations, Result};
 use crate::attention::JointAttention;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
@@ -10,6 +9,7 @@ use crate::names::Side;
 use crate::norm::modulated;
 use crate::trunk::Pass;
 use crate::views::text_and_image;
+use crate::{Modulations, Result};
 
 /// A double block: text and image each have their own weights and meet in one attention.
 ///

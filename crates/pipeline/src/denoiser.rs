@@ -260,15 +260,17 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let mut flight =
-            Flight { in_flight: VecDeque::new(), done: steps.start, steps: self.schedule.steps() };
+        let (done, all, device) = (steps.start, self.schedule.steps(), self.queue.device());
+        let queued = |_| Ok::<_, Error>(Queued { late: device.event()?, end: device.event()? });
+        let landed = (0..IN_FLIGHT_MAX).map(queued).collect::<Result<_>>()?;
+        let mut flight = Flight { in_flight: VecDeque::new(), landed, done, steps: all };
         for index in steps {
             flight.approach()?;
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
-            let queued = Queued { late: self.queue.device().event()?, end: self.queue.device().event()? };
+            let queued = flight.take();
             let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
             self.advance_marked(lent, index, is_infused, Some(&queued.late))?;
             self.queue.stream().end(span);
@@ -332,11 +334,7 @@ impl<B: Backend> Branch<B> {
         Ok(self.conditions.modulations.select(queue, step)?)
     }
 
-    fn inputs<'b>(
-        &'b self,
-        latents: View<'b>,
-        residuals: Option<Residuals<'b>>,
-    ) -> StepInputs<'b, B> {
+    fn inputs<'b>(&'b self, latents: View<'b>, residuals: Option<Residuals<'b>>) -> StepInputs<'b, B> {
         let Conditions { text, modulations } = &self.conditions;
         StepInputs { latents, text: text.view(), modulations, rope: &self.rope, residuals }
     }
@@ -489,8 +487,7 @@ impl<B: Backend> Pass<'_, '_, B> {
     }
 
     fn outputs(&self) -> Result<Option<InfuseOutputs<B>>> {
-        let run =
-            |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents);
+        let run = |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents);
         self.infused.map(run).transpose()
     }
 
@@ -538,11 +535,19 @@ struct Queued<B: Backend> {
 /// Steps that are queued and not known to be done.
 struct Flight<B: Backend> {
     in_flight: VecDeque<Queued<B>>,
+    /// Those of steps that are done: their events are recorded anew.
+    landed: Vec<Queued<B>>,
     done: usize,
     steps: usize,
 }
 
 impl<B: Backend> Flight<B> {
+    /// The events of a step that is done, or of none yet.
+    fn take(&mut self) -> Queued<B> {
+        let queued = self.landed.pop();
+        queued.unwrap_or_else(|| unreachable!("{IN_FLIGHT_MAX} steps in flight when another is queued"))
+    }
+
     /// Waits until the last of the steps is in its last block.
     fn approach(&self) -> Result<()> {
         self.in_flight.back().map_or(Ok(()), |queued| Ok(queued.late.synchronize()?))
@@ -553,6 +558,7 @@ impl<B: Backend> Flight<B> {
         while self.in_flight.len() > left {
             if let Some(queued) = self.in_flight.pop_front() {
                 queued.end.synchronize()?;
+                self.landed.push(queued);
             }
             self.done += 1;
             observer.step(self.done, self.steps);
