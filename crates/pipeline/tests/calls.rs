@@ -37,13 +37,13 @@ impl Observer for Steps<'_> {
 
 /// The calls of each step of the loop but the last, which ends with the loop.
 fn recorded(job: &Job, budget: u64, seed: Option<u64>) -> Vec<Vec<Call>> {
-    let survey = job.survey(PAGE_BYTES).unwrap();
-    let forecast = survey.within(budget).unwrap();
+    let survey = job.survey(PAGE_BYTES).expect("a dry pass");
+    let forecast = survey.within(budget).expect("a feasible budget");
     let ledger = Ledger::new(budget);
-    let host = Host::new(HostConfig { threads: 1, seed, ..HostConfig::default() }).unwrap();
+    let host = Host::new(HostConfig { threads: 1, seed, ..HostConfig::default() }).expect("a host");
     let device = Device::new(Watched::new(host, &ledger), ledger, Ledger::new(1 << 30));
     let mut steps = Steps { device: &device, calls: RefCell::default() };
-    job.run(&device, &forecast, Keep::default(), &mut steps).unwrap();
+    job.run(&device, &forecast, Keep::default(), &mut steps).expect("a picture");
     // What was called before the first step is the phase's own; what is called from the last one on, too.
     let mut calls = steps.calls.into_inner();
     calls.truncate(job.options().steps);
@@ -75,8 +75,8 @@ fn without_step(call: &Call) -> Call {
 fn check(budget: impl Fn(u64, u64) -> u64, seed: Option<u64>, streams: bool) {
     let model = model();
     let options = Options { steps: 7, ..cases()[0].options(&model, DType::Bf16) };
-    let job = Job::new(&model, options).unwrap();
-    let survey = job.survey(PAGE_BYTES).unwrap();
+    let job = Job::new(&model, options).expect("a job");
+    let survey = job.survey(PAGE_BYTES).expect("a dry pass");
     let steps = recorded(&job, budget(survey.minimum_bytes(), survey.maximum_bytes()), seed);
     let waits = steps.iter().flatten().filter(|call| call.name == "wait");
     let waited: BTreeSet<u64> = waits.map(|call| call.numbers[1]).collect();
