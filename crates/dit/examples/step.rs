@@ -58,8 +58,11 @@ fn run(model: &Transformer, queue: &Queue<Host>, pager: &Pager<Host>) -> Result<
     queue.pool().reset_peaks();
     for step in 0..modulations.steps() {
         let (latents, text, modulations, rope) = (latents.view(), text.view(), &modulations, &rope);
-        let inputs = StepInputs { latents, text, modulations, step, rope, residuals: None };
-        timed(queue, "step", || model.step(queue, pager, &inputs))?;
+        let inputs = StepInputs { latents, text, modulations, rope, residuals: None };
+        timed(queue, "step", || {
+            modulations.select(queue, step)?;
+            model.step(queue, pager, &inputs)
+        })?;
     }
     println!("{} bytes of activations at most", queue.pool().statistics().allocated_peak_bytes);
     Ok(())

@@ -1,14 +1,15 @@
 use lighterage_device::{Backend, View};
 use lighterage_ops::{ActivationKind, Modulation, Tensor};
 
-use crate::Result;
 use crate::attention::JointAttention;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
+use crate::modulation::Columns;
 use crate::names::Side;
 use crate::norm::modulated;
 use crate::trunk::Pass;
-use crate::views::{row_chunks, text_and_image};
+use crate::views::text_and_image;
+use crate::{Modulations, Result};
 
 /// A double block: text and image each have their own weights and meet in one attention.
 ///
@@ -53,9 +54,9 @@ struct Vectors<'a> {
 }
 
 impl<'a> Vectors<'a> {
-    /// `modulation` is `[steps, 6 width]`.
-    fn new(modulation: View<'a>, step: usize) -> Result<Self> {
-        let [shift1, scale1, gate1, shift2, scale2, gate2] = row_chunks(modulation, step)?;
+    /// Those of the present step.
+    fn new<B: Backend>(modulations: &'a Modulations<B>, columns: Columns) -> Result<Self> {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = modulations.present(columns)?;
         Ok(Self {
             before_attention: Modulation { shift: shift1, scale: scale1 },
             attention_gate: gate1,
@@ -74,15 +75,15 @@ impl DoubleBlock {
         Ok(Self { sides, attention: JointAttention { norms, image_norms: 2, dims }, dims })
     }
 
-    /// Updates `x`, `[tokens, width]`, in place; `modulations` are those of text and image.
+    /// Updates `x`, `[tokens, width]`, in place; the columns are the modulations of text and image.
     pub(crate) fn forward<B: Backend>(
         &self,
         run: Run<'_, B>,
         pass: &Pass<'_, B>,
         x: View<'_>,
-        [text, image]: &[Tensor<B>; 2],
+        [text, image]: [Columns; 2],
     ) -> Result<()> {
-        let vectors = [Vectors::new(text.view(), pass.step)?, Vectors::new(image.view(), pass.step)?];
+        let vectors = [Vectors::new(pass.modulations, text)?, Vectors::new(pass.modulations, image)?];
         let streams = text_and_image(x, pass.text_rows)?;
         let attended = self.attend(run, pass, x, vectors.map(|vectors| vectors.before_attention))?;
         let rows = text_and_image(attended.view(), pass.text_rows)?;

@@ -32,10 +32,8 @@ pub struct InfuseInputs<'a, B: Backend> {
     pub text: View<'a>,
     /// `[image, width]`: what `embed_control` gave.
     pub control: View<'a>,
-    /// What `condition` gave.
+    /// What `condition` gave, with the step [selected](Modulations::select).
     pub modulations: &'a Modulations<B>,
-    /// The row of `modulations`.
-    pub step: usize,
     /// Rotations of `text + image` tokens.
     pub rope: &'a Rope<B>,
 }
@@ -140,7 +138,7 @@ impl InfuseNet {
         expect_view("control", inputs.control, self.dtype(), &[image_rows, self.trunk.dims.width])?;
         let x = self.trunk.embed(run, inputs.latents, inputs.text, Some(inputs.control))?;
         let text_rows = inputs.text.shape()[0];
-        let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };
+        let pass = Pass { modulations: inputs.modulations, rope: inputs.rope, text_rows };
         let mut outputs = InfuseOutputs { double: Vec::new(), single: Vec::new() };
         self.trunk.blocks(run, &pass, x.view(), None, |place, image| {
             let (linear, list) = match place {

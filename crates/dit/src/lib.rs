@@ -75,11 +75,12 @@
 //! let states = queue.upload(&[0.0_f32; 2 * 64], &[2, 64], "states")?;
 //! let latents = queue.upload(&[0.0_f32; 6 * 64], &[6, 64], "latents")?;
 //! let conditioning = Conditioning { timesteps: Timesteps::Rounded(&[1.0, 0.5]), guidance: Some(3.5), pooled: pooled.view() };
+//! let modulations = model.condition(&queue, &pager, &conditioning)?;
+//! modulations.select(&queue, 1)?;
 //! let velocity = model.step(&queue, &pager, &StepInputs {
 //!     latents: latents.view(),
 //!     text: model.embed_text(&queue, &pager, states.view())?.view(),
-//!     modulations: &model.condition(&queue, &pager, &conditioning)?,
-//!     step: 1,
+//!     modulations: &modulations,
 //!     rope: &Rope::grid(&queue, model.config(), 2, 2, 3)?,
 //!     residuals: None,
 //! })?;

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use half::bf16;
 use lighterage_device::{Backend, View};
 use lighterage_ops::{self as ops, ActivationKind, Queue, Tensor};
@@ -8,6 +10,7 @@ use crate::error::expect_view;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
 use crate::names::Side;
+use crate::views::row_chunks;
 use crate::{Config, Error, Result};
 
 /// Columns of the sinusoids of timestep and guidance.
@@ -50,31 +53,63 @@ impl<'a> Timesteps<'a> {
     }
 }
 
-/// The modulation vectors of every block for every step: row `i` of each tensor belongs to step `i`.
+/// The modulation vectors of every block for every step, and a place for those of the present one.
+///
+/// A step's launches read the present row, whatever step it is: so they are the same launches, with the same addresses, in every step, and
+/// a graph of them can be replayed. [`select`](Self::select) copies a step's row there.
 #[derive(Debug)]
 pub struct Modulations<B: Backend> {
-    steps: usize,
-    /// Text and image of each double block: `[steps, 6 width]`, shift, scale, gate of attention, then of the feed-forward network.
-    pub(crate) doubles: Vec<[Tensor<B>; 2]>,
-    /// `[steps, 3 width]`: shift, scale, gate.
-    pub(crate) singles: Vec<Tensor<B>>,
-    /// `[steps, 2 width]`: shift, scale. A model without a last layer has none.
-    pub(crate) last: Option<Tensor<B>>,
+    /// `[1 + steps, columns of all blocks]`: the present row, then those of the steps.
+    table: Tensor<B>,
+    /// Text and image of each double block, `6 width` columns each: shift, scale, gate of attention, then of the feed-forward network.
+    pub(crate) doubles: Vec<[Columns; 2]>,
+    /// `3 width`: shift, scale, gate.
+    pub(crate) singles: Vec<Columns>,
+    /// `2 width`: shift, scale. A model without a last layer has none.
+    pub(crate) last: Option<Columns>,
+    is_selected: AtomicBool,
+}
+
+/// A linear's columns of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    start: usize,
+    count: usize,
 }
 
 impl<B: Backend> Modulations<B> {
     /// For how many steps.
     #[must_use]
-    pub const fn steps(&self) -> usize {
-        self.steps
+    pub fn steps(&self) -> usize {
+        self.table.shape()[0] - 1
     }
 
-    pub(crate) fn check_step(&self, step: usize) -> Result<()> {
-        if step < self.steps {
+    /// Makes `step` the present one, for all work that is queued afterwards: one copy on the device.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if there is no such step, or what the device reports.
+    pub fn select(&self, queue: &Queue<B>, step: usize) -> Result<()> {
+        if step >= self.steps() {
+            let needs = format!("below {}, the number of steps", self.steps());
+            return Err(Error::Value { name: "step", got: step.to_string(), needs });
+        }
+        let table = self.table.view();
+        queue.stream().copy(table.rows(0, 1)?, table.rows(1 + step, 1)?)?;
+        self.is_selected.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn check_selected(&self) -> Result<()> {
+        if self.is_selected.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let needs = format!("below {}, the number of steps", self.steps);
-        Err(Error::Value { name: "step", got: step.to_string(), needs })
+        let needs = "selected before it is run: Modulations::select".to_owned();
+        Err(Error::Value { name: "step", got: "none".to_owned(), needs })
+    }
+
+    /// Equal parts of the present step's columns of one linear, `[columns]` each.
+    pub(crate) fn present<const N: usize>(&self, columns: Columns) -> Result<[View<'_>; N]> {
+        row_chunks(self.table.view().narrow(1, columns.start, columns.count)?, 0)
     }
 }
 
@@ -158,7 +193,7 @@ impl Conditioner {
         })
     }
 
-    /// Every modulation vector of every step: each linear runs once, over all steps as its rows.
+    /// Every modulation vector of every step: each linear runs once, over all steps as its rows, into its columns of one table.
     pub(crate) fn condition<B: Backend>(
         &self,
         queue: &Queue<B>,
@@ -167,19 +202,25 @@ impl Conditioner {
     ) -> Result<Modulations<B>> {
         let run = Run { queue, pager };
         let vector = self.vector(run, conditioning)?;
-        let modulate = |linear: &LinearUnit| -> Result<Tensor<B>> {
-            let shape = [vector.shape()[0], linear.columns];
-            let out = queue.tensor(self.dims.dtype, &shape, "modulation")?;
-            linear.run(run, Call::plain(vector.view(), out.view()))?;
-            Ok(out)
+        let steps = vector.shape()[0];
+        let linears = self.doubles.iter().flatten().chain(&self.singles).chain(&self.last);
+        let columns = linears.map(|linear| linear.columns).sum();
+        let table = queue.tensor(self.dims.dtype, &[1 + steps, columns], "modulations")?;
+        let mut start = 0;
+        let mut modulate = |linear: &LinearUnit| -> Result<Columns> {
+            let columns = Columns { start, count: linear.columns };
+            start += columns.count;
+            let out = table.view().rows(1, steps)?.narrow(1, columns.start, columns.count)?;
+            linear.run(run, Call::plain(vector.view(), out))?;
+            Ok(columns)
         };
         let mut doubles = Vec::new();
         for [text, image] in &self.doubles {
             doubles.push([modulate(text)?, modulate(image)?]);
         }
-        let singles = self.singles.iter().map(modulate).collect::<Result<_>>()?;
+        let singles = self.singles.iter().map(&mut modulate).collect::<Result<_>>()?;
         let last = self.last.as_ref().map(modulate).transpose()?;
-        Ok(Modulations { steps: conditioning.timesteps.values().len(), doubles, singles, last })
+        Ok(Modulations { table, doubles, singles, last, is_selected: AtomicBool::new(false) })
     }
 
     /// `SiLU((time + guidance) + pooled)`, `[steps, width]`, the sums in this order.

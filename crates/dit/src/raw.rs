@@ -37,7 +37,6 @@ pub fn forward_transformer<B: Backend>(
             latents: raw.matrix("hidden_states")?.view(),
             text: text.view(),
             modulations: &modulations,
-            step: 0,
             rope: &raw.rope(model.config())?,
             residuals: Some(Residuals { double: &double, single: &single, scale: 1.0 }),
         },
@@ -67,7 +66,6 @@ pub fn forward_infusenet<B: Backend>(
             text: text.view(),
             control: control.view(),
             modulations: &modulations,
-            step: 0,
             rope: &raw.rope(model.config())?,
         },
     )?;
@@ -96,11 +94,13 @@ impl<B: Backend> Raw<'_, B> {
         let timesteps = values(self.inputs.tensor("timestep")?)?;
         let guidance = self.number("guidance")?;
         let pooled = self.matrix("pooled_projections")?;
-        condition(&Conditioning {
+        let modulations = condition(&Conditioning {
             timesteps: Timesteps::Rounded(&timesteps),
             guidance,
             pooled: pooled.view(),
-        })
+        })?;
+        modulations.select(self.queue, 0)?;
+        Ok(modulations)
     }
 
     /// A tensor of two dimensions, behind a batch dimension of 1 or not.

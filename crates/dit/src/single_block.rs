@@ -5,9 +5,9 @@ use crate::Result;
 use crate::attention::JointAttention;
 use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::{Dims, Loader};
+use crate::modulation::Columns;
 use crate::norm::modulated;
 use crate::trunk::Pass;
-use crate::views::row_chunks;
 
 /// A single block: one set of weights for all tokens, attention and feed-forward network side by side.
 ///
@@ -39,9 +39,9 @@ impl SingleBlock {
         run: Run<'_, B>,
         pass: &Pass<'_, B>,
         x: View<'_>,
-        modulation: &Tensor<B>,
+        columns: Columns,
     ) -> Result<()> {
-        let [shift, scale, gate] = row_chunks(modulation.view(), pass.step)?;
+        let [shift, scale, gate] = pass.modulations.present(columns)?;
         let joined = self.attend_and_expand(run, pass, x, Modulation { shift, scale })?;
         self.out.run(run, Call::gated(joined.view(), x, gate))
     }

@@ -9,7 +9,7 @@ use crate::linear::{Call, LinearUnit, Run};
 use crate::loader::Loader;
 use crate::norm::modulated;
 use crate::trunk::{Pass, Trunk};
-use crate::views::{row_chunks, text_and_image};
+use crate::views::text_and_image;
 use crate::{Adapters, Conditioning, Config, Error, Modulations, Residuals, Result, Rope};
 
 /// The FLUX transformer, dev or schnell: predicts the velocity, noise minus image, of packed latents.
@@ -30,10 +30,8 @@ pub struct StepInputs<'a, B: Backend> {
     pub latents: View<'a>,
     /// `[text, width]`, contiguous: what `embed_text` gave.
     pub text: View<'a>,
-    /// What `condition` gave.
+    /// What `condition` gave, with the step [selected](Modulations::select).
     pub modulations: &'a Modulations<B>,
-    /// The row of `modulations`.
-    pub step: usize,
     /// Rotations of `text + image` tokens.
     pub rope: &'a Rope<B>,
     /// What a `ControlNet` adds behind the blocks.
@@ -126,14 +124,14 @@ impl Transformer {
         inputs: &StepInputs<'_, B>,
         x: &Tensor<B>,
     ) -> Result<Tensor<B>> {
-        inputs.modulations.check_step(inputs.step)?;
-        let Some([_, modulation]) = inputs.modulations.doubles.first() else {
+        inputs.modulations.check_selected()?;
+        let Some([_, columns]) = inputs.modulations.doubles.first() else {
             let needs = "at least 1: the first one's input is compared".to_owned();
             return Err(Error::Value { name: "num_layers", got: "0".to_owned(), needs });
         };
         let text_rows = expect_rows("text", inputs.text, self.dtype(), self.config().width())?;
         let [_, image] = text_and_image(x.view(), text_rows)?;
-        let [shift, scale, ..] = row_chunks::<6>(modulation.view(), inputs.step)?;
+        let [shift, scale, ..] = inputs.modulations.present::<6>(*columns)?;
         modulated(Run { queue, pager }, image, 0, [Modulation { shift, scale }; 2])
     }
 
@@ -200,7 +198,7 @@ impl Transformer {
         if let Some(residuals) = &inputs.residuals {
             residuals.check(config, self.dtype(), image_rows)?;
         }
-        let pass = Pass { modulations: inputs.modulations, step: inputs.step, rope: inputs.rope, text_rows };
+        let pass = Pass { modulations: inputs.modulations, rope: inputs.rope, text_rows };
         self.trunk.blocks(Run { queue, pager }, &pass, x.view(), mark, |place, image| {
             match &inputs.residuals {
                 Some(residuals) => residuals.add(queue, config, place, image),
@@ -222,12 +220,12 @@ impl Transformer {
     ) -> Result<Tensor<B>> {
         let run = Run { queue, pager };
         let rows = expect_rows("image stream", image, self.dtype(), self.trunk.dims.width)?;
-        inputs.modulations.check_step(inputs.step)?;
-        let Some(modulation) = &inputs.modulations.last else {
+        inputs.modulations.check_selected()?;
+        let Some(columns) = inputs.modulations.last else {
             let needs = "those of a transformer".to_owned();
             return Err(Error::Value { name: "modulations", got: "those of an InfuseNet".to_owned(), needs });
         };
-        let [shift, scale] = row_chunks(modulation.view(), inputs.step)?;
+        let [shift, scale] = inputs.modulations.present(columns)?;
         let z = modulated(run, image, 0, [Modulation { shift, scale }; 2])?;
         let out = queue.tensor(self.dtype(), &[rows, self.config().out_channels()], "velocity")?;
         self.out.run(run, Call::plain(z.view(), out.view()))?;

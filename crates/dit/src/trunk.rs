@@ -26,7 +26,6 @@ pub(crate) struct Trunk {
 #[derive(Debug)]
 pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) modulations: &'a Modulations<B>,
-    pub(crate) step: usize,
     pub(crate) rope: &'a Rope<B>,
     pub(crate) text_rows: usize,
 }
@@ -107,14 +106,14 @@ impl Trunk {
             Some(event) if Some(place) == last => run.queue.stream().record(event),
             _ => Ok(()),
         };
-        for (index, (block, vectors)) in self.doubles.iter().zip(&pass.modulations.doubles).enumerate() {
+        for (index, (block, columns)) in self.doubles.iter().zip(&pass.modulations.doubles).enumerate() {
             record(Place::Double(index))?;
-            block.forward(run, pass, x, vectors)?;
+            block.forward(run, pass, x, *columns)?;
             after(Place::Double(index), image)?;
         }
-        for (index, (block, vectors)) in self.singles.iter().zip(&pass.modulations.singles).enumerate() {
+        for (index, (block, columns)) in self.singles.iter().zip(&pass.modulations.singles).enumerate() {
             record(Place::Single(index))?;
-            block.forward(run, pass, x, vectors)?;
+            block.forward(run, pass, x, *columns)?;
             after(Place::Single(index), image)?;
         }
         Ok(())
@@ -127,7 +126,7 @@ impl Trunk {
     }
 
     fn check_pass<B: Backend>(&self, pass: &Pass<'_, B>, x: View<'_>) -> Result<()> {
-        pass.modulations.check_step(pass.step)?;
+        pass.modulations.check_selected()?;
         let expected = [self.doubles.len(), self.singles.len()];
         let got = [pass.modulations.doubles.len(), pass.modulations.singles.len()];
         expect_shape("modulated double and single blocks", &got, &expected)?;

@@ -109,11 +109,11 @@ fn each_step_reads_its_own_row_of_the_modulation() {
     let rope = Rope::grid(queue, model.config(), 10, 6, 9).unwrap();
     let latents = matrix("hidden_states");
     let velocity = |step| {
+        modulations.select(queue, step).unwrap();
         let inputs = StepInputs {
             latents: latents.view(),
             text: text.view(),
             modulations: &modulations,
-            step,
             rope: &rope,
             residuals: None,
         };

@@ -65,12 +65,13 @@ impl Models {
         let rope = Rope::grid(queue, self.transformer.config(), TEXT, HEIGHT, WIDTH).unwrap();
         let infuse_rope = Rope::grid(queue, self.infuse.config(), IDENTITY, HEIGHT, WIDTH).unwrap();
         for step in 0..STEPS {
+            modulations.select(queue, step).unwrap();
+            infuse_modulations.select(queue, step).unwrap();
             let inputs = InfuseInputs {
                 latents: latents.view(),
                 text: identity.view(),
                 control: control.view(),
                 modulations: &infuse_modulations,
-                step,
                 rope: &infuse_rope,
             };
             let outputs = self.infuse.step(queue, steps, &inputs).unwrap();
@@ -80,7 +81,6 @@ impl Models {
                 latents: latents.view(),
                 text: text.view(),
                 modulations: &modulations,
-                step,
                 rope: &rope,
                 residuals: Some(Residuals { double: &double, single: &single, scale: 0.9 }),
             };
@@ -164,6 +164,7 @@ fn check_step(config: Config, checkpoint: &Checkpoint, launches_expected: u64) {
     let (latents, text) = (zeros(256, config.in_channels), zeros(32, config.width()));
     let rope = Rope::grid(&queue, config, 32, 16, 16).unwrap();
     let launches = |queue: &Queue<Sim>| queue.device().backend().counters().launches;
+    modulations.select(&queue, 0).unwrap();
     let before = launches(&queue);
     queue.pool().reset_peaks();
     let held = queue.pool().statistics().allocated_bytes;
@@ -171,7 +172,6 @@ fn check_step(config: Config, checkpoint: &Checkpoint, launches_expected: u64) {
         latents: latents.view(),
         text: text.view(),
         modulations: &modulations,
-        step: 0,
         rope: &rope,
         residuals: None,
     };

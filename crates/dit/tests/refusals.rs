@@ -154,6 +154,7 @@ impl Good {
             pooled: pooled.view(),
         };
         let modulations = loaded.model.condition(&loaded.queue, &loaded.pager, &conditioning).unwrap();
+        modulations.select(&loaded.queue, 0).unwrap();
         let rope = Rope::grid(&loaded.queue, loaded.model.config(), 8, 5, 4).unwrap();
         let (latents, text, residual) = (zeros(20, 64), zeros(8, 64), zeros(20, 64));
         Self { latents, text, residual, modulations, rope, loaded }
@@ -164,7 +165,6 @@ impl Good {
             latents: self.latents.view(),
             text: self.text.view(),
             modulations: &self.modulations,
-            step: 0,
             rope: &self.rope,
             residuals: None,
         }
@@ -200,7 +200,7 @@ fn misshapen_inputs_are_refused_with_both_shapes() {
     good.check(&StepInputs { latents: flat, ..good.inputs() }, &["latents", "[1280]"]);
     let text = good.text.view().narrow(1, 0, 32).unwrap();
     good.check(&StepInputs { text, ..good.inputs() }, &["text", "[8, 32]", "[8, 64]"]);
-    good.check(&StepInputs { step: 1, ..good.inputs() }, &["step", "1", "below 1"]);
+    assert_names(&refusal(good.modulations.select(&good.loaded.queue, 1)), &["step", "1", "below 1"]);
     let rounded = upload(&good.loaded.queue, DType::Bf16, &[0.0; 20 * 64], &[20, 64]);
     good.check(&StepInputs { latents: rounded.view(), ..good.inputs() }, &["latents", "is BF16", "be F32"]);
     let elsewhere = common::queue(1);
@@ -217,6 +217,8 @@ fn modulations_of_another_model_are_refused() {
         Conditioning { timesteps: Timesteps::Rounded(&[1.0]), guidance: None, pooled: pooled.view() };
     let modulations = other.model.condition(&other.queue, &other.pager, &conditioning).unwrap();
     let inputs = StepInputs { modulations: &modulations, ..good.inputs() };
+    good.check(&inputs, &["step", "none", "selected before it is run"]);
+    modulations.select(&other.queue, 0).unwrap();
     good.check(&inputs, &["modulated double and single blocks", "[5, 3]", "[1, 1]"]);
 }
 

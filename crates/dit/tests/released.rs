@@ -235,8 +235,9 @@ fn a_full_size_step_costs_what_the_arithmetic_says() {
     };
     let held = queue.pool().statistics().allocated_bytes;
     let modulations = model.condition(&queue, &hoist, &conditioning).unwrap();
-    // 1,056,768 values of 2 bytes for each of 50 steps.
-    assert_eq!(queue.pool().statistics().allocated_bytes - held, 50 * 1_056_768 * 2);
+    // 1,056,768 values of 2 bytes for each of 50 steps, and for the present one.
+    assert_eq!(queue.pool().statistics().allocated_bytes - held, 51 * 1_056_768 * 2);
+    modulations.select(&queue, 49).unwrap();
     let text = model.embed_text(&queue, &hoist, tensor(TEXT, 4096).view()).unwrap();
     let (latents, rope) =
         (tensor(ROWS * COLUMNS, 64), Rope::grid(&queue, model.config(), TEXT, ROWS, COLUMNS));
@@ -246,7 +247,6 @@ fn a_full_size_step_costs_what_the_arithmetic_says() {
         latents: latents.view(),
         text: text.view(),
         modulations: &modulations,
-        step: 49,
         rope: &rope.unwrap(),
         residuals: None,
     };

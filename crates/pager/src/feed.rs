@@ -38,6 +38,8 @@ pub(crate) struct Feed<B: Backend> {
     stages: Vec<Stage<B>>,
     /// Bytes of the tape that the system was told to read.
     announced: u64,
+    /// Whether page-locking another stage was refused: it is not asked for again at every copy.
+    is_refused: bool,
     /// The stage that was used longest ago, once there are `STAGES`.
     oldest: usize,
 }
@@ -151,6 +153,7 @@ impl<B: Backend> Feed<B> {
             filled,
             stages: Vec::new(),
             announced: 0,
+            is_refused: false,
             oldest: 0,
         };
         // Page-locking may be refused for other reasons than the budget: what has no place goes through the stages.
@@ -167,6 +170,8 @@ impl<B: Backend> Feed<B> {
     /// places that only such pages have are given back when they are resident again.
     pub(crate) fn change(&mut self, units: &Units, plan: &Plan) {
         self.layout = FeedLayout::new(plan, units, self.device().backend().prefers_pinned());
+        // There may be room for another stage now.
+        self.is_refused = false;
         let free = self.device().host_ledger().free_bytes();
         self.layout.stage_bytes = match self.stages.first() {
             Some(stage) => stage.memory.bytes(),
@@ -372,7 +377,7 @@ impl<B: Backend> Feed<B> {
 
     /// A stage that no copy reads.
     fn stage(&mut self) -> Result<usize> {
-        if self.stages.len() < STAGES {
+        if self.stages.len() < STAGES && !self.is_refused {
             let device = self.device().clone();
             match device.pin(self.layout.stage_bytes) {
                 Ok(memory) => {
@@ -380,7 +385,7 @@ impl<B: Backend> Feed<B> {
                     return Ok(self.stages.len() - 1);
                 }
                 // One will do.
-                Err(_) if !self.stages.is_empty() => {}
+                Err(_) if !self.stages.is_empty() => self.is_refused = true,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -195,7 +195,8 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// # Errors
     /// What the transformer reports, among it an index that is no step.
     pub fn step(&self, pager: &Pager<B>, index: usize, residuals: Option<Residuals<'_>>) -> Result<()> {
-        let inputs = self.positive.inputs(self.latents.view(), index, residuals);
+        self.positive.select(&self.queue, index)?;
+        let inputs = self.positive.inputs(self.latents.view(), residuals);
         let velocity = self.transformer.step(&self.queue, pager, &inputs)?;
         self.update(velocity.view(), index)
     }
@@ -216,6 +217,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         mark: Option<&Event<B>>,
     ) -> Result<()> {
+        self.select(index, is_infused)?;
         let pass = Pass {
             queue: &self.queue,
             transformer: self.transformer,
@@ -258,15 +260,17 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let mut flight =
-            Flight { in_flight: VecDeque::new(), done: steps.start, steps: self.schedule.steps() };
+        let (done, all, device) = (steps.start, self.schedule.steps(), self.queue.device());
+        let queued = |_| Ok::<_, Error>(Queued { late: device.event()?, end: device.event()? });
+        let landed = (0..IN_FLIGHT_MAX).map(queued).collect::<Result<_>>()?;
+        let mut flight = Flight { in_flight: VecDeque::new(), landed, done, steps: all };
         for index in steps {
             flight.approach()?;
             if observer.cancelled() {
                 flight.land(0, observer)?;
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
-            let queued = Queued { late: self.queue.device().event()?, end: self.queue.device().event()? };
+            let queued = flight.take();
             let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
             self.advance_marked(lent, index, is_infused, Some(&queued.late))?;
             self.queue.stream().end(span);
@@ -295,6 +299,18 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         self.latents
     }
 
+    /// Makes `index` the present step of everything that takes part: what is queued for it then is the same in every step, but for the update.
+    fn select(&self, index: usize, is_infused: bool) -> Result<()> {
+        self.positive.select(&self.queue, index)?;
+        if let Some(Negative { branch, .. }) = &self.negative {
+            branch.select(&self.queue, index)?;
+        }
+        match self.infused.as_ref().filter(|_| is_infused) {
+            Some(infused) => infused.select(&self.queue, index),
+            None => Ok(()),
+        }
+    }
+
     fn update(&self, velocity: View<'_>, index: usize) -> Result<()> {
         let (x, delta) = (self.latents.view(), self.schedule.delta(index));
         Ok(ops::euler_step(&self.queue, &ops::EulerStep { x, velocity, delta })?)
@@ -313,14 +329,14 @@ impl<B: Backend> Branch<B> {
         Ok(Self { conditions, rope, memory: None })
     }
 
-    fn inputs<'b>(
-        &'b self,
-        latents: View<'b>,
-        step: usize,
-        residuals: Option<Residuals<'b>>,
-    ) -> StepInputs<'b, B> {
+    /// Makes `step` the present one.
+    fn select(&self, queue: &Queue<B>, step: usize) -> Result<()> {
+        Ok(self.conditions.modulations.select(queue, step)?)
+    }
+
+    fn inputs<'b>(&'b self, latents: View<'b>, residuals: Option<Residuals<'b>>) -> StepInputs<'b, B> {
         let Conditions { text, modulations } = &self.conditions;
-        StepInputs { latents, text: text.view(), modulations, step, rope: &self.rope, residuals }
+        StepInputs { latents, text: text.view(), modulations, rope: &self.rope, residuals }
     }
 }
 
@@ -373,7 +389,7 @@ impl<B: Backend> Pass<'_, '_, B> {
         residuals: Option<Residuals<'_>>,
         mark: Option<&Event<B>>,
     ) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let inputs = branch.inputs(self.latents, residuals);
         let x = self.transformer.embed(self.queue, self.lent.edges, &inputs)?;
         self.transformer.blocks_marked(self.queue, self.lent.cycle, &inputs, &x, mark)?;
         self.finish(branch, &x)
@@ -414,7 +430,7 @@ impl<B: Backend> Pass<'_, '_, B> {
 
     fn begin(&self, branch: &mut Branch<B>) -> Result<Begun<B>> {
         let Self { queue, transformer, lent, .. } = self;
-        let inputs = branch.inputs(self.latents, self.index, None);
+        let inputs = branch.inputs(self.latents, None);
         let x = transformer.embed(queue, lent.edges, &inputs)?;
         let first = transformer.first_input(queue, lent.edges, &inputs, &x)?;
         let computes = match &mut branch.memory {
@@ -433,7 +449,7 @@ impl<B: Backend> Pass<'_, '_, B> {
         uses_cycle: bool,
         leases: &mut Leases,
     ) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, residuals);
+        let inputs = branch.inputs(self.latents, residuals);
         let image = image_rows(branch, x)?;
         match &branch.memory {
             Some(memory) if *computes => {
@@ -471,13 +487,12 @@ impl<B: Backend> Pass<'_, '_, B> {
     }
 
     fn outputs(&self) -> Result<Option<InfuseOutputs<B>>> {
-        let run =
-            |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents, self.index);
+        let run = |infused: &Infused<'_, B>| infused.outputs(self.queue, self.lent.cycle, self.latents);
         self.infused.map(run).transpose()
     }
 
     fn finish(&self, branch: &Branch<B>, x: &Tensor<B>) -> Result<Tensor<B>> {
-        let inputs = branch.inputs(self.latents, self.index, None);
+        let inputs = branch.inputs(self.latents, None);
         Ok(self.transformer.finish(self.queue, self.lent.edges, &inputs, image_rows(branch, x)?)?)
     }
 }
@@ -520,11 +535,19 @@ struct Queued<B: Backend> {
 /// Steps that are queued and not known to be done.
 struct Flight<B: Backend> {
     in_flight: VecDeque<Queued<B>>,
+    /// Those of steps that are done: their events are recorded anew.
+    landed: Vec<Queued<B>>,
     done: usize,
     steps: usize,
 }
 
 impl<B: Backend> Flight<B> {
+    /// The events of a step that is done, or of none yet.
+    fn take(&mut self) -> Queued<B> {
+        let queued = self.landed.pop();
+        queued.unwrap_or_else(|| unreachable!("{IN_FLIGHT_MAX} steps in flight when another is queued"))
+    }
+
     /// Waits until the last of the steps is in its last block.
     fn approach(&self) -> Result<()> {
         self.in_flight.back().map_or(Ok(()), |queued| Ok(queued.late.synchronize()?))
@@ -535,6 +558,7 @@ impl<B: Backend> Flight<B> {
         while self.in_flight.len() > left {
             if let Some(queued) = self.in_flight.pop_front() {
                 queued.end.synchronize()?;
+                self.landed.push(queued);
             }
             self.done += 1;
             observer.step(self.done, self.steps);

@@ -122,17 +122,21 @@ impl<'a, B: Backend> Infused<'a, B> {
         Ok(Self { net, infusion, rope, scale })
     }
 
-    /// What it adds behind the transformer's blocks at step `step`.
+    /// Makes `step` the present one.
+    pub(crate) fn select(&self, queue: &Queue<B>, step: usize) -> Result<()> {
+        Ok(self.infusion.modulations.select(queue, step)?)
+    }
+
+    /// What it adds behind the transformer's blocks at the present step.
     pub(crate) fn outputs(
         &self,
         queue: &Queue<B>,
         pager: &Pager<B>,
         latents: View<'_>,
-        step: usize,
     ) -> Result<InfuseOutputs<B>> {
         let Infusion { text, control, modulations } = &self.infusion;
         let (text, control) = (text.view(), control.view());
-        let inputs = InfuseInputs { latents, text, control, modulations, step, rope: &self.rope };
+        let inputs = InfuseInputs { latents, text, control, modulations, rope: &self.rope };
         Ok(self.net.step(queue, pager, &inputs)?)
     }
 }

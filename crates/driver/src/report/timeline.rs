@@ -32,15 +32,11 @@ pub(super) fn figure(recording: &Recording, step: &AchievedStep, number: usize, 
         };
         (name, bars(recording.spans.iter().filter(is_of), step, kind))
     });
-    let busy = |bars: &[Bar]| -> f64 {
-        let of = bars.iter().filter(|bar| bar.class != "wait");
-        of.map(|bar| bar.to - bar.from).sum::<f64>() / WIDTH
-    };
     let told = format!(
         "Step {number} took {}: copies ran for {:.1} % of it, kernels for {:.1} %, and it stood still, waiting for weights, for {:.1} %.",
         duration(step.seconds()),
-        100.0 * busy(&lanes[0].1),
-        100.0 * busy(&lanes[1].1),
+        100.0 * covered(&lanes[0].1),
+        100.0 * covered(&lanes[1].1),
         // As the table counts it, waits that are too short to draw included.
         100.0 * step.stalled_seconds / step.seconds().max(f64::MIN_POSITIVE),
     );
@@ -68,6 +64,16 @@ pub(super) fn figure(recording: &Recording, step: &AchievedStep, number: usize, 
     }
     text.push_str("</svg></div><p class=\"range\" aria-live=\"polite\"></p></figure>\n");
     text
+}
+
+/// The share of the step in which something runs: bars may lie over one another, and what lies under two is counted once.
+fn covered(bars: &[Bar]) -> f64 {
+    let (mut sum, mut end) = (0.0, 0.0_f64);
+    for bar in bars.iter().filter(|bar| bar.class != "wait") {
+        sum += (bar.to - bar.from.max(end)).max(0.0);
+        end = end.max(bar.to);
+    }
+    sum / WIDTH
 }
 
 /// How a span is drawn on a stream of that kind, if it is.
@@ -109,4 +115,22 @@ fn title(span: &Span) -> String {
     let bytes = if span.bytes > 0 { format!(", {}", Size(span.bytes)) } else { String::new() };
     let name = if span.what == What::Wait { "waits for weights" } else { &span.name };
     format!("{name}, {}{bytes}", duration(span.seconds()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_over_one_another_count_once() {
+        let bar = |from, to, class| Bar { from, to, class, title: String::new(), count: 1 };
+        let bars = [
+            bar(0.0, 300.0, "kernel"),
+            bar(100.0, 200.0, "move"),
+            bar(250.0, 400.0, "kernel"),
+            bar(400.0, 500.0, "wait"),
+            bar(700.0, 800.0, "kernel"),
+        ];
+        assert!((covered(&bars) - 0.5).abs() < 1e-12, "{}", covered(&bars));
+    }
 }
