@@ -53,6 +53,14 @@ fn a_kernel_that_nothing_times() {
     check(kernels::benches, |r| r.replace(rest, "(\"geglu\", ", "(\"gate\", "), expected);
     // A line whose op nobody calls.
     check(kernels::benches, |r| r.replace(rest, "geglu(&", "gate(&"), expected);
+    // Something else of that name is called, or the name stands elsewhere.
+    let expected = "kernel add: no line of it";
+    check(
+        kernels::benches,
+        |r| r.replace(rest, "Ok(add(&bench.queue, ", "Ok(add(&format!(\"{x}\"), "),
+        expected,
+    );
+    check(kernels::benches, |r| r.replace(rest, "(\"add\", ", "(ADD, \"add\", "), expected);
 }
 
 #[test]
