@@ -8,9 +8,11 @@
 #[cfg(feature = "cuda")]
 #[path = "kernels/build/mod.rs"]
 mod cuda;
-#[cfg(feature = "emu")]
+#[cfg(all(feature = "emu", not(feature = "cuda")))]
 #[path = "kernels/build/offsets.rs"]
 mod offsets;
+#[cfg(all(feature = "emu", feature = "cuda"))]
+use cuda::offsets;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,6 +1,6 @@
 //! How `attention_plain.cu` is launched.
 
-use super::{bias_bytes, bias_reach};
+use super::{HEADS_MAX, bias_bytes, bias_reach};
 use crate::launch::{Arch, Grid, Launch, Launches};
 use crate::params::AttentionParams;
 
@@ -27,7 +27,7 @@ pub(super) fn launches(p: &AttentionParams) -> Option<Launches> {
         2 * ROWS * 4 * p.head_dim.checked_next_multiple_of(8)?.min(1 << 20) + PROBABILITIES_BYTES;
     let bias = if bias_reach(p) > REACH_MAX { 0 } else { u32::try_from(bias_bytes(p)).ok()? };
     let warps = ((SHARED_BYTES_MAX - bias) / warp_bytes).min(4);
-    (warps > 0 && p.heads <= 65_535).then(|| {
+    (warps > 0 && p.heads <= HEADS_MAX).then(|| {
         let blocks = [p.queries.div_ceil(ROWS * warps), p.heads, 1];
         let grid = Grid { blocks, threads: warps * 32, shared_bytes: warps * warp_bytes + bias };
         Launches::of(&[Launch::new("attention_plain_bf16", grid)])

@@ -1,6 +1,6 @@
 //! How `attention_sm80.cu` is launched.
 
-use super::{bias_bytes, has_aligned_rows};
+use super::{HEADS_MAX, bias_bytes, has_aligned_rows};
 use crate::launch::{Arch, Grid, Launch, Launches, Target};
 use crate::params::AttentionParams;
 
@@ -39,7 +39,7 @@ impl Tiling {
 pub(super) fn launches(p: &AttentionParams, target: Target) -> Option<Launches> {
     let tiling = tiling(p, target)?;
     let shared_bytes = u32::try_from(tiling.shared_bytes(p)).ok()?;
-    let fits = shared_bytes <= target.arch.shared_bytes_max() && p.heads <= 65_535;
+    let fits = shared_bytes <= target.arch.shared_bytes_max() && p.heads <= HEADS_MAX;
     (fits && has_aligned_rows(p)).then(|| {
         let blocks = [p.queries.div_ceil(tiling.queries()), p.heads, 1];
         let grid = Grid { blocks, threads: tiling.warps * 32, shared_bytes };

@@ -11,7 +11,7 @@ use crate::launch::{Launches, Target};
 use crate::params::AttentionParams;
 
 /// The first kernel that can do it; [`Launches::NONE`] only for heads too wide for the plain one, which does [`PLAIN_HEAD_DIM_MAX`] in any case,
-/// and for more heads than a grid has, 65535.
+/// and for more than [`HEADS_MAX`] heads.
 ///
 /// ```
 /// use lighterage_kernels::attention::launches;
@@ -31,6 +31,10 @@ pub fn launches(params: &AttentionParams, target: Target) -> Launches {
 }
 
 pub use attention_plain::HEAD_DIM_MAX as PLAIN_HEAD_DIM_MAX;
+
+/// Heads that a call can have: blocks of a grid in y (CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability").
+pub const HEADS_MAX: u32 = 65_535;
+
 pub use attention_sm90a::workspace_bytes;
 
 /// Whether every row of q, k, v and out begins at a multiple of 16 bytes.

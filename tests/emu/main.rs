@@ -5,6 +5,7 @@
 #![cfg(any(feature = "emu", feature = "cuda"))]
 
 mod attention;
+mod bounds;
 mod buffer;
 mod conv2d;
 #[cfg(feature = "emu")]

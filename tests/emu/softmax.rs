@@ -7,7 +7,7 @@ use lighterage_kernels::params::{LinearParams, SoftmaxParams, TransposeParams};
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::numerics::{count, round, round_exact};
+use crate::numerics::{count, relative, round, round_exact};
 use crate::product::{Exact, Matrix, assert_near};
 use crate::runs::{self, Config, Region};
 
@@ -240,11 +240,6 @@ fn attention(q: &[f32], k: &[f32], v: &[f32], head_dim: usize, scale: f32) -> Ve
         }));
     }
     out
-}
-
-fn relative(got: &[f32], expected: &[f64]) -> f64 {
-    let difference: f64 = got.iter().zip(expected).map(|(g, e)| (f64::from(*g) - e).powi(2)).sum();
-    (difference / expected.iter().map(|e| e * e).sum::<f64>()).sqrt()
 }
 
 #[test]

@@ -48,6 +48,30 @@ fn the_same_bodies_hold_on_the_stand_in() {
     }
 }
 
+/// What another architecture cannot run is named, not passed over: on an A100 no body of Hopper's counts as tried.
+#[test]
+fn bodies_of_another_architecture_are_named_as_skipped() {
+    if std::env::var_os("NUMERICS").is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fake::link_into(folder.path()).expect("the stand-in lies beside this test");
+    let body = "attention::sm90a::queries_and_keys_of_different_numbers";
+    for (capability, skipped) in [("8.0", true), ("9.0", false)] {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([body, "--exact"])
+            .env("LD_LIBRARY_PATH", folder.path())
+            .env("NUMERICS", "cuda")
+            .env("FAKECUDA_CAPABILITY", capability)
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        let is_named = text.contains(&format!("skipped on sm_80: {body}, which is for sm_90a alone"));
+        assert_eq!(is_named, skipped, "compute capability {capability}: {text}");
+    }
+}
+
 /// Where there is no driver the process says so and fails: a run on a GPU cannot pass without one.
 #[test]
 fn without_a_driver_nothing_passes() {

@@ -73,6 +73,11 @@ fn every_kernel_has_all_its_parts() {
 }
 
 #[test]
+fn every_kernel_is_timed() {
+    hold(kernels::benches);
+}
+
+#[test]
 fn no_source_is_without_a_kernel() {
     hold(kernels::strays);
 }

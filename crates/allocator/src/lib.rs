@@ -80,8 +80,8 @@ mod trace;
 pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
 pub use caching::{
     Action, Allocator, AllocatorStatistics, Crumbs, DeviceBuffer, Event, Events, Gauge, Handle, Need,
-    OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Step, StepHandle, Steps, Tag,
-    Urgency,
+    OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Sizes, Step, StepHandle, Steps,
+    Tag, Urgency,
 };
 pub use error::{Error, OutOfBudget, OutOfMemory, Result};
 pub use snapshot::{BlockState, Segment, SegmentBlock, Snapshot};

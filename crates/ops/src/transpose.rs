@@ -24,13 +24,16 @@ pub struct Transpose<'a> {
 /// `out[c, r] = x[r, c]`: what [`linear`](crate::linear) needs where the summed dimension of a matrix runs down.
 ///
 /// # Errors
-/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
+/// An [`Error`](crate::Error) that names the tensor if a shape, type, stride, stream or overlap does not suit, or that there are more than 4194240 rows (what a
+/// grid holds); nothing is launched then.
+#[expect(clippy::cast_precision_loss, reason = "for a message")]
 pub fn transpose<B: Backend>(queue: &Queue<B>, args: &Transpose<'_>) -> Result<()> {
     let check = Check::new("transpose", queue);
     let x = check.tensor("x", args.x)?.dense_rows()?;
     let (dtype, [rows, columns]) = (x.float()?, x.extents()?);
     let out = check.tensor("out", args.out)?.is(dtype, &[columns, rows])?.dense_rows()?;
     x.apart(out)?;
+    check.value("rows", rows as f64, "at most 4194240", rows <= gemm::transpose::ROWS_MAX as usize)?;
     let params = TransposeParams {
         x: x.address(),
         out: out.address(),
@@ -120,5 +123,17 @@ mod tests {
         assert_refused(wrong, "transpose: out should be [6, 4], is BF16[4, 6]");
         let in_place = transpose(&queue, &Transpose { x: square.view(), out: square.view() });
         assert_refused(in_place, "transpose: x overlaps out, which is written");
+    }
+
+    #[test]
+    fn rows_that_no_grid_has() {
+        let queue = dry();
+        let tensor = |shape: &[usize]| queue.tensor(DType::Bf16, shape, "x").unwrap();
+        let rows = gemm::transpose::ROWS_MAX as usize;
+        let (x, out) = (tensor(&[rows, 1]), tensor(&[1, rows]));
+        transpose(&queue, &Transpose { x: x.view(), out: out.view() }).unwrap();
+        let (x, out) = (tensor(&[rows + 1, 1]), tensor(&[1, rows + 1]));
+        let wrong = transpose(&queue, &Transpose { x: x.view(), out: out.view() });
+        assert_refused(wrong, "transpose: rows is 4194241, should be at most 4194240");
     }
 }

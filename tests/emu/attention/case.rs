@@ -5,7 +5,7 @@ use lighterage_kernels::launch::{Arch, Launch, Launches, Target};
 use lighterage_kernels::params::AttentionParams;
 use lighterage_testkit::Rng;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Floats};
 use crate::numerics::{count, round};
 use crate::runs::{self, Config, Report};
 
@@ -141,19 +141,33 @@ impl Tensors {
         config: Config,
         launches: impl Fn(&AttentionParams) -> Launches,
     ) -> (Vec<f32>, Option<Report>) {
+        let (values, _, report) = self.run_for_workspace(case, config, launches);
+        (values, report)
+    }
+
+    /// What the pieces of cut tiles leave in the workspace.
+    pub(crate) fn workspace(&self, case: &Case) -> Vec<f32> {
+        self.run_for_workspace(case, Config::default(), |params| attention::launches(params, case.target)).1
+    }
+
+    fn run_for_workspace(
+        &self,
+        case: &Case,
+        config: Config,
+        launches: impl Fn(&AttentionParams) -> Launches,
+    ) -> (Vec<f32>, Vec<f32>, Option<Report>) {
         let row = case.row();
         let out_stride = row + case.gaps[1];
         let (mut qkv, mut table) = (Buffer::of(&self.qkv), Buffer::of(&self.table));
         let mut out = Buffer::poisoned((case.queries - 1) * out_stride + row);
         let params = self.params(case, [qkv.address(), out.address(), table.address()], out_stride);
         let workspace_bytes = usize::try_from(attention::workspace_bytes(&params)).expect("small");
-        let mut workspace = Buffer::poisoned(workspace_bytes / 2);
+        let mut workspace = Floats::poisoned(workspace_bytes / 4);
         let workspace_address = if workspace_bytes == 0 { 0 } else { workspace.address() };
         let params = AttentionParams { workspace: workspace_address, ..params };
         let regions = [qkv.region(), out.region(), table.region(), workspace.region()];
         let report = runs::launch(&launches(&params), &params, &regions, config);
-        drop(workspace.values()); // its guards
-        (without_gaps(&out.values(), row, out_stride), report)
+        (without_gaps(&out.values(), row, out_stride), workspace.values(), report)
     }
 
     /// The images that the case is launched with.

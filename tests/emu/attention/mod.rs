@@ -22,6 +22,9 @@ const STRIP: f64 = 6.0e-3;
 
 const STRIP_ROWS: usize = 16;
 
+/// What any one element may be off, in units of its head's largest value.
+const UNITS: f64 = 4.0;
+
 /// Every run, on the emulator both modes, five orders, the race detector on: within the bounds, and the same bits each time.
 fn check(case: Case) -> Option<Report> {
     if runs::lacks(case.target) {
@@ -54,11 +57,14 @@ fn check_fast(case: Case, step: usize) -> Option<Report> {
 pub(crate) fn assert_near(tensors: &Tensors, case: &Case, got: &[f32], step: usize) {
     let mut all = Error::default();
     for head in 0..case.heads {
+        let values = (0..case.keys).flat_map(|key| tensors.head(case, 2, key, head));
+        let largest = values.fold(0.0_f32, |most, value| most.max(value.abs()));
         for first in (0..case.queries).step_by(STRIP_ROWS * step) {
             let mut strip = Error::default();
             for query in first..(first + STRIP_ROWS).min(case.queries) {
                 let row = &got[query * case.row() + head * case.head_dim..][..case.head_dim];
                 let exact = exact(tensors, case, query, head);
+                assert_units(row, &exact, largest, &format!("{case:?}: query {query}, head {head}"));
                 strip.add(row, &exact);
                 all.add(row, &exact);
             }
@@ -68,6 +74,15 @@ pub(crate) fn assert_near(tensors: &Tensors, case: &Case, got: &[f32], step: usi
     }
     let error = all.relative();
     assert!(error <= OVERALL, "{case:?}: relative error {error:.2e}");
+}
+
+/// Every element within four units in the last place of the largest value of its head: an output is a mean of values.
+fn assert_units(got: &[f32], exact: &[f64], largest: f32, name: &str) {
+    let unit = (f64::from(largest).log2().floor() - 7.0).exp2();
+    for (index, (got, exact)) in got.iter().zip(exact).enumerate() {
+        let error = (f64::from(*got) - exact).abs() / unit;
+        assert!(error <= UNITS, "{name}: element {index} is {got}, exactly {exact}: {error:.2} units");
+    }
 }
 
 /// Each query's output is its own key's value, bit for bit.

@@ -1,17 +1,13 @@
 //! Attention in f64, and how far a result may be from it.
 
+use std::ops::Range;
+
 use super::case::{Case, Mask, Tensors};
 
 /// One output row of one head.
 pub(super) fn exact(tensors: &Tensors, case: &Case, query: usize, head: usize) -> Vec<f64> {
     let keys = if case.mask == Mask::Causal { query + 1 } else { case.keys };
-    let q = tensors.head(case, 0, query, head);
-    let score = |key: usize| {
-        let k = tensors.head(case, 1, key, head);
-        let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
-        dot * f64::from(case.factor()) + bias(tensors, case, head, key as i64 - query as i64)
-    };
-    let scores: Vec<f64> = (0..keys).map(score).collect();
+    let scores = scores(tensors, case, query, head, 0..keys);
     let largest = scores.iter().copied().fold(f64::MIN, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
     let sum: f64 = weights.iter().sum();
@@ -22,6 +18,23 @@ pub(super) fn exact(tensors: &Tensors, case: &Case, query: usize, head: usize) -
         }
     }
     out
+}
+
+/// The logarithm of the sum of the exponentials of some keys' scores.
+pub(super) fn log_sum_exp(tensors: &Tensors, case: &Case, query: usize, keys: Range<usize>) -> f64 {
+    let scores = scores(tensors, case, query, 0, keys);
+    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+    largest + scores.iter().map(|score| (score - largest).exp()).sum::<f64>().ln()
+}
+
+fn scores(tensors: &Tensors, case: &Case, query: usize, head: usize, keys: Range<usize>) -> Vec<f64> {
+    let q = tensors.head(case, 0, query, head);
+    let score = |key: usize| {
+        let k = tensors.head(case, 1, key, head);
+        let dot: f64 = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+        dot * f64::from(case.factor()) + bias(tensors, case, head, key as i64 - query as i64)
+    };
+    keys.map(score).collect()
 }
 
 fn bias(tensors: &Tensors, case: &Case, head: usize, distance: i64) -> f64 {

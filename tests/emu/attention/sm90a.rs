@@ -2,11 +2,13 @@
 
 use lighterage_kernels::launch::Arch;
 
-use super::case::{Case, IDLE, Inputs, case};
+use super::case::{Case, IDLE, Inputs, Tensors, case};
+use super::reference::log_sum_exp;
 use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
+use crate::runs;
 
 const WHOLE: &[&str] = &["attention_sm90a_bf16"];
 const CUT: &[&str] = &["attention_sm90a_bf16", "attention_sm90a_join_bf16"];
@@ -51,6 +53,37 @@ fn a_tile_in_pieces() {
     // Three blocks, and 16 that join what they leave.
     if let Some(report) = check(case) {
         assert_eq!(report.blocks, 3 + 16);
+    }
+}
+
+/// What a piece leaves of each row, its largest score and its sum of exponentials, gives the logarithm of the sum over its keys to 1e-3.
+/// No other kernel writes such a number: a backward pass would want it, and there is none.
+#[test]
+fn pieces_leave_the_sums_of_their_keys() {
+    for (inputs, scale) in
+        [(Inputs::Normal(1.0), 0.0), (Inputs::Normal(3.0), 0.0), (Inputs::Normal(5.0), 1.0)]
+    {
+        let case = Case { inputs, scale, ..hopper(65, 15 * 128 - 123, 3) };
+        if runs::lacks(case.target) {
+            return;
+        }
+        assert_images(&case, CUT);
+        let tensors = Tensors::of(&case);
+        let workspace = tensors.workspace(&case);
+        for piece in 0..3 {
+            // As `pieces.cuh` lays them out; of the 15 blocks of keys each has five.
+            let sums = &workspace[64 + piece * (128 * 128 + 256)..][128 * 128..][..256];
+            let keys = piece * 5 * 128..((piece + 1) * 5 * 128).min(case.keys);
+            for query in 0..case.queries {
+                let [largest, sum] = [sums[query], sums[128 + query]].map(f64::from);
+                let got = largest * f64::from(case.factor()) + sum.ln();
+                let exact = log_sum_exp(&tensors, &case, query, keys.clone());
+                assert!(
+                    (got - exact).abs() <= 1e-3,
+                    "{case:?}, {keys:?}, query {query}: {got}, exactly {exact}"
+                );
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use lighterage_kernels::params::RmsNormParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::{assert_relative, count, normals, round_exact};
+use crate::numerics::{assert_rounded_once, count, normals, round_exact};
 use crate::runs;
 
 const ROWS: usize = 6;
@@ -60,7 +60,7 @@ fn check(image: &'static str, grid: Grid, readings_of_x: usize) {
         let matrix = 2 * ROWS * COLUMNS;
         let moved = (report.global_bytes_read, report.global_bytes_written);
         assert_eq!(moved, ((matrix * (readings_of_x + 1)) as u64, matrix as u64));
-        assert_relative(2.0e-3, &out.values(), &exact);
+        assert_rounded_once(2.0e-3, &out.values(), &exact);
     }
 }
 

@@ -8,7 +8,8 @@ resized.png               cv2.resize of it to 160 pixels in the longer side (bil
 keypoints-W-H.png         InfiniteYou's drawing of two sets of keypoints with cv2.ellipse2Poly, fillConvexPoly and circle
 scrfd.safetensors         nine random outputs of a detector at 160 x 160 (scores.S, boxes.S, points.S by stride), and what insightface's rules keep of
                           them for a scale of 0.8: faces [n, 15] (left, top, right, bottom, score, ten coordinates), best first
-arcface.pth               a random IR-SE network of facexlib's 24 units, 2 to 16 channels wide, as torch saves it
+arcface.pth               a random IR-SE network of facexlib's 24 units, 2 to 5 channels wide (its last layer is as wide as 49 times
+                          the last stage, so a wider one would be most of this folder), as torch saves it
 arcface.safetensors       crop [112, 112, 3] (red, green, blue, 0 to 255) and embedding [512], computed in f32"""
 import sys
 from pathlib import Path
@@ -119,7 +120,7 @@ class Network(nn.Module):
 
 def network():
     torch.manual_seed(6)
-    net = Network([(2, 3), (4, 4), (8, 14), (16, 3)]).eval()
+    net = Network([(2, 3), (3, 4), (4, 14), (5, 3)]).eval()
     for module in net.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.weight.data.uniform_(0.5, 1.5)

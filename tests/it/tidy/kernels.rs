@@ -13,6 +13,9 @@ const NO_OP: [&str; 2] = [
     "kernels/emu/tests/",
 ];
 
+/// What `lighterage bench` measures.
+const BENCHES: &str = "crates/driver/src/commands/bench/";
+
 /// A kernel: its folder below `kernels/` and its name.
 #[derive(Debug, PartialEq, Eq)]
 struct Kernel<'a> {
@@ -79,6 +82,19 @@ fn missing(repository: &Repository, kernel: &Kernel<'_>) -> Vec<String> {
     ];
     let absent = parts.into_iter().filter(|(is_there, _)| !is_there);
     absent.map(|(_, what)| format!("kernel {name}: {what}")).collect()
+}
+
+/// Every kernel is timed by `bench kernels`: a line of its name, and a call of its op.
+pub(crate) fn benches(repository: &Repository) -> Vec<String> {
+    let sources: Vec<&str> = repository.below(BENCHES, ".rs").map(|(_, text)| text).collect();
+    let has = |word: &str| sources.iter().any(|text| text.contains(word));
+    let is_timed = |name: &str| {
+        let ends = ['"', ',', ' '];
+        ends.iter().any(|end| has(&format!("\"{name}{end}"))) && has(&format!("{name}(&"))
+    };
+    let found = kernels(repository);
+    let untimed = found.iter().filter(|kernel| !is_timed(kernel.name));
+    untimed.map(|kernel| format!("kernel {}: no line of it in {BENCHES}", kernel.name)).collect()
 }
 
 fn is_of(kernel: &Kernel<'_>, path: &str) -> bool {

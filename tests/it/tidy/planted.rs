@@ -47,6 +47,15 @@ impl Repository {
 }
 
 #[test]
+fn a_kernel_that_nothing_times() {
+    let rest = "crates/driver/src/commands/bench/rest.rs";
+    let expected = "kernel geglu: no line of it";
+    check(kernels::benches, |r| r.replace(rest, "(\"geglu\", ", "(\"gate\", "), expected);
+    // A line whose op nobody calls.
+    check(kernels::benches, |r| r.replace(rest, "geglu(&", "gate(&"), expected);
+}
+
+#[test]
 fn a_crate_without_a_row() {
     check(layers::names, |r| r.remove_row("crates/vae"), "no row for crates/vae");
 }

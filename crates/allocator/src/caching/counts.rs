@@ -30,6 +30,54 @@ impl Gauge {
     }
 }
 
+/// How many requests there were of about which size.
+///
+/// ```
+/// use lighterage_allocator::{Allocator, Settings, Tag};
+/// use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let device = Device::new(Sim::new(SimConfig::default())?, Ledger::new(1 << 30), Ledger::new(0));
+/// let allocator = Allocator::new(&device, Settings::default())?;
+/// let on = allocator.on(&device.stream(StreamKind::Compute)?)?;
+/// for bytes in [1000, 1024, 2047] {
+///     on.allocate(bytes, Tag::NONE)?;
+/// }
+/// assert_eq!(allocator.statistics().all.sizes.iter().collect::<Vec<_>>(), [(512, 1), (1024, 2)]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes([u64; u64::BITS as usize]);
+
+impl Sizes {
+    /// The smallest size of each class that has any, and how many were asked for: a class reaches up to the next power of two.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().enumerate().filter(|(_, count)| **count > 0).map(|(power, count)| (1 << power, *count))
+    }
+
+    /// All requests.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    #[inline]
+    const fn add(&mut self, requested: u64) {
+        self.0[requested.ilog2() as usize] += 1;
+    }
+
+    fn with(mut self, other: &Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+        self
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self([0; u64::BITS as usize])
+    }
+}
+
 /// What is counted for each pool: the small heap, the large one, and both together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolCounts {
@@ -45,6 +93,8 @@ pub struct PoolCounts {
     pub active_bytes: Gauge,
     /// Physical memory: mapped in the heap; of both together also what is mapped nowhere.
     pub reserved_bytes: Gauge,
+    /// Requests by size.
+    pub sizes: Sizes,
 }
 
 /// Blocks, their bytes, and the bytes asked for.
@@ -55,7 +105,9 @@ type Triple = [u64; 3];
 struct Tally {
     current: Triple,
     peak: Triple,
-    allocated: Triple,
+    /// Bytes, and bytes asked for; how many blocks is the sum of the sizes.
+    allocated: [u64; 2],
+    sizes: Sizes,
     /// Blocks given back that other streams may still use, and their bytes.
     pending: [u64; 2],
     /// The most blocks and bytes handed out or pending, as far as anything was pending then.
@@ -67,7 +119,9 @@ struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     heaps: [Tally; 2],
-    /// Peaks of both heaps together.
+    /// Of both heaps together, counted on its own: to add up what was just written cost more, since a processor waits where it reads two words at once that
+    /// were written one by one.
+    current: Triple,
     peak: Triple,
     active_peak: [u64; 2],
     reserved: Gauge,
@@ -125,14 +179,16 @@ impl Counts {
         let tally = &mut self.heaps[heap.index()];
         for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
             tally.current[position] += amount;
-            tally.allocated[position] += amount;
             tally.peak[position] = tally.peak[position].max(tally.current[position]);
         }
-        let [small, large] = &self.heaps;
-        for position in 0..3 {
-            let both = small.current[position] + large.current[position];
-            self.peak[position] = self.peak[position].max(both);
+        tally.allocated[0] += bytes;
+        tally.allocated[1] += requested;
+        tally.sizes.add(requested);
+        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
+            self.current[position] += amount;
+            self.peak[position] = self.peak[position].max(self.current[position]);
         }
+        let [small, large] = &self.heaps;
         if small.pending[0] + large.pending[0] > 0 {
             self.note_active();
         }
@@ -143,6 +199,7 @@ impl Counts {
         let tally = &mut self.heaps[heap.index()];
         for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
             tally.current[position] -= amount;
+            self.current[position] -= amount;
         }
     }
 
@@ -181,11 +238,11 @@ impl Counts {
     /// Both heaps together.
     pub(crate) fn all(&self) -> PoolCounts {
         let [small, large] = &self.heaps;
-        let sum = |a: Triple, b: Triple| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
         let both = Tally {
-            current: sum(small.current, large.current),
+            current: self.current,
             peak: self.peak,
-            allocated: sum(small.allocated, large.allocated),
+            allocated: [0, 1].map(|position| small.allocated[position] + large.allocated[position]),
+            sizes: small.sizes.with(&large.sizes),
             pending: [small.pending[0] + large.pending[0], small.pending[1] + large.pending[1]],
             active_peak: self.active_peak,
             reserved: self.reserved,
@@ -199,7 +256,7 @@ impl Counts {
     }
 
     pub(crate) fn reset_allocated_peak(&mut self) {
-        self.peak[1] = self.heaps.iter().map(|tally| tally.current[1]).sum();
+        self.peak[1] = self.current[1];
     }
 
     pub(crate) fn raise_allocated_peak(&mut self, peak: u64) {
@@ -208,14 +265,11 @@ impl Counts {
 
     /// Sets the peaks to the present values.
     pub(crate) fn reset_peaks(&mut self) {
-        (self.peak, self.active_peak) = Default::default();
+        (self.peak, self.active_peak) = (self.current, [0; 2]);
         self.reserved.peak = self.reserved.current;
         for tally in &mut self.heaps {
             (tally.peak, tally.active_peak) = (tally.current, [0; 2]);
             tally.reserved.peak = tally.reserved.current;
-        }
-        for position in 0..3 {
-            self.peak[position] = self.heaps.iter().map(|tally| tally.current[position]).sum();
         }
         self.note_active();
     }
@@ -238,15 +292,16 @@ impl Counts {
 
 impl Tally {
     fn counts(&self) -> PoolCounts {
+        let allocated = [self.sizes.count(), self.allocated[0], self.allocated[1]];
         let gauge = |position: usize| Gauge {
             current: self.current[position],
             peak: self.peak[position],
-            allocated: self.allocated[position],
-            freed: self.allocated[position] - self.current[position],
+            allocated: allocated[position],
+            freed: allocated[position] - self.current[position],
         };
         let active = |position: usize| {
             let current = self.current[position] + self.pending[position];
-            let allocated = self.allocated[position];
+            let allocated = allocated[position];
             let peak = self.active_peak[position].max(self.peak[position]);
             Gauge { current, peak, allocated, freed: allocated - current }
         };
@@ -257,6 +312,7 @@ impl Tally {
             active: active(0),
             active_bytes: active(1),
             reserved_bytes: self.reserved,
+            sizes: self.sizes,
         }
     }
 }

@@ -28,7 +28,7 @@ mod audit;
 
 pub use allocator::{Allocator, Handle, OnStream};
 pub use buffer::DeviceBuffer;
-pub use counts::{Events, Gauge, PoolCounts};
+pub use counts::{Events, Gauge, PoolCounts, Sizes};
 pub(crate) use pressure::{Handlers, Presses, ask, is_handling, register};
 pub use pressure::{Need, PressureHandler, Registration, Urgency};
 pub use ring::{Action, Event};

@@ -113,6 +113,7 @@ impl AllocatorStatistics {
             ("plan_misses", events.plan_misses),
         ];
         map.extend(scalars.map(|(name, value)| (name.to_owned(), value)));
+        map.extend(self.all.sizes.iter().map(|(from, count)| (format!("sizes.{from}"), count)));
         map.extend((1..).zip(events.rungs).map(|(rung, count)| (format!("ladder_rung.{rung}"), count)));
         map
     }

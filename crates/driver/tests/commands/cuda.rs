@@ -44,7 +44,23 @@ fn kernels_are_measured_beside_the_machine() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     let names: Vec<&str> =
         report["kernels"].as_array().unwrap().iter().map(|line| line["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["norm_mod", "norm_mod with update", "qk_norm_rope"]);
+    let norms = ["norm_mod", "norm_mod with update", "qk_norm_rope", "rms_norm", "layer_norm", "group_norm"];
+    assert_eq!(names, norms);
+}
+
+/// Every kernel has its line, with numbers that a table can be made of; `tidy` holds that no kernel is without.
+#[test]
+fn every_kernel_is_measured() {
+    let small = ["bench", "kernels", "--device", "host", "--shrink", "512", "--gemm", "64", "--json"];
+    let json = lighterage(&small).check(0, &[]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let lines = report["kernels"].as_array().unwrap();
+    assert!(lines.len() >= 29, "{json}");
+    for line in lines {
+        for field in ["seconds", "bytes", "share_of_roofline"] {
+            assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
+        }
+    }
 }
 
 #[cfg(feature = "emu")]
@@ -92,6 +108,32 @@ mod stand_in {
         let scratch = Scratch::new();
         on_stand_in(&scratch, &[], &["doctor"])
             .check(0, &["sm_90a", "a test kernel work", "context 64.0 MiB"]);
+    }
+
+    /// What the stages `machine` and `kernels` of `.ci/gpu-run` print is JSON with what the table is made of, at sizes that the emulator affords.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn stages_of_the_pack_print_what_they_promise() {
+        let scratch = Scratch::new();
+        let run = |arguments: &[&str]| -> serde_json::Value {
+            let all = [arguments, &["--device", "cuda", "--json"]].concat();
+            let json = on_stand_in(&scratch, &[], &all).check(0, &[]).stdout;
+            serde_json::from_str(&json).unwrap()
+        };
+        let machine = run(&["bench", "machine", "--copy", "1MiB", "--gemm", "64", "--handles", "20"]);
+        for field in ["copy_bytes_per_second", "gemm_bf16_flops_per_second", "queue_seconds"] {
+            assert!(machine[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {machine}");
+        }
+        for field in ["create", "map", "set_access", "unmap", "destroy"] {
+            assert!(machine["memory_calls"][0][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
+        }
+        assert!(machine["unmap_beside_work"]["waits"].is_boolean(), "{machine}");
+        let kernels = run(&["bench", "kernels", "--shrink", "512", "--gemm", "64", "--only", "norm"]);
+        let lines = kernels["kernels"].as_array().unwrap();
+        assert_eq!(lines.len(), 6, "{kernels}");
+        for line in lines {
+            assert!(line["seconds"].is_f64() && line["share_of_roofline"].is_f64(), "{line}");
+        }
     }
 
     /// The whole program by the driver's calls: the emulated device launches the same, so every bit agrees.

@@ -6,7 +6,7 @@ mod tests;
 use half::bf16;
 use lighterage_allocator::Buffer;
 use lighterage_device::{Backend, View};
-use lighterage_kernels::attention::workspace_bytes;
+use lighterage_kernels::attention::{HEADS_MAX, PLAIN_HEAD_DIM_MAX, workspace_bytes};
 use lighterage_kernels::params::AttentionParams;
 use lighterage_shape::DType;
 
@@ -58,7 +58,8 @@ const OP: &str = "attention";
 /// along the keys and keep their sums there.
 ///
 /// # Errors
-/// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if there are no keys,
+/// [`Error`](crate::Error) with the numbers if a tensor's shape, element type, strides or place does not suit, if there are no keys, more than 65535 heads
+/// or heads wider than 2888 (what a grid and a warp's shared memory hold, on every device alike),
 /// if the scale is not finite, if a causal mask meets unequal numbers of queries and keys, if the number of buckets is below 4
 /// or the largest distance is not above a quarter of it, if a tensor belongs to another stream, if there is no memory, or if the launch fails.
 pub fn attention<B: Backend>(queue: &Queue<B>, args: &Attention<'_>) -> Result<()> {
@@ -101,6 +102,7 @@ struct MaskParams {
 
 impl Attention<'_> {
     /// Checks everything and fills the kernel's parameters.
+    #[expect(clippy::cast_precision_loss, reason = "for messages")]
     fn params(&self, check: Check) -> Result<AttentionParams> {
         let out = check.tensor("out", self.out)?.dense_rows()?;
         let q = check.tensor("q", self.q)?.dense_rows()?.apart(out)?;
@@ -112,6 +114,8 @@ impl Attention<'_> {
         k.is(dtype, &[keys, heads, head_dim])?;
         let v = check.tensor("v", self.v)?.is(dtype, &[keys, heads, head_dim])?.dense_rows()?.apart(out)?;
         check.value("keys", 0.0, "at least 1", keys > 0)?;
+        check.value("heads", heads as f64, "at most 65535", heads <= HEADS_MAX as usize)?;
+        check.value("head_dim", head_dim as f64, "at most 2888", head_dim <= PLAIN_HEAD_DIM_MAX as usize)?;
         check.value("scale", f64::from(self.scale), "finite", self.scale.is_finite())?;
         let mask = self.mask_params(check, dtype, [queries, keys, heads], out)?;
         Ok(AttentionParams {

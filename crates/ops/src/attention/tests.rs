@@ -5,6 +5,7 @@
 
 use half::bf16;
 use lighterage_device::{Isa, Kernel, Workers};
+use lighterage_kernels::attention::{HEADS_MAX, PLAIN_HEAD_DIM_MAX};
 use lighterage_kernels::params::AttentionParams;
 use lighterage_shape::DType;
 use lighterage_testkit::{Rng, assert_close};
@@ -425,6 +426,24 @@ fn bad_arguments_are_refused_with_numbers() {
     for (args, message) in cases {
         assert_refused(attention(&queue, &args), message);
     }
+}
+
+#[test]
+fn heads_that_no_kernel_has() {
+    let queue = dry();
+    let run = |heads: usize, head_dim: usize| {
+        let tensor = || queue.tensor(DType::Bf16, &[1, heads, head_dim], "x").unwrap();
+        let [q, k, v, out] = [(); 4].map(|()| tensor());
+        let (q, k, v, out) = (q.view(), k.view(), v.view(), out.view());
+        attention(&queue, &Attention { q, k, v, out, scale: 1.0, mask: Mask::None })
+    };
+    run(HEADS_MAX as usize, 2).unwrap();
+    assert_refused(run(HEADS_MAX as usize + 1, 2), "attention: heads is 65536, should be at most 65535");
+    run(1, PLAIN_HEAD_DIM_MAX as usize).unwrap();
+    assert_refused(
+        run(1, PLAIN_HEAD_DIM_MAX as usize + 1),
+        "attention: head_dim is 2889, should be at most 2888",
+    );
 }
 
 #[test]

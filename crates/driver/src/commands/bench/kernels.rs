@@ -11,6 +11,7 @@ use lighterage_ops::{
 use lighterage_shape::DType;
 use serde::Serialize;
 
+use super::rest::{self, Measured, Sizes};
 use super::{machine, timing};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::{Failure, Result};
@@ -89,7 +90,7 @@ impl Line {
 struct Measure<'a>(&'a Arguments);
 
 /// Model width, heads and their size.
-const WIDTH: usize = 3072;
+pub(super) const WIDTH: usize = 3072;
 const HEADS: usize = 24;
 const HEAD_DIM: usize = 128;
 
@@ -116,17 +117,16 @@ impl Work for Measure<'_> {
         let gemm = machine::gemm(&bench.queue, arguments.gemm)?.unwrap_or(f64::INFINITY);
         let (tokens, text) = (4608 / arguments.shrink as usize, 512 / arguments.shrink as usize);
         let mut kernels = Vec::new();
+        let line = |name: &str, Measured { flops, bytes, seconds }: Measured| Line {
+            name: name.to_owned(),
+            seconds,
+            flops,
+            bytes,
+            share_of_roofline: (flops / gemm).max(bytes / copy) / seconds,
+        };
         let mut add = |name: &str, flops: f64, bytes: f64, time: &dyn Fn() -> Result<f64>| -> Result<()> {
             if name.contains(&arguments.only) {
-                let seconds = time()?;
-                let least = (flops / gemm).max(bytes / copy);
-                kernels.push(Line {
-                    name: name.to_owned(),
-                    seconds,
-                    flops,
-                    bytes,
-                    share_of_roofline: least / seconds,
-                });
+                kernels.push(line(name, Measured { flops, bytes, seconds: time()? }));
             }
             Ok(())
         };
@@ -150,6 +150,12 @@ impl Work for Measure<'_> {
         add("linear, image mlp down with gate and residual", flops, bytes as f64, &|| {
             bench.linear(rows, WIDTH, inner, true)
         })?;
+        let side = (512 / arguments.shrink as usize).max(16);
+        for (name, measure) in rest::entries() {
+            if name.contains(&arguments.only) {
+                kernels.push(line(name, measure(&bench, Sizes { tokens, text, side })?));
+            }
+        }
         Ok(Report {
             device: device.info().name.clone(),
             copy_bytes_per_second: copy,
@@ -162,25 +168,25 @@ impl Work for Measure<'_> {
 /// Buffers that are used in turn, so that a kernel does not find in the cache what its last run left there.
 const SETS: usize = 3;
 
-struct Bench<B: Backend> {
-    queue: Queue<B>,
+pub(super) struct Bench<B: Backend> {
+    pub(super) queue: Queue<B>,
 }
 
 impl<B: Backend> Bench<B> {
     /// Numbers between -1 and 1, never zeros: those take less power and run faster.
-    fn tensor(&self, shape: &[usize]) -> Result<Tensor<B>> {
+    pub(super) fn tensor(&self, shape: &[usize]) -> Result<Tensor<B>> {
         let count = shape.iter().product();
         let values: Vec<f32> =
             (0..count).map(|index: usize| ((index * 7919) % 251) as f32 / 125.0 - 1.0).collect();
         Ok(self.queue.upload_as(DType::Bf16, &values, shape, "bench")?)
     }
 
-    fn sets(&self, shape: &[usize]) -> Result<Vec<Tensor<B>>> {
+    pub(super) fn sets(&self, shape: &[usize]) -> Result<Vec<Tensor<B>>> {
         (0..SETS).map(|_| self.tensor(shape)).collect()
     }
 
     /// Right first: what was written is finite, and a second run writes the same bits.
-    fn timed(&self, out: &Tensor<B>, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+    pub(super) fn timed(&self, out: &Tensor<B>, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64> {
         work(0)?;
         let first = self.queue.read_f32(out.view())?;
         let bad = first.iter().flatten().filter(|value| !value.is_finite()).count();

@@ -4,6 +4,7 @@ mod allocator;
 mod kernels;
 mod machine;
 mod pager;
+mod rest;
 mod step;
 mod timing;
 mod tune;
