@@ -169,8 +169,9 @@ fn program() -> Result<()> {
     let pinned = device.pin(16)?;
     let source = std::ptr::with_exposed_provenance::<u8>(usize::try_from(pinned.address().0).unwrap());
     let file = vec![1_f32; 4096];
-    // SAFETY: `file` outlives the registration, and nobody registers it twice.
-    let registered = unsafe { device.register(file.as_ptr().cast(), 4 * 4096) }?;
+    let grant = device.host_ledger().grant(Purpose::Pinned, 4 * 4096)?;
+    // SAFETY: `file` outlives the registration.
+    let registered = unsafe { device.register(file.as_ptr().cast(), grant) }?;
     let (compute, copy) = (device.stream(StreamKind::Compute)?, device.stream(StreamKind::Copy)?);
     let (filled, used) = (device.event()?, device.event()?);
     let (a, b) = (floats(&range, 0, &compute), floats(&range, 1, &compute));

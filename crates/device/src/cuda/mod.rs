@@ -14,7 +14,6 @@ mod graph;
 mod memory;
 mod modules;
 mod probe;
-mod registered;
 mod self_test;
 mod staging;
 mod stamps;
@@ -44,7 +43,6 @@ use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Sta
 pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
-pub use self::registered::Registered;
 pub use self::self_test::self_test;
 pub use self::stream::{CudaEvent, CudaStream};
 
@@ -381,6 +379,16 @@ impl Backend for Cuda {
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe { self.memory.unpin(address, bytes) }
+    }
+
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.register(first, bytes) }
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.unregister(first, bytes) }
     }
 
     fn stream(&self, kind: StreamKind) -> Result<CudaStream> {
