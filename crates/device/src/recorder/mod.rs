@@ -13,18 +13,21 @@ mod recording;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::clock::Clock;
-pub use self::recording::{Counter, Dependency, Recording, Sample, Span, What};
+pub use self::recording::{Counter, Counts, Dependency, Recording, Sample, Span, What};
 use crate::{StreamId, StreamKind};
 
 /// How much is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
-    /// Phases, steps, leases, their copies, and how long compute streams stood still: enough for a run's figures, at a few stamps for each lease.
+    /// Phases and steps: two stamps for each step, however many leases it has. Only while somebody [looks closely](Recorder::look_closely) also leases, their copies
+    /// and how long compute streams stood still; for the rest copies and waits are [counted](Recording::counts).
     Summary,
-    /// Also every kernel, copy and event, and the counters of ledgers and pools.
+    /// Every lease, copy, wait, kernel and event, and the counters of ledgers and pools.
+    #[default]
     Everything,
 }
 
@@ -39,7 +42,42 @@ pub struct Recorder(Arc<Inner>);
 struct Inner {
     clock: Clock,
     detail: Detail,
+    /// Whether leases are recorded for now even if not everything is.
+    is_close: AtomicBool,
+    tally: Tally,
     log: Mutex<Log>,
+}
+
+/// Counts that need no lock.
+#[derive(Debug, Default)]
+struct Tally {
+    arrivals: AtomicU64,
+    arrived_bytes: AtomicU64,
+    waits: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, kind: StreamKind, what: What, bytes: u64) {
+        match what {
+            What::Arrival => {
+                self.arrivals.fetch_add(1, Ordering::Relaxed);
+                self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            What::Wait if kind == StreamKind::Compute => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => (),
+        }
+    }
+
+    /// Counts begin anew.
+    fn take(&self) -> Counts {
+        Counts {
+            arrivals: self.arrivals.swap(0, Ordering::Relaxed),
+            arrived_bytes: self.arrived_bytes.swap(0, Ordering::Relaxed),
+            waits: self.waits.swap(0, Ordering::Relaxed),
+        }
+    }
 }
 
 /// When a span has not begun or ended yet.
@@ -106,8 +144,10 @@ impl Stamp {
 
 impl Recorder {
     pub(crate) fn new(clock: Clock, detail: Detail) -> Self {
-        let recording = Recording { begin_ns: clock.now_ns(), ..Recording::default() };
-        Self(Arc::new(Inner { clock, detail, log: Mutex::new(Log { recording, ..Log::default() }) }))
+        let recording = Recording { begin_ns: clock.now_ns(), detail, ..Recording::default() };
+        let (is_close, tally) = (AtomicBool::new(false), Tally::default());
+        let log = Mutex::new(Log { recording, ..Log::default() });
+        Self(Arc::new(Inner { clock, detail, is_close, tally, log }))
     }
 
     /// How much is recorded.
@@ -120,6 +160,11 @@ impl Recorder {
     #[must_use]
     pub fn now_ns(&self) -> u64 {
         self.0.clock.now_ns()
+    }
+
+    /// From now on leases, their copies and waits are recorded too, or no longer: a loop looks closely at one step, whose times stand for the others'.
+    pub fn look_closely(&self, is_close: bool) {
+        self.0.is_close.store(is_close, Ordering::Relaxed);
     }
 
     /// A span of the host begins.
@@ -151,7 +196,8 @@ impl Recorder {
     /// [`Device::take_recording`](crate::Device::take_recording).
     pub(crate) fn take(&self) -> Recording {
         let now = self.now_ns();
-        self.log().take(now)
+        let counts = self.0.tally.take();
+        Recording { counts, ..self.log().take(now) }
     }
 
     /// A span of a stream, if this recorder wants it: it begins when the stream comes to the stamp.
@@ -162,6 +208,7 @@ impl Recorder {
         name: impl FnOnce() -> Cow<'static, str>,
         bytes: u64,
     ) -> Option<(Open, Stamp)> {
+        self.0.tally.add(stream.1, what, bytes);
         if !self.wants(stream.1, what) {
             return None;
         }
@@ -193,9 +240,11 @@ impl Recorder {
 
     fn wants(&self, kind: StreamKind, what: What) -> bool {
         match what {
-            What::Phase | What::Step | What::Lease | What::Arrival => true,
-            What::Wait if kind == StreamKind::Compute => true,
-            _ => self.0.detail == Detail::Everything,
+            _ if self.0.detail == Detail::Everything => true,
+            What::Phase | What::Step => true,
+            What::Lease | What::Arrival => self.0.is_close.load(Ordering::Relaxed),
+            What::Wait => kind == StreamKind::Compute && self.0.is_close.load(Ordering::Relaxed),
+            _ => false,
         }
     }
 
@@ -277,8 +326,14 @@ impl Log {
             bytes: *bytes,
         });
         let streams = self.recording.streams.clone();
-        let next =
-            Recording { streams, samples: samples.collect(), begin_ns: now_ns, ..Recording::default() };
+        let detail = self.recording.detail;
+        let next = Recording {
+            streams,
+            samples: samples.collect(),
+            begin_ns: now_ns,
+            detail,
+            ..Recording::default()
+        };
         let mut taken = std::mem::replace(&mut self.recording, next);
         taken.end_ns = now_ns;
         self.first_span += taken.spans.len() as u64;

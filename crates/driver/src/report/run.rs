@@ -76,7 +76,7 @@ fn compared(seen: &Seen) -> String {
         seconds(
             "mean of them stalled, waiting for weights",
             turn.map(|turn| turn.stalled_seconds),
-            achieved.stalled_seconds_per_step(),
+            achieved.stalled_seconds_per_step().unwrap_or(0.0),
         ),
         seconds(
             "first step, loading included",
