@@ -30,7 +30,8 @@ fn stalls(achieved: &Achieved) -> String {
     if let Some(stalled) = achieved.stalled_seconds_per_step() {
         return format!("{:.1} % of it stalled", percent(stalled, achieved.seconds_per_step()));
     }
-    let seen = |(index, step): (usize, &AchievedStep)| Some((index + 1, step.stalled_seconds?, step.seconds()));
+    let seen =
+        |(index, step): (usize, &AchievedStep)| Some((index + 1, step.stalled_seconds?, step.seconds()));
     match achieved.steps.iter().enumerate().find_map(seen) {
         Some((number, stalled, seconds)) => {
             format!("{:.1} % of step {number} stalled", percent(stalled, seconds))
