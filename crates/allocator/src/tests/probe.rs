@@ -249,6 +249,16 @@ impl Backend for Probe {
         unsafe { self.sim.unpin(address, bytes) }
     }
 
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sim.register(first, bytes) }
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sim.unregister(first, bytes) }
+    }
+
     fn stream(&self, _kind: StreamKind) -> Result<ProbeStream> {
         let mut state = self.state();
         state.streams.push((0, 0));
