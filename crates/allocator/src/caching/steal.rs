@@ -60,7 +60,7 @@ impl Core {
     /// So these chunks are there, at the two edges, since a chunk without anything in it lies in one free block and only an edge can cut it; and once they are in the
     /// pool, the same place lacks nothing, since big chunks that fit nowhere are given up for small ones.
     ///
-    /// The place is no less good before: it misses the fewest pages, and so costs the fewest calls.
+    /// It comes last: most places cut nothing, and the one that misses the fewest pages costs the fewest calls.
     pub(crate) fn claim_edges(
         &mut self,
         (region, start): (u16, u64),
