@@ -8,7 +8,7 @@ const VARIANTS: [&str; 4] = ["", "_sm80", "_sm90a", "_plain"];
 /// What the emulator's own tests run.
 const EMULATOR: &str = "kernels/emu/tests/";
 
-/// Sources that are no kernel of an op; the first is run by `doctor` and by the backend's own check (crates/device/src/cuda/self_test.rs).
+/// Sources that are no kernel of an op; the first is run by `doctor` and by the backend's own check (`crates/device/src/cuda/self_test.rs`).
 const NO_OP: [&str; 2] = ["kernels/base/self_test.cu", EMULATOR];
 
 /// What `lighterage bench` measures.

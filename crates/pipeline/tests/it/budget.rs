@@ -347,7 +347,7 @@ fn recorded(steps: usize, is_tight: bool, detail: Detail) -> (usize, u64) {
     let job = Job::new(&model, Options { steps, ..cases()[0].options(&model, DType::Bf16) }).unwrap();
     let survey = job.survey(PAGE_BYTES).unwrap();
     let budget = if is_tight { survey.minimum_bytes() } else { survey.maximum_bytes() };
-    let device = Device::new(host(HostConfig::default()), Ledger::new(budget), Ledger::new(u64::MAX));
+    let device = host(HostConfig::default(), budget);
     device.record(detail);
     job.run(&device, &survey.within(budget).unwrap(), Keep::default(), &mut ()).unwrap();
     let recording = device.take_recording().unwrap();

@@ -325,7 +325,7 @@ impl<B: Backend> Bench<B> {
     fn launches(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<(String, Cost)>> {
         let (device, stream) = (self.queue.device(), self.queue.stream());
         let detail = |detail| {
-            device.recorder().into_iter().for_each(|recorder| Recorder::set_detail(recorder, detail))
+            device.recorder().into_iter().for_each(|recorder| Recorder::set_detail(recorder, detail));
         };
         stream.synchronize()?;
         drop(device.take_recording());
