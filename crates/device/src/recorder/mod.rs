@@ -13,19 +13,21 @@ mod recording;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::clock::Clock;
-pub use self::recording::{Counter, Dependency, Recording, Sample, Span, What};
+pub use self::recording::{Counter, Counts, Dependency, Recording, Sample, Span, What};
 use crate::{Cost, StreamId, StreamKind};
 
 /// How much is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
-    /// Phases, steps, leases, their copies, and how long compute streams stood still: enough for a run's figures, at a few stamps for each lease.
+    /// Phases and steps: two stamps for each step, however many leases it has. Only while somebody [looks closely](Recorder::look_closely) also leases, their copies
+    /// and how long compute streams stood still; for the rest copies and waits are [counted](Recording::counts).
     Summary,
-    /// Also every kernel, copy and event, and the counters of ledgers and pools.
+    /// Every lease, copy, wait, kernel and event, and the counters of ledgers and pools.
+    #[default]
     Everything,
 }
 
@@ -41,7 +43,42 @@ struct Inner {
     clock: Clock,
     /// Whether [`Detail::Everything`] is asked for. It orders nothing.
     is_everything: AtomicBool,
+    /// Whether leases are recorded for now even if not everything is.
+    is_close: AtomicBool,
+    tally: Tally,
     log: Mutex<Log>,
+}
+
+/// Counts that need no lock.
+#[derive(Debug, Default)]
+struct Tally {
+    arrivals: AtomicU64,
+    arrived_bytes: AtomicU64,
+    waits: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, kind: StreamKind, what: What, bytes: u64) {
+        match what {
+            What::Arrival => {
+                self.arrivals.fetch_add(1, Ordering::Relaxed);
+                self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            What::Wait if kind == StreamKind::Compute => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => (),
+        }
+    }
+
+    /// Counts begin anew.
+    fn take(&self) -> Counts {
+        Counts {
+            arrivals: self.arrivals.swap(0, Ordering::Relaxed),
+            arrived_bytes: self.arrived_bytes.swap(0, Ordering::Relaxed),
+            waits: self.waits.swap(0, Ordering::Relaxed),
+        }
+    }
 }
 
 /// When a span has not begun or ended yet.
@@ -108,9 +145,11 @@ impl Stamp {
 
 impl Recorder {
     pub(crate) fn new(clock: Clock, detail: Detail) -> Self {
-        let recording = Recording { begin_ns: clock.now_ns(), ..Recording::default() };
+        let recording = Recording { begin_ns: clock.now_ns(), detail, ..Recording::default() };
         let is_everything = AtomicBool::new(detail == Detail::Everything);
-        Self(Arc::new(Inner { clock, is_everything, log: Mutex::new(Log { recording, ..Log::default() }) }))
+        let (is_close, tally) = (AtomicBool::new(false), Tally::default());
+        let log = Mutex::new(Log { recording, ..Log::default() });
+        Self(Arc::new(Inner { clock, is_everything, is_close, tally, log }))
     }
 
     /// How much is recorded.
@@ -132,12 +171,18 @@ impl Recorder {
     /// ```
     pub fn set_detail(&self, detail: Detail) {
         self.0.is_everything.store(detail == Detail::Everything, Ordering::Relaxed);
+        self.log().recording.detail = detail;
     }
 
     /// What time it is, in nanoseconds.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
         self.0.clock.now_ns()
+    }
+
+    /// From now on leases, their copies and waits are recorded too, or no longer: a loop looks closely at one step, whose times stand for the others'.
+    pub fn look_closely(&self, is_close: bool) {
+        self.0.is_close.store(is_close, Ordering::Relaxed);
     }
 
     /// A span of the host begins.
@@ -169,7 +214,13 @@ impl Recorder {
     /// [`Device::take_recording`](crate::Device::take_recording).
     pub(crate) fn take(&self) -> Recording {
         let now = self.now_ns();
-        self.log().take(now)
+        let counts = self.0.tally.take();
+        Recording { counts, ..self.log().take(now) }
+    }
+
+    /// Counts what a stream is given to do, recorded or not.
+    pub(crate) fn count(&self, kind: StreamKind, what: What, bytes: u64) {
+        self.0.tally.add(kind, what, bytes);
     }
 
     /// A span of a stream, if this recorder wants it: it begins when the stream comes to the stamp.
@@ -210,9 +261,11 @@ impl Recorder {
 
     fn wants(&self, kind: StreamKind, what: What) -> bool {
         match what {
-            What::Phase | What::Step | What::Lease | What::Arrival => true,
-            What::Wait if kind == StreamKind::Compute => true,
-            _ => self.detail() == Detail::Everything,
+            _ if self.detail() == Detail::Everything => true,
+            What::Phase | What::Step => true,
+            What::Lease | What::Arrival => self.0.is_close.load(Ordering::Relaxed),
+            What::Wait => kind == StreamKind::Compute && self.0.is_close.load(Ordering::Relaxed),
+            _ => false,
         }
     }
 
@@ -294,8 +347,14 @@ impl Log {
             bytes: *bytes,
         });
         let streams = self.recording.streams.clone();
-        let next =
-            Recording { streams, samples: samples.collect(), begin_ns: now_ns, ..Recording::default() };
+        let detail = self.recording.detail;
+        let next = Recording {
+            streams,
+            samples: samples.collect(),
+            begin_ns: now_ns,
+            detail,
+            ..Recording::default()
+        };
         let mut taken = std::mem::replace(&mut self.recording, next);
         taken.end_ns = now_ns;
         self.first_span += taken.spans.len() as u64;

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::{Purpose, StreamId, StreamKind};
+use crate::{Detail, Purpose, StreamId, StreamKind};
 
 /// What was recorded: times are nanoseconds on one clock.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,21 @@ pub struct Recording {
     pub end_ns: u64,
     /// How many spans and samples there was no room for.
     pub dropped: u64,
+    /// How much was to be recorded.
+    pub detail: Detail,
+    /// What was queued, recorded one by one or not.
+    pub counts: Counts,
+}
+
+/// What streams were given to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Parts of units of weights that were brought to the device.
+    pub arrivals: u64,
+    /// Bytes of them.
+    pub arrived_bytes: u64,
+    /// Waits of compute streams for other streams.
+    pub waits: u64,
 }
 
 /// Something that took time.

@@ -1,7 +1,7 @@
 //! The contract of the budget: refused or kept to, to the byte, and never visible in the picture.
 
 use crate::common::{PAGE_BYTES, between, cases, host, model, run};
-use lighterage_device::{Device, HostConfig, Ledger, Sim, SimConfig};
+use lighterage_device::{Detail, Device, HostConfig, Ledger, Sim, SimConfig};
 use lighterage_pipeline::{Error, Job, Keep, Observer, Options, Phase};
 use lighterage_shape::DType;
 
@@ -339,4 +339,31 @@ fn a_model_in_the_type_of_the_run_takes_next_to_no_memory_of_the_host() {
     let survey = job(DType::Bf16).survey(PAGE_BYTES).unwrap();
     let forecast = survey.within(survey.maximum_bytes()).unwrap();
     assert!(forecast.host_bytes() < 1 << 20, "{}", forecast.host_bytes());
+}
+
+/// Spans of streams, two stamps each, in a run of so many steps, and the weights' parts that arrived.
+fn recorded(steps: usize, is_tight: bool, detail: Detail) -> (usize, u64) {
+    let model = model();
+    let job = Job::new(&model, Options { steps, ..cases()[0].options(&model, DType::Bf16) }).unwrap();
+    let survey = job.survey(PAGE_BYTES).unwrap();
+    let budget = if is_tight { survey.minimum_bytes() } else { survey.maximum_bytes() };
+    let device = Device::new(host(HostConfig::default()), Ledger::new(budget), Ledger::new(u64::MAX));
+    device.record(detail);
+    job.run(&device, &survey.within(budget).unwrap(), Keep::default(), &mut ()).unwrap();
+    let recording = device.take_recording().unwrap();
+    let spans = recording.spans.iter().filter(|span| span.stream.is_some()).count();
+    (spans, recording.counts.arrivals)
+}
+
+#[test]
+fn stamps_of_a_step_do_not_grow_with_what_arrives_in_it() {
+    for is_tight in [false, true] {
+        let ((three, few), (seven, many)) =
+            (recorded(3, is_tight, Detail::Summary), recorded(7, is_tight, Detail::Summary));
+        assert_eq!(seven - three, 4, "one span for each further step, tight: {is_tight}");
+        // What is counted goes on.
+        assert_eq!(many > few + 40, is_tight, "{few} and {many} arrivals");
+    }
+    let everything = recorded(7, true, Detail::Everything).0 - recorded(3, true, Detail::Everything).0;
+    assert!(everything > 400, "{everything} spans of four steps");
 }
