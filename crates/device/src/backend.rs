@@ -300,6 +300,17 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
         None
     }
 
+    /// What a launch is called in a recording: the kernel's name, unless a library does its work.
+    fn name_of<K: Kernel>(&self, params: &K::Params) -> &'static str {
+        let _ = params;
+        K::NAME
+    }
+
+    /// Whether stamps are timed by the device itself, so that what the host does meanwhile does not show.
+    fn has_timed_events(&self) -> bool {
+        false
+    }
+
     /// The clock that recordings of this device are made by.
     fn clock(&self) -> Clock {
         Clock::real()

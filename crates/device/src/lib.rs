@@ -122,7 +122,7 @@ pub use lighterage_kernels::launch::{Arch, Launches, Target};
 pub use memory::{Chunk, Device, Pinned, Registered, Reservation};
 pub use page_cache::drop_from_page_cache;
 pub use recorder::{
-    Clock, Counter, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
+    Clock, Counter, Counts, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
 };
 pub use sim::{
     CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream,

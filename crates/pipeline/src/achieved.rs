@@ -1,4 +1,4 @@
-use lighterage_device::{Recording, Span, StreamId, What};
+use lighterage_device::{Detail, Recording, Span, StreamId, What};
 use lighterage_pager::{Cycle, Link, Turn, Visit};
 
 use crate::{Forecast, Phase, PhaseForecast};
@@ -21,9 +21,9 @@ pub struct AchievedStep {
     pub begin_ns: u64,
     /// When it ended.
     pub end_ns: u64,
-    /// Seconds that it stood still, waiting for weights.
-    pub stalled_seconds: f64,
-    /// Bytes of weights whose copies ended in it.
+    /// Seconds that it stood still, waiting for weights; none where its waits were not recorded.
+    pub stalled_seconds: Option<f64>,
+    /// Bytes of weights whose copies ended in it, as far as they were recorded.
     pub moved_bytes: u64,
 }
 
@@ -63,6 +63,11 @@ impl Achieved {
         let spans = |what| recording.spans.iter().filter(move |span| span.what == what);
         let stream = spans(What::Step).next().and_then(|step| step.stream);
         let mut begin_ns = spans(What::Step).next().map_or(0, |step| step.begin_ns);
+        // A step that was not looked at closely shows no lease.
+        let is_seen = |begin_ns, end_ns| {
+            let is_in = |lease: &Span| lease.stream == stream && (begin_ns..end_ns).contains(&lease.begin_ns);
+            recording.detail == Detail::Everything || spans(What::Lease).any(is_in)
+        };
         let mut steps = Vec::new();
         for step in spans(What::Step) {
             let end_ns = step.end_ns;
@@ -74,7 +79,7 @@ impl Achieved {
             steps.push(AchievedStep {
                 begin_ns,
                 end_ns,
-                stalled_seconds: seconds(stalled_ns),
+                stalled_seconds: is_seen(begin_ns, end_ns).then_some(seconds(stalled_ns)),
                 moved_bytes: arrived.map(|copy| copy.bytes).sum(),
             });
             begin_ns = end_ns;
@@ -83,7 +88,7 @@ impl Achieved {
         Self {
             steps,
             first_step_after_seconds: seconds(first_end.saturating_sub(recording.begin_ns)),
-            moved_bytes: spans(What::Arrival).map(|copy| copy.bytes).sum(),
+            moved_bytes: recording.counts.arrived_bytes,
         }
     }
 
@@ -99,10 +104,11 @@ impl Achieved {
         mean(self.steady().iter().map(AchievedStep::seconds))
     }
 
-    /// Mean seconds that a steady step stood still.
+    /// Mean seconds that a steady step stood still; none unless it is known of each.
     #[must_use]
-    pub fn stalled_seconds_per_step(&self) -> f64 {
-        mean(self.steady().iter().map(|step| step.stalled_seconds))
+    pub fn stalled_seconds_per_step(&self) -> Option<f64> {
+        let stalled = self.steady().iter().map(|step| step.stalled_seconds);
+        Some(mean(stalled.collect::<Option<Vec<f64>>>()?.into_iter()))
     }
 
     /// Mean bytes that came in a steady step.

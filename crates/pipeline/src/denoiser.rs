@@ -271,9 +271,13 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
             let queued = flight.take();
+            let recorder = self.queue.device().recorder().filter(|_| index == looked_at(all)).cloned();
+            recorder.iter().for_each(|recorder| recorder.look_closely(true));
             let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
-            self.advance_marked(lent, index, is_infused, Some(&queued.late))?;
+            let advanced = self.advance_marked(lent, index, is_infused, Some(&queued.late));
             self.queue.stream().end(span);
+            recorder.iter().for_each(|recorder| recorder.look_closely(false));
+            advanced?;
             self.queue.stream().record(&queued.end)?;
             flight.in_flight.push_back(queued);
             flight.land(IN_FLIGHT_MAX - 1, observer)?;
@@ -315,6 +319,11 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         let (x, delta) = (self.latents.view(), self.schedule.delta(index));
         Ok(ops::euler_step(&self.queue, &ops::EulerStep { x, velocity, delta })?)
     }
+}
+
+/// The step whose leases a recording has in any case: the second, since the first one loads.
+const fn looked_at(steps: usize) -> usize {
+    if steps > 1 { 1 } else { 0 }
 }
 
 impl<B: Backend> Branch<B> {

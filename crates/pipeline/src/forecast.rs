@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
-use lighterage_pager::{Goal, Link, Plan, UnitId, Units};
+use lighterage_pager::{Goal, Link, Plan, Turn, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -116,6 +116,29 @@ impl Survey {
         let phases = self.phases.iter().map(|seen| self.plan(seen, budget_bytes)).collect::<Result<_>>()?;
         let (minimum_bytes, taken_bytes) = (self.minimum_bytes(), self.taken_bytes);
         Ok(Forecast { budget_bytes, minimum_bytes, taken_bytes, is_timed: self.rates.is_some(), phases })
+    }
+
+    /// A step of the loop within `budget_bytes`, in the steady state, without a plan of the other phases; none where the loop does not fit.
+    ///
+    /// ```
+    /// use lighterage_device::Profile;
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let rates = Profile::named("rtx4090").map(|profile| profile.rates);
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, rates)?;
+    /// let turn = survey.turn_within(8 << 30).expect("a step fits into 8 GiB");
+    /// assert_eq!(Some(&turn), survey.within(8 << 30)?.denoise().and_then(|plan| plan.turns().first()));
+    /// assert!(survey.turn_within(1 << 20).is_none());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn turn_within(&self, budget_bytes: u64) -> Option<Turn> {
+        let seen = self.phases.iter().find(|seen| seen.phase == Phase::Denoise)?;
+        let weights_bytes = Plan::minimum(&seen.units, &seen.visited(), self.page_bytes);
+        if self.taken_bytes + seen.activations_bytes + weights_bytes > budget_bytes {
+            return None;
+        }
+        self.plan(seen, budget_bytes).ok()?.plan.turns().first().copied()
     }
 
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {

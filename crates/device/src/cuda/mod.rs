@@ -38,9 +38,7 @@ use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{
-    Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind, What,
-};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
 pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
@@ -228,11 +226,17 @@ impl Stream<Cuda> {
     /// # Safety
     /// - As [`Backend::launch`], and the launches are of images that take the kernel's parameters, or a product of the same operands.
     pub unsafe fn launch_by<K: Kernel>(&self, params: &K::Params, launches: &Launches) -> Result<()> {
-        self.timed(What::Kernel, K::NAME, 0, || {
+        let named = || name_by::<K>(launches);
+        self.timed_kernel::<K, _>(params, named, || {
             // SAFETY: the caller's promise.
             unsafe { self.device().backend().launch_by::<K>(self.raw(), params, launches) }
         })
     }
+}
+
+/// What does the work: the library's products are not ours.
+fn name_by<K: Kernel>(launches: &Launches) -> &'static str {
+    if launches.product().is_some() { cublaslt::PRODUCT } else { K::NAME }
 }
 
 /// A kernel, its grid and its tensor maps as the driver takes them.
@@ -488,6 +492,14 @@ impl Backend for Cuda {
 
     fn synchronize(&self, stream: &CudaStream) -> Result<()> {
         stream.synchronize()
+    }
+
+    fn name_of<K: Kernel>(&self, params: &K::Params) -> &'static str {
+        name_by::<K>(&K::launches(params, self.target))
+    }
+
+    fn has_timed_events(&self) -> bool {
+        true
     }
 
     fn stamp(&self, stream: &CudaStream, stamp: Stamp) -> Result<()> {

@@ -13,18 +13,21 @@ mod recording;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::clock::Clock;
-pub use self::recording::{Counter, Dependency, Recording, Sample, Span, What};
-use crate::{StreamId, StreamKind};
+pub use self::recording::{Counter, Counts, Dependency, Recording, Sample, Span, What};
+use crate::{Cost, StreamId, StreamKind};
 
 /// How much is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
-    /// Phases, steps, leases, their copies, and how long compute streams stood still: enough for a run's figures, at a few stamps for each lease.
+    /// Phases and steps: two stamps for each step, however many leases it has. Only while somebody [looks closely](Recorder::look_closely) also leases, their copies
+    /// and how long compute streams stood still; for the rest copies and waits are [counted](Recording::counts).
     Summary,
-    /// Also every kernel, copy and event, and the counters of ledgers and pools.
+    /// Every lease, copy, wait, kernel and event, and the counters of ledgers and pools.
+    #[default]
     Everything,
 }
 
@@ -38,8 +41,44 @@ pub struct Recorder(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    detail: Detail,
+    /// Whether [`Detail::Everything`] is asked for. It orders nothing.
+    is_everything: AtomicBool,
+    /// Whether leases are recorded for now even if not everything is.
+    is_close: AtomicBool,
+    tally: Tally,
     log: Mutex<Log>,
+}
+
+/// Counts that need no lock.
+#[derive(Debug, Default)]
+struct Tally {
+    arrivals: AtomicU64,
+    arrived_bytes: AtomicU64,
+    waits: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, kind: StreamKind, what: What, bytes: u64) {
+        match what {
+            What::Arrival => {
+                self.arrivals.fetch_add(1, Ordering::Relaxed);
+                self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            What::Wait if kind == StreamKind::Compute => {
+                self.waits.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => (),
+        }
+    }
+
+    /// Counts begin anew.
+    fn take(&self) -> Counts {
+        Counts {
+            arrivals: self.arrivals.swap(0, Ordering::Relaxed),
+            arrived_bytes: self.arrived_bytes.swap(0, Ordering::Relaxed),
+            waits: self.waits.swap(0, Ordering::Relaxed),
+        }
+    }
 }
 
 /// When a span has not begun or ended yet.
@@ -106,14 +145,33 @@ impl Stamp {
 
 impl Recorder {
     pub(crate) fn new(clock: Clock, detail: Detail) -> Self {
-        let recording = Recording { begin_ns: clock.now_ns(), ..Recording::default() };
-        Self(Arc::new(Inner { clock, detail, log: Mutex::new(Log { recording, ..Log::default() }) }))
+        let recording = Recording { begin_ns: clock.now_ns(), detail, ..Recording::default() };
+        let is_everything = AtomicBool::new(detail == Detail::Everything);
+        let (is_close, tally) = (AtomicBool::new(false), Tally::default());
+        let log = Mutex::new(Log { recording, ..Log::default() });
+        Self(Arc::new(Inner { clock, is_everything, is_close, tally, log }))
     }
 
     /// How much is recorded.
     #[must_use]
     pub fn detail(&self) -> Detail {
-        self.0.detail
+        if self.0.is_everything.load(Ordering::Relaxed) { Detail::Everything } else { Detail::Summary }
+    }
+
+    /// Records more, or less, from now on. Ledgers and pools report only where everything was asked for at first.
+    ///
+    /// ```
+    /// # use lighterage_device::{Detail, Device, Host, HostConfig, Ledger};
+    /// # let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(1 << 20));
+    /// device.record(Detail::Everything);
+    /// let recorder = device.recorder().expect("something is recorded");
+    /// recorder.set_detail(Detail::Summary);
+    /// assert_eq!(recorder.detail(), Detail::Summary);
+    /// # Ok::<(), lighterage_device::Error>(())
+    /// ```
+    pub fn set_detail(&self, detail: Detail) {
+        self.0.is_everything.store(detail == Detail::Everything, Ordering::Relaxed);
+        self.log().recording.detail = detail;
     }
 
     /// What time it is, in nanoseconds.
@@ -122,11 +180,16 @@ impl Recorder {
         self.0.clock.now_ns()
     }
 
+    /// From now on leases, their copies and waits are recorded too, or no longer: a loop looks closely at one step, whose times stand for the others'.
+    pub fn look_closely(&self, is_close: bool) {
+        self.0.is_close.store(is_close, Ordering::Relaxed);
+    }
+
     /// A span of the host begins.
     pub fn begin(&self, what: What, name: impl Into<Cow<'static, str>>) -> Option<Open> {
         let now = self.now_ns();
         let mut log = self.log();
-        let number = log.open(None, what, name.into(), 0)?;
+        let number = log.open(None, what, (name.into(), Cost::default()))?;
         log.reach(Slot::Begin(number), now);
         Some(Open(number))
     }
@@ -141,7 +204,7 @@ impl Recorder {
 
     /// A counter has changed.
     pub fn sample(&self, counter: Counter, bytes: u64) {
-        if self.0.detail == Detail::Everything {
+        if self.detail() == Detail::Everything {
             let at_ns = self.now_ns();
             self.log().sample(Sample { at_ns, counter, bytes });
         }
@@ -151,7 +214,13 @@ impl Recorder {
     /// [`Device::take_recording`](crate::Device::take_recording).
     pub(crate) fn take(&self) -> Recording {
         let now = self.now_ns();
-        self.log().take(now)
+        let counts = self.0.tally.take();
+        Recording { counts, ..self.log().take(now) }
+    }
+
+    /// Counts what a stream is given to do, recorded or not.
+    pub(crate) fn count(&self, kind: StreamKind, what: What, bytes: u64) {
+        self.0.tally.add(kind, what, bytes);
     }
 
     /// A span of a stream, if this recorder wants it: it begins when the stream comes to the stamp.
@@ -159,14 +228,13 @@ impl Recorder {
         &self,
         stream: (StreamId, StreamKind),
         what: What,
-        name: impl FnOnce() -> Cow<'static, str>,
-        bytes: u64,
+        describe: impl FnOnce() -> (Cow<'static, str>, Cost),
     ) -> Option<(Open, Stamp)> {
         if !self.wants(stream.1, what) {
             return None;
         }
-        let name = name();
-        let number = self.log().open(Some(stream), what, name, bytes)?;
+        let described = describe();
+        let number = self.log().open(Some(stream), what, described)?;
         Some((Open(number), Stamp { recorder: self.clone(), slot: Slot::Begin(number) }))
     }
 
@@ -176,7 +244,7 @@ impl Recorder {
 
     /// The point of a stream where an event is recorded: its number, for [`depends`](Recorder::depends).
     pub(crate) fn point(&self, stream: StreamId) -> Option<(u64, Stamp)> {
-        if self.0.detail != Detail::Everything {
+        if self.detail() != Detail::Everything {
             return None;
         }
         let number = self.log().point(stream)?;
@@ -193,9 +261,11 @@ impl Recorder {
 
     fn wants(&self, kind: StreamKind, what: What) -> bool {
         match what {
-            What::Phase | What::Step | What::Lease | What::Arrival => true,
-            What::Wait if kind == StreamKind::Compute => true,
-            _ => self.0.detail == Detail::Everything,
+            _ if self.detail() == Detail::Everything => true,
+            What::Phase | What::Step => true,
+            What::Lease | What::Arrival => self.0.is_close.load(Ordering::Relaxed),
+            What::Wait => kind == StreamKind::Compute && self.0.is_close.load(Ordering::Relaxed),
+            _ => false,
         }
     }
 
@@ -210,8 +280,7 @@ impl Log {
         &mut self,
         stream: Option<(StreamId, StreamKind)>,
         what: What,
-        name: Cow<'static, str>,
-        bytes: u64,
+        (name, cost): (Cow<'static, str>, Cost),
     ) -> Option<u64> {
         let Recording { streams, spans, dropped, .. } = &mut self.recording;
         if spans.len() >= ENTRIES_MAX {
@@ -222,7 +291,8 @@ impl Log {
             streams.push(stream);
         }
         let stream = stream.map(|(id, _)| id);
-        spans.push(Span { stream, what, name, bytes, begin_ns: NEVER, end_ns: NEVER });
+        let (bytes, flops) = (whole(cost.bytes), whole(cost.flops));
+        spans.push(Span { stream, what, name, bytes, flops, begin_ns: NEVER, end_ns: NEVER });
         Some(self.first_span + spans.len() as u64 - 1)
     }
 
@@ -277,8 +347,14 @@ impl Log {
             bytes: *bytes,
         });
         let streams = self.recording.streams.clone();
-        let next =
-            Recording { streams, samples: samples.collect(), begin_ns: now_ns, ..Recording::default() };
+        let detail = self.recording.detail;
+        let next = Recording {
+            streams,
+            samples: samples.collect(),
+            begin_ns: now_ns,
+            detail,
+            ..Recording::default()
+        };
         let mut taken = std::mem::replace(&mut self.recording, next);
         taken.end_ns = now_ns;
         self.first_span += taken.spans.len() as u64;
@@ -303,6 +379,11 @@ impl Log {
         taken.spans.retain(is_whole);
         taken
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts below 2^53")]
+const fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 const fn is_whole(span: &Span) -> bool {

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::{Purpose, StreamId, StreamKind};
+use crate::{Detail, Purpose, StreamId, StreamKind};
 
 /// What was recorded: times are nanoseconds on one clock.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,21 @@ pub struct Recording {
     pub end_ns: u64,
     /// How many spans and samples there was no room for.
     pub dropped: u64,
+    /// How much was to be recorded.
+    pub detail: Detail,
+    /// What was queued, recorded one by one or not.
+    pub counts: Counts,
+}
+
+/// What streams were given to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Parts of units of weights that were brought to the device.
+    pub arrivals: u64,
+    /// Bytes of them.
+    pub arrived_bytes: u64,
+    /// Waits of compute streams for other streams.
+    pub waits: u64,
 }
 
 /// Something that took time.
@@ -30,8 +45,10 @@ pub struct Span {
     pub what: What,
     /// Of the kernel, the unit, the phase.
     pub name: Cow<'static, str>,
-    /// Bytes that were moved, or that are leased; 0 where that means nothing.
+    /// Bytes that were moved, that are leased, or that a kernel reads and writes by its [`Cost`](crate::Cost); 0 where that means nothing.
     pub bytes: u64,
+    /// Floating-point operations of a kernel by its [`Cost`](crate::Cost); 0 for everything else.
+    pub flops: u64,
     /// When the stream came to it.
     pub begin_ns: u64,
     /// When the stream went on.

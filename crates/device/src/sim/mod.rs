@@ -12,6 +12,7 @@ use rustix::io::Errno;
 pub use self::costs::{CallCost, MemoryCalls, MemoryCosts};
 pub use self::profile::Profile;
 pub use self::rates::Rates;
+pub(crate) use self::rates::as_f64;
 use self::timeline::{Engine, Point, Timeline};
 use crate::space::{Space, Usage};
 use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};

@@ -107,5 +107,6 @@ fn facts(arguments: &Arguments, latents: &Latents) -> Facts {
             ("element type".to_owned(), DType::from(arguments.dtype).name().to_owned()),
         ],
         hashes: latents.steps.iter().flatten().enumerate().map(hash).collect(),
+        budgets: None,
     }
 }

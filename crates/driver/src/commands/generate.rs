@@ -150,6 +150,7 @@ impl Shot<'_> {
             title: job.options().prompt.clone(),
             settings: texts.into_iter().filter(|(name, _)| *name != "parameters").map(named).collect(),
             hashes,
+            budgets: None,
         }
     }
 }

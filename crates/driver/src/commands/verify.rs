@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::device::Precision;
 use crate::failure::{Failure, Result};
+use crate::report::{Facts, Seeing, Seen};
 use crate::size::Size;
 use crate::table::{self, Align};
 use crate::{json, mapping, model_path};
@@ -16,11 +17,12 @@ use crate::{json, mapping, model_path};
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
 /// Each budget runs on every number of threads, and in every drawn interleaving of the streams, where copies are delayed and reordered as far as events allow and
-/// memory in flight holds NaN. Ends with exit code 1 if any two differ.
+/// memory in flight holds NaN. Ends with exit code 1 if any two differ. `--trace` and `--report` are of the first run, whose latents all others are held against.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lighterage verify --steps 4
+  lighterage verify --steps 4 --report first.html
   lighterage verify --budgets 1MiB,4MiB,16MiB --threads 1,2,8 --interleavings 1,2,3,4")]
 pub(crate) struct Arguments {
     /// Budgets [default: eight, from the smallest that runs to the one where everything is resident].
@@ -47,6 +49,8 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    seeing: Seeing,
 }
 
 const BUDGETS: u64 = 8;
@@ -65,6 +69,7 @@ struct Run {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.seeing.check(&[])?;
     let path = arguments.model.clone().unwrap_or_else(model_path::bundled);
     let model = Model::open(&path, mapping::promise())?;
     let defaults = model.options(&arguments.prompt);
@@ -90,7 +95,14 @@ fn compare(arguments: &Arguments, job: &Job, steps: usize) -> Result<Vec<Run>> {
             let forecast = survey.within(budget)?;
             let device = Device::new(Host::new(config)?, Ledger::new(budget), Ledger::new(u64::MAX));
             let keep = Keep { steps: true, ..Keep::default() };
+            let is_seen = first.is_none() && arguments.seeing.is_asked();
+            if is_seen {
+                arguments.seeing.record(&device);
+            }
             let hashes = hashes(&job.run(&device, &forecast, keep, &mut ())?);
+            if let Some(seen) = Seen::take(&device, &forecast).filter(|_| is_seen) {
+                arguments.seeing.write(&device, &seen, &facts(arguments, &how, &hashes))?;
+            }
             let expected = first.get_or_insert_with(|| hashes.clone());
             let differs_at = (0..steps).find(|step| match (hashes.get(*step), expected.get(*step)) {
                 (Some(got), Some(expected)) => got != expected,
@@ -107,6 +119,17 @@ fn compare(arguments: &Arguments, job: &Job, steps: usize) -> Result<Vec<Run>> {
         }
     }
     Ok(runs)
+}
+
+/// For the report of the first run.
+fn facts(arguments: &Arguments, how: &str, hashes: &[Vec<u8>]) -> Facts {
+    let of_step = |(step, hash): (usize, &Vec<u8>)| (format!("latents of step {}", step + 1), hex(hash));
+    Facts {
+        title: format!("verify: the first run, {how}"),
+        settings: vec![("prompt".to_owned(), arguments.prompt.clone())],
+        hashes: hashes.iter().enumerate().map(of_step).collect(),
+        budgets: None,
+    }
 }
 
 fn budgets(arguments: &Arguments, survey: &Survey) -> Vec<u64> {

@@ -13,6 +13,7 @@ use lighterage_device::{Backend, Detail, Device, Recording};
 use lighterage_pipeline::{Achieved, Forecast, Predicted};
 
 pub(crate) use self::line::line;
+pub(crate) use self::page::{escape, table};
 pub(crate) use self::run::{Facts, run_page};
 use crate::failure::Result;
 use crate::output;

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use lighterage_pipeline::{PhaseForecast, Predicted};
+use lighterage_pipeline::{Achieved, AchievedStep, PhaseForecast, Predicted};
 
 use super::Seen;
 use super::line::{line, source};
@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) settings: Vec<(String, String)>,
     /// Of models and results.
     pub(crate) hashes: Vec<(String, String)>,
+    /// HTML of what else there is to see: speed over the budget.
+    pub(crate) budgets: Option<String>,
 }
 
 /// The page of one run.
@@ -25,6 +27,9 @@ pub(crate) fn run_page(device: &str, cap_bytes: u64, seen: &Seen, facts: &Facts)
     let lead = line(seen).unwrap_or_else(|| "No step of a loop was recorded.".to_owned());
     let mut page = Page::new(&facts.title, &lead);
     page.section("compared", "Predicted and achieved", &compared(seen));
+    if let Some(budgets) = &facts.budgets {
+        page.section("budgets", "Other budgets", budgets);
+    }
     page.section("memory", "Memory", &memory::figure(&seen.recording, cap_bytes));
     page.section("steps", "One step", &steps(seen));
     page.section("resident", "What was resident", &resident(seen));
@@ -66,27 +71,36 @@ fn compared(seen: &Seen) -> String {
         vec![name.to_owned(), Size(expected).to_string(), got, share]
     };
     let streamed = seen.forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes);
-    let first = achieved.steps.first().map_or(0.0, lighterage_pipeline::AchievedStep::seconds);
-    let rows = vec![
+    let first = achieved.steps.first().map_or(0.0, AchievedStep::seconds);
+    let (turn_seconds, turn_stalled) = (turn.map(|turn| turn.seconds), turn.map(|turn| turn.stalled_seconds));
+    let mut rows = vec![
+        seconds("a step after the first, mean", turn_seconds, achieved.seconds_per_step()),
         seconds(
-            "mean seconds per step, after the first",
-            turn.map(|turn| turn.seconds),
-            achieved.seconds_per_step(),
+            "of that stalled, waiting for weights",
+            turn_stalled,
+            achieved.stalled_seconds_per_step().unwrap_or(0.0),
         ),
+    ];
+    if let Some((number, step)) = median(achieved) {
+        let name = format!("step {number}, the median of them, drawn below");
+        rows.push(seconds(&name, turn_seconds, step.seconds()));
+        let stalled = step.stalled_seconds.unwrap_or(0.0);
+        rows.push(seconds("of that stalled, waiting for weights", turn_stalled, stalled));
+    }
+    rows.extend([
         seconds(
-            "mean of them stalled, waiting for weights",
-            turn.map(|turn| turn.stalled_seconds),
-            achieved.stalled_seconds_per_step(),
-        ),
-        seconds(
-            "first step, loading included",
+            "step 1, drawn below: what is to be resident still loads",
             predicted.and_then(|predicted| predicted.first_seconds),
             first,
         ),
-        seconds("from the start to the end of the first step", None, achieved.first_step_after_seconds),
+        seconds(
+            "from the start of the run to the end of step 1, earlier phases included",
+            None,
+            achieved.first_step_after_seconds,
+        ),
         bytes("weights moved per step", streamed, achieved.moved_bytes_per_step()),
         bytes("peak of device memory", seen.forecast.peak_bytes(), as_f64(seen.peak_bytes)),
-    ];
+    ]);
     let mut text = table("Time and bytes", &["", "predicted", "achieved", "difference"], &rows, false);
     let _ = writeln!(text, "<p class=\"note\">{}</p>", escape(&basis(predicted)));
     text
@@ -114,13 +128,18 @@ fn steps(seen: &Seen) -> String {
          <li><span class=\"swatch move\"></span>copies on the compute stream</li><li><span class=\"swatch wait\"></span>waits for weights</li></ul>",
     );
     text.push_str(&timeline::figure(&seen.recording, first, 1, "Step 1: weights are still being loaded"));
-    let mut others: Vec<usize> = (1..all.len()).collect();
-    others.sort_by(|a, b| all[*a].seconds().total_cmp(&all[*b].seconds()));
-    if let Some(middle) = others.get(others.len() / 2) {
-        let caption = format!("Step {}: the median of the others", middle + 1);
-        text.push_str(&timeline::figure(&seen.recording, &all[*middle], middle + 1, &caption));
+    if let Some((number, step)) = median(&seen.achieved) {
+        let caption = format!("Step {number}: the median of the others");
+        text.push_str(&timeline::figure(&seen.recording, step, number, &caption));
     }
     text
+}
+
+/// The step, counted from 1, that half of those behind the first are no longer than.
+fn median(achieved: &Achieved) -> Option<(usize, &AchievedStep)> {
+    let mut others: Vec<_> = (1..).zip(&achieved.steps).skip(1).collect();
+    others.sort_by(|(_, a), (_, b)| a.seconds().total_cmp(&b.seconds()));
+    others.get(others.len() / 2).copied()
 }
 
 fn resident(seen: &Seen) -> String {

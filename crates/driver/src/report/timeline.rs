@@ -38,7 +38,7 @@ pub(super) fn figure(recording: &Recording, step: &AchievedStep, number: usize, 
         100.0 * covered(&lanes[0].1),
         100.0 * covered(&lanes[1].1),
         // As the table counts it, waits that are too short to draw included.
-        100.0 * step.stalled_seconds / step.seconds().max(f64::MIN_POSITIVE),
+        100.0 * step.stalled_seconds.unwrap_or(0.0) / step.seconds().max(f64::MIN_POSITIVE),
     );
     let height = 2.0 * LANE + 8.0;
     let mut text = format!(

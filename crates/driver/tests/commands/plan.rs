@@ -29,6 +29,21 @@ fn as_json_and_as_a_picture() {
 }
 
 #[test]
+fn several_cards_share_a_plot() {
+    let scratch = Scratch::new();
+    let svg = scratch.text("cards.svg");
+    let cards =
+        ["plan", "--model", "flux-dev", "--gpu", "h100,rtx3090", "--vram", "8GiB", "--svg", &svg, "--json"];
+    let plans: serde_json::Value = serde_json::from_str(&lighterage(&cards).check(0, &[]).stdout).unwrap();
+    let names: Vec<_> = plans.as_array().unwrap().iter().map(|plan| plan["gpu"].clone()).collect();
+    assert_eq!(names, ["h100", "rtx3090"]);
+    let plot = std::fs::read_to_string(svg).unwrap();
+    for part in ["knee of h100", "knee of rtx3090", "b-curve b-1", "bound that no policy beats"] {
+        assert!(plot.contains(part), "no {part}: {plot}");
+    }
+}
+
+#[test]
 fn a_folder_is_planned_too() {
     let model = repository("assets/demo/base");
     let run = lighterage(&["plan", "--model", &model, "--size", "64x64", "--vram", "1GiB", "--json"]);

@@ -54,7 +54,7 @@ fn a_recorded_run_makes_the_same_picture_and_a_trace() {
     let scratch = Scratch::new();
     let (plain, said) = picture(&scratch, "plain.png", &[]);
     assert!(said.contains("s/step predicted (by the launches of step 2)"), "{said}");
-    assert!(said.contains("% of it stalled") && said.contains("first step done after"), "{said}");
+    assert!(said.contains("% of step 2 stalled") && said.contains("first step done after"), "{said}");
     let (trace, report) = (scratch.text("trace.json"), scratch.text("report.html"));
     let (recorded, _) = picture(&scratch, "seen.png", &["--trace", &trace, "--report", &report]);
     assert!(plain == recorded, "recording changes the picture");
@@ -130,7 +130,24 @@ fn a_simulated_card_is_seen_too() {
     lighterage(&run).check(0, &["by the device's profile"]);
     let events = check_trace(Path::new(&trace));
     assert_eq!(events.iter().filter(|event| event["cat"] == "step").count(), 3);
-    assert!(std::fs::read_to_string(report).unwrap().contains("on a simulated rtx4090 within 8.00 GiB"));
+    let html = std::fs::read_to_string(report).unwrap();
+    assert!(html.contains("on a simulated rtx4090 within 8.00 GiB"));
+    for part in ["class=\"budgets\"", "b-curve b-0", "b-bound b-0", "knee of rtx4090", "Plans for rtx4090"] {
+        assert!(html.contains(part), "no {part}");
+    }
+}
+
+#[test]
+fn the_first_run_of_verify_is_seen() {
+    let scratch = Scratch::new();
+    let (trace, report) = (scratch.text("trace.json"), scratch.text("report.html"));
+    let few = ["verify", "--steps", "2", "--budgets", "1MiB", "--threads", "1", "--interleavings", "1"];
+    let run = lighterage(&[&few[..], &["--trace", &trace, "--report", &report]].concat());
+    run.check(0, &["2 runs, 0 of them differ"]);
+    let events = check_trace(Path::new(&trace));
+    assert_eq!(events.iter().filter(|event| event["cat"] == "step").count(), 2);
+    let html = std::fs::read_to_string(report).unwrap();
+    assert!(html.contains("the first run, 1 threads") && html.contains("latents of step 2"));
 }
 
 #[test]

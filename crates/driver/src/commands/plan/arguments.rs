@@ -19,6 +19,7 @@ Examples:
   lighterage plan --gpu rtx4090
   lighterage plan --model flux-dev --gpu rtx5090 --size 1024x1024 --vram 6GiB,8GiB,12GiB
   lighterage plan --model flux-dev+infinite-you --gpu h100 --link 25 --svg plan.svg --json
+  lighterage plan --gpu rtx4090,rtx5090,h100 --svg cards.svg
   lighterage plan --model FLUX.1-dev --infinite-you InfiniteYou/sim_stage1 --lora style.safetensors:0.8
   lighterage bench machine --device cuda --json > card.json; lighterage plan --gpu card.json")]
 pub(crate) struct Arguments {
@@ -31,9 +32,10 @@ pub(crate) struct Arguments {
     /// A low-rank change to the folder's transformer, `FILE` or `FILE:SCALE`; may be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
-    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100; or the output of `bench machine --json` there.
-    #[arg(long, value_name = "NAME|FILE", default_value = "rtx4090")]
-    gpu: String,
+    /// The card: h100, h200, rtx5090, rtx4090, rtx3090, l40s or a100; or the output of `bench machine --json` there. Several are planned for one after the other, and
+    /// share a plot.
+    #[arg(long, value_name = "NAME|FILE[,...]", value_delimiter = ',', default_value = "rtx4090")]
+    gpu: Vec<String>,
     /// Rate of copies to the card, in GB/s [default: the card's].
     #[arg(long, value_name = "GB/s", value_parser = rate)]
     link: Option<f64>,
@@ -46,13 +48,13 @@ pub(crate) struct Arguments {
     /// Budgets to look at [default: 2, 4, 6, 8, 10, 12, 16, 20, 24 and 32 GiB].
     #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     vram: Vec<Size>,
-    /// Also draw seconds per step over the budget.
+    /// Also draw seconds per step over the budget, with the lower bound and the knee; the page of `--report` has the same plot.
     #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
     /// The table of who multiplies which shape: where it names cuBLASLt for the card, its workspace counts.
     #[arg(long, value_name = "FILE", value_parser = gemm_table::read)]
     pub(super) gemm_table: Option<GemmTable>,
-    /// Print JSON.
+    /// Print JSON: an object, or an array of them for several cards.
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -110,13 +112,18 @@ impl Arguments {
         self.vram.iter().map(|size| size.0).collect()
     }
 
-    pub(super) fn profile(&self) -> Result<Profile> {
-        let mut profile = match Profile::named(&self.gpu) {
+    /// Of each card, in the order in which they were named.
+    pub(super) fn profiles(&self) -> Result<Vec<Profile>> {
+        self.gpu.iter().map(|gpu| self.profile(gpu)).collect()
+    }
+
+    fn profile(&self, gpu: &str) -> Result<Profile> {
+        let mut profile = match Profile::named(gpu) {
             Some(profile) => profile,
-            None if Path::new(&self.gpu).is_file() => super::measured::read(Path::new(&self.gpu))?,
+            None if Path::new(gpu).is_file() => super::measured::read(Path::new(gpu))?,
             None => {
                 let names: Vec<String> = Profile::all().map(|profile| profile.name).collect();
-                let text = format!("{:?} is neither a file nor a card: {}", self.gpu, names.join(", "));
+                let text = format!("{gpu:?} is neither a file nor a card: {}", names.join(", "));
                 return Err(Failure::Usage(text));
             }
         };

@@ -29,21 +29,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.svg {
         output::check(path)?;
     }
-    let profile = arguments.profile()?;
+    let profiles = arguments.profiles()?;
     arguments
         .seeing
         .check(&arguments.svg.iter().map(|path| ("--svg", path.as_path())).collect::<Vec<_>>())?;
-    let taken_bytes = taken_bytes(arguments, &profile);
-    let survey = arguments.scene().survey(Some(profile.rates))?.beside(taken_bytes);
-    let outlook = Outlook::new(&survey, &profile, &arguments.budgets(), arguments.steps);
+    if arguments.seeing.is_asked() {
+        arguments.scene().built_in()?;
+    }
+    let cards = profiles.iter().map(|profile| Card::new(arguments, profile)).collect::<Result<Vec<_>>>()?;
+    let (cards, outlooks): (Vec<Card<'_>>, Vec<Outlook>) = cards.into_iter().unzip();
     if let Some(path) = &arguments.svg {
-        output::write(path, |file| file.write_all(svg::plot(&outlook).as_bytes()))?;
+        output::write(path, |file| file.write_all(svg::plot(&outlooks).as_bytes()))?;
     }
     if arguments.seeing.is_asked() {
-        let model = arguments.scene().built_in()?;
-        simulated::run(arguments, &model, &profile, &survey, &outlook, taken_bytes)?;
+        simulated::run(arguments, &cards, &outlooks)?;
     }
-    if arguments.json { json::print(&outlook) } else { show(&outlook, &profile) }
+    match (&outlooks[..], arguments.json) {
+        ([outlook], true) => json::print(outlook),
+        (outlooks, true) => json::print(&outlooks),
+        (outlooks, false) => {
+            profiles.iter().zip(outlooks).try_for_each(|(profile, outlook)| show(outlook, profile))
+        }
+    }
+}
+
+/// A card that is planned for.
+#[derive(Debug)]
+struct Card<'a> {
+    profile: &'a Profile,
+    /// What the driver takes of it.
+    taken_bytes: u64,
+    survey: Survey,
+}
+
+impl<'a> Card<'a> {
+    fn new(arguments: &Arguments, profile: &'a Profile) -> Result<(Self, Outlook)> {
+        let taken_bytes = taken_bytes(arguments, profile);
+        let survey = arguments.scene().survey(Some(profile.rates))?.beside(taken_bytes);
+        let outlook = Outlook::new(&survey, profile, &arguments.budgets(), arguments.steps);
+        let is_drawn = arguments.svg.is_some() || arguments.seeing.report.is_some();
+        let outlook = if is_drawn { outlook.with_curve(&survey) } else { outlook };
+        Ok((Self { profile, taken_bytes, survey }, outlook))
+    }
 }
 
 /// What the driver takes on such a card, with the workspace of a library if the table names one there.
@@ -119,20 +146,7 @@ impl Scene<'_> {
 fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
     let out = &mut std::io::stdout().lock();
     writeln!(out, "{} at {} GB/s: {}", profile.name, profile.rates.link_bytes / 1e9, profile.source)?;
-    let head = [
-        "budget",
-        "peak",
-        "resident",
-        "ring",
-        "streamed/step",
-        "s/step",
-        "bound",
-        "limit",
-        "total s",
-        "pinned",
-        "pageable",
-    ];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut rows = vec![outlook::HEAD.map(str::to_owned).to_vec()];
     rows.extend(outlook.rows.iter().map(outlook::Row::cells));
     table::print(out, &[Align::Right; 11], &rows)?;
     for row in outlook.rows.iter().filter(|row| row.refused.is_some()) {
@@ -165,7 +179,27 @@ mod tests {
         // Both hide their copies: the same but for the order in which times are added.
         assert!(middle.seconds_per_step >= large.seconds_per_step * (1.0 - 1e-12));
         assert!((outlook.minimum_bytes..=outlook.maximum_bytes).contains(&outlook.knee_bytes));
-        let plot = svg::plot(&outlook);
-        assert!(plot.starts_with("<svg") && plot.contains("</svg>") && !plot.contains("NaN"), "{plot}");
+        assert!(outlook.curve.is_empty(), "nobody asked for a plot");
+        check_curve(outlook.with_curve(&survey));
+    }
+
+    /// From the smallest budget on, by budget, above its bound, through the knee, and flat where everything is resident.
+    fn check_curve(outlook: Outlook) {
+        let curve = &outlook.curve;
+        assert!(curve.first().is_some_and(|point| point.budget_bytes == outlook.minimum_bytes), "{curve:?}");
+        assert!(curve.is_sorted_by(|a, b| a.budget_bytes < b.budget_bytes));
+        let is_bound =
+            |point: &outlook::Point| point.bound_seconds_per_step <= point.seconds_per_step * (1.0 + 1e-12);
+        assert!(curve.iter().all(is_bound), "{curve:?}");
+        let (first, last) = (curve[0].seconds_per_step, curve[curve.len() - 1].seconds_per_step);
+        let knee = curve.iter().find(|point| point.budget_bytes == outlook.knee_bytes).unwrap();
+        assert!(knee.seconds_per_step <= 1.02 * last && first > 1.02 * last, "{first} {knee:?} {last}");
+        let plot = svg::plot(&[outlook]);
+        assert!(plot.starts_with("<svg") && plot.ends_with("</svg>\n") && !plot.contains("NaN"), "{plot}");
+        for part in
+            ["b-curve b-0", "b-bound b-0", "knee of rtx4090", "prefers-color-scheme:dark", "8.00 GiB: 0.7"]
+        {
+            assert!(plot.contains(part), "no {part}: {plot}");
+        }
     }
 }

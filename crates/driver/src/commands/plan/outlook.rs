@@ -1,6 +1,6 @@
 use lighterage_device::Profile;
-use lighterage_pager::{Limit, Turn};
-use lighterage_pipeline::{Forecast, Survey};
+use lighterage_pager::Limit;
+use lighterage_pipeline::Survey;
 use serde::Serialize;
 
 use crate::size::Size;
@@ -18,6 +18,17 @@ pub(super) struct Outlook {
     /// From here on everything is resident.
     pub(super) maximum_bytes: u64,
     pub(super) rows: Vec<Row>,
+    /// For a plot, where one was asked for: by budget, from the smallest on.
+    #[serde(skip)]
+    pub(super) curve: Vec<Point>,
+}
+
+/// A step within one budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point {
+    pub(super) budget_bytes: u64,
+    pub(super) seconds_per_step: f64,
+    pub(super) bound_seconds_per_step: f64,
 }
 
 /// One budget.
@@ -41,8 +52,10 @@ pub(super) struct Row {
 
 /// How much slower than the fastest the knee may be.
 const KNEE: f64 = 1.02;
-/// How often the range of budgets is halved in search of it: to 16 MiB in 128 GiB.
-const HALVINGS: u32 = 13;
+/// How near to it the search ends.
+const KNEE_BYTES: u64 = 16 << 20;
+/// Budgets between the smallest and the largest at which a curve is looked up.
+const CURVE: u32 = 32;
 
 impl Outlook {
     pub(super) fn new(survey: &Survey, profile: &Profile, budgets: &[u64], steps: usize) -> Self {
@@ -54,29 +67,75 @@ impl Outlook {
             knee_bytes: knee(survey),
             maximum_bytes: survey.maximum_bytes(),
             rows: budgets.iter().map(|budget| Row::new(survey, *budget)).collect(),
+            curve: Vec::new(),
         }
     }
+
+    /// With the curve for a plot: denser where it is steeper, at the small budgets, and with the knee and the budgets that were asked for.
+    pub(super) fn with_curve(mut self, survey: &Survey) -> Self {
+        let (least, most) = (self.minimum_bytes, self.maximum_bytes);
+        let asked = self.rows.iter().map(|row| row.budget_bytes).max().unwrap_or(most);
+        let end = asked.clamp(most + most / 20, 2 * most);
+        let mut budgets: Vec<u64> = (0..=CURVE).map(|index| between(least, most, index)).collect();
+        budgets.extend([self.knee_bytes, end]);
+        budgets.extend(
+            self.rows.iter().map(|row| row.budget_bytes).filter(|asked| (least..end).contains(asked)),
+        );
+        budgets.sort_unstable();
+        budgets.dedup();
+        let point = |budget_bytes| {
+            let turn = survey.turn_within(budget_bytes)?;
+            let (seconds_per_step, bound_seconds_per_step) = (turn.seconds, turn.bound_seconds);
+            Some(Point { budget_bytes, seconds_per_step, bound_seconds_per_step })
+        };
+        self.curve = budgets.into_iter().filter_map(point).collect();
+        self
+    }
+}
+
+/// Of a geometric row.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between two budgets that fit"
+)]
+fn between(least: u64, most: u64, index: u32) -> u64 {
+    let share = f64::from(index) / f64::from(CURVE);
+    let budget = least.max(1) as f64 * (most as f64 / least.max(1) as f64).powf(share);
+    (budget as u64).clamp(least, most)
 }
 
 /// The smallest budget, nearly, at which a step is about as fast as it gets.
 fn knee(survey: &Survey) -> u64 {
-    let seconds = |budget| survey.within(budget).ok().as_ref().and_then(turn).map(|turn| turn.seconds);
+    let seconds = |budget| survey.turn_within(budget).map(|turn| turn.seconds);
     let (mut low, mut high) = (survey.minimum_bytes(), survey.maximum_bytes());
     let Some(fastest) = seconds(high) else { return high };
     let is_enough = |budget| seconds(budget).is_some_and(|seconds| seconds <= KNEE * fastest);
     if is_enough(low) {
         return low;
     }
-    for _ in 0..HALVINGS {
+    while high - low > KNEE_BYTES {
         let middle = low.midpoint(high);
         if is_enough(middle) { high = middle } else { low = middle }
     }
     high
 }
 
-fn turn(forecast: &Forecast) -> Option<Turn> {
-    forecast.denoise()?.turns().first().copied()
-}
+/// Over the cells of a row.
+pub(super) const HEAD: [&str; 11] = [
+    "budget",
+    "peak",
+    "resident",
+    "ring",
+    "streamed/step",
+    "s/step",
+    "bound",
+    "limit",
+    "total s",
+    "pinned",
+    "pageable",
+];
 
 impl Row {
     fn new(survey: &Survey, budget_bytes: u64) -> Self {
@@ -86,8 +145,8 @@ impl Row {
                 return Self { budget_bytes, refused: Some(refused.to_string()), ..Self::default() };
             }
         };
-        let turn = turn(&forecast).unwrap_or_default();
         let denoise = forecast.denoise();
+        let turn = denoise.and_then(|plan| plan.turns().first().copied()).unwrap_or_default();
         Self {
             budget_bytes,
             refused: None,
