@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,7 +41,10 @@ pub(crate) struct MappedFile {
 /// Where a file's bytes are.
 #[derive(Debug)]
 enum Content {
-    Mapped(Mmap),
+    Mapped {
+        file: File,
+        bytes: Mmap,
+    },
     /// There is no file: every tensor is the beginning of the same zeros.
     Zeros(Mmap),
 }
@@ -84,14 +88,34 @@ impl MappedFile {
     /// A tensor's bytes.
     pub(crate) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         match &self.content {
-            Content::Mapped(bytes) => &bytes[range.clone()],
+            Content::Mapped { bytes, .. } => &bytes[range.clone()],
             Content::Zeros(zeros) => &zeros[..range.len()],
         }
     }
 
     /// Advice to the system, which it may refuse.
+    pub(crate) fn mapping(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Mapped { bytes, .. } => Some(bytes),
+            Content::Zeros(_) => None,
+        }
+    }
+
+    /// Not by the map.
+    pub(crate) fn read_into(&self, offset: usize, target: &mut [u8]) -> Result<()> {
+        match &self.content {
+            Content::Mapped { file, .. } => {
+                file.read_exact_at(target, offset as u64).map_err(io(&self.identity.path, "read it"))
+            }
+            Content::Zeros(_) => {
+                target.fill(0);
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn will_need(&self, range: Range<usize>) {
-        if let Content::Mapped(bytes) = &self.content {
+        if let Content::Mapped { bytes, .. } = &self.content {
             let _ = bytes.advise_range(Advice::WillNeed, range.start, range.len());
         }
     }
@@ -102,7 +126,7 @@ impl MappedFile {
         if !status.is_file() {
             return Err(Error::NotAFile { path: path.to_owned() });
         }
-        let bytes = map(path, promise)?;
+        let (file, bytes) = map(path, promise)?;
         let directory =
             Directory::parse(&bytes).map_err(|fault| Error::Bad { path: path.to_owned(), fault })?;
         let identity = Arc::new(FileIdentity {
@@ -111,16 +135,17 @@ impl MappedFile {
             modified_ns: i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()),
             header_sha256: Sha256::digest(&bytes[directory.range]).into(),
         });
-        let content = Content::Mapped(bytes);
+        let content = Content::Mapped { file, bytes };
         let file = Self { identity, metadata: directory.metadata, groups: directory.groups, content };
         Ok((Arc::new(file), directory.entries))
     }
 }
 
-fn map(path: &Path, _promise: Unmodified) -> Result<Mmap> {
-    let file = std::fs::File::open(path).map_err(io(path, "open it"))?;
+fn map(path: &Path, _promise: Unmodified) -> Result<(File, Mmap)> {
+    let file = File::open(path).map_err(io(path, "open it"))?;
     // SAFETY: the caller holds an `Unmodified`: no process changes or truncates the file while it is mapped.
-    unsafe { Mmap::map(&file) }.map_err(io(path, "map it"))
+    let bytes = unsafe { Mmap::map(&file) }.map_err(io(path, "map it"))?;
+    Ok((file, bytes))
 }
 
 /// For `map_err`: the error of a call on a path.

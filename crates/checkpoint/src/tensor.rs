@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lighterage_shape::{DType, Layout};
 
+use crate::error::Result;
 use crate::file::MappedFile;
 use crate::header::Entry;
 use crate::identity::TensorIdentity;
@@ -57,6 +58,26 @@ impl Tensor {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.file.bytes(&self.range)
+    }
+
+    /// The whole mapped file that the bytes lie in; none for one of [shapes](crate::Checkpoint::of_shapes), which has no file.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&[u8]> {
+        self.file.mapping()
+    }
+
+    /// Reads some of its bytes from the file, past the map: no page of the process's own is taken for them, and a file that is shorter than it was is an error
+    /// and not a signal.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) with the file.
+    ///
+    /// # Panics
+    /// If the bytes from `offset` on are not the tensor's.
+    pub fn read_into(&self, offset: usize, target: &mut [u8]) -> Result<()> {
+        let end = offset + target.len();
+        assert!(end <= self.range.len(), "{offset}..{end} of {} bytes", self.range.len());
+        self.file.read_into(self.range.start + offset, target)
     }
 
     /// Tells the system that these of its bytes will be read soon, so that they are on their way from the disk by then. Nobody waits for them here, and nothing

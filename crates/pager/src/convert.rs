@@ -1,11 +1,13 @@
 //! From a file's elements to the device's, in parallel; every element is converted alone, so no result depends on the threads.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
 use lighterage_shape::{DType, Float};
 use rayon::prelude::*;
 
+use crate::Result;
 use crate::plan::Tape;
 use crate::units::{Piece, TensorSpec, Transform, Units};
 
@@ -50,8 +52,26 @@ pub(crate) fn parts<'a>(
     })
 }
 
+/// How the bytes of files are had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// From the map: what is read once, or may stay in the page cache.
+    Mapped,
+    /// Read past the map, so that what is read in every turn takes no pages of the process.
+    Read,
+}
+
 /// Writes a range of the tape as the device needs it; `target` has exactly its bytes.
-pub(crate) fn write(tape: &Tape, units: &Units, range: &Range<u64>, target: &mut [u8]) {
+///
+/// # Errors
+/// A file that cannot be read; never with [`Access::Mapped`].
+pub(crate) fn write(
+    tape: &Tape,
+    units: &Units,
+    range: &Range<u64>,
+    target: &mut [u8],
+    access: Access,
+) -> Result<()> {
     let mut jobs = Vec::new();
     let (mut rest, mut at) = (target, range.start);
     for part in parts(tape, units, range) {
@@ -61,7 +81,7 @@ pub(crate) fn write(tape: &Tape, units: &Units, range: &Range<u64>, target: &mut
         rest = later;
         part.cut(now, &mut jobs);
     }
-    jobs.into_par_iter().for_each(Job::run);
+    jobs.into_par_iter().try_for_each(|job| job.run(access))
 }
 
 /// Has the files' bytes of a range of the tape on their way from the disk.
@@ -84,11 +104,20 @@ pub(crate) fn will_need(tape: &Tape, units: &Units, range: &Range<u64>) {
 impl<'a> Part<'a> {
     /// The bytes in the files, and where they go, from the part's beginning. Only of tensors that need no conversion.
     pub(crate) fn raw(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
+        self.sources().scan(0, |next, (_, source)| {
+            let at = *next;
+            *next += source.len() as u64;
+            Some((at, source))
+        })
+    }
+
+    /// The same with the pieces that they are of.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (&'a Piece, &'a [u8])> + use<'a> {
         let wanted = self.bytes.clone();
         self.pieces().filter_map(move |(piece, bytes)| {
             let (from, to) = (bytes.start.max(wanted.start), bytes.end.min(wanted.end));
             let source = || &piece.bytes()[index(from - bytes.start)..index(to - bytes.start)];
-            (from < to).then(|| (from - wanted.start, source()))
+            (from < to).then(|| (piece, source()))
         })
     }
 
@@ -140,32 +169,56 @@ impl<'a, 't> Job<'a, 't> {
         }
     }
 
-    fn run(self) {
+    fn run(self, access: Access) -> Result<()> {
         let size = self.wanted.bytes();
         // Pages and tasks begin at multiples of every element's size.
         let elements = self.place.start / size..self.place.end / size;
-        let (filed, source) = (self.piece.tensor.dtype(), self.piece.bytes());
+        let filed = self.piece.tensor.dtype();
         match self.piece.transform {
-            Transform::None => {
-                let source = &source[elements.start * filed.bytes()..elements.end * filed.bytes()];
-                convert_run(filed, source, self.wanted, self.target);
+            Transform::None if filed == self.wanted && access == Access::Read => {
+                self.piece.read_into(elements.start, self.target)?;
             }
-            Transform::ChannelsLast => self.channels_last(&elements),
+            Transform::None => {
+                convert_run(filed, &self.piece.elements(&elements, access)?, self.wanted, self.target);
+            }
+            Transform::ChannelsLast => self.channels_last(&elements, access)?,
         }
+        Ok(())
     }
 
     /// One row is one output channel: `[in, kernel * kernel]` becomes `[kernel * kernel, in]`.
-    fn channels_last(self, elements: &Range<usize>) {
+    fn channels_last(self, elements: &Range<usize>, access: Access) -> Result<()> {
         let (row, channels) = (self.piece.row_elements(), self.piece.tensor.shape()[1]);
         let (taps, size) = (row / channels, self.piece.tensor.dtype().bytes());
-        let source = self.piece.bytes();
+        let rows = elements.start / row * row..elements.end.next_multiple_of(row);
+        let source = self.piece.elements(&rows, access)?;
         let mut turned = Vec::with_capacity(elements.len() * size);
         for element in elements.clone() {
-            let (first, within) = (element / row * row, element % row);
+            let (first, within) = (element / row * row - rows.start, element % row);
             let (tap, channel) = (within / channels, within % channels);
             turned.extend_from_slice(&source[(first + channel * taps + tap) * size..][..size]);
         }
         convert_run(self.piece.tensor.dtype(), &turned, self.wanted, self.target);
+        Ok(())
+    }
+}
+
+impl Piece {
+    /// The bytes in the file of some of its elements.
+    fn elements(&self, elements: &Range<usize>, access: Access) -> Result<Cow<'_, [u8]>> {
+        let size = self.tensor.dtype().bytes();
+        if access == Access::Mapped {
+            return Ok(Cow::Borrowed(&self.bytes()[elements.start * size..elements.end * size]));
+        }
+        let mut read = vec![0; elements.len() * size];
+        self.read_into(elements.start, &mut read)?;
+        Ok(Cow::Owned(read))
+    }
+
+    /// Reads its elements from this one on.
+    fn read_into(&self, element: usize, target: &mut [u8]) -> Result<()> {
+        let first = self.rows.start * self.row_elements() + element;
+        Ok(self.tensor.read_into(first * self.tensor.dtype().bytes(), target)?)
     }
 }
 

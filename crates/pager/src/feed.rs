@@ -1,9 +1,12 @@
 use std::ops::Range;
 
-use lighterage_device::{Address, Backend, Device, Error as DeviceError, Event, Pinned, Stream};
+use lighterage_device::{
+    Address, Backend, Device, Error as DeviceError, Event, Grant, Pinned, Purpose, Stream,
+};
 
-use crate::convert;
-use crate::plan::{Home, Piece, Plan, Tape};
+use crate::convert::{self, Access};
+use crate::in_place::{self, InPlace, Window};
+use crate::plan::{Home, Piece, Plan, Source, Tape};
 use crate::units::Units;
 use crate::{Error, Result};
 
@@ -11,6 +14,10 @@ use crate::{Error, Result};
 const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
 const STAGE_BYTES_MAX: u64 = 16 << 20;
+
+/// The longest block of the arena, and the longest window of a file that is page-locked at once, in bytes: some drivers refuse more, and pinning takes its time, 1 to 1.7 GB/s.
+/// Tests have some of each in little memory.
+pub(crate) const BLOCK_BYTES_MAX: u64 = if cfg!(test) { 64 << 10 } else { 256 << 20 };
 
 /// How far ahead of the copies the system reads the files: some milliseconds of a fast disk.
 const READ_AHEAD_BYTES: u64 = 32 << 20;
@@ -20,6 +27,7 @@ const READ_AHEAD_BYTES: u64 = 32 << 20;
 /// | page | from |
 /// |---|---|
 /// | streamed | the arena: page-locked memory of exactly these bytes, filled (and converted) when the page is first copied |
+/// | streamed and raw, with [`Source::Registered`] | the mapped file, page-locked where it lies |
 /// | streamed, where the host's budget has no room for all of them | a stage, as a resident one, in every turn |
 /// | resident | a stage: filled, copied, and used again when that copy is done |
 /// | of raw tensors, where page-locking gains nothing | the mapped file |
@@ -30,8 +38,11 @@ const READ_AHEAD_BYTES: u64 = 32 << 20;
 pub(crate) struct Feed<B: Backend> {
     stream: Stream<B>,
     layout: FeedLayout,
-    /// The arena: one block for the plan that the feed was made for, more after pages were given back that were resident.
-    blocks: Vec<Option<Pinned<B>>>,
+    /// The arena: the blocks for the plan that the feed was made for, and more after pages were given back that were resident.
+    blocks: Vec<Block<B>>,
+    /// How many of them are for that plan.
+    planned_blocks: usize,
+    in_place: InPlace<B>,
     /// By page: its place in the arena.
     places: Vec<Option<Place>>,
     filled: Vec<bool>,
@@ -42,6 +53,15 @@ pub(crate) struct Feed<B: Backend> {
     is_refused: bool,
     /// The stage that was used longest ago, once there are `STAGES`.
     oldest: usize,
+}
+
+/// A part of the arena: charged at once, page-locked when it is first filled.
+#[derive(Debug)]
+enum Block<B: Backend> {
+    Granted(Grant),
+    Pinned(Pinned<B>),
+    /// Given back, or refused.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -64,6 +84,9 @@ pub(crate) struct FeedLayout {
     is_kept: Vec<bool>,
     /// By page: whether its bytes in the files are those that the device needs, and it may be copied from there.
     direct: Vec<bool>,
+    /// By page: whether it is streamed, and copied from a file that is page-locked as it lies.
+    is_in_place: Vec<bool>,
+    windows: Vec<Window>,
     arena_bytes: u64,
     stage_bytes: u64,
     stages: u64,
@@ -75,8 +98,16 @@ impl FeedLayout {
     pub(crate) fn new(plan: &Plan, units: &Units, is_pinning_worth_it: bool) -> Self {
         let tape = plan.tape();
         let direct = direct_pages(tape, units, is_pinning_worth_it);
-        let kept = |(home, direct): (&Home, &bool)| matches!(home, Home::Ring(_)) && !direct;
-        let is_kept: Vec<bool> = plan.homes().iter().zip(&direct).map(kept).collect();
+        let is_in_place = match plan.source() {
+            Source::Copied => vec![false; direct.len()],
+            Source::Registered => in_place_pages(plan, units),
+        };
+        let pages = || (0..).zip(&is_in_place).filter(|(_, is_in_place)| **is_in_place).map(|(page, _)| page);
+        let windows = in_place::windows(tape, units, pages());
+        let kept = |(home, page): (&Home, usize)| {
+            matches!(home, Home::Ring(_)) && !direct[page] && !is_in_place[page]
+        };
+        let is_kept: Vec<bool> = plan.homes().iter().zip(0..).map(kept).collect();
         let bytes = |(page, _): (u32, &bool)| tape.bytes_of(&(page..page + 1));
         let arena_bytes = (0..).zip(&is_kept).filter(|(_, is_kept)| **is_kept).map(bytes).sum();
         // A unit brings the pages that it owns, and a unit before it may have left it the first.
@@ -90,7 +121,18 @@ impl FeedLayout {
         let stage_bytes = longest.min(STAGE_BYTES_MAX.max(tape.page_bytes));
         let fills: u64 = units.iter().map(|bytes| bytes.div_ceil(stage_bytes.max(1))).sum();
         let (stages, page_bytes) = (fills.min(STAGES as u64), tape.page_bytes);
-        Self { is_kept, direct, arena_bytes, stage_bytes, stages, page_bytes }
+        Self { is_kept, direct, is_in_place, windows, arena_bytes, stage_bytes, stages, page_bytes }
+    }
+
+    /// A page that was to be copied as it lies in the file is kept in the arena, or goes through a stage.
+    fn demote(&mut self, page: u32, bytes: u64) {
+        let index = page as usize;
+        (self.is_in_place[index], self.direct[index], self.is_kept[index]) = (false, false, true);
+        self.arena_bytes += bytes;
+    }
+
+    fn windows_bytes(&self) -> u64 {
+        self.windows.iter().map(|window| window.bytes).sum()
     }
 
     /// The least that it can do with: stages of a page each, which everything goes through.
@@ -102,13 +144,23 @@ impl FeedLayout {
     fn stage_bytes_within(&self, free: u64) -> u64 {
         let bytes = (free / (4 * STAGES as u64)).min(STAGE_BYTES_MAX) / self.page_bytes * self.page_bytes;
         // No longer than a quarter of what goes through it: it takes its own time to be filled.
-        bytes.min(self.arena_bytes / 4 / self.page_bytes * self.page_bytes).max(self.page_bytes)
+        let through = self.arena_bytes + self.windows_bytes();
+        bytes.min(through / 4 / self.page_bytes * self.page_bytes).max(self.page_bytes)
     }
 
     /// Bytes that it pins.
-    pub(crate) const fn pinned_bytes(&self) -> u64 {
-        self.arena_bytes + self.stages * self.stage_bytes
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.arena_bytes + self.windows_bytes() + self.stages * self.stage_bytes
     }
+}
+
+/// The streamed pages all of whose bytes may be copied from the files as they lie there.
+fn in_place_pages(plan: &Plan, units: &Units) -> Vec<bool> {
+    let (tape, raw) = (plan.tape(), direct_pages(plan.tape(), units, false));
+    let is_in_place = |(page, (home, raw)): (u32, (&Home, bool))| {
+        matches!(home, Home::Ring(_)) && raw && in_place::is_mapped(tape, units, page)
+    };
+    (0..).zip(plan.homes().iter().zip(raw)).map(is_in_place).collect()
 }
 
 /// The pages all of whose bytes may be copied from the files as they are.
@@ -144,11 +196,15 @@ impl<B: Backend> Feed<B> {
             layout.stage_bytes = layout.stage_bytes_within(free);
             room = free - STAGES as u64 * layout.stage_bytes;
         }
+        let in_place = InPlace::granted(&layout.windows, device.host_ledger(), room);
+        room -= in_place.bytes();
         let (places, filled) = (vec![None; pages], vec![false; pages]);
         let mut feed = Self {
             stream,
             layout,
             blocks: Vec::new(),
+            planned_blocks: 0,
+            in_place,
             places,
             filled,
             stages: Vec::new(),
@@ -156,13 +212,9 @@ impl<B: Backend> Feed<B> {
             is_refused: false,
             oldest: 0,
         };
-        // Page-locking may be refused for other reasons than the budget: what has no place goes through the stages.
-        match feed.keep(plan, room) {
-            Err(DeviceError::Driver { .. } | DeviceError::OutOfMemory { .. }) => {
-                feed.layout.stage_bytes = feed.layout.stage_bytes_within(free);
-            }
-            outcome => outcome?,
-        }
+        feed.demote(plan.tape(), units);
+        feed.keep(plan.tape(), room)?;
+        feed.planned_blocks = feed.blocks.len();
         Ok(feed)
     }
 
@@ -177,23 +229,24 @@ impl<B: Backend> Feed<B> {
             Some(stage) => stage.memory.bytes(),
             None => self.layout.stage_bytes_within(free),
         };
-        for block in 1..self.blocks.len() {
+        self.demote(plan.tape(), units);
+        for block in self.planned_blocks..self.blocks.len() {
             let is_here = |place: &Option<Place>| place.is_some_and(|place| place.block == block);
             let is_used =
                 self.places.iter().zip(&self.layout.is_kept).any(|(place, kept)| *kept && is_here(place));
             if !is_used {
-                self.blocks[block] = None;
+                self.blocks[block] = Block::Gone;
                 self.places.iter_mut().filter(|place| is_here(place)).for_each(|place| *place = None);
             }
         }
         // Without a place a page is copied through a stage, every time.
-        if self.keep(plan, u64::MAX).is_err() && self.stages.is_empty() {
-            self.make_room_for_stages(plan);
+        if self.keep(plan.tape(), u64::MAX).is_err() && self.stages.is_empty() {
+            self.make_room_for_stages(plan.tape());
         }
     }
 
     /// Where the arena has all that the host grants, some of it is given up, to be filled anew.
-    fn make_room_for_stages(&mut self, plan: &Plan) {
+    fn make_room_for_stages(&mut self, tape: &Tape) {
         let ledger = self.device().host_ledger().clone();
         if ledger.free_bytes() >= STAGES as u64 * self.layout.stage_bytes {
             return;
@@ -202,39 +255,143 @@ impl<B: Backend> Feed<B> {
         self.places.fill(None);
         let free = ledger.free_bytes();
         self.layout.stage_bytes = self.layout.stage_bytes_within(free);
-        let _ = self.keep(plan, free.saturating_sub(STAGES as u64 * self.layout.stage_bytes));
+        let _ = self.keep(tape, free.saturating_sub(STAGES as u64 * self.layout.stage_bytes));
+        self.planned_blocks = self.blocks.len();
     }
 
-    /// Gives pages that are streamed and have no place one in a new block of the arena, of at most `room` bytes: spread along the tape, so that those that go through
-    /// stages are.
-    fn keep(&mut self, plan: &Plan, room: u64) -> Result<(), DeviceError> {
-        let tape = plan.tape();
-        let bytes = |page: u32| tape.bytes_of(&(page..page + 1));
-        let missing: Vec<u32> = (0..)
+    /// Pages that were to be copied where they lie and are not in a window are copied from elsewhere.
+    fn demote(&mut self, tape: &Tape, units: &Units) {
+        for page in (0..).take(self.places.len()) {
+            let is_here = |source: &[u8]| self.in_place.covers(source);
+            if self.layout.is_in_place[page as usize] && !sources(tape, units, &(page..page + 1)).all(is_here)
+            {
+                self.layout.demote(page, tape.bytes_of(&(page..page + 1)));
+            }
+        }
+    }
+
+    /// The pages that are to be kept and have no place.
+    fn missing(&self) -> Vec<u32> {
+        (0..)
             .zip(self.layout.is_kept.iter().zip(&self.places))
             .filter(|(_, (is_kept, place))| **is_kept && place.is_none())
             .map(|(page, _)| page)
-            .collect();
+            .collect()
+    }
+
+    /// Gives pages that are streamed and have no place one in new blocks of the arena, of at most `room` bytes: spread along the tape, so that those that go through
+    /// stages are. All of it is charged now, or nothing is kept; it is page-locked when it is filled.
+    fn keep(&mut self, tape: &Tape, room: u64) -> Result<(), DeviceError> {
+        let bytes = |page: u32| tape.bytes_of(&(page..page + 1));
+        let missing = self.missing();
         let wanted: u64 = missing.iter().map(|page| bytes(*page)).sum();
         let (mut seen, mut given, mut chosen) = (0_u64, 0, Vec::new());
+        let mut lengths: Vec<u64> = Vec::new();
         for page in missing {
             seen += bytes(page);
             let due = u128::from(room.min(wanted)) * u128::from(seen) / u128::from(wanted.max(1));
-            if u128::from(given + bytes(page)) <= due {
-                chosen.push((page, given));
-                given += bytes(page);
+            if u128::from(given + bytes(page)) > due {
+                continue;
             }
+            if lengths.last().is_none_or(|length| length + bytes(page) > BLOCK_BYTES_MAX) {
+                lengths.push(0);
+            }
+            let block = self.blocks.len() + lengths.len() - 1;
+            let offset = lengths.last().copied().unwrap_or(0);
+            chosen.push((page, Place { block, offset }));
+            given += bytes(page);
+            lengths.last_mut().into_iter().for_each(|length| *length += bytes(page));
         }
-        if given == 0 {
-            return Ok(());
-        }
-        let block = self.blocks.len();
-        self.blocks.push(Some(self.device().pin(given)?));
-        for (page, offset) in chosen {
-            self.places[page as usize] = Some(Place { block, offset });
+        let ledger = self.device().host_ledger();
+        let grants = lengths.into_iter().map(|bytes| ledger.grant(Purpose::Pinned, bytes));
+        let grants = grants.collect::<Result<Vec<_>, _>>()?;
+        self.blocks.extend(grants.into_iter().map(Block::Granted));
+        for (page, place) in chosen {
+            self.places[page as usize] = Some(place);
             self.filled[page as usize] = false;
         }
         Ok(())
+    }
+
+    /// Page-locks what these pages, of one source, are copied from. False if that is refused: then they have another source.
+    fn lock(&mut self, tape: &Tape, units: &Units, run: &Range<u32>) -> Result<bool> {
+        let device = self.device().clone();
+        if self.layout.is_in_place[run.start as usize] {
+            for source in sources(tape, units, run) {
+                if let Some(bytes) = self.in_place.lock(&device, source)? {
+                    self.replace_window(tape, units, bytes);
+                    return Ok(false);
+                }
+            }
+            return Ok(true);
+        }
+        let place = self.places[run.start as usize].filter(|_| self.layout.is_kept[run.start as usize]);
+        place.map_or(Ok(true), |place| self.pin(place.block))
+    }
+
+    /// A window was refused, whose bytes were given back: what it would have held gets a place in the arena, as far as there is room, or goes through stages.
+    fn replace_window(&mut self, tape: &Tape, units: &Units, bytes: u64) {
+        self.demote(tape, units);
+        let missing: u64 = self.missing().iter().map(|page| tape.bytes_of(&(*page..*page + 1))).sum();
+        let stages = self.layout.stages.saturating_sub(self.stages.len() as u64) * self.layout.stage_bytes;
+        let free = self.device().host_ledger().free_bytes();
+        let room = if missing.saturating_add(stages) <= free {
+            missing
+        } else {
+            self.resize_stages();
+            let stages = STAGES.saturating_sub(self.stages.len()) as u64 * self.layout.stage_bytes;
+            bytes.min(free.saturating_sub(stages))
+        };
+        // Without a place a page goes through a stage, every time.
+        let _ = self.keep(tape, room);
+    }
+
+    /// Page-locks a block of the arena. False if that is refused: its pages have no place then, and go through stages.
+    fn pin(&mut self, block: usize) -> Result<bool> {
+        if !matches!(self.blocks[block], Block::Granted(_)) {
+            return Ok(true);
+        }
+        let device = self.device().clone();
+        // What somebody else's drop could not report is no refusal.
+        device.take_deferred()?;
+        let Block::Granted(grant) = std::mem::replace(&mut self.blocks[block], Block::Gone) else {
+            return Ok(true);
+        };
+        match device.pin_granted(grant) {
+            Ok(pinned) => {
+                self.blocks[block] = Block::Pinned(pinned);
+                Ok(true)
+            }
+            Err(error) => {
+                let is_here = |place: &Option<Place>| place.is_some_and(|place| place.block == block);
+                self.places.iter_mut().filter(|place| is_here(place)).for_each(|place| *place = None);
+                self.resize_stages();
+                if in_place::is_refusal(&error) { Ok(false) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Stages that there are not yet are as long as what is free now allows.
+    fn resize_stages(&mut self) {
+        if self.stages.is_empty() {
+            self.layout.stage_bytes =
+                self.layout.stage_bytes_within(self.device().host_ledger().free_bytes());
+        }
+    }
+
+    /// Bytes that are page-locked by now: in place, and in arena and stages.
+    pub(crate) fn locked_bytes(&self) -> (u64, u64) {
+        let pinned = |block: &Block<B>| match block {
+            Block::Pinned(pinned) => pinned.bytes(),
+            Block::Granted(_) | Block::Gone => 0,
+        };
+        let stages = self.stages.iter().map(|stage| stage.memory.bytes());
+        (self.in_place.locked_bytes(), self.blocks.iter().map(pinned).chain(stages).sum())
+    }
+
+    /// Gives up what is page-locked in files, before they may go. No copy is under way.
+    pub(crate) fn release_files(&mut self) {
+        self.in_place.clear();
     }
 
     pub(crate) const fn stream(&self) -> &Stream<B> {
@@ -258,6 +415,9 @@ impl<B: Backend> Feed<B> {
         let mut pages = piece.pages.clone();
         while !pages.is_empty() {
             let run = self.run_of(&pages, tape.page_bytes);
+            if !self.lock(tape, units, &run)? {
+                continue;
+            }
             let bytes = tape.bytes_of(&(piece.pages.start..run.start));
             // SAFETY: the caller's promise for `target`; a run lies in the piece.
             let outcome = unsafe { self.copy_run(tape, units, &run, target.offset(bytes)) };
@@ -286,7 +446,7 @@ impl<B: Backend> Feed<B> {
             let index = page as usize;
             // Pages that follow one another in a block of the arena are one copy.
             let place = self.places[index].filter(|_| self.layout.is_kept[index]);
-            (self.layout.direct[index], place)
+            ((self.layout.direct[index], self.layout.is_in_place[index]), place)
         };
         let (direct, place) = source(pages.start);
         let next = |page: u32| {
@@ -309,17 +469,20 @@ impl<B: Backend> Feed<B> {
         let first = run.start as usize;
         let bytes = u64::from(run.start) * tape.page_bytes
             ..u64::from(run.start) * tape.page_bytes + tape.bytes_of(run);
-        if self.layout.direct[first] {
+        if self.layout.direct[first] || self.layout.is_in_place[first] {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_direct(tape, units, &bytes, target) };
         }
         if let Some(Place { block, offset }) = self.places[first].filter(|_| self.layout.is_kept[first]) {
-            self.fill_arena(tape, units, run);
-            let arena = self.blocks[block].as_ref();
-            let arena = arena.map_or_else(Address::default, |arena| arena.address().offset(offset));
+            self.fill_arena(tape, units, run)?;
+            let arena = match &self.blocks[block] {
+                Block::Pinned(arena) => arena.address().offset(offset),
+                Block::Granted(_) | Block::Gone => unreachable!("block {block} was page-locked before"),
+            };
             // SAFETY: the caller's promise for `target`; the arena lives as long as the feed, and what was filled does not change.
             return unsafe { self.copy_from(target, arena, bytes.end - bytes.start) };
         }
+        assert!(self.layout.stage_bytes > 0, "no stage for pages {run:?}");
         let mut at = bytes.start;
         while at < bytes.end {
             let part = at..bytes.end.min(at + self.layout.stage_bytes);
@@ -343,9 +506,12 @@ impl<B: Backend> Feed<B> {
     ) -> Result<()> {
         for part in convert::parts(tape, units, bytes) {
             for (at, source) in part.raw() {
-                let target = target.offset(part.at + at - bytes.start);
-                // SAFETY: the caller's promise for `target`; `source` lies in the mapped file that the units keep.
-                unsafe { self.stream.copy_from_host(target, source.as_ptr(), source.len() as u64) }?;
+                let mut target = target.offset(part.at + at - bytes.start);
+                for source in self.in_place.cut(source) {
+                    // SAFETY: the caller's promise for `target`; `source` lies in the mapped file that the units keep.
+                    unsafe { self.stream.copy_from_host(target, source.as_ptr(), source.len() as u64) }?;
+                    target = target.offset(source.len() as u64);
+                }
             }
         }
         Ok(())
@@ -365,7 +531,8 @@ impl<B: Backend> Feed<B> {
         let stage = &mut self.stages[index];
         if has_bytes {
             // Nothing is reading the stage: its last copy was waited for.
-            convert::write(tape, units, bytes, part_of(&mut stage.memory, 0, bytes.end - bytes.start));
+            let target = part_of(&mut stage.memory, 0, bytes.end - bytes.start);
+            convert::write(tape, units, bytes, target, Access::Read)?;
         }
         let source = stage.memory.address();
         // SAFETY: the caller's promise for `target`; the stage is not written before its event, recorded below, was waited for.
@@ -393,23 +560,23 @@ impl<B: Backend> Feed<B> {
         Ok(self.oldest)
     }
 
-    /// Fills what of these pages' place in the arena is not filled yet.
-    fn fill_arena(&mut self, tape: &Tape, units: &Units, run: &Range<u32>) {
+    /// Fills what of these pages' place in the arena, which is page-locked, is not filled yet.
+    fn fill_arena(&mut self, tape: &Tape, units: &Units, run: &Range<u32>) -> Result<()> {
         let has_bytes = self.device().info().has_bytes;
         let mut pages = run.clone();
         while let Some(first) = pages.find(|page| !self.filled[*page as usize]) {
             let end = pages.clone().find(|page| self.filled[*page as usize]).unwrap_or(run.end);
-            self.filled[first as usize..end as usize].fill(true);
             pages.start = end;
-            let place = self.places[first as usize];
-            let arena = place.and_then(|place| Some((self.blocks[place.block].as_mut()?, place.offset)));
-            if let (true, Some((arena, offset))) = (has_bytes, arena) {
-                let start = u64::from(first) * tape.page_bytes;
-                let bytes = start..start + tape.bytes_of(&(first..end));
+            let Some(Place { block, offset }) = self.places[first as usize] else { continue };
+            if let (true, Block::Pinned(arena)) = (has_bytes, &mut self.blocks[block]) {
+                let bytes = tape.byte_range(&(first..end));
                 // No copy reads this part of the arena yet: it is filled before its first one is queued.
-                convert::write(tape, units, &bytes, part_of(arena, offset, bytes.end - bytes.start));
+                let target = part_of(arena, offset, bytes.end - bytes.start);
+                convert::write(tape, units, &bytes, target, Access::Mapped)?;
             }
+            self.filled[first as usize..end as usize].fill(true);
         }
+        Ok(())
     }
 
     /// # Safety
@@ -423,6 +590,16 @@ impl<B: Backend> Feed<B> {
     fn device(&self) -> &Device<B> {
         self.stream.device()
     }
+}
+
+/// What these pages consist of in the files; only of tensors that need no conversion.
+fn sources<'a>(
+    tape: &'a Tape,
+    units: &'a Units,
+    pages: &Range<u32>,
+) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    let parts = convert::parts(tape, units, &tape.byte_range(pages));
+    parts.flat_map(|part| part.sources().map(|(_, source)| source).collect::<Vec<_>>())
 }
 
 /// A part of pinned memory as the host sees it; only for devices whose memory has bytes.

@@ -47,13 +47,16 @@
 //!
 //! # Where copies come from
 //!
-//! On a card: from page-locked memory that holds exactly the streamed bytes, filled (and converted) when they are first copied; residents go through two stages. What the
-//! host's budget does not hold, or the driver refuses to page-lock, goes through the stages in every turn. Where page-locking gains nothing (`Host`): from the mapped file, but
+//! On a card: from page-locked memory that holds exactly the streamed bytes, filled (and converted) when they are first copied; residents go through two stages. It is
+//! charged when the pager is made and page-locked block by block, at most 256 MiB at a time, when the first of a block's bytes are copied: the first launch waits for
+//! one block. With [`Source::Registered`] it is the mapped files that are page-locked, where they need no conversion, window by window; a window that is refused is copied
+//! instead. What the host's budget does not hold, or the driver refuses to page-lock, goes through the stages in every turn, read past the map so that the
+//! page cache need not keep it. Where page-locking gains nothing (`Host`): from the mapped file, but
 //! for what is converted. The first unit is used while the others are still being read.
 //!
 //! # What not
 //!
-//! A pager serves one stream; weights are read only. Files are not registered in place. Weights of the next phase are not read during the last turn of this one.
+//! A pager serves one stream; weights are read only. Weights of the next phase are not read during the last turn of this one.
 //!
 //! # Example
 //!
@@ -97,6 +100,7 @@ mod convert;
 mod error;
 mod feed;
 mod finite;
+mod in_place;
 mod lease;
 mod memory;
 mod pager;
@@ -113,5 +117,5 @@ pub use error::{Error, Result};
 pub use finite::check_finite;
 pub use lease::Lease;
 pub use pager::{Pager, Statistics};
-pub use plan::{Cycle, Goal, Limit, Link, Plan, Turn, Visit};
+pub use plan::{Cycle, Goal, Limit, Link, Plan, Source, Turn, Visit};
 pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

@@ -16,6 +16,10 @@ pub struct Statistics {
     pub leases: u64,
     /// Bytes whose copies to the device were queued, alignment included.
     pub copied_bytes: u64,
+    /// Bytes of files that are page-locked where they lie: [`Source::Registered`](crate::Source::Registered).
+    pub registered_bytes: u64,
+    /// Bytes of page-locked memory that weights are copied into on their way.
+    pub pinned_bytes: u64,
 }
 
 /// Keeps a phase's weights: leases units in the order of the cycle, again and again, and streams ahead.
@@ -151,7 +155,9 @@ impl<B: Backend> Pager<B> {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let state = self.state();
-        Statistics { leases: state.leases, copied_bytes: state.copied_bytes }
+        let (registered_bytes, pinned_bytes) = state.feed.locked_bytes();
+        let (leases, copied_bytes) = (state.leases, state.copied_bytes);
+        Statistics { leases, copied_bytes, registered_bytes, pinned_bytes }
     }
 
     /// What it was made for. Under pressure it keeps to another one: [`present_plan`](Self::present_plan).
@@ -427,6 +433,7 @@ impl<B: Backend> Drop for Pager<B> {
         // reports it to every later call.
         let _ = self.state().feed.stream().synchronize();
         let _ = self.compute.synchronize();
+        self.state().feed.release_files();
     }
 }
 

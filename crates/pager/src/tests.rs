@@ -15,9 +15,10 @@ use lighterage_testkit::Rng;
 use tempfile::TempDir;
 
 use crate::pager::Fault;
-use crate::{Cycle, Error, Goal, Lease, Pager, Plan, Result, TensorSpec, UnitId, UnitSpec, Units};
+use crate::{Cycle, Error, Goal, Lease, Pager, Plan, Result, Source, TensorSpec, UnitId, UnitSpec, Units};
 
 mod pressure;
+mod source;
 
 const PAGE: u64 = 4096;
 
@@ -103,9 +104,9 @@ impl Model {
     }
 
     /// A plan for a loop that holds so many leases at once.
-    fn plan_for(&self, budget_bytes: u64, held: usize) -> Plan {
+    fn plan_from(&self, budget_bytes: u64, held: usize, source: Source) -> Plan {
         let cycles = vec![Cycle { turns: 2, ..Cycle::untimed(&self.cycle) }];
-        Plan::new(&self.units, &Goal { held, ..Goal::new(cycles, budget_bytes, PAGE) }).unwrap()
+        Plan::new(&self.units, &Goal { held, source, ..Goal::new(cycles, budget_bytes, PAGE) }).unwrap()
     }
 
     fn minimum(&self) -> u64 {
@@ -184,6 +185,7 @@ struct Run {
     held: usize,
     /// Bytes of the host that may be pinned.
     host_budget: u64,
+    source: Source,
 }
 
 impl Default for Run {
@@ -193,6 +195,7 @@ impl Default for Run {
             fault: None,
             held: 1,
             host_budget: 1 << 30,
+            source: Source::Copied,
         }
     }
 }
@@ -207,7 +210,7 @@ fn wrong_tensors(model: &Model, budget: u64, run: &Run) -> usize {
     let device = Device::new(Host::new(run.host).unwrap(), ledger.clone(), Ledger::new(run.host_budget));
     let stream = device.stream(StreamKind::Compute).unwrap();
     let pool = Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: outputs }).unwrap();
-    let plan = model.plan_for(budget, run.held);
+    let plan = model.plan_from(budget, run.held, run.source);
     let pager = Pager::build(&stream, Arc::clone(&model.units), plan.clone(), run.fault).unwrap();
     assert_eq!(ledger.granted_for(Purpose::Ring) + ledger.granted_for(Purpose::Resident), plan.bytes());
     let (mut seen, mut copied, mut places) = (Vec::new(), Vec::new(), Vec::new());
@@ -499,29 +502,6 @@ fn a_host_budget_of_any_size_gives_the_same_bytes() {
             }
         }
     }
-}
-
-/// Page-locking that the driver refuses is no end: everything then goes through the stages.
-#[test]
-fn an_arena_that_is_refused_is_done_without() {
-    let model = Model::new(19, 10, DType::F32, DType::Bf16);
-    let budget = model.budgets()[1];
-    let calls_before = {
-        let device = Device::new(Host::new(seeded(0)).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
-        let _streams = [StreamKind::Compute, StreamKind::Copy].map(|kind| device.stream(kind).unwrap());
-        device.backend().driver_calls()
-    };
-    let host = HostConfig { fail_call: Some(calls_before), ..seeded(1) };
-    let device = Device::new(Host::new(host).unwrap(), Ledger::new(1 << 30), Ledger::new(1 << 30));
-    let stream = device.stream(StreamKind::Compute).unwrap();
-    let pager = streaming(&model, &stream, budget).unwrap();
-    for unit in model.cycle.repeat(3) {
-        let lease = pager.lease(unit).unwrap();
-        let got = stream.read::<u16>(lease.tensor(0)).unwrap().unwrap();
-        assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), model.expected[unit.0 as usize][0]);
-    }
-    let plan = model.plan(budget);
-    assert!(device.host_ledger().peak_bytes() < plan.pinned_bytes(&model.units, false));
 }
 
 #[test]

@@ -290,10 +290,9 @@ impl Check for InPlace {
         let half = 2 * 4096;
         let first: *const u8 = file.as_ptr().cast();
         let grant = |bytes| books.grant(Purpose::Pinned, bytes).unwrap();
-        // SAFETY: `file` outlives what is registered here.
-        let register = |from: u64, bytes: u64| unsafe {
-            device.register(first.add(usize::try_from(from).unwrap()), grant(bytes))
-        };
+        let at = |from: u64| first.wrapping_add(usize::try_from(from).unwrap());
+        // SAFETY: `file` outlives what is registered here, and the ranges lie in it.
+        let register = |from: u64, bytes: u64| unsafe { device.register(at(from), grant(bytes)) };
         let one = register(0, half).unwrap();
         refused("register", "already registered", register(0, half));
         refused("register", "already registered", register(half - 1, half));

@@ -13,13 +13,26 @@ pub struct Goal {
     pub page_bytes: u64,
     /// How many leases are held at once.
     pub held: usize,
+    /// How streamed bytes get from the files to where copies read them.
+    pub source: Source,
+}
+
+/// Where streamed weights lie page-locked, if the host's budget holds them; what it does not hold goes through two stages in every turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// In an arena of their exact size, copied from the files once.
+    #[default]
+    Copied,
+    /// In the mapped files, which are page-locked as they lie, in windows of at most 256 MiB. What is converted on the way is copied all the same, and so is
+    /// what the driver refuses, window by window.
+    Registered,
 }
 
 impl Goal {
     /// Over a link of which nothing is known, and with one lease at a time.
     #[must_use]
     pub const fn new(cycles: Vec<Cycle>, budget_bytes: u64, page_bytes: u64) -> Self {
-        Self { cycles, link: Link::UNIT, budget_bytes, page_bytes, held: 1 }
+        Self { cycles, link: Link::UNIT, budget_bytes, page_bytes, held: 1, source: Source::Copied }
     }
 }
 

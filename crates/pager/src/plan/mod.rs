@@ -10,7 +10,7 @@ mod tape;
 mod tests;
 mod timing;
 
-pub use self::goal::{Cycle, Goal, Link, Visit};
+pub use self::goal::{Cycle, Goal, Link, Source, Visit};
 pub(crate) use self::script::{Home, Piece, Script};
 use self::search::{Choice, Question};
 pub(crate) use self::tape::Tape;
@@ -33,6 +33,7 @@ pub struct Plan {
     visited: Vec<UnitId>,
     /// Leases held at once.
     held: usize,
+    source: Source,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -182,7 +183,8 @@ impl Plan {
         &self.visited
     }
 
-    /// Page-locked host bytes that a pager takes: those of streamed pages, exactly, and a stage or two for the others. Where copies from page-locked memory are no
+    /// Page-locked host bytes that a pager takes: those of streamed pages, exactly, or the windows of the files that they lie in
+    /// ([`Source::Registered`]), and a stage or two for the others. Where copies from page-locked memory are no
     /// faster (`Host`), only of pages that are converted on the way.
     ///
     /// # Panics
@@ -255,6 +257,10 @@ impl Plan {
         Script::new(self.choice.homes.clone(), self.choice.ring_pages)
     }
 
+    pub(crate) const fn source(&self) -> Source {
+        self.source
+    }
+
     pub(crate) const fn tape(&self) -> &Tape {
         &self.tape
     }
@@ -289,7 +295,8 @@ impl Plan {
     fn with_visits(tape: Tape, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
         let visits = goal.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        Self { tape, choice, cycles: goal.cycles.clone(), link: goal.link, turns, visited, held: goal.held }
+        let (cycles, link, held, source) = (goal.cycles.clone(), goal.link, goal.held, goal.source);
+        Self { tape, choice, cycles, link, turns, visited, held, source }
     }
 }
 

@@ -45,6 +45,7 @@ impl Plan {
             budget_bytes: u64::from(pages) * self.tape.page_bytes,
             page_bytes: self.tape.page_bytes,
             held: self.held,
+            source: self.source,
         };
         let choice = Question::new(&self.tape, &goal).answer()?;
         Some(Self::of(self.tape.clone(), keeping(choice, self.homes(), fixed), &goal))

@@ -10,7 +10,7 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn retimed(&self, cycles: Vec<Cycle>, link: Link) -> Self {
-        let goal = Goal { link, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
+        let goal = Goal { link, source: self.source, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
         Self::of(self.tape.clone(), self.choice.clone(), &goal)
     }
 }

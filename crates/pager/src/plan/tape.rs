@@ -95,6 +95,12 @@ impl Tape {
         byte(pages.end) - byte(pages.start)
     }
 
+    /// Where a run of pages lies on the tape.
+    pub(crate) fn byte_range(&self, pages: &Range<u32>) -> Range<u64> {
+        let start = u64::from(pages.start) * self.page_bytes;
+        start..start + self.bytes_of(pages)
+    }
+
     /// Bytes of the longest unit.
     pub(crate) const fn longest_bytes(&self) -> u64 {
         self.longest_bytes
