@@ -1,6 +1,4 @@
 //! The budget from outside: another process looks at the device's memory a thousand times a second and more while a picture is made.
-mod common;
-
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+#[path = "it/common/mod.rs"]
+mod common;
 
 use common::{PAGE_BYTES, between, cases, host, model};
 use lighterage_device::HostConfig;

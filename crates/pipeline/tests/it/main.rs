@@ -1,0 +1,14 @@
+//! The pipeline as a whole, in one program: what is generic over the device is compiled once.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
+#![expect(clippy::print_stdout, reason = "what a test measured, with -- --nocapture")]
+
+mod budget;
+mod builtin;
+mod calls;
+mod common;
+mod infinite_you;
+mod model;
+mod noise;
+mod parity;
+mod schedule;
+mod trajectory;
