@@ -10,7 +10,8 @@
 //   128 x 128 pixels and channels for wide layers, 64 x 64 for small images, 128 x 16 for the last layer, whose 3 channels would leave 125 of 128 idle.
 //
 // Bytes: in kernel^2 times for each 128 channels of out, of which all but one come from L2; the weight from L2; out and residual once.
-// FLOPs: 2 * pixels * out_channels * kernel^2 * in_channels. Predicted: docs/kernels/conv2d.md.
+// FLOPs: 2 * pixels * out_channels * kernel^2 * in_channels. [1024, 1024, 128] to 128 channels, 3 x 3: 309 GFLOP; in and out 537 MB, 179 us at 3.0 TB/s under them.
+// Predicted, bound by products: H100 0.60 ms, A100 1.1 ms, RTX 4090 1.9 ms (docs/kernels/conv2d.md has the model and other layers).
 #include "conv2d.h"
 
 #include "../gemm/product_sm80.cuh"

@@ -1,7 +1,8 @@
 // out = round(round(mean |a - b|) / round(mean |b|)), an fp32 number; means in fp32, round to bf16 as a and b are
 //
-// Two launches, no atomics: mean_abs_diff_partial gives each block of 256 threads 16384 elements and writes its two sums; mean_abs_diff_finish, one
-// block, adds those and divides. Within a thread in order, within a warp by a butterfly, over warps and blocks in order.
+// Two launches, no atomics: mean_abs_diff_partial writes the two sums of each block, mean_abs_diff_finish, one block, adds those and divides.
+// Mapping: a block of 256 threads has 16384 elements, a thread eight neighbours of every 2048. Within a thread in order, within a warp by a butterfly,
+// over warps and blocks in order.
 // Bytes: a and b once, 16 bytes an access. [4608, 3072] bf16: 57 MB, 19 us at 3.0 TB/s.
 #include "mean_abs_diff.h"
 

@@ -1,6 +1,6 @@
 // out[p, c] = act((x[p, c] - mean_g) * rsqrt(var_g + eps) * weight[c] + bias[c]), channels last, group g of channels over all pixels
 //
-// Three launches, no atomics, so the same bits on every run:
+// Mapping: three launches, no atomics, so the same bits on every run:
 // 1. group_norm_partial: each block of 256 threads takes 16384 elements (all channels of some pixels), holds them in registers, and writes mean and
 //    sum of squared deviations of each group, two passes over the registers.
 // 2. group_norm_finish: one block a group adds the partial means, then the deviations from the common mean (Chan, Golub and LeVeque 1983).

@@ -18,13 +18,40 @@ const TARGET: Target = Target::typical(Arch::Sm80);
 /// Rows and columns: less than an eight, no whole eights, narrow rows that share a block, rows of several blocks.
 const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [37, 64], [5, 127], [2, 2048], [3, 2051]];
 
-/// Runs `launch` in every way; it makes fresh buffers and says what is wrong.
-fn everywhere(
-    mut launch: impl FnMut(&mut dyn FnMut(&Launches, &dyn Parameters, &[Region]) -> Option<Report>),
-) {
-    for config in runs::all() {
+/// One element, and what lies around a warp's and a block's eights.
+const SIZES: [usize; 8] = [1, 15, 16, 17, 127, 128, 129, 512];
+
+/// So many rows of three columns, and so many columns of two rows.
+fn sized() -> impl Iterator<Item = [usize; 2]> {
+    SIZES.into_iter().flat_map(|size| [[size, 3], [2, size]])
+}
+
+/// Runs one launch of a case.
+type Launcher<'a> = &'a mut dyn FnMut(&Launches, &dyn Parameters, &[Region]) -> Option<Report>;
+
+/// How often a case runs: in every way, or once, the race detector on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ways {
+    All,
+    One,
+}
+
+/// Runs `launch`, which makes fresh buffers and says what is wrong.
+fn run(ways: Ways, mut launch: impl FnMut(Launcher<'_>)) {
+    let count = if ways == Ways::All { usize::MAX } else { 1 };
+    for config in runs::all().take(count) {
         launch(&mut |launches, params, regions| params.launch(launches, regions, config));
     }
+}
+
+/// Shapes in every way, and the sizes once.
+fn shapes() -> impl Iterator<Item = ([usize; 2], Ways)> {
+    SHAPES.map(|shape| (shape, Ways::All)).into_iter().chain(sized().map(|shape| (shape, Ways::One)))
+}
+
+/// The same for what has elements in a row.
+fn lengths(some: &[usize]) -> impl Iterator<Item = (usize, Ways)> {
+    some.iter().map(|size| (*size, Ways::All)).chain(SIZES.map(|size| (size, Ways::One)))
 }
 
 /// Any parameter struct.
@@ -41,20 +68,20 @@ impl<P: Pod + Send + Sync> Parameters for P {
 #[test]
 fn activations() {
     for kind in 1..=5 {
-        for shape in SHAPES {
-            activation(kind, shape, false);
+        for (shape, ways) in shapes() {
+            activation(kind, shape, false, ways);
         }
-        activation(kind, [5, 77], true);
+        activation(kind, [5, 77], true, Ways::All);
     }
 }
 
-fn activation(kind: u32, [rows, columns]: [usize; 2], gap: bool) {
+fn activation(kind: u32, [rows, columns]: [usize; 2], gap: bool, ways: Ways) {
     let mut rng = Rng::from_env(41);
     let place = Place::new(rows, columns, gap);
     // From deep in one tail to the other, where the function is 0 or x.
     let x: Vec<f32> = rng.normals(rows * columns, 3.0).iter().map(|x| round(*x)).collect();
     let exact: Vec<f64> = x.iter().map(|x| activated(kind, f64::from(*x))).collect();
-    everywhere(|launch| {
+    run(ways, |launch| {
         let (mut memory, mut out) = (Buffer::of(&place.spread(&x)), Buffer::poisoned(place.elements()));
         let start = 2 * place.start as u64;
         let params = ActivationParams {
@@ -83,15 +110,16 @@ fn activation(kind: u32, [rows, columns]: [usize; 2], gap: bool) {
 
 #[test]
 fn sums() {
-    for shape in SHAPES {
-        add(shape, false, false);
+    for (shape, ways) in shapes() {
+        add(shape, [false, false], ways);
     }
-    add([5, 77], true, false);
-    add([5, 64], false, true);
-    add([5, 77], true, true);
+    for [gap, repeated] in [[true, false], [true, true]] {
+        add([5, 77], [gap, repeated], Ways::All);
+    }
+    add([5, 64], [false, true], Ways::All);
 }
 
-fn add([rows, columns]: [usize; 2], gap: bool, repeated: bool) {
+fn add([rows, columns]: [usize; 2], [gap, repeated]: [bool; 2], ways: Ways) {
     const SCALE: f32 = -0.75;
     let mut rng = Rng::from_env(42);
     let place = Place::new(rows, columns, gap);
@@ -103,7 +131,7 @@ fn add([rows, columns]: [usize; 2], gap: bool, repeated: bool) {
         .enumerate()
         .map(|(i, a)| f64::from(*a) + f64::from(SCALE) * f64::from(b[i % b.len()]))
         .collect();
-    everywhere(|launch| {
+    run(ways, |launch| {
         let (mut left, mut other) = (Buffer::of(&place.spread(&a)), Buffer::of(&right.spread(&b)));
         let mut out = Buffer::poisoned(place.elements());
         let start = 2 * place.start as u64;
@@ -136,7 +164,8 @@ fn add([rows, columns]: [usize; 2], gap: bool, repeated: bool) {
 
 #[test]
 fn gated_pairs() {
-    for (shape, gap) in SHAPES.map(|shape| (shape, false)).into_iter().chain([([5, 77], true)]) {
+    let plain = shapes().map(|(shape, ways)| (shape, ways, false));
+    for (shape, ways, gap) in plain.chain([([5, 77], Ways::All, true)]) {
         let [rows, columns] = shape;
         let mut rng = Rng::from_env(43);
         let (from, into) = (Place::new(rows, 2 * columns, gap), Place::new(rows, columns, gap));
@@ -147,7 +176,7 @@ fn gated_pairs() {
                 (0..columns).map(|c| activated(1, f64::from(row[c])) * f64::from(row[columns + c]))
             })
             .collect();
-        everywhere(|launch| {
+        run(ways, |launch| {
             let (mut memory, mut out) = (Buffer::of(&from.spread(&x)), Buffer::poisoned(into.elements()));
             let params = GegluParams {
                 x: memory.address() + 2 * from.start as u64,
@@ -166,11 +195,12 @@ fn gated_pairs() {
 
 #[test]
 fn casts_between_all_types() {
-    for (elements, start) in [(1, 0), (8, 0), (129, 0), (4096, 0), (100, 1)] {
+    let aligned = lengths(&[8, 129, 4096]).map(|(elements, ways)| (elements, 0, ways));
+    for (elements, start, ways) in aligned.chain([(100, 1, Ways::All)]) {
         // Not rounded: ties and what lies between two bf16 numbers.
         let x: Vec<f32> = Rng::from_env(44).normals(start + elements, 1.0);
         let rounded: Vec<f32> = x.iter().map(|x| round(*x)).collect();
-        everywhere(|launch| {
+        run(ways, |launch| {
             for (from_bits, to_bits) in [(16, 16), (16, 32), (32, 16), (32, 32)] {
                 let (mut halves, mut singles) = (Buffer::of(&x), Floats::of(&x));
                 let (mut half_out, mut single_out) = (Buffer::poisoned(x.len()), Floats::poisoned(x.len()));
@@ -199,12 +229,12 @@ fn casts_between_all_types() {
 #[test]
 fn euler_steps() {
     const DELTA: f32 = -0.05;
-    for elements in [1, 17, 2048, 5001] {
+    for (elements, ways) in lengths(&[17, 2048, 5001]) {
         let mut rng = Rng::from_env(45);
         let (x, velocity) = (normals(&mut rng, elements, 0.0), normals(&mut rng, elements, 0.0));
         let step = |(x, v): (&f32, &f32)| f64::from(*x) + f64::from(DELTA) * f64::from(*v);
         let exact: Vec<f64> = x.iter().zip(&velocity).map(step).collect();
-        everywhere(|launch| {
+        run(ways, |launch| {
             let (mut memory, mut speed) = (Buffer::of(&x), Buffer::of(&velocity));
             let params = EulerStepParams {
                 x: memory.address(),
@@ -222,11 +252,14 @@ fn euler_steps() {
 
 #[test]
 fn rows_of_a_table() {
-    for columns in [1, 64, 100, 2056] {
-        let (vocabulary, ids) = (9, [3_i32, 0, 8, 9, -1, 3]);
+    let ids = |rows: usize| [3_i32, 0, 8, 9, -1, 3].into_iter().cycle().take(rows).collect::<Vec<_>>();
+    let wide = lengths(&[64, 100, 2056]).map(|(columns, ways)| (ids(6), columns, ways));
+    let long = SIZES.map(|rows| (ids(rows), 20, Ways::One));
+    for (ids, columns, ways) in wide.chain(long) {
+        let vocabulary = 9;
         let table = normals(&mut Rng::from_env(46), vocabulary * columns, 0.0);
-        everywhere(|launch| {
-            let mut numbers = Ids::of(&ids.map(|id| id as f32));
+        run(ways, |launch| {
+            let mut numbers = Ids::of(&ids.iter().map(|id| *id as f32).collect::<Vec<_>>());
             let (mut rows, mut out) = (Buffer::of(&table), Buffer::poisoned(ids.len() * columns));
             let params = EmbeddingParams {
                 ids: numbers.address(),
@@ -243,8 +276,8 @@ fn rows_of_a_table() {
             if let Some(report) = report {
                 assert_eq!(report.global_bytes_written, 2 * (ids.len() * columns) as u64);
             }
-            for (row, id) in out.values().chunks(columns).zip(ids) {
-                match usize::try_from(id).ok().filter(|id| *id < vocabulary) {
+            for (row, id) in out.values().chunks(columns).zip(&ids) {
+                match usize::try_from(*id).ok().filter(|id| *id < vocabulary) {
                     Some(id) => assert_eq!(row, &table[id * columns..][..columns]),
                     None => assert!(row.iter().all(|value| value.is_nan()), "id {id}"),
                 }
@@ -255,7 +288,10 @@ fn rows_of_a_table() {
 
 #[test]
 fn sinusoids() {
-    for (rows, columns) in [(1, 256), (5, 6), (3, 2)] {
+    let some = [(1, 256), (5, 6), (3, 2)].map(|shape| (shape, Ways::All));
+    // Columns are pairs: a size is how many of them there are.
+    let sized = SIZES.into_iter().flat_map(|size| [(size, 4), (2, 2 * size)]);
+    for ((rows, columns), ways) in some.into_iter().chain(sized.map(|shape| (shape, Ways::One))) {
         let values: Vec<f32> = (0..rows).map(|row| 3500.0 / (row as f32 + 1.0)).collect();
         let half = columns / 2;
         let mut exact = vec![0.0; rows * columns];
@@ -268,7 +304,7 @@ fn sinusoids() {
                 exact[row * columns + half + i] = angle.sin();
             }
         }
-        everywhere(|launch| {
+        run(ways, |launch| {
             let (mut memory, mut out) = (Floats::of(&values), Buffer::poisoned(rows * columns));
             let params = SinusoidParams {
                 values: memory.address(),
@@ -296,14 +332,18 @@ const IMAGES: [[usize; 3]; 4] = [[16, 8, 8], [1, 2, 2], [3, 4, 6], [16, 2, 34]];
 
 #[test]
 fn images_to_tokens_and_back() {
-    for shape in IMAGES {
-        for channels_last in [false, true] {
-            patches(shape, channels_last);
+    for channels_last in [false, true] {
+        for shape in IMAGES {
+            patches(shape, channels_last, Ways::All);
+        }
+        // So many channels, and so many tokens.
+        for shape in SIZES.into_iter().flat_map(|size| [[size, 2, 4], [3, 2, 2 * size]]) {
+            patches(shape, channels_last, Ways::One);
         }
     }
 }
 
-fn patches([channels, height, width]: [usize; 3], channels_last: bool) {
+fn patches([channels, height, width]: [usize; 3], channels_last: bool, ways: Ways) {
     const MULTIPLY: f32 = 0.5;
     const ADD: f32 = 1.0;
     let [channel_stride, row_stride, column_stride] = strides(channels_last, [channels, height, width]);
@@ -320,7 +360,7 @@ fn patches([channels, height, width]: [usize; 3], channels_last: bool) {
             f64::from(image[place]) * f64::from(MULTIPLY) + f64::from(ADD);
         places[token * 4 * channels + column] = place;
     }
-    everywhere(|launch| {
+    run(ways, |launch| {
         let (mut pixels, mut out) = (Buffer::of(&image), Buffer::poisoned(elements));
         let mut back = Buffer::poisoned(elements);
         let params = PatchifyParams {
@@ -365,9 +405,11 @@ fn patches([channels, height, width]: [usize; 3], channels_last: bool) {
 
 #[test]
 fn twice_the_size() {
-    for [height, width, channels] in [[1, 1, 1], [3, 5, 7], [4, 4, 64], [2, 3, 2056]] {
+    let some = [[1, 1, 1], [3, 5, 7], [4, 4, 64], [2, 3, 2056]].map(|shape| (shape, Ways::All));
+    let sized = SIZES.into_iter().flat_map(|size| [[2, 1, size], [1, size, 5]]);
+    for ([height, width, channels], ways) in some.into_iter().chain(sized.map(|shape| (shape, Ways::One))) {
         let x = normals(&mut Rng::from_env(48), height * width * channels, 0.0);
-        everywhere(|launch| {
+        run(ways, |launch| {
             let (mut memory, mut out) = (Buffer::of(&x), Buffer::poisoned(4 * x.len()));
             let params = UpsampleParams {
                 x: memory.address(),
@@ -393,14 +435,16 @@ fn twice_the_size() {
 
 #[test]
 fn mean_absolute_differences() {
-    for (elements, mean) in [(1, 0.0), (17, 0.0), (16_384, 0.0), (16_385, 40.0), (50_000, 400.0)] {
+    let some = [(17, 0.0), (16_384, 0.0), (16_385, 40.0), (50_000, 400.0)];
+    let some = some.map(|(elements, mean)| (elements, mean, Ways::All));
+    for (elements, mean, ways) in some.into_iter().chain(SIZES.map(|size| (size, 0.0, Ways::One))) {
         let mut rng = Rng::from_env(49);
         let (a, b) = (normals(&mut rng, elements, mean), normals(&mut rng, elements, mean));
         let of = |term: &dyn Fn(f64, f64) -> f64| {
             a.iter().zip(&b).map(|(a, b)| term(f64::from(*a), f64::from(*b))).sum::<f64>() / elements as f64
         };
         let exact = [of(&|a, b| (a - b).abs()), of(&|_, b| b.abs())];
-        everywhere(|launch| {
+        run(ways, |launch| {
             let (mut left, mut right, mut out) = (Buffer::of(&a), Buffer::of(&b), Floats::poisoned(1));
             let mut workspace = Floats::poisoned(elementwise::mean_abs_diff::workspace(elements));
             let params = MeanAbsDiffParams {

@@ -212,6 +212,17 @@ fn layer_norm_of_strided_rows_large_means_and_many_rows() {
 }
 
 #[test]
+fn norms_of_sizes_of_either_side() {
+    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+        for [rows, columns] in [[size, 24], [2, size]] {
+            let config = &[Config::default()];
+            layer_norm_in(rows, columns, [0.0, 1.0], false, config);
+            norm_mod_in(Case { rows, columns, split: rows / 2, ..PLAIN }, config);
+        }
+    }
+}
+
+#[test]
 fn layer_norm_of_512_rows() {
     layer_norm_in(512, 768, [0.0, 1.0], false, &[Config { checks: false, ..Config::default() }]);
 }

@@ -33,6 +33,14 @@ fn rows_that_are_not_aligned() {
     check(3, 100);
 }
 
+#[test]
+fn sizes_of_either_side() {
+    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+        check_in(size, 24, &[runs::Config::default()]);
+        check_in(2, size, &[runs::Config::default()]);
+    }
+}
+
 /// Where the mean square is about eps, and where it is nothing.
 #[test]
 fn rows_of_tiny_numbers() {

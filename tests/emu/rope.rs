@@ -7,7 +7,7 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
 use crate::numerics::{assert_rounded_once, count, normals, round_exact};
-use crate::runs;
+use crate::runs::{self, Config};
 
 const EPS: f32 = 1e-6;
 
@@ -35,6 +35,9 @@ fn any_rows_and_ranges() {
     for (rows, split) in [(1, 0), (1, 1), (16, 15), (17, 17)] {
         check(Case { rows, split, ..PLAIN });
     }
+    for (rows, split) in [(15, 0), (127, 1), (128, 128), (129, 128), (512, 17)] {
+        check_in(Case { rows, split, heads: 1, ..PLAIN }, &[Config::default()]);
+    }
 }
 
 #[test]
@@ -52,6 +55,10 @@ fn unaligned_heads() {
 }
 
 fn check(case: Case) {
+    check_in(case, &runs::all().collect::<Vec<_>>());
+}
+
+fn check_in(case: Case, configs: &[Config]) {
     let Case { rows, heads, head_dim, split, start } = case;
     let mut rng = Rng::from_env(24);
     let width = heads * head_dim;
@@ -62,7 +69,7 @@ fn check(case: Case) {
     let angles: Vec<f32> = (0..rows * head_dim / 2).map(|_| 7.0 * rng.normal()).collect();
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|angle| (angle.cos(), angle.sin())).unzip();
     let exact = exact(case, &qkv, &weights, &cos, &sin);
-    for config in runs::all() {
+    for &config in configs {
         let mut memory = Buffer::of(&qkv);
         let mut weights: Vec<Buffer> = weights.iter().map(|weight| Buffer::of(weight)).collect();
         let (mut cos, mut sin) = (Floats::of(&cos), Floats::of(&sin));

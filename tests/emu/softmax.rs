@@ -24,6 +24,13 @@ fn ragged_columns() {
 }
 
 #[test]
+fn any_number_of_rows() {
+    for rows in [1, 15, 16, 17, 127, 128, 129, 512] {
+        compare([rows, 20], 0, 1.0, &normals, &[Config::default()]);
+    }
+}
+
+#[test]
 fn strided_rows() {
     check([3, 100], 4, 0.5, &normals);
     check([3, 77], 3, 0.5, &normals);

@@ -83,6 +83,11 @@ fn no_source_is_without_a_kernel() {
 }
 
 #[test]
+fn every_kernel_says_formula_mapping_bytes_and_time() {
+    hold(kernels::heads);
+}
+
+#[test]
 fn no_document_is_without_a_kernel() {
     hold(kernels::documents);
 }

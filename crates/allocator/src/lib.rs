@@ -70,6 +70,7 @@ mod arena;
 )]
 mod caching;
 mod error;
+mod opcode;
 #[expect(clippy::cast_possible_truncation, reason = "lengths of at most 8")]
 mod snapshot;
 mod sync;

@@ -115,6 +115,7 @@ pub(crate) mod tested {
     }
 
     #[derive(Debug)]
+    #[expect(clippy::large_enum_variant, reason = "two of them for each allocator, in tests")]
     enum Engine<T> {
         Std(SpinMutex<T>),
         Shuttle(shuttle::sync::Mutex<T>),

@@ -71,7 +71,7 @@ pub struct Modelled {
 /// wait for an event recorded behind them.
 ///
 /// # What holds after an error
-/// - A call that takes something (`reserve`, `create`, `map`, `set_access`, `pin`, `stream`, `event`) has taken nothing.
+/// - A call that takes something (`reserve`, `create`, `map`, `set_access`, `pin`, `register`, `stream`, `event`) has taken nothing.
 /// - A call that queues something has queued nothing.
 /// - A call that waits has waited: afterwards no work of the stream is pending, done or not.
 /// - A call that gives something back may have done so: asking again is harmless, and answers [`Error::Range`] if it has.
@@ -165,6 +165,25 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// # Safety
     /// - `address` and `bytes` are those of one [`pin`](Backend::pin), and no pending work uses it.
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()>;
+
+    /// Page-locks memory of this process where it lies, so that copies from it run at the link's rate. The driver is asked for reading only, where it can.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if some of it is registered already, [`Error::Driver`](crate::Error::Driver) where it is refused: some systems do
+    /// so for a file that is mapped read-only.
+    ///
+    /// # Safety
+    /// - `first` to `first + bytes` is valid for reads, and stays mapped until [`unregister`](Backend::unregister).
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()>;
+
+    /// Gives up what [`register`](Backend::register) did.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) if this is not registered, else [`Error::Driver`](crate::Error::Driver).
+    ///
+    /// # Safety
+    /// - `first` and `bytes` are those of one [`register`](Backend::register), and no pending work uses the memory.
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()>;
 
     /// A new stream.
     ///
@@ -279,6 +298,17 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// Seconds that the work queued so far should take, where the device works by a model; else none.
     fn modelled(&self) -> Option<Modelled> {
         None
+    }
+
+    /// What a launch is called in a recording: the kernel's name, unless a library does its work.
+    fn name_of<K: Kernel>(&self, params: &K::Params) -> &'static str {
+        let _ = params;
+        K::NAME
+    }
+
+    /// Whether stamps are timed by the device itself, so that what the host does meanwhile does not show.
+    fn has_timed_events(&self) -> bool {
+        false
     }
 
     /// The clock that recordings of this device are made by.

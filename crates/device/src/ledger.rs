@@ -231,6 +231,12 @@ impl Grant {
         self.bytes
     }
 
+    /// Whether this ledger granted them.
+    #[must_use]
+    pub fn is_of(&self, ledger: &Ledger) -> bool {
+        Arc::ptr_eq(&self.ledger.0, &ledger.0)
+    }
+
     /// What for.
     #[must_use]
     pub const fn purpose(&self) -> Purpose {

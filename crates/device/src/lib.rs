@@ -7,7 +7,7 @@
 //!
 //! 1. [`Backend`]: the driver calls of one device, raw. Physical memory ([`ChunkId`]) and addresses ([`Address`]) are separate things,
 //!    joined by maps; work is queued on streams and ordered between them by events.
-//! 2. [`Device`], [`Chunk`], [`Reservation`], [`Pinned`], [`Stream`], [`Event`]: shells that own what they make. Each byte is granted by
+//! 2. [`Device`], [`Chunk`], [`Reservation`], [`Pinned`], [`Registered`], [`Stream`], [`Event`]: shells that own what they make. Each byte is granted by
 //!    a [`Ledger`] before it exists and goes back when the shell is dropped. What a `Drop` cannot return, the device's next call does.
 //! 3. [`View`]: a tensor in device memory as a launch sees it. [`Kernel`]: what can be launched.
 //! 4. [`Cuda`], [`Host`] and [`Sim`]: three backends.
@@ -111,7 +111,7 @@ mod space;
 mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
-pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, ProductLibrary, Registered};
+pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, ProductLibrary};
 pub use error::{Error, OutOfBudget, Result};
 pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
 pub use kernel::{Cost, Kernel};
@@ -119,7 +119,7 @@ pub use ledger::{Grant, Ledger, Purpose};
 pub use lighterage_kernels::gemm::linear::Call as ProductCall;
 pub use lighterage_kernels::gemm::table::Table as ProductTable;
 pub use lighterage_kernels::launch::{Arch, Launches, Target};
-pub use memory::{Chunk, Device, Pinned, Reservation};
+pub use memory::{Chunk, Device, Pinned, Registered, Reservation};
 pub use page_cache::drop_from_page_cache;
 pub use recorder::{
     Clock, Counter, Counts, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,

@@ -158,6 +158,61 @@ impl<B: Backend> Device<B> {
         Ok(Pinned { device: self.clone(), address, grant })
     }
 
+    /// As [`pin`](Device::pin), with bytes that the host ledger granted before: [`Purpose::Pinned`].
+    ///
+    /// # Errors
+    /// A driver error where pinning is refused; the grant is given back then.
+    ///
+    /// # Panics
+    /// If another ledger granted them, or for something else.
+    pub fn pin_granted(&self, grant: Grant) -> Result<Pinned<B>> {
+        self.check_host_grant(&grant);
+        self.take_deferred()?;
+        let address = self.backend().pin(grant.bytes())?;
+        Ok(Pinned { device: self.clone(), address, grant })
+    }
+
+    /// Page-locks memory of this process where it lies, as many bytes from `first` on as were granted before; for reading by copies. Ask the host ledger
+    /// for the grant: [`Purpose::Pinned`].
+    ///
+    /// # Errors
+    /// [`Error::Range`] if some of it is registered already, or a driver error where it is refused: for a file that is mapped read-only some systems do. The
+    /// grant is given back then.
+    ///
+    /// # Panics
+    /// If another ledger granted them, or for something else.
+    ///
+    /// # Safety
+    /// - `first` is valid for so many bytes of reads, and the memory stays mapped until the result is dropped.
+    ///
+    /// ```
+    /// use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose};
+    /// # fn main() -> lighterage_device::Result<()> {
+    /// let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(0), Ledger::new(1 << 20));
+    /// let file = vec![7_u8; 4096];
+    /// let grant = device.host_ledger().grant(Purpose::Pinned, 4096)?;
+    /// // SAFETY: the bytes live longer than what is made here.
+    /// let registered = unsafe { device.register(file.as_ptr(), grant) }?;
+    /// assert_eq!((registered.bytes(), device.host_ledger().granted_bytes()), (4096, 4096));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub unsafe fn register(&self, first: *const u8, grant: Grant) -> Result<Registered<B>> {
+        self.check_host_grant(&grant);
+        self.take_deferred()?;
+        let first = Address(first.expose_provenance() as u64);
+        // SAFETY: the caller's promise.
+        unsafe { self.backend().register(first, grant.bytes()) }?;
+        Ok(Registered { device: self.clone(), first, grant })
+    }
+
+    fn check_host_grant(&self, grant: &Grant) {
+        assert!(
+            grant.is_of(self.host_ledger()) && grant.purpose() == Purpose::Pinned,
+            "{grant:?} is not one of the host ledger's for pinned memory"
+        );
+    }
+
     /// A new stream.
     ///
     /// # Errors
@@ -380,6 +435,30 @@ impl<B: Backend> Drop for Pinned<B> {
     fn drop(&mut self) {
         // SAFETY: made by `pin` with this size; no pending work uses it by the promise of whoever launched it.
         let outcome = unsafe { self.device.backend().unpin(self.address, self.bytes()) };
+        self.device.defer(outcome);
+    }
+}
+
+/// Host memory that somebody else owns, page-locked until this is dropped: copies from it run at the link's rate, without the driver's own buffer in between.
+#[derive(Debug)]
+pub struct Registered<B: Backend> {
+    device: Device<B>,
+    first: Address,
+    grant: Grant,
+}
+
+impl<B: Backend> Registered<B> {
+    /// Length.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.grant.bytes()
+    }
+}
+
+impl<B: Backend> Drop for Registered<B> {
+    fn drop(&mut self) {
+        // SAFETY: registered with this size; no pending work uses it by the promise of whoever queued it.
+        let outcome = unsafe { self.device.backend().unregister(self.first, self.bytes()) };
         self.device.defer(outcome);
     }
 }

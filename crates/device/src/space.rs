@@ -21,6 +21,8 @@ pub struct Usage {
     pub reservations: usize,
     /// Pieces of pinned host memory.
     pub pins: usize,
+    /// Ranges of host memory that are registered where they lie.
+    pub registered: usize,
 }
 
 /// What exists: chunks of physical memory, reservations of addresses, and maps of the first into the second.
@@ -41,6 +43,8 @@ pub(crate) struct Space {
     maps: BTreeMap<u64, Map>,
     /// Address of pinned host memory to length.
     pins: BTreeMap<u64, u64>,
+    /// Address of registered host memory to length.
+    registered: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -71,6 +75,7 @@ impl Space {
             reservations: BTreeMap::new(),
             maps: BTreeMap::new(),
             pins: BTreeMap::new(),
+            registered: BTreeMap::new(),
         }
     }
 
@@ -214,6 +219,39 @@ impl Space {
         Ok(())
     }
 
+    pub(crate) fn register(
+        &mut self,
+        first: Address,
+        bytes: u64,
+        take: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let refuse = |reason| Err(range_error("register", first, bytes, reason));
+        let Some(end) = first.0.checked_add(bytes).filter(|_| bytes > 0) else {
+            return refuse("not a range of memory");
+        };
+        let before = self.registered.range(..end).next_back();
+        if before.is_some_and(|(start, length)| start + length > first.0) {
+            return refuse("already registered");
+        }
+        take()?;
+        self.registered.insert(first.0, bytes);
+        Ok(())
+    }
+
+    pub(crate) fn unregister(
+        &mut self,
+        first: Address,
+        bytes: u64,
+        give: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.registered.get(&first.0) != Some(&bytes) {
+            return Err(range_error("unregister", first, bytes, "not registered"));
+        }
+        give()?;
+        self.registered.remove(&first.0);
+        Ok(())
+    }
+
     /// Refuses a range that a copy cannot touch: not wholly mapped, or without access.
     pub(crate) fn accessible(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
         let refuse = |reason| Err(range_error(call, address, bytes, reason));
@@ -278,6 +316,11 @@ impl Space {
         self.reservations.iter().map(|(address, bytes)| (Address(*address), *bytes))
     }
 
+    /// Every piece of host memory that is page-locked.
+    pub(crate) fn locked(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.pins.iter().chain(&self.registered).map(|(address, bytes)| (Address(*address), *bytes))
+    }
+
     /// Every piece of pinned memory, for a backend that goes away.
     pub(crate) fn pins(&self) -> impl Iterator<Item = (Address, u64)> {
         self.pins.iter().map(|(address, bytes)| (Address(*address), *bytes))
@@ -291,6 +334,7 @@ impl Space {
             maps: self.maps.len(),
             reservations: self.reservations.len(),
             pins: self.pins.len(),
+            registered: self.registered.len(),
         }
     }
 

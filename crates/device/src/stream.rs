@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::Pod;
 
-use crate::{Address, Backend, Device, Error, Kernel, Open, Pinned, Result, Stamp, StreamKind, View, What};
+use crate::sim::as_f64;
+use crate::{
+    Address, Backend, Cost, Device, Error, Kernel, Open, Pinned, Result, Stamp, StreamKind, View, What,
+};
 
 /// Names a stream within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,7 +85,8 @@ impl<B: Backend> Stream<B> {
     /// # Safety
     /// - As [`Backend::launch`].
     pub unsafe fn launch<K: Kernel>(&self, params: &K::Params) -> Result<()> {
-        self.timed(What::Kernel, K::NAME, 0, || {
+        let named = || self.backend().name_of::<K>(params);
+        self.timed_kernel::<K, _>(params, named, || {
             // SAFETY: the caller's promise.
             unsafe { self.backend().launch::<K>(self.raw(), params) }
         })
@@ -239,8 +243,19 @@ impl<B: Backend> Stream<B> {
 
     /// A span of the recording begins with what is queued next; none if nobody wants it recorded. [`end`](Stream::end) ends it.
     pub fn begin(&self, what: What, bytes: u64, name: impl FnOnce() -> Cow<'static, str>) -> Option<Open> {
+        if let Some(recorder) = self.device().recorder() {
+            recorder.count(self.kind(), what, bytes);
+        }
+        self.begin_described(what, || (name(), Cost { flops: 0.0, bytes: as_f64(bytes) }))
+    }
+
+    fn begin_described(
+        &self,
+        what: What,
+        describe: impl FnOnce() -> (Cow<'static, str>, Cost),
+    ) -> Option<Open> {
         let recorder = self.device().recorder()?;
-        let (open, stamp) = recorder.open((self.id(), self.kind()), what, name, bytes)?;
+        let (open, stamp) = recorder.open((self.id(), self.kind()), what, describe)?;
         self.stamp(stamp);
         Some(open)
     }
@@ -261,6 +276,19 @@ impl<B: Backend> Stream<B> {
         queue: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let open = self.begin(what, bytes, || Cow::Borrowed(name));
+        let outcome = queue();
+        self.end(open);
+        self.note(outcome)
+    }
+
+    /// As [`timed`](Stream::timed), with what the kernel costs.
+    pub(crate) fn timed_kernel<K: Kernel, T>(
+        &self,
+        params: &K::Params,
+        name: impl FnOnce() -> &'static str,
+        queue: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let open = self.begin_described(What::Kernel, || (Cow::Borrowed(name()), K::cost(params)));
         let outcome = queue();
         self.end(open);
         self.note(outcome)

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use lighterage_device::{
-    Address, Cost, Cuda, CudaConfig, Device, Error, Kernel, Launches, Ledger, ProductLibrary, ProductTable,
-    Purpose, Reservation, Result, Stream, StreamKind, Target, View, Workers,
+    Address, Cost, Cuda, CudaConfig, Detail, Device, Error, Kernel, Launches, Ledger, ProductLibrary,
+    ProductTable, Purpose, Reservation, Result, Stream, StreamKind, Target, View, What, Workers,
 };
 use lighterage_fakecuda as fake;
 #[path = "products/mod.rs"]
@@ -169,8 +169,9 @@ fn program() -> Result<()> {
     let pinned = device.pin(16)?;
     let source = std::ptr::with_exposed_provenance::<u8>(usize::try_from(pinned.address().0).unwrap());
     let file = vec![1_f32; 4096];
-    // SAFETY: `file` outlives the registration, and nobody registers it twice.
-    let registered = unsafe { device.register(file.as_ptr().cast(), 4 * 4096) }?;
+    let grant = device.host_ledger().grant(Purpose::Pinned, 4 * 4096)?;
+    // SAFETY: `file` outlives the registration.
+    let registered = unsafe { device.register(file.as_ptr().cast(), grant) }?;
     let (compute, copy) = (device.stream(StreamKind::Compute)?, device.stream(StreamKind::Copy)?);
     let (filled, used) = (device.event()?, device.event()?);
     let (a, b) = (floats(&range, 0, &compute), floats(&range, 1, &compute));
@@ -517,6 +518,28 @@ fn library_makes_the_products_that_the_table_gives_it() {
             assert_eq!(products(), algorithm + 1);
         }
         assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// Who looks at a trace sees which products are not ours, and what a launch costs whoever does it.
+#[test]
+fn recording_names_who_multiplied() {
+    inside_with("recording_names_who_multiplied", &[], with_products, || {
+        let kernels = |config: CudaConfig| -> Vec<(String, u64, u64)> {
+            let device = open_as(config).unwrap();
+            device.record(Detail::Everything);
+            products::check(&device, |_| ());
+            let spans = device.take_recording().unwrap().spans.into_iter();
+            let kernels = spans.filter(|span| span.what == What::Kernel);
+            kernels.map(|span| (span.name.into_owned(), span.flops, span.bytes)).collect()
+        };
+        let Cost { flops, bytes } = products::COST;
+        let expected = |name: &str| vec![(name.to_owned(), flops as u64, bytes as u64)];
+        assert_eq!(kernels(config()), expected("linear_bf16"));
+        assert_eq!(
+            kernels(CudaConfig { table: products::table(0), ..config() }),
+            expected("linear_cublaslt")
+        );
     });
 }
 

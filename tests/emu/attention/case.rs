@@ -115,10 +115,25 @@ impl Tensors {
 
     /// Keys and values in reverse order.
     pub(crate) fn reversed(&self, case: &Case) -> Self {
+        self.reordered(case, &(0..case.keys).rev().collect::<Vec<_>>())
+    }
+
+    /// Keys and values in an order drawn at random, every one as likely (Fisher and Yates 1938).
+    pub(crate) fn permuted(&self, case: &Case) -> Self {
+        let mut rng = Rng::from_env(7);
+        let mut order: Vec<usize> = (0..case.keys).collect();
+        for last in (1..case.keys).rev() {
+            let other = usize::try_from(rng.below(last as u64 + 1)).expect("small");
+            order.swap(last, other);
+        }
+        self.reordered(case, &order)
+    }
+
+    /// At each place the key and value that `order` says.
+    fn reordered(&self, case: &Case, order: &[usize]) -> Self {
         let mut turned = self.clone();
-        for token in 0..case.keys {
-            let (from, to) = (case.keys - 1 - token, token * self.stride + case.row());
-            let source = from * self.stride + case.row();
+        for (token, from) in order.iter().enumerate() {
+            let [to, source] = [token, *from].map(|token| token * self.stride + case.row());
             turned.qkv[to..to + 2 * case.row()].copy_from_slice(&self.qkv[source..source + 2 * case.row()]);
         }
         turned

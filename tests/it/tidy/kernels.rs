@@ -5,13 +5,11 @@ use super::repository::Repository;
 /// What tells the sources of one kernel apart.
 const VARIANTS: [&str; 4] = ["", "_sm80", "_sm90a", "_plain"];
 
-/// Sources that are no kernel of an op.
-const NO_OP: [&str; 2] = [
-    // Run by `doctor` and by the backend's own check (crates/device/src/cuda/self_test.rs).
-    "kernels/base/self_test.cu",
-    // What the emulator's own tests run.
-    "kernels/emu/tests/",
-];
+/// What the emulator's own tests run.
+const EMULATOR: &str = "kernels/emu/tests/";
+
+/// Sources that are no kernel of an op; the first is run by `doctor` and by the backend's own check (crates/device/src/cuda/self_test.rs).
+const NO_OP: [&str; 2] = ["kernels/base/self_test.cu", EMULATOR];
 
 /// What `lighterage bench` measures.
 const BENCHES: &str = "crates/driver/src/commands/bench/";
@@ -84,13 +82,16 @@ fn missing(repository: &Repository, kernel: &Kernel<'_>) -> Vec<String> {
     absent.map(|(_, what)| format!("kernel {name}: {what}")).collect()
 }
 
-/// Every kernel is timed by `bench kernels`: a line of its name, and a call of its op.
+/// Every kernel is timed by `bench kernels`: an entry of its name in the list that is measured, and a call of its op on the bench's queue. A test of the
+/// command holds that what an entry launches is the kernel that it is named after.
 pub(crate) fn benches(repository: &Repository) -> Vec<String> {
     let sources: Vec<&str> = repository.below(BENCHES, ".rs").map(|(_, text)| text).collect();
     let has = |word: &str| sources.iter().any(|text| text.contains(word));
     let is_timed = |name: &str| {
         let ends = ['"', ',', ' '];
-        ends.iter().any(|end| has(&format!("\"{name}{end}"))) && has(&format!("{name}(&"))
+        let queues = ["self", "bench"];
+        ends.iter().any(|end| has(&format!("(\"{name}{end}")))
+            && queues.iter().any(|owner| has(&format!("Ok({name}(&{owner}.queue, ")))
     };
     let found = kernels(repository);
     let untimed = found.iter().filter(|kernel| !is_timed(kernel.name));
@@ -150,14 +151,59 @@ fn not_included(repository: &Repository) -> Vec<String> {
     dead.map(|(path, _)| format!("{path} is included by no kernel")).collect()
 }
 
-/// Every step of the ladder is told of in its folder's README.
+/// Every step of the ladder has a line in its folder's README that predicts its time.
 fn steps_not_told(repository: &Repository) -> Vec<String> {
     let is_told = |path: &str| {
         let Some((folder, file)) = path.rsplit_once('/') else { return false };
-        repository.text(&format!("{folder}/README.md")).contains(file)
+        let readme = repository.text(&format!("{folder}/README.md"));
+        readme.lines().any(|line| line.contains(file) && has_time(line))
     };
     let silent = repository.below("docs/", ".cu").filter(|(path, _)| !is_told(path));
-    silent.map(|(path, _)| format!("{path} is named by no README beside it")).collect()
+    silent.map(|(path, _)| format!("{path} is named with its time by no README beside it")).collect()
+}
+
+/// Every source opens with formula, mapping of threads, bytes moved and predicted time, and every document has them.
+pub(crate) fn heads(repository: &Repository) -> Vec<String> {
+    let sources = repository.below("kernels/", ".cu").filter(|(path, _)| !path.starts_with(EMULATOR));
+    let sources = sources.flat_map(|(path, text)| missing_in_head(path, text));
+    let documents = repository.below("docs/kernels/", ".md");
+    sources.chain(documents.flat_map(|(path, text)| missing_in_document(path, text))).collect()
+}
+
+fn missing_in_head(path: &str, text: &str) -> Vec<String> {
+    let head: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//")).map(str::trim).collect();
+    let opens = |word: &str| head.iter().any(|line| line.starts_with(word));
+    let parts = [
+        (head.first().is_some_and(|line| line.contains(" = ")), "formula in its first line"),
+        (opens("Mapping"), "line `Mapping: ` in its head"),
+        (opens("Bytes: "), "line `Bytes: ` in its head"),
+        (has_time(&head.join(" ")), "predicted time in its head"),
+    ];
+    absent(path, &parts)
+}
+
+fn missing_in_document(path: &str, text: &str) -> Vec<String> {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let parts = [
+        (has(&[" = "]), "formula"),
+        (has(&["thread", "warp"]), "mapping of threads"),
+        (has(&["Bytes", "bytes"]), "bytes moved"),
+        (has_time(text), "predicted time"),
+    ];
+    absent(path, &parts)
+}
+
+fn absent(path: &str, parts: &[(bool, &str)]) -> Vec<String> {
+    let absent = parts.iter().filter(|(is_there, _)| !is_there);
+    absent.map(|(_, what)| format!("{path} has no {what}")).collect()
+}
+
+/// Whether a number stands before a unit of time.
+fn has_time(text: &str) -> bool {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let is_number = |word: &str| word.trim_start_matches(['(', '*']).parse::<f64>().is_ok();
+    let is_unit = |word: &str| ["us", "ms"].contains(&word.trim_end_matches([',', '.', ':', ';', ')', '*']));
+    words.windows(2).any(|pair| is_number(pair[0]) && is_unit(pair[1]))
 }
 
 /// No document without a kernel.

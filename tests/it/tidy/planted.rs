@@ -53,6 +53,14 @@ fn a_kernel_that_nothing_times() {
     check(kernels::benches, |r| r.replace(rest, "(\"geglu\", ", "(\"gate\", "), expected);
     // A line whose op nobody calls.
     check(kernels::benches, |r| r.replace(rest, "geglu(&", "gate(&"), expected);
+    // Something else of that name is called, or the name stands elsewhere.
+    let expected = "kernel add: no line of it";
+    check(
+        kernels::benches,
+        |r| r.replace(rest, "Ok(add(&bench.queue, ", "Ok(add(&format!(\"{x}\"), "),
+        expected,
+    );
+    check(kernels::benches, |r| r.replace(rest, "(\"add\", ", "(ADD, \"add\", "), expected);
 }
 
 #[test]
@@ -268,7 +276,49 @@ fn a_header_that_no_kernel_includes() {
 #[test]
 fn a_step_of_the_ladder_that_is_not_told() {
     let plant = |r: &mut Repository| r.write("docs/kernel-ladder/attention/step9_late.cu", "");
-    check(kernels::strays, plant, "step9_late.cu is named by no README");
+    check(kernels::strays, plant, "step9_late.cu is named with its time by no README");
+}
+
+#[test]
+fn a_step_of_the_ladder_without_a_time() {
+    let plant = |r: &mut Repository| r.replace("docs/kernel-ladder/rms_norm/README.md", "| 400 us |", "| |");
+    check(kernels::strays, plant, "rms_norm/step1.cu is named with its time by no README");
+}
+
+#[test]
+fn a_head_without_one_of_its_parts() {
+    let without = |old: &str, new: &str, expected: &str| {
+        let path = "kernels/elementwise/add.cu";
+        check(kernels::heads, |r| r.replace(path, old, new), &format!("{path} has no {expected}"));
+    };
+    without("// out[r, c] = a", "// out[r, c]: a", "formula in its first line");
+    without("// Mapping: ", "// Threads: ", "line `Mapping: ` in its head");
+    without("// Bytes: ", "// Moved: ", "line `Bytes: ` in its head");
+    without("25 us at", "fast at", "predicted time in its head");
+    // A comment further down is no head.
+    let plant =
+        |r: &mut Repository| r.replace("kernels/norm/softmax.cu", "// Bytes", "#pragma once\n// Bytes");
+    let mut repository = REPOSITORY.clone();
+    plant(&mut repository);
+    let faults = kernels::heads(&repository);
+    assert_eq!(faults.len(), 2, "neither bytes nor time: {faults:?}");
+}
+
+#[test]
+fn a_document_without_one_of_its_parts() {
+    let without = |old: &str, new: &str, expected: &str| {
+        let path = "docs/kernels/transpose.md";
+        check(kernels::heads, |r| r.replace(path, old, new), &format!("{path} has no {expected}"));
+    };
+    without(" = ", " : ", "formula");
+    without("threads", "lanes", "mapping of threads");
+    without("11 us", "soon", "predicted time");
+    // The word stands there twice, in either case.
+    let plant = |r: &mut Repository| {
+        let text = r.text("docs/kernels/transpose.md").replace("ytes", "its");
+        r.write("docs/kernels/transpose.md", &text);
+    };
+    check(kernels::heads, plant, "docs/kernels/transpose.md has no bytes moved");
 }
 
 #[test]

@@ -70,6 +70,8 @@ pub(crate) struct Core {
     pub(crate) uses: Uses,
     /// Blocks that other streams may still use, in the order in which they were given back.
     pub(crate) pending: Vec<u32>,
+    /// How often work was found to be done.
+    pub(crate) completions: u64,
     pub(crate) counts: Counts,
     pub(crate) ring: Ring,
     /// Counts everything that is handed out or given back: the clock of this allocator.
@@ -92,6 +94,7 @@ impl Core {
             streams: vec![nobody],
             uses: Uses::default(),
             pending: Vec::new(),
+            completions: 0,
             counts: Counts::default(),
             ring: Ring::new(ring_events),
             sequence: 0,

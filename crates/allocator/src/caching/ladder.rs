@@ -2,7 +2,8 @@
 //!
 //! 1. The plan of a step, if there is one.
 //! 2. A free block.
-//! 3. Bare addresses that get memory: chunks from the pool, new ones under the limit, or chunks that hold nothing from elsewhere.
+//! 3. Bare addresses that get memory: chunks from the pool, new ones under the limit, or chunks that hold nothing from elsewhere; at last those that the
+//!    place itself cuts in two.
 //! 4. A block of another compute stream, behind an inserted wait.
 //! 5. Waiting for the oldest work that memory waits for.
 //! 6. The pressure handlers.
@@ -80,6 +81,7 @@ impl<B: Backend> Inner<B> {
                 return Ok(Grown::Done(handle));
             }
             self.obey_limit(events)?;
+            let seen = self.heap().core.completions;
             let short = match self.grow(events, request)? {
                 Grown::Done(handle) => return Ok(Grown::Done(handle)),
                 short @ Grown::Short(..) => short,
@@ -92,7 +94,9 @@ impl<B: Backend> Inner<B> {
             if let Some(handle) = self.take(request, 4, Core::take_any) {
                 return Ok(Grown::Done(handle));
             }
-            if !self.wait_oldest(events)? {
+            // Work that ended by itself after the search for a place counts as waited for: there may be a better place now.
+            let is_news = self.heap().core.completions != seen;
+            if !is_news && !self.wait_oldest(events)? {
                 return Ok(short);
             }
             *is_retry = true;
@@ -123,36 +127,64 @@ impl<B: Backend> Inner<B> {
 
     /// Rung 3.
     fn grow(&self, events: &mut Events<B>, request: &Request) -> Result<Grown> {
-        let growth = match self.claim(request) {
-            Some(growth) => growth,
-            None => {
-                self.add_region(request)?;
-                match self.claim(request) {
-                    Some(growth) => growth,
-                    None => return Ok(Grown::Short(request.bytes, None)),
-                }
+        let mut window = None;
+        loop {
+            let Some(growth) = self.claim_or_reserve(request, window)? else {
+                return Ok(Grown::Short(request.bytes, None));
+            };
+            let place = (growth.region, growth.place.start());
+            let short = match self.fill_place(events, growth, request)? {
+                Grown::Done(handle) => return Ok(Grown::Done(handle)),
+                Grown::Short(missing, cause) => (missing, cause),
+            };
+            // The second search is short only if another thread was faster; each frees a chunk that nobody maps meanwhile, so there are not many.
+            if !self.free_edges(place, request, short.0)? {
+                return Ok(Grown::Short(short.0, short.1));
             }
-        };
-        let mut hand = Hand::default();
-        let (pieces, missing, cause) = match self.gather(events, &growth.place.runs, request, &mut hand) {
-            Ok(Gathered::All(pieces)) => (pieces, 0, None),
-            Ok(Gathered::Short(pages, cause)) => (Vec::new(), pages * self.page(), cause),
-            Err(error) => {
-                self.put_down(hand, Some(growth));
-                return Err(error);
-            }
-        };
-        if missing > 0 {
-            self.put_down(hand, Some(growth));
-            return Ok(Grown::Short(missing, cause));
+            window = Some(place);
         }
-        self.fill(growth, &pieces, hand, request).map(Grown::Done)
     }
 
-    fn claim(&self, request: &Request) -> Option<Growth> {
-        let mut state = self.heap();
-        let place = state.core.choose_place(request, self.big_pages())?;
-        Some(state.core.claim_place(place))
+    /// Finds chunks for a claimed place and maps them, or puts all of it back.
+    fn fill_place(&self, events: &mut Events<B>, growth: Growth, request: &Request) -> Result<Grown> {
+        let mut hand = Hand::default();
+        match self.gather(events, &growth.place.runs, request, &mut hand) {
+            Ok(Gathered::All(pieces)) => self.fill(growth, &pieces, hand, request).map(Grown::Done),
+            Ok(Gathered::Short(pages, cause)) => {
+                self.put_down(hand, Some(growth));
+                Ok(Grown::Short(pages * self.page(), cause))
+            }
+            Err(error) => {
+                self.put_down(hand, Some(growth));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the chunks that hold nothing and that the edges of a place cut, into the pool, if they make up for what is missing; whether it did.
+    fn free_edges(&self, window: (u16, u64), request: &Request, missing: u64) -> Result<bool> {
+        let victims = self.heap().core.claim_edges(window, request, missing / self.page());
+        let mut hand = Hand::default();
+        let outcome = self.unmap_all(&victims, &mut hand);
+        self.put_down(hand, None);
+        outcome.map(|()| !victims.is_empty())
+    }
+
+    /// A place for a request, at `window` if it is still free; with more addresses if there is none. None if there are no addresses either.
+    fn claim_or_reserve(&self, request: &Request, window: Option<(u16, u64)>) -> Result<Option<Growth>> {
+        if let Some(growth) = self.claim(request, window) {
+            return Ok(Some(growth));
+        }
+        self.add_region(request)?;
+        Ok(self.claim(request, None))
+    }
+
+    fn claim(&self, request: &Request, window: Option<(u16, u64)>) -> Option<Growth> {
+        let (mut state, big) = (self.heap(), self.big_pages());
+        let core = &mut state.core;
+        let again = window.and_then(|window| core.place_at(window, request, big));
+        let place = again.or_else(|| core.choose_place(request, big))?;
+        Some(core.claim_place(place))
     }
 
     /// Reserves more addresses: at first, and where what is left of them is too scattered.
@@ -307,15 +339,21 @@ impl<B: Backend> Inner<B> {
     fn steal(&self, events: &mut Events<B>, pages: u64, hand: &mut Hand) -> Result<bool> {
         self.poll(events)?;
         let victims = self.heap().core.claim_victims(pages);
+        self.unmap_all(&victims, hand)?;
+        Ok(!victims.is_empty())
+    }
+
+    /// Unmaps victims, all of them also where the driver complains; their chunks are in hand then.
+    fn unmap_all(&self, victims: &[Victim], hand: &mut Hand) -> Result<()> {
         let mut outcome = Ok(());
-        for victim in &victims {
+        for victim in victims {
             outcome = outcome.and(self.unmap(victim));
             for chunk in &victim.chunks {
                 hand.add(*chunk, self.heap().core.chunks.get(*chunk).pages);
                 hand.stolen += 1;
             }
         }
-        outcome.map(|()| !victims.is_empty())
+        outcome
     }
 
     /// Unmaps a victim; its chunks are in hand then, also where the driver complains.

@@ -30,6 +30,13 @@ pub(crate) struct Place {
     pub(crate) runs: Vec<Run>,
 }
 
+impl Place {
+    /// Where the request starts in its region.
+    pub(crate) const fn start(&self) -> u64 {
+        self.start
+    }
+}
+
 /// A place that one thread holds.
 #[derive(Debug)]
 pub(crate) struct Growth {
@@ -60,6 +67,24 @@ impl Core {
             }
         }
         best.map(|(_, _, start, first)| self.place(first, start, request.bytes, big))
+    }
+
+    /// The place that starts at this offset of a region, if all of it is free.
+    pub(crate) fn place_at(&self, (region, start): (u16, u64), request: &Request, big: u64) -> Option<Place> {
+        let first = self.block_at(region, start)?;
+        let end = start + request.bytes;
+        let run = self.run_around(first, request.owner);
+        let holds = self.is_usable(first, request.owner) && self.blocks[*run.last()?].end() >= end;
+        holds.then(|| self.place(first, start, request.bytes, big))
+    }
+
+    /// The block in which an offset lies.
+    pub(crate) fn block_at(&self, region: u16, offset: u64) -> Option<u32> {
+        let mut next = self.regions[region as usize].first;
+        while next != NONE && self.blocks[next].end() <= offset {
+            next = self.blocks[next].next;
+        }
+        (next != NONE).then_some(next)
     }
 
     /// Takes a place out of the free and bare blocks.
@@ -141,14 +166,7 @@ impl Core {
 
     /// The free and bare blocks in a row around one, as far as a stream may use them at once.
     fn run_around(&self, index: u32, owner: u16) -> Vec<u32> {
-        let usable = |index: u32| {
-            let block = &self.blocks[index];
-            match block.state {
-                State::Bare => true,
-                State::Free => block.owner == owner || block.owner == NOBODY,
-                _ => false,
-            }
-        };
+        let usable = |index| self.is_usable(index, owner);
         let mut first = index;
         while self.blocks[first].prev != NONE && usable(self.blocks[first].prev) {
             first = self.blocks[first].prev;
@@ -160,6 +178,15 @@ impl Core {
             run.push(last);
         }
         run
+    }
+
+    fn is_usable(&self, index: u32, owner: u16) -> bool {
+        let block = &self.blocks[index];
+        match block.state {
+            State::Bare => true,
+            State::Free => block.owner == owner || block.owner == NOBODY,
+            _ => false,
+        }
     }
 
     /// Where a request may start in a run: at the start of each block, and so that it ends with a block that has memory.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::block::{Heap, NONE, State};
 use super::chunks::Place;
-use super::core::Core;
+use super::core::{Core, Request};
 use super::ring::{Action, Event};
 
 /// Whole chunks in a row that hold nothing: taken out of a free block.
@@ -47,6 +47,65 @@ impl Core {
             self.counts.events.steals += 1;
         }
         victims
+    }
+
+    /// Takes the chunks that hold nothing and of which a place covers a part only, if what they have outside of it makes up for `missing` pages.
+    ///
+    /// This is what keeps a request that fits from being refused. Let nothing be pending, as when the ladder ends, and every page count as *held* (in a
+    /// chunk that holds something), *empty* (in one that does not) or *bare*. A place of a request of `r` pages, rounded up, covers at most `r` pages that
+    /// are not held: it touches `r + 1` only if it starts or ends within a page, and such a page is shared with a block that is in use, or else the free
+    /// blocks on both sides were one. Let the place lack `missing` pages although everything empty that it does not touch was taken, and the limit be
+    /// reached. Then what exists is `held`, the empty chunks that it touches with `out` pages outside, and what was taken for it: together at most
+    /// `held + r + out - missing` pages. If the request fits, which is `held + r` within the limit, then the limit can be reached only if `out >= missing`.
+    /// So these chunks are there, at the two edges, since a chunk without anything in it lies in one free block and only an edge can cut it; and once they are in the
+    /// pool, the same place lacks nothing, since big chunks that fit nowhere are given up for small ones.
+    ///
+    /// It comes last: most places cut nothing, and the one that misses the fewest pages costs the fewest calls.
+    pub(crate) fn claim_edges(
+        &mut self,
+        (region, start): (u16, u64),
+        request: &Request,
+        missing: u64,
+    ) -> Vec<Victim> {
+        let end = start + request.bytes;
+        let (first, last) = (start / self.page, end.div_ceil(self.page));
+        let mut edges: Vec<(u64, Empty)> = [start, end - 1]
+            .into_iter()
+            .filter_map(|offset| self.empty_at(region, offset))
+            .map(|empty| {
+                let outside = first.saturating_sub(empty.pages.0) + empty.pages.1.saturating_sub(last);
+                (outside, empty)
+            })
+            .collect();
+        // One that suffices is enough.
+        edges.sort_by_key(|(outside, _)| Reverse(*outside));
+        if edges.iter().map(|(outside, _)| outside).sum::<u64>() < missing {
+            return Vec::new();
+        }
+        let (mut victims, mut freed) = (Vec::new(), 0);
+        for (outside, empty) in edges {
+            if freed < missing {
+                victims.push(self.claim_victim(&empty, empty.pages.1 - empty.pages.0));
+                freed += outside;
+            }
+        }
+        self.counts.events.steals += u64::from(!victims.is_empty());
+        victims
+    }
+
+    /// The chunk behind an offset, if it holds nothing and nothing that is pending uses it.
+    fn empty_at(&self, region: u16, offset: u64) -> Option<Empty> {
+        let index = self.block_at(region, offset)?;
+        let block = &self.blocks[index];
+        let is_done = block.stamp <= self.streams[block.owner as usize].completed;
+        if block.state != State::Free || !is_done {
+            return None;
+        }
+        let chunk = self.chunks.get(self.regions[region as usize].pages[(offset / self.page) as usize]);
+        let Place::At { page, .. } = chunk.place else { return None };
+        let pages = (page, page + chunk.pages);
+        let is_whole = block.offset <= pages.0 * self.page && pages.1 * self.page <= block.end();
+        is_whole.then_some(Empty { block: index, pages, stamp: block.stamp })
     }
 
     /// Notes that a victim's pages were unmapped: its chunks are in hand.

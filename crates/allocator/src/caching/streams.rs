@@ -23,6 +23,7 @@ impl Core {
     /// Notes that all work of a stream up to a stamp is done.
     fn complete(&mut self, owner: usize, stamp: u64) {
         let book = &mut self.streams[owner];
+        self.completions += u64::from(stamp > book.completed);
         book.completed = book.completed.max(stamp);
         book.covered = book.covered.max(stamp);
     }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::sink::Sink;
+use crate::opcode as op;
 
 /// Writes a pickle of protocol 2, with those opcodes alone that PyTorch's viewer knows.
 ///
@@ -20,30 +21,6 @@ pub(super) struct Pickle {
 
 /// The most items that one opcode adds.
 const BATCH_MAX: u32 = 1000;
-
-/// Opcodes of Python's `pickletools`.
-mod op {
-    pub(super) const PROTO: u8 = 0x80;
-    pub(super) const STOP: u8 = b'.';
-    pub(super) const MARK: u8 = b'(';
-    pub(super) const EMPTY_DICT: u8 = b'}';
-    pub(super) const EMPTY_LIST: u8 = b']';
-    pub(super) const SET_ITEMS: u8 = b'u';
-    pub(super) const APPENDS: u8 = b'e';
-    pub(super) const INT_8: u8 = b'K';
-    pub(super) const INT_16: u8 = b'M';
-    pub(super) const INT_32: u8 = b'J';
-    pub(super) const LONG: u8 = 0x8a;
-    pub(super) const FLOAT: u8 = b'G';
-    pub(super) const TRUE: u8 = 0x88;
-    pub(super) const FALSE: u8 = 0x89;
-    pub(super) const TEXT: u8 = b'X';
-    pub(super) const TUPLE_2: u8 = 0x86;
-    pub(super) const PUT_8: u8 = b'q';
-    pub(super) const PUT_32: u8 = b'r';
-    pub(super) const GET_8: u8 = b'h';
-    pub(super) const GET_32: u8 = b'j';
-}
 
 impl Default for Pickle {
     fn default() -> Self {
@@ -87,7 +64,7 @@ impl Pickle {
     fn memorise(&mut self) -> u32 {
         let number = self.memorised;
         self.memorised += 1;
-        self.numbered((op::PUT_8, op::PUT_32), number);
+        self.numbered((op::BINPUT, op::LONG_BINPUT), number);
         number
     }
 
@@ -107,7 +84,7 @@ impl Sink for Pickle {
     }
 
     fn close_dict(&mut self) {
-        self.close(op::SET_ITEMS);
+        self.close(op::SETITEMS);
     }
 
     fn open_list(&mut self) {
@@ -119,7 +96,7 @@ impl Sink for Pickle {
     }
 
     fn key(&mut self, name: &str) {
-        self.next(op::SET_ITEMS);
+        self.next(op::SETITEMS);
         self.text(name);
     }
 
@@ -129,37 +106,37 @@ impl Sink for Pickle {
 
     fn int(&mut self, value: i64) {
         if let Ok(value) = u8::try_from(value) {
-            self.bytes.extend([op::INT_8, value]);
+            self.bytes.extend([op::BININT1, value]);
         } else if let Ok(value) = u16::try_from(value) {
-            self.bytes.push(op::INT_16);
+            self.bytes.push(op::BININT2);
             self.bytes.extend(value.to_le_bytes());
         } else if let Ok(value) = i32::try_from(value) {
-            self.bytes.push(op::INT_32);
+            self.bytes.push(op::BININT);
             self.bytes.extend(value.to_le_bytes());
         } else {
             // As few bytes as hold the value and its sign.
             let magnitude = if value < 0 { !value } else { value };
             let length = 8 - magnitude.leading_zeros().saturating_sub(1) / 8;
-            self.bytes.extend([op::LONG, length as u8]);
+            self.bytes.extend([op::LONG1, length as u8]);
             self.bytes.extend(&value.to_le_bytes()[..length as usize]);
         }
     }
 
     fn float(&mut self, value: f64) {
-        self.bytes.push(op::FLOAT);
+        self.bytes.push(op::BINFLOAT);
         self.bytes.extend(value.to_be_bytes());
     }
 
     fn bool(&mut self, value: bool) {
-        self.bytes.push(if value { op::TRUE } else { op::FALSE });
+        self.bytes.push(if value { op::NEWTRUE } else { op::NEWFALSE });
     }
 
     fn text(&mut self, value: &str) {
         if let Some(number) = self.texts.get(value) {
             let number = *number;
-            return self.numbered((op::GET_8, op::GET_32), number);
+            return self.numbered((op::BINGET, op::LONG_BINGET), number);
         }
-        self.bytes.push(op::TEXT);
+        self.bytes.push(op::BINUNICODE);
         self.bytes.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
         self.bytes.extend(value.as_bytes());
         let number = self.memorise();
@@ -168,13 +145,13 @@ impl Sink for Pickle {
 
     fn pair(&mut self, pair: [i64; 2]) {
         pair.into_iter().for_each(|value| self.int(value));
-        self.bytes.push(op::TUPLE_2);
+        self.bytes.push(op::TUPLE2);
     }
 
     fn shared(&mut self, number: u16, write: impl FnOnce(&mut Self)) {
         if let Some(memorised) = self.shared.get(&number) {
             let memorised = *memorised;
-            return self.numbered((op::GET_8, op::GET_32), memorised);
+            return self.numbered((op::BINGET, op::LONG_BINGET), memorised);
         }
         write(self);
         let memorised = self.memorise();
@@ -221,7 +198,7 @@ mod tests {
         pickle.close_list();
         let bytes = pickle.into_bytes();
         let count = |opcode| bytes.iter().filter(|byte| **byte == opcode).count();
-        assert_eq!((count(op::MARK), count(op::APPENDS), count(op::TRUE)), (3, 3, 2001));
-        assert!(bytes.ends_with(&[op::MARK, op::TRUE, op::APPENDS, op::STOP]));
+        assert_eq!((count(op::MARK), count(op::APPENDS), count(op::NEWTRUE)), (3, 3, 2001));
+        assert!(bytes.ends_with(&[op::MARK, op::NEWTRUE, op::APPENDS, op::STOP]));
     }
 }

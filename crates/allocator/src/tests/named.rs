@@ -55,6 +55,44 @@ fn a_block_behind_eight_shorter_ones_is_found() {
     assert_eq!(on.allocate(long, Tag::NONE).map(|handle| handle.bytes()), Ok(long));
 }
 
+/// Two free blocks with bare addresses between them: the place that misses the fewest pages ends within an empty big chunk, whose other pages are the ones missing.
+#[test]
+fn an_empty_chunk_that_the_place_cuts_is_no_obstacle() {
+    let bench = Bench::new(200, 1, Bench::small_chunks());
+    let on = &bench.streams[0];
+    let [low, between, high] = [20, 17, 20].map(|pages| on.allocate(pages * PAGE, Tag::NONE).unwrap());
+    on.free(between).unwrap();
+    assert_eq!(bench.allocator.set_budget(40 * PAGE), Ok(0));
+    on.free(low).unwrap();
+    on.free(high).unwrap();
+    let before = bench.allocator.statistics().events;
+    let all = on.allocate(38 * PAGE, Tag::NONE).map(|handle| handle.address());
+    assert_eq!(all, Ok(low.address()), "what stays mapped is used where it is");
+    bench.allocator.audit().unwrap();
+    let events = bench.allocator.statistics().events;
+    // The chunks behind the edge, which do not suffice, then the one at the edge; nothing is created or destroyed for it.
+    let changed =
+        [events.unmaps - before.unmaps, events.creates - before.creates, events.demotions - before.demotions];
+    assert_eq!(changed, [2, 0, 0]);
+    assert!(bench.device.ledger().peak_bytes() <= 57 * PAGE);
+}
+
+/// Work that ends between two looks at its event is waited for by nobody; what it used is found all the same.
+#[test]
+fn work_that_ends_during_the_search_is_noticed() {
+    for (streams, query) in (1..=3).flat_map(|streams| (1..=6).map(move |query| (streams, query))) {
+        let bench = Bench::new(40, streams, Bench::small_chunks());
+        let on = &bench.streams[0];
+        let [low, _wall] = [20, 17].map(|pages| on.allocate(pages * PAGE, Tag::NONE).unwrap());
+        bench.clock.launch(0, low.address(), low.bytes());
+        on.free(low).unwrap();
+        bench.clock.finish_at_query(query);
+        let got = on.allocate(22 * PAGE, Tag::NONE);
+        assert!(got.is_ok(), "{streams} streams, ends at query {query}: {got:?}");
+        bench.allocator.audit().unwrap();
+    }
+}
+
 /// pytorch #171771: for two missing MiB everything is flushed.
 #[test]
 fn no_more_is_taken_than_is_missing() {

@@ -60,6 +60,8 @@ struct State {
     uses: Vec<(usize, u64, u64, u64)>,
     maps: BTreeMap<u64, u64>,
     failures: u64,
+    /// Questions after an event until everything that is queued ends by itself.
+    ends_after: Option<u64>,
 }
 
 /// A stream: its number.
@@ -140,6 +142,11 @@ impl Clock {
     pub(super) fn finish_all(&self) {
         let count = self.state().streams.len();
         (0..count).for_each(|stream| self.finish(stream));
+    }
+
+    /// Lets everything that is queued end by itself, just before the question number `query` from now on, counted from 1.
+    pub(super) fn finish_at_query(&self, query: u64) {
+        self.state().ends_after = Some(query);
     }
 
     /// Streams other than `mine` with work pending on a range.
@@ -242,6 +249,16 @@ impl Backend for Probe {
         unsafe { self.sim.unpin(address, bytes) }
     }
 
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sim.register(first, bytes) }
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.sim.unregister(first, bytes) }
+    }
+
     fn stream(&self, _kind: StreamKind) -> Result<ProbeStream> {
         let mut state = self.state();
         state.streams.push((0, 0));
@@ -300,7 +317,11 @@ impl Backend for Probe {
 
     fn query(&self, event: &ProbeEvent) -> Result<bool> {
         self.enter("query")?;
-        let state = self.state();
+        let mut state = self.state();
+        state.ends_after = state.ends_after.map(|left| left.saturating_sub(1));
+        if state.ends_after == Some(0) {
+            (0..state.streams.len()).for_each(|stream| state.finish(stream, u64::MAX));
+        }
         Ok(event.0.lock().unwrap().is_none_or(|(stream, upto)| state.streams[stream].1 >= upto))
     }
 

@@ -1,5 +1,7 @@
 //! A pickle of plain values, read without running anything: numbers, texts, lists, tuples and dictionaries.
 
+use crate::opcode as op;
+
 /// A value by number, in the order in which they were made.
 pub(crate) type ValueId = u32;
 
@@ -89,33 +91,35 @@ impl<'a> Reader<'a> {
     fn step(&mut self) -> Step {
         let [opcode] = self.take_array()?;
         match opcode {
-            0x80 => self.skip(1),
-            0x95 => self.skip(8),
-            b'.' => return self.pop().map(Some),
-            b'(' => {
+            op::PROTO => self.skip(1),
+            op::FRAME => self.skip(8),
+            op::STOP => return self.pop().map(Some),
+            op::MARK => {
                 self.marks.push(self.stack.len());
                 Ok(())
             }
-            b'0' => self.pop().map(drop),
-            b'}' => self.push(Value::Dict(Vec::new())),
-            b']' | b')' => self.push(Value::List(Vec::new())),
-            b'd' => self.pop_mark().and_then(|items| self.push_pairs(items)),
-            b'l' | b't' => self.pop_mark().and_then(|items| self.push(Value::List(items))),
-            0x85..=0x87 => self.tuple(usize::from(opcode - 0x84)),
-            b's' => {
+            op::POP => self.pop().map(drop),
+            op::EMPTY_DICT => self.push(Value::Dict(Vec::new())),
+            op::EMPTY_LIST | op::EMPTY_TUPLE => self.push(Value::List(Vec::new())),
+            op::DICT => self.pop_mark().and_then(|items| self.push_pairs(items)),
+            op::LIST | op::TUPLE => self.pop_mark().and_then(|items| self.push(Value::List(items))),
+            op::TUPLE1 => self.tuple(1),
+            op::TUPLE2 => self.tuple(2),
+            op::TUPLE3 => self.tuple(3),
+            op::SETITEM => {
                 let pair = self.pop_many(2)?;
                 self.extend(pair, true)
             }
-            b'u' => self.pop_mark().and_then(|items| self.extend(items, true)),
-            b'a' => self.pop_many(1).and_then(|item| self.extend(item, false)),
-            b'e' => self.pop_mark().and_then(|items| self.extend(items, false)),
-            b'N' => self.push(Value::Other),
-            0x88 | 0x89 => self.push(Value::Int(i64::from(opcode == 0x88))),
-            b'G' => self.skip(8).and_then(|()| self.push(Value::Other)),
-            b'K' | b'M' | b'J' | 0x8a => self.number(opcode),
-            b'X' | 0x8c => self.text(opcode),
-            b'q' | b'r' | 0x94 => self.memorise(opcode),
-            b'h' | b'j' => self.remember(opcode),
+            op::SETITEMS => self.pop_mark().and_then(|items| self.extend(items, true)),
+            op::APPEND => self.pop_many(1).and_then(|item| self.extend(item, false)),
+            op::APPENDS => self.pop_mark().and_then(|items| self.extend(items, false)),
+            op::NONE => self.push(Value::Other),
+            op::NEWTRUE | op::NEWFALSE => self.push(Value::Int(i64::from(opcode == op::NEWTRUE))),
+            op::BINFLOAT => self.skip(8).and_then(|()| self.push(Value::Other)),
+            op::BININT1 | op::BININT2 | op::BININT | op::LONG1 => self.number(opcode),
+            op::BINUNICODE | op::SHORT_BINUNICODE => self.text(opcode),
+            op::BINPUT | op::LONG_BINPUT | op::MEMOIZE => self.memorise(opcode),
+            op::BINGET | op::LONG_BINGET => self.remember(opcode),
             opcode => Err(format!("opcode {opcode:#04x} makes no plain value")),
         }
         .map(|()| None)
@@ -123,9 +127,9 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self, opcode: u8) -> Result<(), String> {
         let value = match opcode {
-            b'K' => i64::from(u8::from_le_bytes(self.take_array()?)),
-            b'M' => i64::from(u16::from_le_bytes(self.take_array()?)),
-            b'J' => i64::from(i32::from_le_bytes(self.take_array()?)),
+            op::BININT1 => i64::from(u8::from_le_bytes(self.take_array()?)),
+            op::BININT2 => i64::from(u16::from_le_bytes(self.take_array()?)),
+            op::BININT => i64::from(i32::from_le_bytes(self.take_array()?)),
             _ => {
                 let [length] = self.take_array()?;
                 long(self.take(length.into())?)?
@@ -135,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self, opcode: u8) -> Result<(), String> {
-        let length = if opcode == b'X' {
+        let length = if opcode == op::BINUNICODE {
             u32::from_le_bytes(self.take_array()?)
         } else {
             u8::from_le_bytes(self.take_array()?).into()
@@ -145,7 +149,8 @@ impl<'a> Reader<'a> {
     }
 
     fn memorise(&mut self, opcode: u8) -> Result<(), String> {
-        let number = if opcode == 0x94 { self.memo.len() } else { self.number_of(opcode == b'r')? };
+        let number =
+            if opcode == op::MEMOIZE { self.memo.len() } else { self.number_of(opcode == op::LONG_BINPUT)? };
         let top = *self.stack.last().ok_or("there is nothing to memorise")?;
         // Whoever writes counts up.
         if number > self.bytes.len() {
@@ -159,7 +164,7 @@ impl<'a> Reader<'a> {
     }
 
     fn remember(&mut self, opcode: u8) -> Result<(), String> {
-        let number = self.number_of(opcode == b'j')?;
+        let number = self.number_of(opcode == op::LONG_BINGET)?;
         let known = self.memo.get(number).copied().flatten();
         self.stack.push(known.ok_or_else(|| format!("memo {number} was never made"))?);
         Ok(())

@@ -28,6 +28,8 @@ use crate::{Error, Result};
 
 /// `CUBLAS_OP_T`; its type belongs to the cuBLAS header, which is not needed here.
 const TRANSPOSED: u32 = 1;
+/// What its products are called in recordings.
+pub(super) const PRODUCT: &str = "linear_cublaslt";
 
 /// Device memory is given in pieces of this size.
 const PIECE_BYTES: u64 = 2 << 20;

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::sys;
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
 use super::api::{check, give_back, size};
 use super::context::Context;
@@ -174,6 +174,36 @@ impl Memory {
             // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemFreeHost(host_pointer(address)) };
             settle(give_back("cuMemFreeHost", free), &mut reported)
+        });
+        gone.and(reported)
+    }
+
+    /// Read-only where the driver can: a file that is mapped so is refused else.
+    ///
+    /// # Safety
+    /// - The range is valid for reads until it is unregistered.
+    pub(super) unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let reads_only =
+            self.context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED)? != 0;
+        let flags =
+            sys::CU_MEMHOSTREGISTER_PORTABLE | if reads_only { sys::CU_MEMHOSTREGISTER_READ_ONLY } else { 0 };
+        self.books().space.register(first, bytes, || {
+            // SAFETY: valid memory that stays mapped, as promised; copies only read it.
+            let code = unsafe { sys::cuMemHostRegister_v2(host_pointer(first), size(bytes), flags) };
+            check("cuMemHostRegister", code)
+        })
+    }
+
+    /// # Safety
+    /// - No pending work uses the range.
+    pub(super) unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        self.context.enter()?;
+        let mut reported = Ok(());
+        let gone = self.books().space.unregister(first, bytes, || {
+            // SAFETY: the books say that `register` did it; nothing uses it, as promised.
+            let free = || unsafe { sys::cuMemHostUnregister(host_pointer(first)) };
+            settle(give_back("cuMemHostUnregister", free), &mut reported)
         });
         gone.and(reported)
     }

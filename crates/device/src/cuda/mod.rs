@@ -14,7 +14,6 @@ mod graph;
 mod memory;
 mod modules;
 mod probe;
-mod registered;
 mod self_test;
 mod staging;
 mod stamps;
@@ -39,14 +38,11 @@ use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::space::Usage;
-use crate::{
-    Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind, What,
-};
+use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
 pub use self::cublaslt::ProductLibrary;
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
-pub use self::registered::Registered;
 pub use self::self_test::self_test;
 pub use self::stream::{CudaEvent, CudaStream};
 
@@ -230,11 +226,17 @@ impl Stream<Cuda> {
     /// # Safety
     /// - As [`Backend::launch`], and the launches are of images that take the kernel's parameters, or a product of the same operands.
     pub unsafe fn launch_by<K: Kernel>(&self, params: &K::Params, launches: &Launches) -> Result<()> {
-        self.timed(What::Kernel, K::NAME, 0, || {
+        let named = || name_by::<K>(launches);
+        self.timed_kernel::<K, _>(params, named, || {
             // SAFETY: the caller's promise.
             unsafe { self.device().backend().launch_by::<K>(self.raw(), params, launches) }
         })
     }
+}
+
+/// What does the work: the library's products are not ours.
+fn name_by<K: Kernel>(launches: &Launches) -> &'static str {
+    if launches.product().is_some() { cublaslt::PRODUCT } else { K::NAME }
 }
 
 /// A kernel, its grid and its tensor maps as the driver takes them.
@@ -379,6 +381,16 @@ impl Backend for Cuda {
         unsafe { self.memory.unpin(address, bytes) }
     }
 
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.register(first, bytes) }
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.unregister(first, bytes) }
+    }
+
     fn stream(&self, kind: StreamKind) -> Result<CudaStream> {
         CudaStream::new(&self.context, &self.memory, kind)
     }
@@ -480,6 +492,14 @@ impl Backend for Cuda {
 
     fn synchronize(&self, stream: &CudaStream) -> Result<()> {
         stream.synchronize()
+    }
+
+    fn name_of<K: Kernel>(&self, params: &K::Params) -> &'static str {
+        name_by::<K>(&K::launches(params, self.target))
+    }
+
+    fn has_timed_events(&self) -> bool {
+        true
     }
 
     fn stamp(&self, stream: &CudaStream, stamp: Stamp) -> Result<()> {

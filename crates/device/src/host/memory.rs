@@ -82,6 +82,15 @@ impl Memory {
         })
     }
 
+    /// In the books only: the memory that copies are made from is the one that programs use.
+    pub(super) fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        self.space().register(first, bytes, || Ok(()))
+    }
+
+    pub(super) fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        self.space().unregister(first, bytes, || Ok(()))
+    }
+
     /// Refuses a range that is not mapped with access.
     pub(super) fn accessible(&self, call: &'static str, address: Address, bytes: u64) -> Result<()> {
         self.space().accessible(call, address, bytes)

@@ -270,6 +270,16 @@ impl Backend for Host {
         turn.after_release(unsafe { self.memory.unpin(address, bytes) })
     }
 
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        self.faults.enter("register").refuse()?;
+        self.memory.register(first, bytes)
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        let turn = self.faults.enter("unregister");
+        turn.after_release(self.memory.unregister(first, bytes))
+    }
+
     fn stream(&self, kind: StreamKind) -> Result<HostStream> {
         self.faults.enter("stream").refuse()?;
         Ok(HostStream(match &self.scheduler {

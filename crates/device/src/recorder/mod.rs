@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::clock::Clock;
 pub use self::recording::{Counter, Counts, Dependency, Recording, Sample, Span, What};
-use crate::{StreamId, StreamKind};
+use crate::{Cost, StreamId, StreamKind};
 
 /// How much is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub struct Recorder(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    detail: Detail,
+    /// Whether [`Detail::Everything`] is asked for. It orders nothing.
+    is_everything: AtomicBool,
     /// Whether leases are recorded for now even if not everything is.
     is_close: AtomicBool,
     tally: Tally,
@@ -145,15 +146,32 @@ impl Stamp {
 impl Recorder {
     pub(crate) fn new(clock: Clock, detail: Detail) -> Self {
         let recording = Recording { begin_ns: clock.now_ns(), detail, ..Recording::default() };
+        let is_everything = AtomicBool::new(detail == Detail::Everything);
         let (is_close, tally) = (AtomicBool::new(false), Tally::default());
         let log = Mutex::new(Log { recording, ..Log::default() });
-        Self(Arc::new(Inner { clock, detail, is_close, tally, log }))
+        Self(Arc::new(Inner { clock, is_everything, is_close, tally, log }))
     }
 
     /// How much is recorded.
     #[must_use]
     pub fn detail(&self) -> Detail {
-        self.0.detail
+        if self.0.is_everything.load(Ordering::Relaxed) { Detail::Everything } else { Detail::Summary }
+    }
+
+    /// Records more, or less, from now on. Ledgers and pools report only where everything was asked for at first.
+    ///
+    /// ```
+    /// # use lighterage_device::{Detail, Device, Host, HostConfig, Ledger};
+    /// # let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(1 << 20));
+    /// device.record(Detail::Everything);
+    /// let recorder = device.recorder().expect("something is recorded");
+    /// recorder.set_detail(Detail::Summary);
+    /// assert_eq!(recorder.detail(), Detail::Summary);
+    /// # Ok::<(), lighterage_device::Error>(())
+    /// ```
+    pub fn set_detail(&self, detail: Detail) {
+        self.0.is_everything.store(detail == Detail::Everything, Ordering::Relaxed);
+        self.log().recording.detail = detail;
     }
 
     /// What time it is, in nanoseconds.
@@ -171,7 +189,7 @@ impl Recorder {
     pub fn begin(&self, what: What, name: impl Into<Cow<'static, str>>) -> Option<Open> {
         let now = self.now_ns();
         let mut log = self.log();
-        let number = log.open(None, what, name.into(), 0)?;
+        let number = log.open(None, what, (name.into(), Cost::default()))?;
         log.reach(Slot::Begin(number), now);
         Some(Open(number))
     }
@@ -186,7 +204,7 @@ impl Recorder {
 
     /// A counter has changed.
     pub fn sample(&self, counter: Counter, bytes: u64) {
-        if self.0.detail == Detail::Everything {
+        if self.detail() == Detail::Everything {
             let at_ns = self.now_ns();
             self.log().sample(Sample { at_ns, counter, bytes });
         }
@@ -200,20 +218,23 @@ impl Recorder {
         Recording { counts, ..self.log().take(now) }
     }
 
+    /// Counts what a stream is given to do, recorded or not.
+    pub(crate) fn count(&self, kind: StreamKind, what: What, bytes: u64) {
+        self.0.tally.add(kind, what, bytes);
+    }
+
     /// A span of a stream, if this recorder wants it: it begins when the stream comes to the stamp.
     pub(crate) fn open(
         &self,
         stream: (StreamId, StreamKind),
         what: What,
-        name: impl FnOnce() -> Cow<'static, str>,
-        bytes: u64,
+        describe: impl FnOnce() -> (Cow<'static, str>, Cost),
     ) -> Option<(Open, Stamp)> {
-        self.0.tally.add(stream.1, what, bytes);
         if !self.wants(stream.1, what) {
             return None;
         }
-        let name = name();
-        let number = self.log().open(Some(stream), what, name, bytes)?;
+        let described = describe();
+        let number = self.log().open(Some(stream), what, described)?;
         Some((Open(number), Stamp { recorder: self.clone(), slot: Slot::Begin(number) }))
     }
 
@@ -223,7 +244,7 @@ impl Recorder {
 
     /// The point of a stream where an event is recorded: its number, for [`depends`](Recorder::depends).
     pub(crate) fn point(&self, stream: StreamId) -> Option<(u64, Stamp)> {
-        if self.0.detail != Detail::Everything {
+        if self.detail() != Detail::Everything {
             return None;
         }
         let number = self.log().point(stream)?;
@@ -240,7 +261,7 @@ impl Recorder {
 
     fn wants(&self, kind: StreamKind, what: What) -> bool {
         match what {
-            _ if self.0.detail == Detail::Everything => true,
+            _ if self.detail() == Detail::Everything => true,
             What::Phase | What::Step => true,
             What::Lease | What::Arrival => self.0.is_close.load(Ordering::Relaxed),
             What::Wait => kind == StreamKind::Compute && self.0.is_close.load(Ordering::Relaxed),
@@ -259,8 +280,7 @@ impl Log {
         &mut self,
         stream: Option<(StreamId, StreamKind)>,
         what: What,
-        name: Cow<'static, str>,
-        bytes: u64,
+        (name, cost): (Cow<'static, str>, Cost),
     ) -> Option<u64> {
         let Recording { streams, spans, dropped, .. } = &mut self.recording;
         if spans.len() >= ENTRIES_MAX {
@@ -271,7 +291,8 @@ impl Log {
             streams.push(stream);
         }
         let stream = stream.map(|(id, _)| id);
-        spans.push(Span { stream, what, name, bytes, begin_ns: NEVER, end_ns: NEVER });
+        let (bytes, flops) = (whole(cost.bytes), whole(cost.flops));
+        spans.push(Span { stream, what, name, bytes, flops, begin_ns: NEVER, end_ns: NEVER });
         Some(self.first_span + spans.len() as u64 - 1)
     }
 
@@ -358,6 +379,11 @@ impl Log {
         taken.spans.retain(is_whole);
         taken
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts below 2^53")]
+const fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 const fn is_whole(span: &Span) -> bool {

@@ -45,8 +45,10 @@ pub struct Span {
     pub what: What,
     /// Of the kernel, the unit, the phase.
     pub name: Cow<'static, str>,
-    /// Bytes that were moved, or that are leased; 0 where that means nothing.
+    /// Bytes that were moved, that are leased, or that a kernel reads and writes by its [`Cost`](crate::Cost); 0 where that means nothing.
     pub bytes: u64,
+    /// Floating-point operations of a kernel by its [`Cost`](crate::Cost); 0 for everything else.
+    pub flops: u64,
     /// When the stream came to it.
     pub begin_ns: u64,
     /// When the stream went on.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 pub use self::costs::{CallCost, MemoryCalls, MemoryCosts};
 pub use self::profile::Profile;
 pub use self::rates::Rates;
+pub(crate) use self::rates::as_f64;
 use self::timeline::{Engine, Point, Timeline};
 use crate::space::{Space, Usage};
 use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};
@@ -228,7 +229,7 @@ impl State {
     fn is_pinned(&self, source: *const u8, bytes: u64) -> bool {
         let first = source.addr() as u64;
         self.space
-            .pins()
+            .locked()
             .any(|(address, length)| address.0 <= first && first.saturating_add(bytes) <= address.0 + length)
     }
 }
@@ -301,6 +302,14 @@ impl Backend for Sim {
 
     unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
         self.state().space.unpin(address, bytes, || Ok(()))
+    }
+
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        self.state().space.register(first, bytes, || Ok(()))
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        self.state().space.unregister(first, bytes, || Ok(()))
     }
 
     fn stream(&self, _kind: StreamKind) -> Result<SimStream> {

@@ -34,6 +34,8 @@ const PAGEABLE: f64 = 9.7e9;
 /// What a data sheet says.
 struct Sheet {
     name: &'static str,
+    /// What the driver calls it. Other variants of a card (`PCIe`, NVL, 40 GB) have other memory and clocks.
+    card: &'static str,
     arch: Arch,
     memory_gib: u64,
     /// Dense bf16 with f32 accumulation, and f32 without tensor cores, in TFLOP/s.
@@ -48,6 +50,7 @@ struct Sheet {
 const SHEETS: [Sheet; 7] = [
     Sheet {
         name: "h100",
+        card: "NVIDIA H100 80GB HBM3",
         arch: Arch::Sm90a,
         memory_gib: 80,
         tensor: 989.4,
@@ -58,6 +61,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "h200",
+        card: "NVIDIA H200",
         arch: Arch::Sm90a,
         memory_gib: 141,
         tensor: 989.4,
@@ -68,6 +72,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx5090",
+        card: "NVIDIA GeForce RTX 5090",
         arch: Arch::Sm120a,
         memory_gib: 32,
         tensor: 209.5,
@@ -78,6 +83,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx4090",
+        card: "NVIDIA GeForce RTX 4090",
         arch: Arch::Sm89,
         memory_gib: 24,
         tensor: 165.2,
@@ -88,6 +94,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "rtx3090",
+        card: "NVIDIA GeForce RTX 3090",
         arch: Arch::Sm86,
         memory_gib: 24,
         tensor: 71.0,
@@ -98,6 +105,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "l40s",
+        card: "NVIDIA L40S",
         arch: Arch::Sm89,
         memory_gib: 48,
         tensor: 362.05,
@@ -108,6 +116,7 @@ const SHEETS: [Sheet; 7] = [
     },
     Sheet {
         name: "a100",
+        card: "NVIDIA A100-SXM4-80GB",
         arch: Arch::Sm80,
         memory_gib: 80,
         tensor: 312.0,
@@ -123,6 +132,18 @@ impl Profile {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         SHEETS.iter().find(|sheet| sheet.name == name).map(Sheet::profile)
+    }
+
+    /// The built-in profile of the card that the driver calls so.
+    ///
+    /// ```
+    /// use lighterage_device::Profile;
+    /// assert_eq!(Profile::of_card("NVIDIA H100 80GB HBM3").unwrap().name, "h100");
+    /// assert_eq!(Profile::of_card("NVIDIA H100 PCIe"), None);
+    /// ```
+    #[must_use]
+    pub fn of_card(card: &str) -> Option<Self> {
+        SHEETS.iter().find(|sheet| sheet.card == card).map(Sheet::profile)
     }
 
     /// Bytes of a budget that the driver takes for context and kernels before anything runs: an estimate, held against the real number when a device is opened.

@@ -58,7 +58,7 @@ impl Rates {
     /// Tensor cores run what has an image for them: bf16 products and attention.
     fn flops_of(&self, name: &str) -> f64 {
         match name {
-            "linear_bf16" | "linear_sums_bf16" | "conv2d_bf16" => self.product_flops,
+            "linear_bf16" | "linear_cublaslt" | "linear_sums_bf16" | "conv2d_bf16" => self.product_flops,
             "attention_bf16" => self.attention_flops,
             _ => self.vector_flops,
         }
@@ -66,6 +66,6 @@ impl Rates {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "bytes of one copy are far below 2^52")]
-pub(super) const fn as_f64(bytes: u64) -> f64 {
+pub(crate) const fn as_f64(bytes: u64) -> f64 {
     bytes as f64
 }

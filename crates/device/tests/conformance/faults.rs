@@ -1,4 +1,4 @@
-use lighterage_device::{Device, Error, Host, HostConfig, Result, StreamKind};
+use lighterage_device::{Device, Error, Host, HostConfig, Purpose, Result, StreamKind};
 
 use crate::{
     AddOne, CAPACITY, Ends, SEEDS, assert_empty, chunk_of, floats_at, host, launch, seeded, threaded,
@@ -15,6 +15,10 @@ fn program(device: &Device<Host>) -> Result<()> {
     window.map(0, &weights)?;
     window.set_access(0, page)?;
     let pinned = device.pin(16)?;
+    let file = [1_f32; 4];
+    let grant = device.host_ledger().grant(Purpose::Pinned, 16)?;
+    // SAFETY: `file` outlives the registration.
+    let _registered = unsafe { device.register(file.as_ptr().cast(), grant) }?;
     let source = std::ptr::with_exposed_provenance::<u8>(usize::try_from(pinned.address().0).unwrap());
     let (compute, copy) = (device.stream(StreamKind::Compute)?, device.stream(StreamKind::Copy)?);
     let (filled, used) = (device.event()?, device.event()?);

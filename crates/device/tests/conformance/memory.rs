@@ -279,6 +279,47 @@ fn pinned_memory_is_exact_and_zeroed() {
     everywhere(&Pinned);
 }
 
+struct InPlace;
+
+impl Check for InPlace {
+    /// Memory of this process is charged, registered once, copied from across the borders of what is registered, and given up.
+    fn check<B: Inspect>(&self, device: &Device<B>) {
+        let (raw, books) = (device.backend(), device.host_ledger());
+        let stream = device.stream(StreamKind::Copy).unwrap();
+        let (memory, file) = (Memory::new(device, 1), vec![6_f32; 4096]);
+        let half = 2 * 4096;
+        let first: *const u8 = file.as_ptr().cast();
+        let grant = |bytes| books.grant(Purpose::Pinned, bytes).unwrap();
+        // SAFETY: `file` outlives what is registered here.
+        let register = |from: u64, bytes: u64| unsafe {
+            device.register(first.add(usize::try_from(from).unwrap()), grant(bytes))
+        };
+        let one = register(0, half).unwrap();
+        refused("register", "already registered", register(0, half));
+        refused("register", "already registered", register(half - 1, half));
+        refused("register", "not a range of memory", register(half, 0));
+        let two = register(half, half).unwrap();
+        assert_eq!((raw.usage().registered, books.granted_bytes()), (2, 2 * half), "refusals cost nothing");
+        let target = memory.floats(&stream, 0);
+        // SAFETY: the target is mapped, and the source stays until the read below has waited.
+        unsafe { stream.copy_from_host(target.address(), first, 16) }.unwrap();
+        assert!(stream.read::<f32>(target).unwrap().is_none_or(|values| values == [6.0; 4]));
+        drop(one);
+        assert_eq!((raw.usage().registered, books.granted_bytes()), (1, half));
+        drop(register(0, half).unwrap());
+        drop(two);
+        // SAFETY: refused: nothing is registered there.
+        refused("unregister", "not registered", unsafe {
+            raw.unregister(Address(first.addr() as u64), half)
+        });
+    }
+}
+
+#[test]
+fn memory_is_registered_in_place_once() {
+    everywhere(&InPlace);
+}
+
 struct Capacity;
 
 impl Check for Capacity {

@@ -48,7 +48,8 @@ fn kernels_are_measured_beside_the_machine() {
     assert_eq!(names, norms);
 }
 
-/// Every kernel has its line, with numbers that a table can be made of; `tidy` holds that no kernel is without.
+/// Every kernel has its line, with numbers that a table can be made of, and launches what the line is named after; `tidy` holds that no kernel is without.
+/// What a call costs is what its kernel says.
 #[test]
 fn every_kernel_is_measured() {
     let small = ["bench", "kernels", "--device", "host", "--shrink", "512", "--gemm", "64", "--json"];
@@ -56,10 +57,50 @@ fn every_kernel_is_measured() {
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     let lines = report["kernels"].as_array().unwrap();
     assert!(lines.len() >= 29, "{json}");
+    assert_eq!([&report["timed_by"], &report["predicted_by"]], ["host clock", "ceilings of this run"]);
     for line in lines {
-        for field in ["seconds", "bytes", "share_of_roofline"] {
+        for field in ["seconds", "bytes", "share_of_roofline", "predicted_seconds", "measured_over_predicted"]
+        {
             assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
         }
+        let kernel = line["name"].as_str().unwrap().split([',', ' ']).next().unwrap();
+        let launched = line["launches"].as_array().unwrap();
+        assert!(
+            launched.iter().any(|name| name.as_str().unwrap().starts_with(&format!("{kernel}_"))),
+            "{line}"
+        );
+    }
+    let line = |name: &str| lines.iter().find(|line| line["name"] == name).unwrap();
+    let (rows, width) = (8.0, 3072.0);
+    assert_eq!(line("linear, image out")["flops"].as_f64(), Some(2.0 * rows * width * width), "{json}");
+    assert_eq!(line("linear, image out")["size"], "1024x1024", "{json}");
+    assert!(line("linear, text qkv")["size"].is_null(), "{json}");
+}
+
+/// A picture's shape goes into the kernels that depend on it, and into their lines.
+#[test]
+fn kernels_are_measured_at_the_sizes_that_were_asked_for() {
+    let small = ["bench", "kernels", "--device", "host", "--shrink", "32", "--narrow", "24", "--gemm", "64"];
+    let sizes = ["--size", "1280x720,512x512", "--only", "add", "--only", "geglu", "--json"];
+    let json = lighterage(&[&small[..], &sizes].concat()).check(0, &[]).stdout;
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let lines = report["kernels"].as_array().unwrap();
+    let name = |line: &serde_json::Value| (line["name"].clone(), line["size"].clone());
+    let names: Vec<_> = lines.iter().map(name).collect();
+    assert_eq!(
+        names,
+        [
+            ("geglu".into(), serde_json::Value::Null),
+            ("add".into(), "1280x720".into()),
+            ("add".into(), "512x512".into())
+        ]
+    );
+    // Two tensors read, one written, of 16 tokens of the text and a 32nd of the picture's, 128 wide.
+    for (line, tokens) in lines[1..].iter().zip([16 + 3600 / 32, 16 + 1024 / 32]) {
+        assert_eq!(line["bytes"].as_f64(), Some(f64::from(3 * tokens * 128 * 2)), "{line}");
+    }
+    for wrong in ["1280", "1280x721", "8x8", "0x16", "axb"] {
+        lighterage(&["bench", "kernels", "--size", wrong]).check(2, &[]);
     }
 }
 
@@ -128,11 +169,17 @@ mod stand_in {
             assert!(machine["memory_calls"][0][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
         }
         assert!(machine["unmap_beside_work"]["waits"].is_boolean(), "{machine}");
-        let kernels = run(&["bench", "kernels", "--shrink", "512", "--gemm", "64", "--only", "norm"]);
+        let small = ["bench", "kernels", "--shrink", "512", "--narrow", "24", "--gemm", "64"];
+        let only = ["--only", "norm", "--only", "attention", "--only", "linear"];
+        let kernels = run(&[&small[..], &only].concat());
         let lines = kernels["kernels"].as_array().unwrap();
-        assert_eq!(lines.len(), 6, "{kernels}");
+        // Two sizes of the picture; three have none.
+        assert_eq!(lines.len(), 2 * 12 + 3, "{kernels}");
+        assert_eq!(kernels["timed_by"], "stream events", "{kernels}");
         for line in lines {
-            assert!(line["seconds"].is_f64() && line["share_of_roofline"].is_f64(), "{line}");
+            for field in ["seconds", "bytes", "share_of_roofline", "predicted_seconds"] {
+                assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
+            }
         }
     }
 

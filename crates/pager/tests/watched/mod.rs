@@ -135,6 +135,16 @@ impl Backend for Watched {
         self.check("unpin", &[address.0, bytes], unsafe { self.host.unpin(address, bytes) })
     }
 
+    unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("register", &[first.0, bytes], unsafe { self.host.register(first, bytes) })
+    }
+
+    unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
+        // SAFETY: see above.
+        self.check("unregister", &[first.0, bytes], unsafe { self.host.unregister(first, bytes) })
+    }
+
     fn stream(&self, kind: StreamKind) -> Result<Self::Stream> {
         self.check("stream", &[], self.host.stream(kind)).map(|raw| self.named(raw))
     }

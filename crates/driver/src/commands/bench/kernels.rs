@@ -1,9 +1,14 @@
-//! The kernels at the shapes of FLUX.1-dev, 1024 x 1024: 512 tokens of text and 4096 of the picture, 24 heads of 128.
+//! The kernels at the shapes of FLUX.1-dev: 512 tokens of text and at 1024 x 1024 4096 of the picture, 24 heads of 128.
+//!
+//! What a launch computes and moves is what its kernel says, read from a recording of one call: the planner and the simulator reckon with the same numbers.
 
+use std::fmt;
 use std::io::Write;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
-use lighterage_device::{Backend, Device, Purpose, StreamKind, View};
+use lighterage_device::{
+    Backend, Cost, Detail, Device, Profile, Purpose, Rates, Recorder, StreamKind, View, What,
+};
 use lighterage_ops::{
     Attention, GatedUpdate, Linear, Mask, Modulation, NormMod, QkNormRope, QkWeights, Queue, Residual,
     Tensor, attention, linear, norm_mod, qk_norm_rope,
@@ -11,8 +16,8 @@ use lighterage_ops::{
 use lighterage_shape::DType;
 use serde::Serialize;
 
-use super::rest::{self, Measured, Sizes};
-use super::{machine, timing};
+use super::timing::TimedBy;
+use super::{machine, rest, timing};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::{Failure, Result};
 use crate::json;
@@ -27,9 +32,15 @@ pub(crate) struct Arguments {
     /// Size of the square product that says what the device reaches.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     gemm: usize,
-    /// Only kernels whose name holds this.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// Divides the model's width and heads, for the same reason.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=24))]
+    narrow: u32,
+    /// Pictures that the shapes are those of, where they depend on it [default: 1024x1024, on a GPU also 1280x720].
+    #[arg(long, value_name = "WxH[,WxH...]", value_delimiter = ',', value_parser = picture)]
+    size: Vec<Extent>,
+    /// Only kernels whose name holds this; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -37,22 +48,157 @@ pub(crate) struct Arguments {
     device: DeviceArguments,
 }
 
+/// Width and height of a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    width: usize,
+    height: usize,
+}
+
+const SQUARE: Extent = Extent { width: 1024, height: 1024 };
+const WIDE: Extent = Extent { width: 1280, height: 720 };
+
+fn picture(text: &str) -> std::result::Result<Extent, String> {
+    let fits = |pixels: &usize| (16..=4096).contains(pixels) && pixels.is_multiple_of(16);
+    let side = |text: &str| text.parse().ok().filter(fits);
+    let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
+    let (width, height) = sides.ok_or("not WIDTHxHEIGHT, multiples of 16 from 16 to 4096")?;
+    Ok(Extent { width, height })
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// What the shape of a call depends on beside the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Picture,
+    Text,
+}
+
+/// How large the shapes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Rows of a token each, text and picture.
+    pub(super) tokens: usize,
+    /// Rows of the text alone.
+    pub(super) text: usize,
+    /// Rows of the picture alone.
+    image: usize,
+    /// Pixels of the decoder's second largest level, multiples of 8.
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// Width of the model.
+    pub(super) model: usize,
+}
+
+impl Sizes {
+    fn of(arguments: &Arguments, Extent { width, height }: Extent) -> Self {
+        let shrink = arguments.shrink as usize;
+        let (text, image) = ((512 / shrink).max(1), (width / 16 * (height / 16) / shrink).max(1));
+        let [width, height] = [width, height].map(|side| (side / 2 / shrink).max(16).next_multiple_of(8));
+        let model = HEADS / arguments.narrow as usize * HEAD_DIM;
+        Self { tokens: text + image, text, image, width, height, model }
+    }
+
+    pub(super) const fn pixels(&self) -> usize {
+        self.width * self.height
+    }
+
+    /// Shape of the latents, and of them as tokens of 2 x 2.
+    pub(super) const fn latents(&self) -> [usize; 3] {
+        [16, self.height / 4, self.width / 4]
+    }
+
+    pub(super) const fn packed(&self) -> [usize; 2] {
+        [self.pixels() / 64, 64]
+    }
+}
+
+/// A kernel's name, as its files have it, what its shape depends on, and its bench.
+pub(super) type Entry<B> = (&'static str, Of, fn(&Bench<B>, Sizes) -> Result<Measured>);
+
+/// What one call launches, and how long it takes.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
+    /// Names, and costs by the kernels themselves.
+    launches: Vec<(String, Cost)>,
+    seconds: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     device: String,
+    timed_by: TimedBy,
     copy_bytes_per_second: f64,
     gemm_flops_per_second: f64,
+    predicted_by: String,
     kernels: Vec<Line>,
 }
 
 #[derive(Debug, Serialize)]
 struct Line {
     name: String,
+    /// Of the picture; none where the shape does not depend on it.
+    size: Option<String>,
+    launches: Vec<String>,
     seconds: f64,
     flops: f64,
     bytes: f64,
     /// Of the longer of both times that the device needs at the rates measured above.
     share_of_roofline: f64,
+    predicted_seconds: f64,
+    measured_over_predicted: f64,
+}
+
+/// What times are held against.
+struct Bounds {
+    copy: f64,
+    gemm: f64,
+    rates: Rates,
+    source: String,
+}
+
+impl Bounds {
+    /// The card's profile predicts; for a card that has none the ceilings of this run do, with nothing for arithmetic that is no product and for launches.
+    fn of(card: &str, copy: f64, gemm: f64) -> Self {
+        if let Some(Profile { name, rates, .. }) = Profile::of_card(card) {
+            return Self { copy, gemm, rates, source: format!("profile {name}") };
+        }
+        let rates = Rates {
+            product_flops: gemm,
+            attention_flops: gemm,
+            vector_flops: f64::INFINITY,
+            memory_bytes: copy,
+            link_bytes: f64::INFINITY,
+            pageable_bytes: f64::INFINITY,
+            launch_seconds: 0.0,
+            copy_seconds: 0.0,
+            call_seconds: 0.0,
+            slowdown: 0.0,
+        };
+        Self { copy, gemm, rates, source: "ceilings of this run".to_owned() }
+    }
+
+    fn line(&self, name: &str, size: Option<Extent>, Measured { launches, seconds }: Measured) -> Line {
+        let sum = |part: fn(&Cost) -> f64| launches.iter().map(|(_, cost)| part(cost)).sum::<f64>();
+        let (flops, bytes) = (sum(|cost| cost.flops), sum(|cost| cost.bytes));
+        let predicted: f64 = launches.iter().map(|(name, cost)| self.rates.kernel_seconds(name, *cost)).sum();
+        Line {
+            name: name.to_owned(),
+            size: size.map(|size| size.to_string()),
+            seconds,
+            flops,
+            bytes,
+            share_of_roofline: (flops / self.gemm).max(bytes / self.copy) / seconds,
+            predicted_seconds: predicted,
+            measured_over_predicted: seconds / predicted,
+            launches: launches.into_iter().map(|(name, _)| name).collect(),
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -63,104 +209,81 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "{}: copies {:.1} GB/s, {} GFLOP/s in a square product",
+        "{}: copies {:.1} GB/s, {} GFLOP/s in a square product; predicted by {}",
         report.device,
         report.copy_bytes_per_second / 1e9,
-        (report.gemm_flops_per_second / 1e9).round()
+        (report.gemm_flops_per_second / 1e9).round(),
+        report.predicted_by
     )?;
-    let head = ["kernel", "time", "GFLOP/s", "GB/s", "of the roofline"];
+    let head = ["kernel", "time", "GFLOP/s", "GB/s", "of the roofline", "of the predicted time"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.kernels.iter().map(Line::row));
-    table::print(&mut out, &[Align::Left, Align::Right, Align::Right, Align::Right, Align::Right], &rows)?;
+    let [right, left] = [Align::Right, Align::Left];
+    table::print(&mut out, &[left, right, right, right, right, right], &rows)?;
     Ok(())
 }
 
 impl Line {
     fn row(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.size.iter().fold(self.name.clone(), |name, size| format!("{name}, {size}")),
             format!("{:.1} us", self.seconds * 1e6),
             format!("{:.0}", self.flops / self.seconds / 1e9),
             format!("{:.0}", self.bytes / self.seconds / 1e9),
             format!("{:.0} %", self.share_of_roofline * 100.0),
+            format!("{:.2}", self.measured_over_predicted),
         ]
     }
 }
 
 struct Measure<'a>(&'a Arguments);
 
-/// Model width, heads and their size.
-pub(super) const WIDTH: usize = 3072;
+/// Heads, and their size: as wide as the model.
 const HEADS: usize = 24;
 const HEAD_DIM: usize = 128;
 
-/// Rows, columns and inner size of the products of one double and one single block, rows in tokens of 4096, 512 and 4608.
-const PRODUCTS: [(&str, usize, usize, usize); 7] = [
-    ("image qkv", 4096, 3 * WIDTH, WIDTH),
-    ("image mlp up", 4096, 4 * WIDTH, WIDTH),
-    ("image mlp down", 4096, WIDTH, 4 * WIDTH),
-    ("text qkv", 512, 3 * WIDTH, WIDTH),
-    ("image out", 4096, WIDTH, WIDTH),
-    ("single in", 4608, 7 * WIDTH, WIDTH),
-    ("single out", 4608, WIDTH, 5 * WIDTH),
-];
+/// The kernels of one double and one single block: attention, norms, products.
+fn entries<B: Backend>() -> Vec<Entry<B>> {
+    vec![
+        ("attention", Of::Picture, Bench::attention),
+        ("norm_mod", Of::Picture, |bench, sizes| bench.norm_mod(sizes, false)),
+        ("norm_mod with update", Of::Picture, |bench, sizes| bench.norm_mod(sizes, true)),
+        ("qk_norm_rope", Of::Picture, Bench::qk_norm_rope),
+        ("linear, image qkv", Of::Picture, |b, s| b.linear([s.image, 3 * s.model, s.model], false)),
+        ("linear, image mlp up", Of::Picture, |b, s| b.linear([s.image, 4 * s.model, s.model], false)),
+        ("linear, image mlp down", Of::Picture, |b, s| b.linear([s.image, s.model, 4 * s.model], false)),
+        ("linear, text qkv", Of::Text, |b, s| b.linear([s.text, 3 * s.model, s.model], false)),
+        ("linear, image out", Of::Picture, |b, s| b.linear([s.image, s.model, s.model], false)),
+        ("linear, single in", Of::Picture, |b, s| b.linear([s.tokens, 7 * s.model, s.model], false)),
+        ("linear, single out", Of::Picture, |b, s| b.linear([s.tokens, s.model, 5 * s.model], false)),
+        ("linear, image mlp down with gate and residual", Of::Picture, |b, s| {
+            b.linear([s.image, s.model, 4 * s.model], true)
+        }),
+    ]
+}
 
 impl Work for Measure<'_> {
     type Output = Report;
 
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Report> {
         let Self(arguments) = self;
+        // Costs are read from recordings; while something is timed only its batches are recorded.
+        device.record(Detail::Summary);
         let stream = device.stream(StreamKind::Compute)?;
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 40 };
         let bench = Bench { queue: Queue::new(Pool::new(&stream, config)?) };
+        let timed_by = TimedBy::of(device);
         let copy = bench.copy_rate()?;
         let gemm = machine::gemm(&bench.queue, arguments.gemm)?.unwrap_or(f64::INFINITY);
-        let (tokens, text) = (4608 / arguments.shrink as usize, 512 / arguments.shrink as usize);
-        let mut kernels = Vec::new();
-        let line = |name: &str, Measured { flops, bytes, seconds }: Measured| Line {
-            name: name.to_owned(),
-            seconds,
-            flops,
-            bytes,
-            share_of_roofline: (flops / gemm).max(bytes / copy) / seconds,
-        };
-        let mut add = |name: &str, flops: f64, bytes: f64, time: &dyn Fn() -> Result<f64>| -> Result<()> {
-            if name.contains(&arguments.only) {
-                kernels.push(line(name, Measured { flops, bytes, seconds: time()? }));
-            }
-            Ok(())
-        };
-        let square = (tokens * tokens * WIDTH) as f64;
-        let row = (tokens * WIDTH * 2) as f64;
-        add("attention", 4.0 * square, 4.0 * row, &|| bench.attention(tokens))?;
-        add("norm_mod", 0.0, 2.0 * row, &|| bench.norm_mod(tokens, text, false))?;
-        add("norm_mod with update", 0.0, 4.0 * row, &|| bench.norm_mod(tokens, text, true))?;
-        add("qk_norm_rope", 0.0, 4.0 * row, &|| bench.qk_norm_rope(tokens, text))?;
-        for (name, rows, columns, inner) in PRODUCTS {
-            let rows = rows / arguments.shrink as usize;
-            let bytes = 2 * (rows * inner + columns * inner + rows * columns);
-            let flops = 2.0 * rows as f64 * columns as f64 * inner as f64;
-            add(&format!("linear, {name}"), flops, bytes as f64, &|| {
-                bench.linear(rows, columns, inner, false)
-            })?;
-        }
-        let (rows, inner) = (4096 / arguments.shrink as usize, 4 * WIDTH);
-        let bytes = 2 * (rows * inner + WIDTH * inner + 2 * rows * WIDTH);
-        let flops = 2.0 * rows as f64 * WIDTH as f64 * inner as f64;
-        add("linear, image mlp down with gate and residual", flops, bytes as f64, &|| {
-            bench.linear(rows, WIDTH, inner, true)
-        })?;
-        let side = (512 / arguments.shrink as usize).max(16);
-        for (name, measure) in rest::entries() {
-            if name.contains(&arguments.only) {
-                kernels.push(line(name, measure(&bench, Sizes { tokens, text, side })?));
-            }
-        }
+        let card = &device.info().name;
+        let bounds = Bounds::of(card, copy, gemm);
         Ok(Report {
-            device: device.info().name.clone(),
+            device: card.clone(),
+            timed_by,
             copy_bytes_per_second: copy,
             gemm_flops_per_second: gemm,
-            kernels,
+            predicted_by: bounds.source.clone(),
+            kernels: bench.lines(arguments, &bounds)?,
         })
     }
 }
@@ -173,6 +296,49 @@ pub(super) struct Bench<B: Backend> {
 }
 
 impl<B: Backend> Bench<B> {
+    fn lines(&self, arguments: &Arguments, bounds: &Bounds) -> Result<Vec<Line>> {
+        let both = [SQUARE, WIDE];
+        let extents = match (arguments.size.as_slice(), TimedBy::of(self.queue.device())) {
+            ([], TimedBy::StreamEvents) => &both[..],
+            ([], TimedBy::HostClock) => &both[..1],
+            (given, _) => given,
+        };
+        let mut lines = Vec::new();
+        for (name, of, measure) in entries().into_iter().chain(rest::entries()) {
+            let only = &arguments.only;
+            if !only.is_empty() && !only.iter().any(|part| name.contains(part)) {
+                continue;
+            }
+            let (extents, is_named) = match of {
+                Of::Picture => (extents, true),
+                Of::Text => (&extents[..1], false),
+            };
+            for extent in extents {
+                let measured = measure(self, Sizes::of(arguments, *extent))?;
+                lines.push(bounds.line(name, is_named.then_some(*extent), measured));
+            }
+        }
+        Ok(lines)
+    }
+
+    /// The kernels that one call launches.
+    fn launches(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<(String, Cost)>> {
+        let (device, stream) = (self.queue.device(), self.queue.stream());
+        let detail = |detail| {
+            device.recorder().into_iter().for_each(|recorder| Recorder::set_detail(recorder, detail))
+        };
+        stream.synchronize()?;
+        drop(device.take_recording());
+        detail(Detail::Everything);
+        let outcome = work();
+        detail(Detail::Summary);
+        outcome.and_then(|()| Ok(stream.synchronize()?))?;
+        let spans = device.take_recording().map_or_else(Vec::new, |recording| recording.spans);
+        let kernels = spans.into_iter().filter(|span| span.what == What::Kernel);
+        let cost = |flops: u64, bytes: u64| Cost { flops: flops as f64, bytes: bytes as f64 };
+        Ok(kernels.map(|span| (span.name.into_owned(), cost(span.flops, span.bytes))).collect())
+    }
+
     /// Numbers between -1 and 1, never zeros: those take less power and run faster.
     pub(super) fn tensor(&self, shape: &[usize]) -> Result<Tensor<B>> {
         let count = shape.iter().product();
@@ -186,14 +352,19 @@ impl<B: Backend> Bench<B> {
     }
 
     /// Right first: what was written is finite, and a second run writes the same bits.
-    pub(super) fn timed(&self, out: &Tensor<B>, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64> {
-        work(0)?;
+    pub(super) fn timed(
+        &self,
+        out: &Tensor<B>,
+        mut work: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Measured> {
+        let launches = self.launches(|| work(0))?;
         let first = self.queue.read_f32(out.view())?;
         let bad = first.iter().flatten().filter(|value| !value.is_finite()).count();
         if bad > 0 {
             return Err(Failure::Refused(format!("a kernel wrote {bad} numbers that are not finite")));
         }
-        timing::seconds(self.queue.stream(), |call| work(call as usize % SETS))
+        let seconds = timing::seconds(self.queue.stream(), |call| work(call as usize % SETS))?;
+        Ok(Measured { launches, seconds })
     }
 
     fn repeats(&self, out: &Tensor<B>, work: impl Fn() -> Result<()>) -> Result<()> {
@@ -216,12 +387,13 @@ impl<B: Backend> Bench<B> {
     }
 
     /// q, k and v as the product leaves them: side by side in one row.
-    fn attention(&self, tokens: usize) -> Result<f64> {
-        let (qkv, out) = (self.sets(&[tokens, 3 * WIDTH])?, self.sets(&[tokens, HEADS, HEAD_DIM])?);
+    fn attention(&self, Sizes { tokens, model, .. }: Sizes) -> Result<Measured> {
+        let heads = model / HEAD_DIM;
+        let (qkv, out) = (self.sets(&[tokens, 3 * model])?, self.sets(&[tokens, heads, HEAD_DIM])?);
         let run = |set: usize| -> Result<()> {
             let part = |index: usize| -> Result<View<'_>> {
-                let part = qkv[set].view().narrow(1, index * WIDTH, WIDTH)?;
-                Ok(part.split(1, HEADS)?)
+                let part = qkv[set].view().narrow(1, index * model, model)?;
+                Ok(part.split(1, heads)?)
             };
             let (q, k, v) = (part(0)?, part(1)?, part(2)?);
             let scale = 1.0 / (HEAD_DIM as f32).sqrt();
@@ -231,10 +403,10 @@ impl<B: Backend> Bench<B> {
         self.timed(&out[0], run)
     }
 
-    fn norm_mod(&self, tokens: usize, text: usize, with_update: bool) -> Result<f64> {
-        let [x, y, out] = [(); 3].map(|()| self.sets(&[tokens, WIDTH]));
+    fn norm_mod(&self, Sizes { tokens, text, model, .. }: Sizes, with_update: bool) -> Result<Measured> {
+        let [x, y, out] = [(); 3].map(|()| self.sets(&[tokens, model]));
         let (x, y, out) = (x?, y?, out?);
-        let vectors = (0..6).map(|_| self.tensor(&[WIDTH])).collect::<Result<Vec<_>>>()?;
+        let vectors = (0..6).map(|_| self.tensor(&[model])).collect::<Result<Vec<_>>>()?;
         let vector = |index: usize| vectors[index].view();
         let modulation = |index: usize| Modulation { shift: vector(index), scale: vector(index + 1) };
         self.timed(&out[0], |set| {
@@ -252,8 +424,9 @@ impl<B: Backend> Bench<B> {
         })
     }
 
-    fn qk_norm_rope(&self, tokens: usize, text: usize) -> Result<f64> {
-        let (q, k) = (self.sets(&[tokens, HEADS, HEAD_DIM])?, self.sets(&[tokens, HEADS, HEAD_DIM])?);
+    fn qk_norm_rope(&self, Sizes { tokens, text, model, .. }: Sizes) -> Result<Measured> {
+        let shape = [tokens, model / HEAD_DIM, HEAD_DIM];
+        let (q, k) = (self.sets(&shape)?, self.sets(&shape)?);
         let weight = self.tensor(&[HEAD_DIM])?;
         let angles = vec![0.6_f32; tokens * HEAD_DIM / 2];
         let angles = self.queue.upload(&angles, &[tokens, HEAD_DIM / 2], "bench")?;
@@ -273,7 +446,7 @@ impl<B: Backend> Bench<B> {
         })
     }
 
-    fn linear(&self, rows: usize, columns: usize, inner: usize, with_residual: bool) -> Result<f64> {
+    fn linear(&self, [rows, columns, inner]: [usize; 3], with_residual: bool) -> Result<Measured> {
         let (x, weight) = (self.sets(&[rows, inner])?, self.sets(&[columns, inner])?);
         let (bias, out, residual) =
             (self.tensor(&[columns])?, self.sets(&[rows, columns])?, self.tensor(&[rows, columns])?);
