@@ -53,7 +53,7 @@ pub(super) struct Row {
 /// How much slower than the fastest the knee may be.
 const KNEE: f64 = 1.02;
 /// How near to it the search ends.
-const KNEE_BYTES: u64 = 16 << 20;
+const KNEE_BYTES: u64 = 3 << 20;
 /// Budgets between the smallest and the largest at which a curve is looked up.
 const CURVE: u32 = 32;
 
