@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-#[path = "it/common/mod.rs"]
+#[path = "all/common/mod.rs"]
 mod common;
 
 use common::{PAGE_BYTES, between, cases, host, model};

@@ -1,4 +1,4 @@
-"""Write tokens.json, the ids that transformers gives for a table of prompts, beside this file.
+"""Write all/tokens.json, the ids that transformers gives for a table of prompts.
 
     python crates/text/tests/make_tokens.py        (from the repository's root; needs transformers)
 
@@ -53,7 +53,7 @@ def main():
 
     rows = [dict(text=t, clip=ids(clip, t, 77), t5=ids(t5, t, 512), t5_of_16=ids(t5, t, 16)) for t in PROMPTS]
     lines = ",\n".join(json.dumps(row) for row in rows)
-    Path(__file__).with_name("tokens.json").write_text(f"[\n{lines}\n]\n")
+    Path(__file__).with_name("all").joinpath("tokens.json").write_text(f"[\n{lines}\n]\n")
 
 
 main()

@@ -20,7 +20,7 @@
 //! ([`Tiling`]): starts are multiples of the stride, the last one is clamped to the border, and overlaps are blended linearly with
 //! weights that sum to 1 at every pixel. A size that one tile covers takes the very path of the whole picture: the same bits.
 //! A tiled picture is *not* the whole one: group norms and the middle attention see a tile in place of the picture. How far the two are apart
-//! depends on the weights and the picture; `tests/it/tiled.rs` states and holds bounds for the bundled demo model and for random
+//! depends on the weights and the picture; `tests/all/tiled.rs` states and holds bounds for the bundled demo model and for random
 //! weights.
 //!
 //! **What not.** No batches, no sampling of the latent (mean and log-variance are given; noise is the pipeline's), no attention

@@ -3,8 +3,8 @@
 //! Normalizers, pre-tokenizers and the search for special tokens are those of the `tokenizers` crate. Its two *models* are not used:
 //! they make an owned string and several map entries of every piece. With the bundled files they take 95 ms and leave 43 MB of anonymous memory; the tables here
 //! borrow the file's text, live for one call, take 20 ms for both, and leave 7 MB (0.22.2, three runs each of `examples/tokenizers.rs`) of a process that draws the demo
-//! picture in 154 ms with 12 MB. [`Bpe`] and [`Unigram`] do the same work: `tests/it/models.rs` holds their ids against those of the crate's models, on random
-//! text for the bundled vocabularies and for small ones drawn at random, `tests/it/tokens.rs` against those of transformers.
+//! picture in 154 ms with 12 MB. [`Bpe`] and [`Unigram`] do the same work: `tests/all/models.rs` holds their ids against those of the crate's models, on random
+//! text for the bundled vocabularies and for small ones drawn at random, `tests/all/tokens.rs` against those of transformers.
 
 mod bpe;
 mod clip;
