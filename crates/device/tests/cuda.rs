@@ -523,7 +523,11 @@ fn library_makes_the_products_that_the_table_gives_it() {
 
 /// Who looks at a trace sees which products are not ours, and what a launch costs whoever does it.
 #[test]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers of a small product")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole numbers of a small product"
+)]
 fn recording_names_who_multiplied() {
     inside_with("recording_names_who_multiplied", &[], with_products, || {
         let kernels = |config: CudaConfig| -> Vec<(String, u64, u64)> {
