@@ -116,7 +116,7 @@ pub(crate) mod tested {
 
     #[derive(Debug)]
     enum Engine<T> {
-        Std(SpinMutex<T>),
+        Spin(SpinMutex<T>),
         Shuttle(shuttle::sync::Mutex<T>),
     }
 
@@ -128,7 +128,7 @@ pub(crate) mod tested {
 
     #[derive(Debug)]
     enum Inner<'a, T> {
-        Std(SpinMutexGuard<'a, T>),
+        Spin(SpinMutexGuard<'a, T>),
         Shuttle(shuttle::sync::MutexGuard<'a, T>),
     }
 
@@ -137,7 +137,7 @@ pub(crate) mod tested {
             let engine = if UNDER_SHUTTLE.get() {
                 Engine::Shuttle(shuttle::sync::Mutex::new(value))
             } else {
-                Engine::Std(SpinMutex::new(value))
+                Engine::Spin(SpinMutex::new(value))
             };
             Self { engine, watched: false }
         }
@@ -149,7 +149,7 @@ pub(crate) mod tested {
 
         pub(crate) fn lock(&self) -> Guard<'_, T> {
             self.guard(match &self.engine {
-                Engine::Std(mutex) => Inner::Std(patient(mutex)),
+                Engine::Spin(mutex) => Inner::Spin(patient(mutex)),
                 Engine::Shuttle(mutex) => {
                     Inner::Shuttle(mutex.lock().unwrap_or_else(PoisonError::into_inner))
                 }
@@ -158,7 +158,7 @@ pub(crate) mod tested {
 
         pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
             Some(self.guard(match &self.engine {
-                Engine::Std(mutex) => Inner::Std(mutex.try_lock()?),
+                Engine::Spin(mutex) => Inner::Spin(mutex.try_lock()?),
                 Engine::Shuttle(mutex) => Inner::Shuttle(mutex.try_lock().ok()?),
             }))
         }
@@ -180,7 +180,7 @@ pub(crate) mod tested {
 
         fn deref(&self) -> &T {
             match &self.inner {
-                Inner::Std(guard) => guard,
+                Inner::Spin(guard) => guard,
                 Inner::Shuttle(guard) => guard,
             }
         }
@@ -189,7 +189,7 @@ pub(crate) mod tested {
     impl<T> DerefMut for Guard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
             match &mut self.inner {
-                Inner::Std(guard) => guard,
+                Inner::Spin(guard) => guard,
                 Inner::Shuttle(guard) => guard,
             }
         }

@@ -93,7 +93,7 @@ impl MappedFile {
         }
     }
 
-    /// Advice to the system, which it may refuse.
+    /// The whole file, where there is one.
     pub(crate) fn mapping(&self) -> Option<&[u8]> {
         match &self.content {
             Content::Mapped { bytes, .. } => Some(bytes),
@@ -101,7 +101,7 @@ impl MappedFile {
         }
     }
 
-    /// Not by the map.
+    /// Reads from the file itself, past the map.
     pub(crate) fn read_into(&self, offset: usize, target: &mut [u8]) -> Result<()> {
         match &self.content {
             Content::Mapped { file, .. } => {
@@ -114,6 +114,7 @@ impl MappedFile {
         }
     }
 
+    /// Advice to the system, which it may refuse.
     pub(crate) fn will_need(&self, range: Range<usize>) {
         if let Content::Mapped { bytes, .. } = &self.content {
             let _ = bytes.advise_range(Advice::WillNeed, range.start, range.len());

@@ -244,7 +244,7 @@ impl<B: Backend> Stream<B> {
     /// A span of the recording begins with what is queued next; none if nobody wants it recorded. [`end`](Stream::end) ends it.
     pub fn begin(&self, what: What, bytes: u64, name: impl FnOnce() -> Cow<'static, str>) -> Option<Open> {
         if let Some(recorder) = self.device().recorder() {
-            recorder.count(self.kind(), what, bytes);
+            recorder.count(what, bytes);
         }
         self.begin_described(what, || (name(), Cost { flops: 0.0, bytes: as_f64(bytes) }))
     }

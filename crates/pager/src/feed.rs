@@ -45,6 +45,7 @@ pub(crate) struct Feed<B: Backend> {
     in_place: InPlace<B>,
     /// By page: its place in the arena.
     places: Vec<Option<Place>>,
+    /// By page: whether its place in the arena holds its bytes, or where it is copied in place, whether that is page-locked.
     filled: Vec<bool>,
     stages: Vec<Stage<B>>,
     /// Bytes of the tape that the system was told to read.
@@ -315,14 +316,20 @@ impl<B: Backend> Feed<B> {
 
     /// Page-locks what these pages, of one source, are copied from. False if that is refused: then they have another source.
     fn lock(&mut self, tape: &Tape, units: &Units, run: &Range<u32>) -> Result<bool> {
-        let device = self.device().clone();
         if self.layout.is_in_place[run.start as usize] {
+            let pages = run.start as usize..run.end as usize;
+            // As in every turn but the first.
+            if self.filled[pages.clone()].iter().all(|is_locked| *is_locked) {
+                return Ok(true);
+            }
+            let device = self.device().clone();
             for source in sources(tape, units, run) {
                 if let Some(bytes) = self.in_place.lock(&device, source)? {
                     self.replace_window(tape, units, bytes);
                     return Ok(false);
                 }
             }
+            self.filled[pages].fill(true);
             return Ok(true);
         }
         let place = self.places[run.start as usize].filter(|_| self.layout.is_kept[run.start as usize]);
@@ -467,8 +474,7 @@ impl<B: Backend> Feed<B> {
         target: Address,
     ) -> Result<()> {
         let first = run.start as usize;
-        let bytes = u64::from(run.start) * tape.page_bytes
-            ..u64::from(run.start) * tape.page_bytes + tape.bytes_of(run);
+        let bytes = tape.byte_range(run);
         if self.layout.direct[first] || self.layout.is_in_place[first] {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_direct(tape, units, &bytes, target) };

@@ -24,7 +24,7 @@ use crate::{Cost, StreamId, StreamKind};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
     /// Phases and steps: two stamps for each step, however many leases it has. Only while somebody [looks closely](Recorder::look_closely) also leases, their copies
-    /// and how long compute streams stood still; for the rest copies and waits are [counted](Recording::counts).
+    /// and how long compute streams stood still; for the rest copies are [counted](Recording::counts).
     Summary,
     /// Every lease, copy, wait, kernel and event, and the counters of ledgers and pools.
     #[default]
@@ -54,20 +54,13 @@ struct Inner {
 struct Tally {
     arrivals: AtomicU64,
     arrived_bytes: AtomicU64,
-    waits: AtomicU64,
 }
 
 impl Tally {
-    fn add(&self, kind: StreamKind, what: What, bytes: u64) {
-        match what {
-            What::Arrival => {
-                self.arrivals.fetch_add(1, Ordering::Relaxed);
-                self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            What::Wait if kind == StreamKind::Compute => {
-                self.waits.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => (),
+    fn add(&self, what: What, bytes: u64) {
+        if what == What::Arrival {
+            self.arrivals.fetch_add(1, Ordering::Relaxed);
+            self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -76,7 +69,6 @@ impl Tally {
         Counts {
             arrivals: self.arrivals.swap(0, Ordering::Relaxed),
             arrived_bytes: self.arrived_bytes.swap(0, Ordering::Relaxed),
-            waits: self.waits.swap(0, Ordering::Relaxed),
         }
     }
 }
@@ -219,8 +211,8 @@ impl Recorder {
     }
 
     /// Counts what a stream is given to do, recorded or not.
-    pub(crate) fn count(&self, kind: StreamKind, what: What, bytes: u64) {
-        self.0.tally.add(kind, what, bytes);
+    pub(crate) fn count(&self, what: What, bytes: u64) {
+        self.0.tally.add(what, bytes);
     }
 
     /// A span of a stream, if this recorder wants it: it begins when the stream comes to the stamp.

@@ -32,8 +32,6 @@ pub struct Counts {
     pub arrivals: u64,
     /// Bytes of them.
     pub arrived_bytes: u64,
-    /// Waits of compute streams for other streams.
-    pub waits: u64,
 }
 
 /// Something that took time.
