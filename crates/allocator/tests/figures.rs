@@ -67,7 +67,8 @@ fn little_more_is_reserved_than_is_alive() {
         let live = trace.peak_bytes();
         let allocator = allocator(256 << 30, Settings::default());
         let mut replay = Replay::new(&trace, &allocator).unwrap();
-        (0..2).for_each(|_| assert_eq!(replay.pass(), Ok(0), "{name}"));
+        // The first few leave a little more behind; the highest is reached after 25.
+        (0..30).for_each(|_| assert_eq!(replay.pass(), Ok(0), "{name}"));
         let reserved = allocator.statistics().all.reserved_bytes.peak;
         let share = (reserved as f64 / live as f64 - 1.0) * 100.0;
         println!("{name}: {share:+.2} %");
