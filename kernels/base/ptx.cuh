@@ -149,10 +149,11 @@ DEVICE void mbarrier_arrive(unsigned mbarrier) {
 #endif
 }
 
-/// mbarrier.arrive.release.cluster on the mbarrier of any block of the cluster, at an address from `peer_address`.
+/// mbarrier.arrive on the mbarrier of any block of the cluster, at an address from `peer_address`. It releases within its own block only: who waits in another one knows that
+/// the products and bulk copies are over which this thread had waited for, but not of its loads and stores. (At cluster scope ptxas puts a MEMBAR.GPU before it.)
 DEVICE void mbarrier_arrive_peer(unsigned mbarrier) {
 #if defined(__CUDACC__)
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(mbarrier) : "memory");
+    asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(mbarrier) : "memory");
 #else
     emu::mbarrier_arrive_peer(mbarrier);
 #endif
@@ -181,23 +182,6 @@ DEVICE void mbarrier_wait(unsigned mbarrier, unsigned parity) {
         : "memory");
 #else
     emu::mbarrier_wait(mbarrier, parity);
-#endif
-}
-
-/// The same where threads of other blocks arrive: acquires at cluster scope.
-DEVICE void mbarrier_wait_cluster(unsigned mbarrier, unsigned parity) {
-#if defined(__CUDACC__)
-    asm volatile(
-        "{\n"
-        ".reg .pred done;\n"
-        "again:\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-        "@!done bra again;\n"
-        "}" ::"r"(mbarrier),
-        "r"(parity)
-        : "memory");
-#else
-    emu::mbarrier_wait_cluster(mbarrier, parity);
 #endif
 }
 

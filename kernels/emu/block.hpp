@@ -118,11 +118,12 @@ struct ClusterBarrier {
     std::vector<u32> arriving, published;
 };
 
-/// Something that another block did in a block's shared memory.
+/// Something that another block did in a block's shared memory: a multicast, or an arrival at mbarrier `slot` in a phase of it.
 struct RemoteAccess {
     Stamp stamp;
     u32 thread;
     Place place;
+    u32 slot = nobody, phase = 0;
 };
 
 /// A block of the running cluster.
@@ -130,7 +131,7 @@ struct Member {
     u32 index[3] = {0, 0, 0};
     u32 live = 0;
     Barrier barriers[16];
-    /// The last one of each agent and lane.
+    /// The last one of each agent and lane, at each mbarrier.
     std::vector<RemoteAccess> remote;
 };
 
@@ -138,15 +139,14 @@ struct Mbarrier {
     u32 address;
     u32 count, pending;
     int64_t bytes_expected;
-    u32 phase;
+    /// The phase now, and the last one that somebody found begun who waited.
+    u32 phase, phase_seen;
     bool is_fenced;
     Stamp initialised;
     u32 initialiser;
     Place place;
-    /// What those of the block know who arrive in this phase, and who arrived in phases before.
+    /// What those know who arrive in this phase, and who arrived in phases before.
     std::vector<u32> arriving, published;
-    /// The same of those from other blocks, of whom only a wait that acquires at cluster scope learns.
-    std::vector<u32> arriving_remote, published_remote;
 };
 
 /// One wgmma: 64 x n += 64 x 16 times 16 x n.

@@ -207,12 +207,12 @@ void bulk_wait(u32 groups) {
 
 namespace {
 
-/// What other blocks did here has to lie before this block's end: one of its threads has to know of it.
+/// What other blocks did here has to lie before this block's end: one of its threads has to know of it, or to have waited for the phase of the arrival.
 void check_remote(u32 rank) {
     Block& b = *block;
     if (!b.checks()) return;
     for (const RemoteAccess& access : b.members[rank].remote) {
-        bool is_known = false;
+        bool is_known = access.slot != nobody && b.mbarriers[access.slot].phase_seen > access.phase;
         for (u32 t = rank * b.block_threads; t < (rank + 1) * b.block_threads && !is_known; t++)
             is_known = b.clocks.known(t)[access.stamp.agent] >= access.stamp.clock;
         if (is_known) continue;

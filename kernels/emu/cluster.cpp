@@ -89,7 +89,7 @@ void check_present(u32 rank, Place place) {
 void remember_remote(u32 rank, const RemoteAccess& access) {
     std::vector<RemoteAccess>& remote = block->members[rank].remote;
     for (RemoteAccess& earlier : remote) {
-        if (earlier.stamp.agent != access.stamp.agent || earlier.stamp.lane != access.stamp.lane) continue;
+        if (earlier.stamp.agent != access.stamp.agent || earlier.stamp.lane != access.stamp.lane || earlier.slot != access.slot) continue;
         earlier = access;
         return;
     }

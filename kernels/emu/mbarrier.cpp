@@ -7,11 +7,9 @@ namespace emu {
 
 namespace {
 
-/// Those who arrived are published.
-void add(std::vector<u32>& published, std::vector<u32>& arriving) {
-    published.resize(std::max(published.size(), arriving.size()), 0);
-    for (size_t a = 0; a < arriving.size(); a++) published[a] = std::max(published[a], arriving[a]);
-    arriving.clear();
+void add(std::vector<u32>& sum, const std::vector<u32>& known) {
+    sum.resize(std::max(sum.size(), known.size()), 0);
+    for (size_t a = 0; a < known.size(); a++) sum[a] = std::max(sum[a], known[a]);
 }
 
 }  // namespace
@@ -38,7 +36,7 @@ void end_phase_if_complete(u32 slot) {
     barrier.phase++;
     barrier.pending = barrier.count;
     add(barrier.published, barrier.arriving);
-    add(barrier.published_remote, barrier.arriving_remote);
+    barrier.arriving.clear();
     for (u32 t = 0; t < b.threads_count; t++) {
         const Thread& thread = b.threads[t];
         if (thread.wait == Wait::Mbarrier && thread.waits_for == barrier.address && thread.parity != (barrier.phase & 1)) wake(t);
@@ -49,6 +47,18 @@ namespace {
 
 /// mbarrier.init, arrive and wait name their own block's.
 void check_own(u32 address, Manner manner, Place place) { block->shared.check_bounds(address, 8, block->running, manner, place); }
+
+/// What the running thread knows goes to those who will wait; to another block only what asynchronous agents have done.
+void publish(Mbarrier& barrier, u32 slot, Place place) {
+    Block& b = *block;
+    const u32 rank = SharedMemory::rank(barrier.address);
+    if (rank == b.self().rank) return b.clocks.publish(b.running, barrier.arriving);
+    remember_remote(rank, {b.clocks.actor(b.running).stamp, b.running, place, slot, barrier.phase});
+    std::vector<u32> known;
+    b.clocks.publish(b.running, known);
+    for (u32 agent = 0; b.clocks.is_warp(agent); agent++) known[agent] = 0;
+    add(barrier.arriving, known);
+}
 
 void arrive(u32 address, u32 bytes, bool is_remote, Place place) {
     Block& b = *block;
@@ -62,9 +72,7 @@ void arrive(u32 address, u32 bytes, bool is_remote, Place place) {
              barrier.count);
     }
     if (b.checks()) {
-        const bool is_other = rank != b.self().rank;
-        if (is_other) remember_remote(rank, {b.clocks.actor(b.running).stamp, b.running, place});
-        b.clocks.publish(b.running, is_other ? barrier.arriving_remote : barrier.arriving);
+        publish(barrier, slot, place);
         b.clocks.advance(b.warp_of(b.running));
     }
     barrier.bytes_expected += bytes;
@@ -80,7 +88,7 @@ void mbarrier_init(u32 address, u32 count) {
     if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", SharedMemory::inside(address));
     if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", SharedMemory::inside(address));
     check_own(address, Manner{.is_write = true}, place);
-    Mbarrier fresh{address, count, count, 0, 0, false, {}, b.running, place, {}, {}, {}, {}};
+    Mbarrier fresh{address, count, count, 0, 0, 0, false, {}, b.running, place, {}, {}};
     if (b.checks()) fresh.initialised = b.clocks.actor(b.running).stamp;
     for (Mbarrier& barrier : b.mbarriers) {
         if (barrier.address != address) continue;
@@ -100,11 +108,9 @@ void mbarrier_arrive(u32 address) { arrive(address, 0, false, __builtin_return_a
 void mbarrier_arrive_peer(u32 address) { arrive(address, 0, true, __builtin_return_address(0)); }
 void mbarrier_arrive_expect(u32 address, u32 bytes) { arrive(address, bytes, false, __builtin_return_address(0)); }
 
-namespace {
-
-/// The slot, once its phase of this parity has ended.
-u32 wait(u32 address, u32 parity, Place place) {
+void mbarrier_wait(u32 address, u32 parity) {
     Block& b = *block;
+    const Place place = __builtin_return_address(0);
     check_own(address, Manner{}, place);
     const u32 slot = find_mbarrier(address, b.running, place);
     while ((b.mbarriers[slot].phase & 1) == parity) {
@@ -112,17 +118,8 @@ u32 wait(u32 address, u32 parity, Place place) {
         b.self().parity = parity;
         park(Wait::Mbarrier, place);
     }
+    b.mbarriers[slot].phase_seen = b.mbarriers[slot].phase;
     if (b.checks()) b.clocks.learn(b.running, b.mbarriers[slot].published);
-    return slot;
-}
-
-}  // namespace
-
-void mbarrier_wait(u32 address, u32 parity) { wait(address, parity, __builtin_return_address(0)); }
-
-void mbarrier_wait_cluster(u32 address, u32 parity) {
-    const u32 slot = wait(address, parity, __builtin_return_address(0));
-    if (block->checks()) block->clocks.learn(block->running, block->mbarriers[slot].published_remote);
 }
 
 void fence_proxy_async() {

@@ -42,7 +42,19 @@ pub struct Config {
     pub threads: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Blocks of a cluster, 1 or 2: two have neighbouring tiles and bring each other half of the operand that both need.
+    pub cluster: u32,
     unit: Unit,
+    store: Store,
+}
+
+/// How a finished tile leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    /// By the threads.
+    Rows,
+    /// By TMA, a box of 64 x 64 at a time, so many of which wait for a warpgroup: out has to be aligned.
+    Boxes(u32),
 }
 
 /// What multiplies, which decides how fast.
@@ -60,13 +72,28 @@ enum Unit {
 pub(crate) const fn warps(image: &'static str, tile: [u32; 2], warps: [u32; 2], stages: u32) -> Config {
     let shared_bytes = stages * (tile[0] + tile[1]) * 64;
     let unit = Unit::Warps { warp: [tile[0] / warps[0], tile[1] / warps[1]] };
-    Config { image, tile, depth: 32, stages, threads: 128, shared_bytes, unit }
+    Config {
+        image,
+        tile,
+        depth: 32,
+        stages,
+        threads: 128,
+        shared_bytes,
+        cluster: 1,
+        unit,
+        store: Store::Rows,
+    }
 }
 
-/// Two warpgroups of 64 rows, with 16 KiB each for their finished rows, and two mbarriers a stage.
-const fn groups(image: &'static str, columns: u32, stages: u32) -> Config {
-    let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * 16 * 1024;
-    Config { image, tile: [128, columns], depth: 64, stages, threads: 384, shared_bytes, unit: Unit::Groups }
+/// Two warpgroups of 64 rows, two mbarriers a stage, and for each warpgroup what its finished rows wait in: 128 columns, or some boxes.
+const fn groups(image: &'static str, columns: u32, stages: u32, cluster: u32, store: Store) -> Config {
+    let waiting = match store {
+        Store::Rows => 64 * 128 * 2,
+        Store::Boxes(boxes) => boxes * 64 * 64 * 2,
+    };
+    let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * waiting;
+    let tile = [128, columns];
+    Config { image, tile, depth: 64, stages, threads: 384, shared_bytes, cluster, unit: Unit::Groups, store }
 }
 
 const fn few_rows(image: &'static str) -> Config {
@@ -77,7 +104,9 @@ const fn few_rows(image: &'static str) -> Config {
         stages: 4,
         threads: 128,
         shared_bytes: 4 * 4 * (16 + 32) * 64,
+        cluster: 1,
         unit: Unit::FewRows,
+        store: Store::Rows,
     }
 }
 
@@ -87,9 +116,14 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
 /// The tiles of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 5] = [
-    groups("linear_sm90a_128x256_bf16", 256, 4),
-    groups("linear_sm90a_128x128_bf16", 128, 6),
+const SM90A: [Config; 10] = [
+    groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, 2, Store::Boxes(2)),
+    groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, 2, Store::Boxes(4)),
+    groups("linear_sm90a_pair_128x256_bf16", 256, 4, 2, Store::Rows),
+    groups("linear_sm90a_128x256_bf16", 256, 4, 1, Store::Rows),
+    groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, 2, Store::Boxes(2)),
+    groups("linear_sm90a_pair_128x128_bf16", 128, 6, 2, Store::Rows),
+    groups("linear_sm90a_128x128_bf16", 128, 6, 1, Store::Rows),
     SM80[0],
     SM80[1],
     SM80[2],
@@ -216,15 +250,25 @@ pub const fn candidates(arch: Arch) -> &'static [Config] {
 /// How many clocks the multiplication takes on the multiprocessor that has most to do.
 ///
 /// A stage costs what the slowest of three needs, the tensor cores, ldmatrix at 128 bytes a clock, and L2, and a barrier. Tiles run in rounds of one a
-/// multiprocessor, so one tile too many costs a whole round; that is what smaller tiles are for.
+/// multiprocessor, so one tile too many costs a whole round; that is what smaller tiles are for. Two blocks of a cluster bring a third less from L2; where few blocks run each of them
+/// gets more of it than it needs, and the cluster is not worth its barriers.
 #[must_use]
 pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
     let [rows, columns] = config.tile.map(u64::from);
     let depth = u64::from(config.depth);
-    let rounds = tiles(config, shape).div_ceil(u64::from(target.multiprocessors));
+    let (units, cluster) = (units(config, shape), u64::from(config.cluster));
+    let places = u64::from(target.multiprocessors / config.cluster).max(1);
+    let rounds = units.div_ceil(places);
     let steps = u64::from(shape.inner).div_ceil(depth);
     let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(config.unit, target.arch));
-    let from_l2 = ((rows + columns) * depth * 2).div_ceil(l2_bytes_per_clock(target.arch));
+    let l2 = match config.unit {
+        // What is left over by blocks that have nothing to do, as far as a multiprocessor's own port goes.
+        Unit::Groups => {
+            (l2_bytes_per_clock(target.arch) * places / units.clamp(1, places)).min(PORT_BYTES_PER_CLOCK)
+        }
+        _ => l2_bytes_per_clock(target.arch),
+    };
+    let from_l2 = ((rows + columns / cluster) * depth * 2).div_ceil(l2);
     let operands = match config.unit {
         Unit::Warps { warp: [warp_rows, warp_columns] } => {
             let warps = config.tile[0] / warp_rows * (config.tile[1] / warp_columns);
@@ -234,10 +278,21 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
         // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
         Unit::Groups => (rows + 2 * columns) * depth * 2 / 128,
     };
-    // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
-    let store = rows * columns * 2 / l2_bytes_per_clock(target.arch);
-    rounds * (steps * (products.max(from_l2).max(operands) + STAGE_CLOCKS) + store)
+    // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one. As boxes it leaves by itself, once it is packed: some 350
+    // instructions for each warp's 16 x 256, two warps a scheduler.
+    let store = match config.store {
+        Store::Rows => rows * columns * 2 / l2_bytes_per_clock(target.arch),
+        Store::Boxes(_) => rows * columns / 48,
+    };
+    let barriers = (cluster - 1) * CLUSTER_CLOCKS;
+    rounds * (steps * (products.max(from_l2).max(operands) + STAGE_CLOCKS) + store) + barriers
 }
+
+/// What two blocks need to find each other at the beginning and to part at the end. An estimate.
+const CLUSTER_CLOCKS: u64 = 1000;
+
+/// What one multiprocessor can take from L2 where nobody else wants anything.
+const PORT_BYTES_PER_CLOCK: u64 = 64;
 
 /// What a stage costs beside its work: the barrier and the first fragments behind it. An estimate; it keeps small tiles from winning by a percent.
 const STAGE_CLOCKS: u64 = 32;
@@ -246,6 +301,16 @@ const STAGE_CLOCKS: u64 = 32;
 #[must_use]
 pub fn tiles(config: Config, shape: Shape) -> u64 {
     u64::from(shape.rows.div_ceil(config.tile[0])) * u64::from(shape.columns.div_ceil(config.tile[1]))
+}
+
+/// What blocks, or clusters, take one at a time: tiles, or pairs of them. Pairs stand one above the other; those of an odd last row lie side by side (`pairs_of` in raster.cuh).
+fn units(config: Config, shape: Shape) -> u64 {
+    if config.cluster == 1 {
+        return tiles(config, shape);
+    }
+    let down = u64::from(shape.rows.div_ceil(config.tile[0]));
+    let across = u64::from(shape.columns.div_ceil(config.tile[1]));
+    down / 2 * across + down % 2 * across.div_ceil(2)
 }
 
 /// bf16 with fp32 sums, of one multiprocessor (data sheets: peak / multiprocessors / boost clock). By mma.sync the tensor cores of `sm_90`
@@ -259,12 +324,14 @@ const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
     }
 }
 
-/// What one multiprocessor gets from L2 while all of them read.
+/// What one multiprocessor gets from L2 while all of them read. Hopper's is reported at 5.5 to 7 TB/s, 24 to 30 bytes at 1.75 GHz, by tools that read less evenly than
+/// TMA; 32 is what a cluster of two with tiles of 128 x 256 asks, and cuBLAS's kernels of that shape are not known to wait for L2.
 const fn l2_bytes_per_clock(arch: Arch) -> u64 {
     match arch {
         Arch::Sm86 | Arch::Sm89 | Arch::Sm120a => 24,
+        Arch::Sm90a => 32,
         Arch::Sm80 => 40,
-        Arch::Sm90a | Arch::Sm100a => 48,
+        Arch::Sm100a => 48,
     }
 }
 
@@ -332,20 +399,43 @@ pub fn launches_sums(params: &LinearParams, target: Target) -> Launches {
     launches_of(choose_sums(shape(params), target), params, target)
 }
 
-/// One launch of a given variant.
+/// One launch of a given variant. One that stores by TMA does not where `out` is not aligned to 16 bytes: then it is its twin of the same tile and the same bits.
 #[must_use]
 pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Launches {
-    let tiles = u32::try_from(tiles(config, shape(params))).unwrap_or(u32::MAX);
+    let config = storable(config, params);
+    let units = u32::try_from(units(config, shape(params))).unwrap_or(u32::MAX);
     let grid =
         |blocks| Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes };
     let launch = match config.unit {
-        Unit::Warps { .. } | Unit::FewRows => Launch::new(config.image, grid(tiles)),
-        Unit::Groups => Launch::new(config.image, grid(tiles.min(target.multiprocessors))).with_maps(&[
-            map(params.x, params.x_stride, [params.inner, params.rows], config.tile[0]),
-            map(params.weight, params.weight_stride, [params.inner, params.columns], config.tile[1]),
-        ]),
+        Unit::Warps { .. } | Unit::FewRows => Launch::new(config.image, grid(units)),
+        Unit::Groups => {
+            let places = (target.multiprocessors / config.cluster).max(1);
+            let launch = Launch::new(config.image, grid(units.min(places) * config.cluster));
+            let maps = maps(config, params);
+            launch.with_maps(if config.store == Store::Rows { &maps[..2] } else { &maps })
+        }
     };
     Launches::of(&[launch])
+}
+
+fn storable(config: Config, params: &LinearParams) -> Config {
+    if config.store == Store::Rows || (params.out | (params.out_stride * 2)).is_multiple_of(16) {
+        return config;
+    }
+    let is_twin = |other: &&Config| {
+        other.store == Store::Rows && other.tile == config.tile && other.cluster == config.cluster
+    };
+    SM90A.iter().find(is_twin).copied().unwrap_or(config)
+}
+
+/// x and weight, whose boxes are tiles, in a cluster half ones; and out.
+fn maps(config: Config, params: &LinearParams) -> [TensorMap; 3] {
+    let [rows, columns] = config.tile.map(|size| size / config.cluster);
+    [
+        map(params.x, params.x_stride, [params.inner, params.rows], rows),
+        map(params.weight, params.weight_stride, [params.inner, params.columns], columns),
+        map(params.out, params.out_stride, [params.columns, params.rows], 64),
+    ]
 }
 
 /// Boxes of 64 columns, 128 bytes, and a tile's rows.
@@ -452,9 +542,74 @@ mod tests {
         assert_eq!(grid(Arch::Sm90a), [132, 1, 1]);
         assert_eq!(grid(Arch::Sm80), [33 * 168, 1, 1]);
         let launches = launches(&params, Target::typical(Arch::Sm90a));
-        let [x, weight] = launches.as_slice()[0].maps() else { panic!("two maps") };
-        assert_eq!((x.sizes[..2].to_vec(), x.box_sizes[..2].to_vec()), (vec![3072, 4112], vec![64, 128]));
-        assert_eq!((weight.sizes[1], weight.box_sizes[1], weight.strides[0]), (21504, 256, 6144));
+        let [x, weight, out] = launches.as_slice()[0].maps() else { panic!("three maps") };
+        assert_eq!((x.sizes[..2].to_vec(), x.box_sizes[..2].to_vec()), (vec![3072, 4112], vec![64, 64]));
+        assert_eq!((weight.sizes[1], weight.box_sizes[1], weight.strides[0]), (21504, 128, 6144));
+        assert_eq!((out.sizes[..2].to_vec(), out.box_sizes[..2].to_vec()), (vec![21504, 4112], vec![64, 64]));
+    }
+
+    /// Blocks of a cluster, and whether tiles leave by TMA.
+    fn chosen_pair(shape: Shape, multiprocessors: u32) -> (u32, bool) {
+        let config = choose(shape, Target { multiprocessors, ..Target::typical(Arch::Sm90a) });
+        (config.cluster, config.store != Store::Rows)
+    }
+
+    #[test]
+    fn blocks_work_in_pairs_where_all_of_them_read() {
+        for (rows, columns, inner) in
+            [(4096, 9216, 3072), (4608, 12288, 3072), (512, 9216, 3072), (3600, 3072, 3072)]
+        {
+            assert_eq!(chosen_pair(aligned(rows, columns, inner), 132), (2, true));
+        }
+        // Eight tiles have L2 for themselves.
+        assert_eq!(chosen_pair(aligned(256, 512, 3072), 132), (1, false));
+    }
+
+    #[test]
+    fn an_odd_row_of_tiles_costs_no_round() {
+        // 33 rows of 84 tiles: 16 rows of pairs one above the other, and 42 pairs side by side: 21 rounds of 66 clusters, as of 132 blocks.
+        let shape = aligned(4112, 21504, 3072);
+        assert_eq!(units(SM90A[0], shape), 16 * 84 + 42);
+        assert_eq!((units(SM90A[0], shape).div_ceil(66), tiles(SM90A[0], shape).div_ceil(132)), (21, 21));
+        assert_eq!(units(SM90A[0], aligned(1, 257, 64)), 1);
+        assert_eq!(units(SM90A[0], aligned(129, 257, 64)), 2);
+    }
+
+    #[test]
+    fn an_output_that_is_not_aligned_is_stored_by_threads() {
+        let image = |params: &LinearParams| {
+            let launches = launches_of(SM90A[0], params, Target::typical(Arch::Sm90a));
+            (launches.as_slice()[0].image, launches.as_slice()[0].maps().len())
+        };
+        assert_eq!(image(&wide()), ("linear_sm90a_pair_128x256_boxes_bf16", 3));
+        for odd in
+            [LinearParams { out: (4 << 20) + 8, ..wide() }, LinearParams { out_stride: 21508, ..wide() }]
+        {
+            assert_eq!(image(&odd), ("linear_sm90a_pair_128x256_bf16", 2));
+        }
+        for config in &SM90A {
+            let launches = launches_of(
+                *config,
+                &LinearParams { out: (4 << 20) + 8, ..wide() },
+                Target::typical(Arch::Sm90a),
+            );
+            assert!(!launches.as_slice()[0].image.contains("boxes"), "each has a twin");
+        }
+    }
+
+    #[test]
+    fn grids_are_whole_clusters() {
+        for multiprocessors in [1, 2, 3, 131, 132] {
+            for config in &SM90A {
+                let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+                let [blocks, ..] = launches_of(*config, &wide(), target).as_slice()[0].grid.blocks;
+                assert!(
+                    blocks > 0 && blocks.is_multiple_of(config.cluster),
+                    "{} on {multiprocessors}",
+                    config.image
+                );
+            }
+        }
     }
 
     /// A call of 4112 x 9216 x 3072 at addresses that are never read.
@@ -524,8 +679,15 @@ mod tests {
 
     #[test]
     fn predictions_of_the_documents() {
-        // docs/kernels/linear.md, H100: 21 rounds of 48 stages of 1024 + 32 clk, and 1365 clk to store.
+        // docs/kernels/linear.md, H100: 21 rounds of 48 stages, and what it takes to store a tile; 1024 clk of products, or 1536 clk for 48 KiB at 32 bytes a clk from L2.
         let (shape, target) = (aligned(4112, 21504, 3072), Target::typical(Arch::Sm90a));
-        assert_eq!(predicted_clocks(choose(shape, target), shape, target), 21 * (48 * 1056 + 1365));
+        let by = |image: &str| {
+            let config = SM90A.iter().find(|config| config.image == image).expect("a variant");
+            predicted_clocks(*config, shape, target)
+        };
+        assert_eq!(by("linear_sm90a_pair_128x256_boxes_bf16"), 21 * (48 * 1056 + 682) + 1000);
+        assert_eq!(by("linear_sm90a_pair_128x256_bf16"), 21 * (48 * 1056 + 2048) + 1000);
+        assert_eq!(by("linear_sm90a_128x256_bf16"), 21 * (48 * 1568 + 2048));
+        assert_eq!(choose(shape, target), SM90A[0]);
     }
 }

@@ -1,183 +1,90 @@
 // out[r, c] = residual[r, c] + gate[c] * activation(sum_k x[r, k] * weight[c, k] + bias[c])
 //
-// For sm_90a: wgmma, TMA, warp specialisation. x and weight have to begin at multiples of 16 bytes, with strides that are (TMA's rule): what does not, linear_sm80.cu does.
+// For sm_90a: wgmma, TMA, warp specialisation, clusters. x and weight have to begin at multiples of 16 bytes, with strides that are (TMA's rule): what does not, linear_sm80.cu does.
 // fp32 sums over k in ascending order, rounded to bf16 after the bias, the activation, the gate and the residual.
 //
-// Mapping: one block a multiprocessor takes tile blockIdx.x, + gridDim.x, ... of out, 128 rows by 256 or 128 columns, in the order of raster.cuh. One
-// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of 4 (128 x 256: 48 KiB each) or 6 (32 KiB) stages, and runs
+// Mapping: one block a multiprocessor takes tile after tile of out, 128 rows by 256 or 128 columns, in the order of raster.cuh. One
+// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of stages (ring_sm90a.cuh), 48 KiB each or 32, and runs
 // on into the next tile while this one is finished. Two warpgroups consume, 64 rows each: wgmma m64n256k16 or m64n128k16, both operands from shared
-// memory, one stage's products under way while the next are issued; a stage goes back one step later. Then the sums with their bias go, 128 columns at a time, by stmatrix into
-// 16 KiB of the warpgroup's own, and leave as rows of 16 bytes with activation, gate and residual (epilogue.cuh).
-// Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums.
-// Maps: 0 x, 1 weight, both [rows][64] boxes in the 128-byte swizzle.
+// memory, one stage's products under way while the next are issued; a stage goes back one step later. The bias is fetched beside the last products. Then the sums
+// leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
+//   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
+//   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out aligned to 16 bytes);
+//   .._boxes4_bf16  the same, with room for all four boxes of a tile, and a stage less.
+// Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
+// Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
+// in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
+// Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64].
 //
-// Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2.
-// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s): 21 rounds of 48 stages are 625 us if products bound them, 0.80 to 0.90 ms where L2
-// does, as is likely (docs/kernels/linear.md).
-#include "linear.cuh"
-#include "raster.cuh"
-
-#include "../base/ptx.cuh"
+// Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
+// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s): 21 rounds of 48 stages are 618 us if products bound them, as they should in pairs, 633 us stored
+// by the threads; 0.80 to 0.93 ms without pairs, where L2 does (docs/kernels/linear.md).
+#include "store_sm90a.cuh"
 
 namespace {
 
 using namespace product;
 
-constexpr int consumers = 2, group_threads = 128, depth = 64, x_rows = 128;
-constexpr int half_columns = 128;  // of one pass of the epilogue
-constexpr unsigned x_bytes = x_rows * depth * 2, waiting_bytes = 64 * half_columns * 2;
-
-template <int columns_, int stages_>
-struct Ring {
-    static constexpr int columns = columns_, stages = stages_;
-    static constexpr unsigned stage_bytes = x_bytes + columns * depth * 2;
-    static constexpr unsigned waiting = stages * stage_bytes, full = waiting + consumers * waiting_bytes, empty = full + 8 * stages;
-};
-
-/// Where one stands in the ring; the parity changes with every turn.
-template <class Ring>
-struct Turn {
-    unsigned stage = 0, parity = 0;
-    DEVICE void advance() {
-        if (++stage < Ring::stages) return;
-        stage = 0;
-        parity ^= 1;
-    }
-};
-
-/// The tiles of this block.
-struct Work {
-    int down, across, tiles, steps;
-};
-
-template <class Ring>
-DEVICE Work work_of(const LinearParams& p) {
-    Work w;
-    w.down = (p.rows + x_rows - 1) / x_rows;
-    w.across = (p.columns + Ring::columns - 1) / Ring::columns;
-    w.tiles = w.down * w.across;
-    w.steps = (p.inner + depth - 1) / depth;
-    return w;
-}
-
-template <class Ring>
-DEVICE void produce(unsigned smem, const TensorMaps<2>& maps, const Work& work) {
+template <class Ring, class Store>
+DEVICE void consume(unsigned char* memory, const Work<Ring>& work, const Epilogue& e, const TensorMap* out) {
+    const int group = threadIdx.x / group_threads - 1;
+    const unsigned smem = shared_address(memory);
     Turn<Ring> turn;
-    for (int tile = blockIdx.x; tile < work.tiles; tile += gridDim.x) {
-        const TilePlace place = tile_place(tile, work.down, work.across);
-        for (int step = 0; step < work.steps; step++) {
-            const unsigned stage = smem + turn.stage * Ring::stage_bytes, full = smem + Ring::full + 8 * turn.stage;
-            mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
-            mbarrier_arrive_expect(full, Ring::stage_bytes);
-            bulk_load(stage, &maps.map[0], full, step * depth, place.row * x_rows);
-            bulk_load(stage + x_bytes, &maps.map[1], full, step * depth, place.column * Ring::columns);
-            turn.advance();
-        }
+    for (int unit = work.first(); unit < work.units; unit += work.stride()) {
+        const TilePlace place = work.place(unit).tile(static_cast<int>(work.rank));
+        const Leaving tile{int64_t{place.row} * x_rows + group * group_rows, place.column * Ring::columns, group,
+                           memory + Ring::waiting + group * Ring::waiting_bytes};
+        float sums[Ring::columns / 2] = {};
+        unsigned bias[Ring::columns / 8];
+        multiply<Ring>(sums, smem, turn, work.steps, group);
+        load_bias<Ring::columns>(e, tile.column, bias);
+        finish_sums<Ring>(smem, turn, work.steps);
+        Store::store(sums, bias, e, out, tile);
     }
+    Store::finish();
 }
 
-/// sums = x weight^T for the warpgroup's 64 rows. Gives every stage back.
-template <class Ring>
-DEVICE void consume(float (&sums)[Ring::columns / 2], unsigned smem, Turn<Ring>& turn, int steps, int group) {
-    const bool is_first = threadIdx.x % group_threads == 0;
-    unsigned before = 0;
-    for (int step = 0; step < steps; step++) {
-        const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);
-        const unsigned weight = smem + turn.stage * Ring::stage_bytes + x_bytes;
-        mbarrier_wait(smem + Ring::full + 8 * turn.stage, turn.parity);
-        group_fence();
-#pragma unroll
-        for (int k = 0; k < depth / 16; k++) {
-            group_product(sums, group_operand(x + k * 32, 16, 1024, Swizzle::Bytes128), group_operand(weight + k * 32, 16, 1024, Swizzle::Bytes128),
-                          step > 0 || k > 0);
-        }
-        group_commit();
-        // The products before these are done: their stage is free.
-        group_wait<1>();
-        if (step > 0 && is_first) mbarrier_arrive(smem + Ring::empty + 8 * before);
-        before = turn.stage;
-        turn.advance();
-    }
-    group_wait<0>();
-    if (steps > 0 && is_first) mbarrier_arrive(smem + Ring::empty + 8 * before);
-}
-
-/// Puts 128 columns of sums with their bias, rounded, where `finish_rows` expects them.
-template <int count>
-DEVICE void put_sums(const float (&sums)[count], int half, const Epilogue& e, unsigned waiting_smem, int first_column) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
-    // stmatrix: lane i names row i % 8 of matrix i / 8; matrices 0 and 1 are rows 0-7 and 8-15 of 8 columns, 2 and 3 those of the next 8.
-    const int row = warp * 16 + lane % 16, matrix_column = lane / 16;
-#pragma unroll
-    for (int n = 0; n < half_columns / 8; n += 2) {
-        unsigned pairs[4];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int column = first_column + (n + i) * 8 + lane % 4 * 2;
-            const float bias0 = bias_of(e, column), bias1 = bias_of(e, column + 1);
-            const float* own = sums + half * (half_columns / 2) + (n + i) * 4;
-            pairs[2 * i] = pack_bf16(own[0] + bias0, own[1] + bias1);
-            pairs[2 * i + 1] = pack_bf16(own[2] + bias0, own[3] + bias1);
-        }
-        matrix_store4(waiting_smem + waiting_offset<half_columns>(row, n + matrix_column), pairs);
-    }
-}
-
-template <class Ring>
-DEVICE void finish_tile(const float (&sums)[Ring::columns / 2], const Epilogue& e, unsigned char* memory, int64_t row, int column, int group) {
-    unsigned char* waiting_smem = memory + Ring::waiting + group * waiting_bytes;
-    const int thread = threadIdx.x % group_threads;
-#pragma unroll
-    for (int half = 0; half < Ring::columns / half_columns; half++) {
-        const int first_column = column + half * half_columns;
-        // Everybody has read what waited here before.
-        named_barrier_sync(1 + group, group_threads);
-        put_sums(sums, half, e, shared_address(waiting_smem), first_column);
-        named_barrier_sync(1 + group, group_threads);
-        finish_rows<64, half_columns, group_threads>(e, waiting_smem, row, first_column, thread);
-    }
-}
-
-template <class Ring>
-DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
+template <class Ring, class Store>
+DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
     const unsigned smem = shared_address(memory);
-    if (threadIdx.x == 0) {
-        for (int stage = 0; stage < Ring::stages; stage++) {
-            mbarrier_init(smem + Ring::full + 8 * stage, 1);
-            mbarrier_init(smem + Ring::empty + 8 * stage, consumers);
-        }
-        fence_mbarrier_init();
-    }
-    __syncthreads();
-    const Work work = work_of<Ring>(p);
+    start_ring<Ring>(smem);
+    const Work<Ring> work(p);
     if (threadIdx.x < group_threads) {
         release_registers<40>();
         if (threadIdx.x == 0) produce<Ring>(smem, maps, work);
     } else {
         take_registers<232>();
-        const int group = threadIdx.x / group_threads - 1;
-        const Epilogue e = epilogue_of(p);
-        Turn<Ring> turn;
-        for (int tile = blockIdx.x; tile < work.tiles; tile += gridDim.x) {
-            const TilePlace place = tile_place(tile, work.down, work.across);
-            float sums[Ring::columns / 2] = {};
-            consume<Ring>(sums, smem, turn, work.steps, group);
-            finish_tile<Ring>(sums, e, memory, int64_t{place.row} * x_rows + group * 64, place.column * Ring::columns, group);
-        }
+        consume<Ring, Store>(memory, work, epilogue_of(p), maps + 2);
     }
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
-    linear_sm90a_128x256_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<256, 4>>(p, maps);
-}
+#define LINEAR(columns, stages, blocks, maps_count, ...)                                                                                      \
+    (const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<maps_count> maps) {                                           \
+        linear<Ring<columns, stages, blocks, __VA_ARGS__::waiting_bytes>, __VA_ARGS__>(p, maps.map);                                          \
+    }
+#define THREADS __launch_bounds__((consumers + 1) * group_threads, 1)
+#define PAIR __cluster_dims__(2, 1, 1)
+
+extern "C" __global__ void THREADS linear_sm90a_128x256_bf16 LINEAR(256, 4, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x256_bf16)
 
-extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
-    linear_sm90a_128x128_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<128, 6>>(p, maps);
-}
+extern "C" __global__ void THREADS linear_sm90a_128x128_bf16 LINEAR(128, 6, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x128_bf16)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_bf16 LINEAR(256, 4, 2, 2, StoreRows)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_bf16 LINEAR(128, 6, 2, 2, StoreRows)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_boxes_bf16, 2)

@@ -154,6 +154,42 @@ fn hopper_tiles() {
 }
 
 #[test]
+fn hopper_variants_give_the_same_bits() {
+    // Six tiles of 256 columns for two clusters; out is aligned, so that boxes are stored too.
+    let case = Case { rows: 260, columns: 520, inner: 200, gaps: [0, 8, 3, 0], ..HOPPER };
+    let case = Case { target: Target { multiprocessors: 4, ..case.target }, ..case };
+    if runs::lacks(case.target) {
+        return;
+    }
+    let mut problem = Problem::new(case);
+    let images = PAIRS.iter().chain(&["linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
+    let mut bits =
+        images.map(|image| problem.run(Variant::Named(image), Config { checks: false, ..Config::default() }));
+    let first = bits.next().expect("a variant");
+    assert!(bits.all(|other| other == first), "neither tile, nor cluster, nor store show in the result");
+}
+
+/// The variants in which two blocks work together.
+const PAIRS: [&str; 5] = [
+    "linear_sm90a_pair_128x256_boxes_bf16",
+    "linear_sm90a_pair_128x256_boxes4_bf16",
+    "linear_sm90a_pair_128x256_bf16",
+    "linear_sm90a_pair_128x128_boxes_bf16",
+    "linear_sm90a_pair_128x128_bf16",
+];
+
+#[test]
+fn hopper_pairs_of_blocks() {
+    // One above the other; one row of tiles, and a column too few; an odd row of tiles below two, over two and over three columns.
+    for (rows, columns, inner) in [(200, 100, 200), (100, 300, 130), (257, 260, 65), (300, 520, 64)] {
+        let case = Case { rows, columns, inner, gaps: aligned(inner), ..HOPPER };
+        let case =
+            Case { gaps: [case.gaps[0], case.gaps[1], 3, columns.next_multiple_of(8) - columns], ..case };
+        PAIRS.iter().for_each(|image| check_named(case, image));
+    }
+}
+
+#[test]
 fn hopper_turns_of_the_ring() {
     // Five tiles for one block, nine stages each: the ring turns over between and within tiles.
     let target = Target { multiprocessors: 1, ..HOPPER.target };

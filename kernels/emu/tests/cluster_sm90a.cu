@@ -24,10 +24,7 @@ DEVICE void produce(unsigned smem, unsigned rank, const TensorMaps<2>& maps, uns
     for (unsigned tile = 0; tile < tiles + tail; tile++) {
         const unsigned stage = tile % stages, parity = tile / stages % 2 ^ 1;
         const unsigned target = smem + stage * stage_bytes, full = smem + full_at + 8 * stage, empty = smem + empty_at + 8 * stage;
-        if constexpr (mistake == 7)                                                           // 7: acquires from its own block only
-            mbarrier_wait(empty, parity);
-        else
-            mbarrier_wait_cluster(empty, parity);
+        mbarrier_wait(empty, parity);
         if (tile >= tiles) continue;
         mbarrier_arrive_expect(full, mistake == 9 ? stage_bytes - half_bytes : stage_bytes);  // 9: does not count what its peer brings
         bulk_load(target, &maps.map[0], full, tile * 64, rank * 64);
@@ -51,7 +48,8 @@ DEVICE void give_back(unsigned empty) {
 }
 
 template <int mistake>
-DEVICE void consume(unsigned smem, float (&sum)[64], unsigned tiles) {
+DEVICE void consume(const unsigned char* memory, float (&sum)[64], unsigned tiles) {
+    const unsigned smem = shared_address(memory);
     for (unsigned tile = 0; tile < tiles; tile++) {
         const unsigned stage = tile % stages, x = smem + stage * stage_bytes, y = x + half_bytes, empty = smem + empty_at + 8 * stage;
         mbarrier_wait(smem + full_at + 8 * stage, tile / stages % 2);
@@ -64,6 +62,8 @@ DEVICE void consume(unsigned smem, float (&sum)[64], unsigned tiles) {
         group_commit();
         if (mistake == 6 && threadIdx.x % 128 == 0) give_back<mistake>(empty);                // 6: before the products are done
         group_wait<0>();
+        if (mistake == 7 && threadIdx.x % 128 == 0)                                           // 7: a plain read, of which its peer learns nothing
+            sum[0] += *reinterpret_cast<const float*>(memory + (y - smem));
         if (mistake != 6 && threadIdx.x % 128 == 0) give_back<mistake>(empty);
     }
 }
@@ -99,7 +99,7 @@ __global__ void __cluster_dims__(blocks, 1, 1) __launch_bounds__(256, 1)
         __syncwarp();
     } else {
         float sum[64];
-        consume<mistake>(smem, sum, p.count);
+        consume<mistake>(memory, sum, p.count);
         store(reinterpret_cast<bf16*>(p.out), sum, mistake == 17 ? 0 : rank * 64);            // 17: its peer's rows too
     }
     if constexpr (mistake == by_barrier) sync_cluster<mistake>();
