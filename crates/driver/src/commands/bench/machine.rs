@@ -129,8 +129,8 @@ impl Work for Measure<'_> {
     }
 }
 
-/// Page-locked memory to the device; none where it cannot be pinned.
-fn pinned<B: Backend>(
+/// Seconds of a copy of page-locked memory to the device; none where it cannot be pinned.
+pub(super) fn pinned<B: Backend>(
     device: &Device<B>,
     stream: &Stream<B>,
     queue: &Queue<B>,
