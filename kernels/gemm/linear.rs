@@ -66,34 +66,35 @@ enum Unit {
     FewRows,
     /// wgmma by two warpgroups; one block a multiprocessor takes tile after tile.
     Groups,
+    /// The same, with the tiles of the last round cut along the summed dimension.
+    CutGroups,
 }
 
 /// Four warps, so many down and across.
 pub(crate) const fn warps(image: &'static str, tile: [u32; 2], warps: [u32; 2], stages: u32) -> Config {
     let shared_bytes = stages * (tile[0] + tile[1]) * 64;
     let unit = Unit::Warps { warp: [tile[0] / warps[0], tile[1] / warps[1]] };
-    Config {
-        image,
-        tile,
-        depth: 32,
-        stages,
-        threads: 128,
-        shared_bytes,
-        cluster: 1,
-        unit,
-        store: Store::Rows,
-    }
+    let (cluster, store) = (1, Store::Rows);
+    Config { image, tile, depth: 32, stages, threads: 128, shared_bytes, cluster, unit, store }
 }
 
 /// Two warpgroups of 64 rows, two mbarriers a stage, and for each warpgroup what its finished rows wait in: 128 columns, or some boxes.
-const fn groups(image: &'static str, columns: u32, stages: u32, cluster: u32, store: Store) -> Config {
+const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
     let waiting = match store {
         Store::Rows => 64 * 128 * 2,
         Store::Boxes(boxes) => boxes * 64 * 64 * 2,
     };
     let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * waiting;
-    let tile = [128, columns];
+    let (tile, cluster) = ([128, columns], 1);
     Config { image, tile, depth: 64, stages, threads: 384, shared_bytes, cluster, unit: Unit::Groups, store }
+}
+
+const fn cut(config: Config) -> Config {
+    Config { unit: Unit::CutGroups, ..config }
+}
+
+const fn pair(config: Config) -> Config {
+    Config { cluster: 2, ..config }
 }
 
 const fn few_rows(image: &'static str) -> Config {
@@ -115,15 +116,18 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x128_bf16", [64, 128], [2, 2], 4),
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
-/// The tiles of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 10] = [
-    groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, 2, Store::Boxes(2)),
-    groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, 2, Store::Boxes(4)),
-    groups("linear_sm90a_pair_128x256_bf16", 256, 4, 2, Store::Rows),
-    groups("linear_sm90a_128x256_bf16", 256, 4, 1, Store::Rows),
-    groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, 2, Store::Boxes(2)),
-    groups("linear_sm90a_pair_128x128_bf16", 128, 6, 2, Store::Rows),
-    groups("linear_sm90a_128x128_bf16", 128, 6, 1, Store::Rows),
+/// Those of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
+const SM90A: [Config; 13] = [
+    pair(groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, Store::Boxes(2))),
+    cut(pair(groups("linear_sm90a_pair_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2)))),
+    pair(groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, Store::Boxes(4))),
+    pair(groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, Store::Boxes(2))),
+    groups("linear_sm90a_128x256_boxes_bf16", 256, 4, Store::Boxes(2)),
+    cut(groups("linear_sm90a_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2))),
+    groups("linear_sm90a_128x128_boxes_bf16", 128, 6, Store::Boxes(2)),
+    groups("linear_sm90a_128x256_bf16", 256, 4, Store::Rows),
+    cut(groups("linear_sm90a_128x256_cut_bf16", 256, 4, Store::Rows)),
+    groups("linear_sm90a_128x128_bf16", 128, 6, Store::Rows),
     SM80[0],
     SM80[1],
     SM80[2],
@@ -206,7 +210,8 @@ pub fn variants(shape: Shape, arch: Arch) -> Vec<Config> {
         (few, Alignment::Bytes16) => {
             // A tensor map has no empty dimension.
             let wide = if shape.inner == 0 { &SM80 } else { candidates(arch) };
-            few.then_some(FEW_ROWS).into_iter().chain(wide.iter().copied()).collect()
+            let wide = wide.iter().filter(|config| config.unit != Unit::CutGroups || pieces(shape) > 0);
+            few.then_some(FEW_ROWS).into_iter().chain(wide.copied()).collect()
         }
     }
 }
@@ -226,7 +231,98 @@ pub fn choose(shape: Shape, target: Target) -> Config {
 
 /// The first of those with the least predicted time; there is at least one.
 pub(crate) fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
-    *configs.iter().min_by_key(|config| predicted_clocks(**config, shape, target)).unwrap_or(&configs[0])
+    let clocks = |config: &&Config| predicted_clocks(**config, shape, target);
+    *configs.iter().min_by_key(clocks).unwrap_or(&configs[0])
+}
+
+/// How the tiles of a last round are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Blocks, or clusters, that run.
+    grid: u64,
+    /// Tiles, or pairs of them, that are cut.
+    tiles: u64,
+    /// Blocks of a cluster.
+    cluster: u64,
+}
+
+impl Cut {
+    /// `None` where nothing is left over, or so much that the last round is better done whole: the workspace stays bounded so.
+    fn of(config: Config, shape: Shape, multiprocessors: u64) -> Option<Self> {
+        let (tiles, steps) = (units(config, shape), u64::from(shape.inner.div_ceil(config.depth)));
+        let places = multiprocessors.min(GRID_MAX) / u64::from(config.cluster);
+        let grid = (tiles * steps / PIECE_STEPS_MIN).max(tiles).min(places).max(1);
+        // The kernel reckons in 32 bits.
+        let fits = tiles < 1 << 23 && steps < (1 << 31) / (GRID_MAX * GRID_MAX);
+        let left = tiles % grid;
+        let cluster = u64::from(config.cluster);
+        (fits && left > 0 && left * 2 <= grid).then_some(Self { grid, tiles: left, cluster })
+    }
+
+    /// Slots for the sums: one a block, and one more for each tile at whose end a block's run goes on with the next.
+    const fn pieces(self) -> u64 {
+        (self.grid + self.tiles - 1) * self.cluster
+    }
+}
+
+/// Multiprocessors of the cards that run `linear_sm90a.cu`: H20, H100 PCIe, H100 SXM and H200. The workspace is sized for all of them, so that a plan made
+/// without a card is exact; on any other a tile is cut where that is enough.
+const CARDS: [u32; 3] = [78, 114, 132];
+
+/// Blocks at most.
+const GRID_MAX: u64 = 132;
+
+/// No block of a small product gets fewer stages than this, where there are more.
+const PIECE_STEPS_MIN: u64 = 8;
+
+/// What cutting costs, in clocks: sums of a piece or two written, a second launch, and sums read. About 10 us.
+const CUT_CLOCKS: u64 = 16_000;
+
+/// `workspace_header_bytes` and `piece_floats` of `linear.cuh`.
+const HEADER_BYTES: u64 = 256;
+const PIECE_BYTES: u64 = 128 * 256 * 4;
+
+/// Slots that there have to be for a shape, on whichever of the cards needs most; 0 where none cuts.
+fn pieces(shape: Shape) -> u64 {
+    if shape.rows <= 16 || shape.inner == 0 || shape.alignment == Alignment::Less {
+        return 0;
+    }
+    let need = |multiprocessors: u32| {
+        let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+        let is_cut = |config: &Config| config.unit == Unit::CutGroups;
+        let of = |config: &Config| Cut::of(*config, shape, u64::from(multiprocessors));
+        // Of every variant that cuts, so that a table may name another one.
+        let most = SM90A.iter().filter(|config| is_cut(config)).filter_map(of).map(Cut::pieces).max();
+        most.filter(|_| is_cut(&fastest(&SM90A, shape, target)))
+    };
+    CARDS.into_iter().filter_map(need).max().unwrap_or(0)
+}
+
+/// Bytes of workspace for the pieces of tiles that are cut on Hopper; 0 where none is. By sizes and alignment alone, so that a plan made without a card is exact.
+///
+/// ```
+/// use lighterage_kernels::gemm::linear::workspace_bytes;
+/// use lighterage_kernels::params::LinearParams;
+///
+/// // 36 x 12 tiles of 128 x 256 are three rounds of 132 and 36 tiles more, which become 132 + 36 - 1 pieces at most.
+/// let single_out = LinearParams { rows: 4608, columns: 3072, inner: 15_360, ..LinearParams::default() };
+/// assert_eq!(workspace_bytes(&single_out), 256 + (132 + 36 - 1) * 131_072);
+/// assert_eq!(workspace_bytes(&LinearParams { inner: 512, ..single_out }), 0);
+/// ```
+#[must_use]
+pub fn workspace_bytes(params: &LinearParams) -> u64 {
+    match pieces(shape(params)) {
+        0 => 0,
+        pieces => HEADER_BYTES + pieces * PIECE_BYTES,
+    }
+}
+
+/// Bytes of workspace that a variant needs on a card.
+#[must_use]
+pub fn workspace_bytes_of(config: Config, params: &LinearParams, target: Target) -> u64 {
+    let is_cut = storable(config, params).unit == Unit::CutGroups;
+    let cut = Cut::of(config, shape(params), u64::from(target.multiprocessors)).filter(|_| is_cut);
+    cut.map_or(0, |cut| HEADER_BYTES + cut.pieces() * PIECE_BYTES)
 }
 
 /// The variant for sums that are stored as f32.
@@ -256,9 +352,9 @@ pub const fn candidates(arch: Arch) -> &'static [Config] {
 pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
     let [rows, columns] = config.tile.map(u64::from);
     let depth = u64::from(config.depth);
+    let multiprocessors = u64::from(target.multiprocessors);
     let (units, cluster) = (units(config, shape), u64::from(config.cluster));
-    let places = u64::from(target.multiprocessors / config.cluster).max(1);
-    let rounds = units.div_ceil(places);
+    let places = (multiprocessors / cluster).max(1);
     let steps = u64::from(shape.inner).div_ceil(depth);
     let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(config.unit, target.arch));
     let l2 = match config.unit {
@@ -276,17 +372,32 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
         }
         Unit::FewRows => (rows + columns) * depth * 2 / 128,
         // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
-        Unit::Groups => (rows + 2 * columns) * depth * 2 / 128,
+        Unit::Groups | Unit::CutGroups => (rows + 2 * columns) * depth * 2 / 128,
     };
-    // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one. As boxes it leaves by itself, once it is packed: some 350
-    // instructions for each warp's 16 x 256, two warps a scheduler.
-    let store = match config.store {
-        Store::Rows => rows * columns * 2 / l2_bytes_per_clock(target.arch),
-        Store::Boxes(_) => rows * columns / 48,
+    // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
+    let store = match (config.unit, config.store) {
+        (Unit::Groups | Unit::CutGroups, Store::Rows) => rows * columns / ROWS_STORED_PER_CLOCK,
+        (_, Store::Rows) => rows * columns * 2 / l2_bytes_per_clock(target.arch),
+        (_, Store::Boxes(_)) => rows * columns / BOXES_PACKED_PER_CLOCK,
     };
+    let stage = products.max(from_l2).max(operands) + STAGE_CLOCKS;
+    let rounds = |units: u64, grid: u64| units.div_ceil(grid) * (steps * stage + store);
     let barriers = (cluster - 1) * CLUSTER_CLOCKS;
-    rounds * (steps * (products.max(from_l2).max(operands) + STAGE_CLOCKS) + store) + barriers
+    if config.unit != Unit::CutGroups {
+        return rounds(units, places) + barriers;
+    }
+    Cut::of(config, shape, multiprocessors).map_or(u64::MAX, |cut| {
+        let stages = (cut.tiles * steps).div_ceil(cut.grid);
+        rounds(units - cut.tiles, cut.grid) + stages * stage + CUT_CLOCKS + barriers
+    })
 }
+
+/// Elements of a wgmma tile that two warpgroups store as rows in a clock: 5500 clk for 128 x 256. Measured on an H100 (benches/results/2026-11-27-h100): of 48 and of 192 stages a
+/// round takes 37.0 and 137.5 us, so a tile takes five stages beside its own, and 60950 clk by ncu are 48 stages of 1150 and that.
+const ROWS_STORED_PER_CLOCK: u64 = 6;
+
+/// Elements that they pack for TMA: some 350 instructions for each warp's 16 x 256, two warps a scheduler. An estimate.
+const BOXES_PACKED_PER_CLOCK: u64 = 48;
 
 /// What two blocks need to find each other at the beginning and to part at the end. An estimate.
 const CLUSTER_CLOCKS: u64 = 1000;
@@ -317,20 +428,20 @@ fn units(config: Config, shape: Shape) -> u64 {
 /// and `sm_100` reach about 60 and 25 % of their peak.
 const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
     match (unit, arch) {
-        (Unit::Groups, _) => 4096,
+        (Unit::Groups | Unit::CutGroups, _) => 4096,
         (_, Arch::Sm80 | Arch::Sm100a) => 2048,
         (_, Arch::Sm86 | Arch::Sm89 | Arch::Sm120a) => 512,
         (_, Arch::Sm90a) => 2560,
     }
 }
 
-/// What one multiprocessor gets from L2 while all of them read. Hopper's is reported at 5.5 to 7 TB/s, 24 to 30 bytes at 1.75 GHz, by tools that read less evenly than
-/// TMA; 32 is what a cluster of two with tiles of 128 x 256 asks, and cuBLAS's kernels of that shape are not known to wait for L2.
+/// What one multiprocessor gets from L2 while all of them read. Hopper's is what an H100 gave blocks of 128 x 256 without clusters, 1150 clk for a stage of 48 KiB: a latency
+/// rather than a rate, since L2 was 44 % busy (benches/results/2026-11-27-h100/ncu.txt).
 const fn l2_bytes_per_clock(arch: Arch) -> u64 {
     match arch {
         Arch::Sm86 | Arch::Sm89 | Arch::Sm120a => 24,
-        Arch::Sm90a => 32,
         Arch::Sm80 => 40,
+        Arch::Sm90a => 44,
         Arch::Sm100a => 48,
     }
 }
@@ -355,10 +466,16 @@ pub const fn call(params: &LinearParams) -> Call {
     Call { shape: shape(params), epilogue }
 }
 
-/// What [`plan`] says: one launch of one of our variants, or one product of cuBLASLt.
+/// What [`plan`] says: one of our variants, or one product of cuBLASLt.
 #[must_use]
 pub fn launches(params: &LinearParams, target: Target) -> Launches {
-    launches_by(plan(call(params), target), params, target)
+    match plan(call(params), target) {
+        // A card that needs more slots than those that the workspace was sized for.
+        Plan::Own(config) if workspace_bytes_of(config, params, target) > workspace_bytes(params) => {
+            launches_of(whole(config), params, target)
+        }
+        plan => launches_by(plan, params, target),
+    }
 }
 
 /// The launches of a given plan. What cuBLASLt's algorithms may not be given, an output or a bias that is not aligned as they were promised, is
@@ -399,43 +516,73 @@ pub fn launches_sums(params: &LinearParams, target: Target) -> Launches {
     launches_of(choose_sums(shape(params), target), params, target)
 }
 
-/// One launch of a given variant. One that stores by TMA does not where `out` is not aligned to 16 bytes: then it is its twin of the same tile and the same bits.
+/// The launches of a given variant. One that cuts wants a workspace of [`workspace_bytes_of`] it; without one it leaves tiles whole. One that stores by TMA does not where `out` is not
+/// aligned to 16 bytes: then threads store, and the bits are the same but for the cut.
 #[must_use]
 pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Launches {
     let config = storable(config, params);
-    let units = u32::try_from(units(config, shape(params))).unwrap_or(u32::MAX);
-    let grid =
-        |blocks| Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes };
-    let launch = match config.unit {
-        Unit::Warps { .. } | Unit::FewRows => Launch::new(config.image, grid(units)),
-        Unit::Groups => {
-            let places = (target.multiprocessors / config.cluster).max(1);
-            let launch = Launch::new(config.image, grid(units.min(places) * config.cluster));
-            let maps = maps(config, params);
-            launch.with_maps(if config.store == Store::Rows { &maps[..2] } else { &maps })
+    let is_cut = config.unit == Unit::CutGroups && params.workspace != 0;
+    let cut = Cut::of(config, shape(params), u64::from(target.multiprocessors)).filter(|_| is_cut);
+    match (config.unit, cut) {
+        (Unit::Warps { .. } | Unit::FewRows, _) => {
+            Launches::of(&[Launch::new(config.image, grid(config, tiles(config, shape(params))))])
         }
-    };
-    Launches::of(&[launch])
+        (_, Some(cut)) => {
+            let join_grid = Grid {
+                blocks: [u32::try_from(cut.tiles * cut.cluster).unwrap_or(u32::MAX), config.tile[0] / 8, 1],
+                threads: 256,
+                shared_bytes: 0,
+            };
+            let image =
+                if config.cluster == 1 { "linear_sm90a_join_bf16" } else { "linear_sm90a_pair_join_bf16" };
+            let pieces = Launch::new(config.image, grid(config, cut.grid * cut.cluster));
+            Launches::of(&[with_maps(pieces, config, params), Launch::new(image, join_grid)])
+        }
+        (Unit::Groups | Unit::CutGroups, None) => {
+            let (config, cluster) = (whole(config), u64::from(config.cluster));
+            let places = (u64::from(target.multiprocessors) / cluster).max(1);
+            let blocks = units(config, shape(params)).min(places) * cluster;
+            Launches::of(&[with_maps(Launch::new(config.image, grid(config, blocks)), config, params)])
+        }
+    }
 }
 
+fn grid(config: Config, blocks: u64) -> Grid {
+    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes }
+}
+
+/// The variant that differs in cutting nothing.
+fn whole(config: Config) -> Config {
+    twin(Config { unit: Unit::Groups, ..config })
+}
+
+/// The variant that can store the call's output.
 fn storable(config: Config, params: &LinearParams) -> Config {
     if config.store == Store::Rows || (params.out | (params.out_stride * 2)).is_multiple_of(16) {
         return config;
     }
-    let is_twin = |other: &&Config| {
-        other.store == Store::Rows && other.tile == config.tile && other.cluster == config.cluster
-    };
-    SM90A.iter().find(is_twin).copied().unwrap_or(config)
+    twin(Config { cluster: 1, unit: Unit::Groups, store: Store::Rows, ..config })
 }
 
-/// x and weight, whose boxes are tiles, in a cluster half ones; and out.
-fn maps(config: Config, params: &LinearParams) -> [TensorMap; 3] {
+/// The first variant like it in everything that the launch depends on, whatever its name.
+fn twin(wanted: Config) -> Config {
+    let key = |config: &Config| (config.tile, config.cluster, config.unit, config.store);
+    *SM90A.iter().find(|config| key(config) == key(&wanted)).unwrap_or(&wanted)
+}
+
+/// x and weight, whose boxes are tiles, in a cluster half ones; and out, where it leaves in boxes.
+fn with_maps(launch: Launch, config: Config, params: &LinearParams) -> Launch {
     let [rows, columns] = config.tile.map(|size| size / config.cluster);
-    [
-        map(params.x, params.x_stride, [params.inner, params.rows], rows),
-        map(params.weight, params.weight_stride, [params.inner, params.columns], columns),
-        map(params.out, params.out_stride, [params.columns, params.rows], 64),
-    ]
+    let x = map(params.x, params.x_stride, [params.inner, params.rows], rows);
+    let weight = map(params.weight, params.weight_stride, [params.inner, params.columns], columns);
+    match config.store {
+        Store::Rows => launch.with_maps(&[x, weight]),
+        Store::Boxes(_) => {
+            let out = map(params.out, params.out_stride, [params.columns, params.rows], 64);
+            launch.with_maps(&[x, weight, out])
+        }
+    }
 }
 
 /// Boxes of 64 columns, 128 bytes, and a tile's rows.
@@ -463,7 +610,7 @@ mod tests {
     /// The tile and whether wgmma multiplies it.
     fn chosen(shape: Shape, arch: Arch) -> ([u32; 2], bool) {
         let config = choose(shape, Target::typical(arch));
-        (config.tile, config.unit == Unit::Groups)
+        (config.tile, matches!(config.unit, Unit::Groups | Unit::CutGroups))
     }
 
     #[test]
@@ -548,52 +695,47 @@ mod tests {
         assert_eq!((out.sizes[..2].to_vec(), out.box_sizes[..2].to_vec()), (vec![21504, 4112], vec![64, 64]));
     }
 
-    /// Blocks of a cluster, and whether tiles leave by TMA.
-    fn chosen_pair(shape: Shape, multiprocessors: u32) -> (u32, bool) {
-        let config = choose(shape, Target { multiprocessors, ..Target::typical(Arch::Sm90a) });
-        (config.cluster, config.store != Store::Rows)
+    fn named(image: &str) -> Config {
+        *SM90A.iter().find(|config| config.image == image).expect("a variant")
     }
 
     #[test]
     fn blocks_work_in_pairs_where_all_of_them_read() {
+        let chosen = |shape| choose(shape, Target::typical(Arch::Sm90a));
         for (rows, columns, inner) in
             [(4096, 9216, 3072), (4608, 12288, 3072), (512, 9216, 3072), (3600, 3072, 3072)]
         {
-            assert_eq!(chosen_pair(aligned(rows, columns, inner), 132), (2, true));
+            let config = chosen(aligned(rows, columns, inner));
+            assert_eq!((config.cluster, config.store), (2, Store::Boxes(2)), "{config:?}");
         }
         // Eight tiles have L2 for themselves.
-        assert_eq!(chosen_pair(aligned(256, 512, 3072), 132), (1, false));
+        assert_eq!(chosen(aligned(256, 512, 3072)).cluster, 1);
     }
 
     #[test]
     fn an_odd_row_of_tiles_costs_no_round() {
         // 33 rows of 84 tiles: 16 rows of pairs one above the other, and 42 pairs side by side: 21 rounds of 66 clusters, as of 132 blocks.
-        let shape = aligned(4112, 21504, 3072);
-        assert_eq!(units(SM90A[0], shape), 16 * 84 + 42);
-        assert_eq!((units(SM90A[0], shape).div_ceil(66), tiles(SM90A[0], shape).div_ceil(132)), (21, 21));
-        assert_eq!(units(SM90A[0], aligned(1, 257, 64)), 1);
-        assert_eq!(units(SM90A[0], aligned(129, 257, 64)), 2);
+        let (pair, shape) = (SM90A[0], aligned(4112, 21504, 3072));
+        assert_eq!(units(pair, shape), 16 * 84 + 42);
+        assert_eq!((units(pair, shape).div_ceil(66), tiles(pair, shape).div_ceil(132)), (21, 21));
+        assert_eq!(units(pair, aligned(1, 257, 64)), 1);
+        assert_eq!(units(pair, aligned(129, 257, 64)), 2);
     }
 
     #[test]
     fn an_output_that_is_not_aligned_is_stored_by_threads() {
-        let image = |params: &LinearParams| {
-            let launches = launches_of(SM90A[0], params, Target::typical(Arch::Sm90a));
-            (launches.as_slice()[0].image, launches.as_slice()[0].maps().len())
-        };
-        assert_eq!(image(&wide()), ("linear_sm90a_pair_128x256_boxes_bf16", 3));
+        let target = Target::typical(Arch::Sm90a);
+        let image = |config, params: &LinearParams| launches_of(config, params, target).as_slice()[0].image;
+        assert_eq!(image(SM90A[0], &wide()), "linear_sm90a_pair_128x256_boxes_bf16");
         for odd in
             [LinearParams { out: (4 << 20) + 8, ..wide() }, LinearParams { out_stride: 21508, ..wide() }]
         {
-            assert_eq!(image(&odd), ("linear_sm90a_pair_128x256_bf16", 2));
-        }
-        for config in &SM90A {
-            let launches = launches_of(
-                *config,
-                &LinearParams { out: (4 << 20) + 8, ..wide() },
-                Target::typical(Arch::Sm90a),
-            );
-            assert!(!launches.as_slice()[0].image.contains("boxes"), "each has a twin");
+            assert_eq!(image(SM90A[0], &odd), "linear_sm90a_128x256_bf16");
+            for config in &SM90A {
+                assert!(!image(*config, &odd).contains("boxes"), "{config:?}");
+                let bytes = workspace_bytes_of(*config, &odd, target);
+                assert!(bytes == 0 || config.store == Store::Rows, "{config:?}");
+            }
         }
     }
 
@@ -601,13 +743,15 @@ mod tests {
     fn grids_are_whole_clusters() {
         for multiprocessors in [1, 2, 3, 131, 132] {
             for config in &SM90A {
-                let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
-                let [blocks, ..] = launches_of(*config, &wide(), target).as_slice()[0].grid.blocks;
-                assert!(
-                    blocks > 0 && blocks.is_multiple_of(config.cluster),
-                    "{} on {multiprocessors}",
-                    config.image
-                );
+                for rows in [100, 4608] {
+                    let params =
+                        LinearParams { rows, columns: 3072, inner: 15_360, workspace: 256, ..wide() };
+                    let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+                    for launch in launches_of(*config, &params, target).as_slice() {
+                        let [blocks, ..] = launch.grid.blocks;
+                        assert!(blocks > 0 && blocks.is_multiple_of(config.cluster), "{launch:?}");
+                    }
+                }
             }
         }
     }
@@ -678,16 +822,78 @@ mod tests {
     }
 
     #[test]
-    fn predictions_of_the_documents() {
-        // docs/kernels/linear.md, H100: 21 rounds of 48 stages, and what it takes to store a tile; 1024 clk of products, or 1536 clk for 48 KiB at 32 bytes a clk from L2.
-        let (shape, target) = (aligned(4112, 21504, 3072), Target::typical(Arch::Sm90a));
-        let by = |image: &str| {
-            let config = SM90A.iter().find(|config| config.image == image).expect("a variant");
-            predicted_clocks(*config, shape, target)
+    fn last_rounds_that_are_nearly_empty_are_cut() {
+        let image = |shape: Shape| choose(shape, Target::typical(Arch::Sm90a)).image;
+        // 432 and 144 tiles of 128 x 256 for 132 multiprocessors.
+        for (rows, columns, inner) in [(4608, 3072, 15_360), (512, 9216, 3072)] {
+            assert_eq!(image(aligned(rows, columns, inner)), "linear_sm90a_pair_128x256_boxes_cut_bf16");
+        }
+        let params = LinearParams { rows: 4608, columns: 3072, inner: 15_360, workspace: 256, ..wide() };
+        let launched = launches(&params, Target::typical(Arch::Sm90a));
+        let [main, join] = launched.as_slice() else { panic!("two launches: {launched:?}") };
+        assert_eq!((main.grid.blocks, main.maps().len()), ([132, 1, 1], 3));
+        assert_eq!((join.image, join.grid.blocks), ("linear_sm90a_pair_join_bf16", [36, 16, 1]));
+        // Without a workspace, and on a card that would need more than there is, tiles stay whole.
+        let whole = |params: &LinearParams, multiprocessors: u32| {
+            let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+            let launched = launches(params, target);
+            assert_eq!(launched.as_slice().len(), 1);
+            assert!(!launched.as_slice()[0].image.contains("cut"), "{launched:?}");
         };
+        whole(&LinearParams { workspace: 0, ..params }, 132);
+        whole(&LinearParams { rows: 4112, columns: 21_504, inner: 3072, ..params }, 132);
+    }
+
+    /// What a card makes of a call never needs more than what was set aside without knowing the card.
+    #[test]
+    fn pieces_fit_the_workspace_on_every_card() {
+        for (rows, columns, inner) in
+            [(4608, 3072, 15_360), (512, 9216, 3072), (300, 3072, 4096), (17, 256, 8192)]
+        {
+            let params = LinearParams {
+                rows,
+                columns,
+                inner,
+                x_stride: u64::from(inner),
+                weight_stride: u64::from(inner),
+                workspace: 256,
+                ..wide()
+            };
+            for multiprocessors in 1..=200 {
+                let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+                let launched = launches(&params, target);
+                let [main, join] = launched.as_slice() else { continue };
+                let cluster = if main.image.contains("pair") { 2 } else { 1 };
+                let slots = u64::from(main.grid.blocks[0] + join.grid.blocks[0] - cluster);
+                assert!(
+                    HEADER_BYTES + slots * PIECE_BYTES <= workspace_bytes(&params),
+                    "{params:?} on {multiprocessors}"
+                );
+            }
+        }
+    }
+
+    /// The kernel lays slots out again, so it has to do so by the same numbers.
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        let header = include_str!("linear.cuh");
+        for line in [
+            format!("constexpr unsigned workspace_header_bytes = {HEADER_BYTES};"),
+            "constexpr int piece_floats = 128 * 256;".to_owned(),
+        ] {
+            assert!(header.contains(&line), "linear.cuh has no `{line}`");
+        }
+        assert_eq!(PIECE_BYTES, 128 * 256 * 4);
+    }
+
+    #[test]
+    fn predictions_of_the_documents() {
+        // docs/kernels/linear.md, H100: 21 rounds of 48 stages, and what it takes to store a tile; 1024 clk of products, or 1118 clk for 48 KiB at 44 bytes a clk from L2.
+        let (shape, target) = (aligned(4112, 21504, 3072), Target::typical(Arch::Sm90a));
+        let by = |image: &str| predicted_clocks(named(image), shape, target);
         assert_eq!(by("linear_sm90a_pair_128x256_boxes_bf16"), 21 * (48 * 1056 + 682) + 1000);
-        assert_eq!(by("linear_sm90a_pair_128x256_bf16"), 21 * (48 * 1056 + 2048) + 1000);
-        assert_eq!(by("linear_sm90a_128x256_bf16"), 21 * (48 * 1568 + 2048));
+        assert_eq!(by("linear_sm90a_128x256_boxes_bf16"), 21 * (48 * 1150 + 682));
+        assert_eq!(by("linear_sm90a_128x256_bf16"), 21 * (48 * 1150 + 5461));
         assert_eq!(choose(shape, target), SM90A[0]);
     }
 }

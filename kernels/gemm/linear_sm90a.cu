@@ -14,6 +14,9 @@
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
 // Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
 // in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
+// `cut`: the tiles, or pairs, that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
+// sums, fp32, in the workspace, and linear_sm90a_join adds them in the order of k and finishes the tile. Sizes and the number of blocks alone decide that: the
+// same bits every run. linear.rs chooses it where the last round would leave too many multiprocessors idle.
 // Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64].
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
@@ -25,45 +28,75 @@ namespace {
 
 using namespace product;
 
-template <class Ring, class Store>
-DEVICE void consume(unsigned char* memory, const Work<Ring>& work, const Epilogue& e, const TensorMap* out) {
+template <class Ring, class Store, bool is_cut>
+DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
+    const Epilogue e = epilogue_of(p);
     Turn<Ring> turn;
-    for (int unit = work.first(); unit < work.units; unit += work.stride()) {
-        const TilePlace place = work.place(unit).tile(static_cast<int>(work.rank));
+    Piece piece;
+    for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
+        const TilePlace place = work.place(piece.tile).tile(static_cast<int>(rank));
         const Leaving tile{int64_t{place.row} * x_rows + group * group_rows, place.column * Ring::columns, group,
                            memory + Ring::waiting + group * Ring::waiting_bytes};
+        const int steps = piece.end - piece.first;
         float sums[Ring::columns / 2] = {};
         unsigned bias[Ring::columns / 8];
-        multiply<Ring>(sums, smem, turn, work.steps, group);
+        multiply<Ring>(sums, smem, turn, steps, group);
         load_bias<Ring::columns>(e, tile.column, bias);
-        finish_sums<Ring>(smem, turn, work.steps);
-        Store::store(sums, bias, e, out, tile);
+        finish_sums<Ring>(smem, turn, steps);
+        if (is_cut && piece.slot >= 0)
+            store_sums(piece_sums(p, piece.slot * Ring::blocks + static_cast<int>(rank)), sums, group);
+        else
+            Store::store(sums, bias, e, out, tile);
     }
     Store::finish();
 }
 
-template <class Ring, class Store>
+template <class Ring, class Store, bool is_cut = false>
 DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
-    const unsigned smem = shared_address(memory);
+    const unsigned smem = shared_address(memory), rank = Ring::blocks == 1 ? 0 : cluster_rank();
+    if (is_cut && blockIdx.x == 0 && threadIdx.x == 0) *workspace_grid(p) = gridDim.x;
     start_ring<Ring>(smem);
-    const Work<Ring> work(p);
+    const WorkOf<Ring> work(p, gridDim.x, is_cut);
     if (threadIdx.x < group_threads) {
         release_registers<40>();
-        if (threadIdx.x == 0) produce<Ring>(smem, maps, work);
+        if (threadIdx.x == 0) produce<Ring>(smem, maps, work, rank);
     } else {
         take_registers<232>();
-        consume<Ring, Store>(memory, work, epilogue_of(p), maps + 2);
+        consume<Ring, Store, is_cut>(memory, p, work, maps + 2, rank);
     }
+}
+
+/// Adds the pieces of each tile that was cut, in the order of k, and finishes it. blockIdx.x: which cut tile, in pairs each block's in turn; blockIdx.y: which 8 of its 128 rows. A
+/// thread has eight columns of one row.
+template <int blocks>
+DEVICE void join(const LinearParams& p) {
+    constexpr int columns = 256;
+    const Work<columns, blocks> work(p, *workspace_grid(p), true);
+    const int cut = blockIdx.x / blocks, rank = blockIdx.x % blocks;
+    const TilePlace place = work.place(work.whole + cut).tile(rank);
+    const int row = blockIdx.y * 8 + threadIdx.x / 32, column = threadIdx.x % 32 * 8;
+    float sums[8] = {};
+    for (int slot = work.first_slot(cut), end = work.end_slot(cut); slot < end; slot++) {
+        float part[8];
+        load_whole(piece_sums(p, slot * blocks + rank) + row * columns + column, part);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sums[i] += part[i];
+    }
+    const Epilogue e = epilogue_of(p);
+    const int first_column = place.column * columns + column;
+#pragma unroll
+    for (int i = 0; i < 8; i++) sums[i] += bias_of(e, first_column + i);
+    finish(e, pack8(sums), int64_t{place.row} * x_rows + row, first_column);
 }
 
 }  // namespace
 
-#define LINEAR(columns, stages, blocks, maps_count, ...)                                                                                      \
+#define LINEAR(columns, stages, blocks, maps_count, store, ...)                                                                               \
     (const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<maps_count> maps) {                                           \
-        linear<Ring<columns, stages, blocks, __VA_ARGS__::waiting_bytes>, __VA_ARGS__>(p, maps.map);                                          \
+        linear<Ring<columns, stages, blocks, store::waiting_bytes>, store __VA_OPT__(, ) __VA_ARGS__>(p, maps.map);                           \
     }
 #define THREADS __launch_bounds__((consumers + 1) * group_threads, 1)
 #define PAIR __cluster_dims__(2, 1, 1)
@@ -71,20 +104,35 @@ DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
 extern "C" __global__ void THREADS linear_sm90a_128x256_bf16 LINEAR(256, 4, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x256_bf16)
 
+extern "C" __global__ void THREADS linear_sm90a_128x256_cut_bf16 LINEAR(256, 4, 1, 2, StoreRows, true)
+KERNEL(linear_sm90a_128x256_cut_bf16)
+
 extern "C" __global__ void THREADS linear_sm90a_128x128_bf16 LINEAR(128, 6, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x128_bf16)
 
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_bf16 LINEAR(256, 4, 2, 2, StoreRows)
-KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_bf16, 2)
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>)
+KERNEL(linear_sm90a_128x256_boxes_bf16)
 
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_bf16 LINEAR(128, 6, 2, 2, StoreRows)
-KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_bf16, 2)
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_cut_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>, true)
+KERNEL(linear_sm90a_128x256_boxes_cut_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x128_boxes_bf16 LINEAR(128, 6, 1, 3, StoreBoxes<2>)
+KERNEL(linear_sm90a_128x128_boxes_bf16)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_cut_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, true)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_cut_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_boxes_bf16, 2)
+
+extern "C" __global__ void __launch_bounds__(256) linear_sm90a_join_bf16(const __grid_constant__ LinearParams p) { join<1>(p); }
+KERNEL(linear_sm90a_join_bf16)
+
+extern "C" __global__ void __launch_bounds__(256) linear_sm90a_pair_join_bf16(const __grid_constant__ LinearParams p) { join<2>(p); }
+KERNEL(linear_sm90a_pair_join_bf16)

@@ -6,6 +6,7 @@
 #include "linear.cuh"
 #include "raster.cuh"
 
+#include "../base/pieces.cuh"
 #include "../base/ptx.cuh"
 
 namespace product {
@@ -34,26 +35,28 @@ struct Turn {
     }
 };
 
-/// The tiles of this block: `units` are tiles, or pairs of them.
-template <class Ring>
-struct Work {
-    int down, across, steps, units;
-    unsigned rank;
+/// What is done of out: of its tiles, or pairs of them, by blocks, or clusters of them.
+template <int columns, int blocks>
+struct Work : Pieces {
+    int down, across;
 
-    DEVICE explicit Work(const LinearParams& p)
-        : down((p.rows + x_rows - 1) / x_rows),
-          across((p.columns + Ring::columns - 1) / Ring::columns),
-          steps((p.inner + depth - 1) / depth),
-          units(Ring::blocks == 1 ? down * across : pairs_of(down, across)),
-          rank(Ring::blocks == 1 ? 0 : cluster_rank()) {}
+    DEVICE Work(const LinearParams& p, unsigned grid_size, bool is_cut) {
+        down = (p.rows + x_rows - 1) / x_rows;
+        across = (p.columns + columns - 1) / columns;
+        units_each = (p.inner + depth - 1) / depth;
+        grid = static_cast<int>(grid_size) / blocks;
+        tiles = blocks == 1 ? down * across : pairs_of(down, across);
+        whole = is_cut ? tiles - tiles % grid : tiles;
+    }
 
-    DEVICE int first() const { return blockIdx.x / Ring::blocks; }
-    DEVICE int stride() const { return gridDim.x / Ring::blocks; }
-    DEVICE PairPlace place(int unit) const {
-        if constexpr (Ring::blocks == 1) return {tile_place(unit, down, across), false};
-        return pair_place(unit, down, across);
+    DEVICE PairPlace place(int tile) const {
+        if constexpr (blocks == 1) return {tile_place(tile, down, across), false};
+        return pair_place(tile, down, across);
     }
 };
+
+template <class Ring>
+using WorkOf = Work<Ring::columns, Ring::blocks>;
 
 template <class Ring>
 DEVICE void start_ring(unsigned smem) {
@@ -101,15 +104,16 @@ DEVICE void wait_empty(unsigned smem, const Turn<Ring>& turn) {
 }
 
 template <class Ring>
-DEVICE void produce(unsigned smem, const TensorMap* maps, const Work<Ring>& work) {
+DEVICE void produce(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& work, unsigned rank) {
     Turn<Ring> turn;
-    for (int unit = work.first(); unit < work.units; unit += work.stride()) {
-        const PairPlace place = work.place(unit);
-        for (int step = 0; step < work.steps; step++) {
+    Piece piece;
+    for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
+        const PairPlace place = work.place(piece.tile);
+        for (int step = piece.first; step < piece.end; step++) {
             const unsigned full = smem + Ring::full + 8 * turn.stage;
             wait_empty(smem, turn);
             mbarrier_arrive_expect(full, Ring::stage_bytes);
-            load_stage<Ring>(smem + turn.stage * Ring::stage_bytes, full, maps, step * depth, place, work.rank);
+            load_stage<Ring>(smem + turn.stage * Ring::stage_bytes, full, maps, step * depth, place, rank);
             turn.advance();
         }
     }
@@ -159,7 +163,7 @@ DEVICE void multiply(float (&sums)[Ring::columns / 2], unsigned smem, Turn<Ring>
 template <class Ring>
 DEVICE void finish_sums(unsigned smem, const Turn<Ring>& turn, int steps) {
     group_wait<0>();
-    if (steps > 0) give_back<Ring>(smem, (turn.stage + Ring::stages - 1) % Ring::stages);
+    if (steps > 0) give_back<Ring>(smem, turn.stage == 0 ? Ring::stages - 1 : turn.stage - 1);
 }
 
 }  // namespace product

@@ -126,4 +126,19 @@ struct StoreBoxes {
     }
 };
 
+/// The sums of a piece, row after row: the words of a row that a quad holds are one sector.
+template <int count>
+DEVICE void store_sums(float* target, const float (&sums)[count], int group) {
+    constexpr int columns = count * 2;
+    const int thread = threadIdx.x % group_threads, lane = thread % 32, row = group * group_rows + thread / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int n = 0; n < columns / 8; n++) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float* const place = target + (row + r * 8) * columns + n * 8 + lane % 4 * 2;
+            *reinterpret_cast<float2*>(place) = make_float2(sums[4 * n + 2 * r], sums[4 * n + 2 * r + 1]);
+        }
+    }
+}
+
 }  // namespace product

@@ -1,10 +1,11 @@
 //! `linear_sm80.cu` and `linear_sm90a.cu` against fp64: every tile, ragged sizes, strides, epilogues, in place.
 
-use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape};
+use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape, workspace_bytes_of};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
+use crate::buffer::Floats;
 use crate::numerics::count;
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode};
@@ -162,31 +163,64 @@ fn hopper_variants_give_the_same_bits() {
         return;
     }
     let mut problem = Problem::new(case);
-    let images = PAIRS.iter().chain(&["linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
+    let images = BOXES.iter().chain(&["linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
     let mut bits =
         images.map(|image| problem.run(Variant::Named(image), Config { checks: false, ..Config::default() }));
     let first = bits.next().expect("a variant");
     assert!(bits.all(|other| other == first), "neither tile, nor cluster, nor store show in the result");
 }
 
-/// The variants in which two blocks work together.
-const PAIRS: [&str; 5] = [
+/// The variants whose tiles leave by TMA; in the first three two blocks work together.
+const BOXES: [&str; 5] = [
     "linear_sm90a_pair_128x256_boxes_bf16",
     "linear_sm90a_pair_128x256_boxes4_bf16",
-    "linear_sm90a_pair_128x256_bf16",
     "linear_sm90a_pair_128x128_boxes_bf16",
-    "linear_sm90a_pair_128x128_bf16",
+    "linear_sm90a_128x256_boxes_bf16",
+    "linear_sm90a_128x128_boxes_bf16",
 ];
 
+/// Gaps after which `out` can be stored by TMA, too.
+fn all_aligned(columns: usize, inner: usize) -> [usize; 4] {
+    let [x, weight, residual, _] = aligned(inner);
+    [x, weight, residual, columns.next_multiple_of(8) - columns]
+}
+
 #[test]
-fn hopper_pairs_of_blocks() {
+fn hopper_boxes_and_pairs() {
     // One above the other; one row of tiles, and a column too few; an odd row of tiles below two, over two and over three columns.
     for (rows, columns, inner) in [(200, 100, 200), (100, 300, 130), (257, 260, 65), (300, 520, 64)] {
-        let case = Case { rows, columns, inner, gaps: aligned(inner), ..HOPPER };
-        let case =
-            Case { gaps: [case.gaps[0], case.gaps[1], 3, columns.next_multiple_of(8) - columns], ..case };
-        PAIRS.iter().for_each(|image| check_named(case, image));
+        let case = Case { rows, columns, inner, gaps: all_aligned(columns, inner), ..HOPPER };
+        BOXES.iter().for_each(|image| check_named(case, image));
     }
+}
+
+#[test]
+fn hopper_boxes_with_every_epilogue() {
+    let case = Case { rows: 130, columns: 264, inner: 64, ..HOPPER };
+    let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];
+    for (activation, bias) in [(0, true), (0, false), (1, true), (4, false)] {
+        for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
+            let case = Case { activation, bias, residual, ..case };
+            BOXES[..2].iter().for_each(|image| compare(case, Variant::Named(image), &configs));
+        }
+    }
+}
+
+/// Both of two clusters have a part of one pair; then of a pair one above the other and one side by side, of whose blocks one has no tile; then whole pairs before.
+#[test]
+fn hopper_pieces_of_pairs() {
+    let target = |multiprocessors| Target { multiprocessors, ..HOPPER.target };
+    let case = |rows, columns, inner, multiprocessors| {
+        let gaps = all_aligned(columns, inner);
+        Case { rows, columns, inner, gaps, target: target(multiprocessors), ..HOPPER }
+    };
+    check_cut(case(129, 200, 16 * 64 - 7, 4), PAIR_CUT, &runs::all().collect::<Vec<_>>());
+    let once = [Config { checks: false, ..Config::default() }];
+    check_cut(case(300, 200, 21 * 64, 8), PAIR_CUT, &once);
+    for residual in [Residual::None, Residual::InPlace, Residual::Gated] {
+        check_cut(Case { residual, ..case(130, 5 * 256 - 8, 9 * 64, 8) }, PAIR_CUT, &once);
+    }
+    check_cut(case(129, 257, 16 * 64 - 7, 3), BOXES_CUT, &once);
 }
 
 #[test]
@@ -197,6 +231,35 @@ fn hopper_turns_of_the_ring() {
     check_named(case, "linear_sm90a_128x128_bf16");
     check_named(case, "linear_sm90a_128x256_bf16");
 }
+
+/// One tile is left over for three blocks, then two for five: runs that end where a tile does, and one that goes on into the next.
+#[test]
+fn hopper_pieces() {
+    let target = |multiprocessors| Target { multiprocessors, ..HOPPER.target };
+    let (rows, columns, inner) = (129, 257, 16 * 64 - 7);
+    let case = Case { rows, columns, inner, gaps: aligned(inner), target: target(3), ..HOPPER };
+    check_cut(case, CUT, &runs::all().collect::<Vec<_>>());
+    let once = [Config { checks: false, ..Config::default() }];
+    let many = Case { rows: 6 * 128 + 1, columns: 200, inner: 21 * 64, target: target(5), ..HOPPER };
+    for residual in [Residual::None, Residual::InPlace, Residual::Gated] {
+        check_cut(Case { residual, ..many }, CUT, &once);
+    }
+    // No whole tile at all.
+    check_cut(Case { rows: 100, columns: 300, inner: 33 * 64, target: target(132), ..HOPPER }, CUT, &once);
+}
+
+fn check_cut(case: Case, variant: Variant, configs: &[Config]) {
+    let mut problem = Problem::new(case);
+    let of = |gap| Matrix::of(&problem.residual, case.columns, gap, 0);
+    let (mut residual, mut out) = (of(case.gaps[2]), of(case.gaps[3]));
+    let params = problem.params(&mut residual, &mut out);
+    assert!(problem.workspace_bytes(variant, &params) > 0, "{case:?} is cut");
+    compare(case, variant, configs);
+}
+
+const CUT: Variant = Variant::Named("linear_sm90a_128x256_cut_bf16");
+const BOXES_CUT: Variant = Variant::Named("linear_sm90a_128x256_boxes_cut_bf16");
+const PAIR_CUT: Variant = Variant::Named("linear_sm90a_pair_128x256_boxes_cut_bf16");
 
 #[test]
 fn hopper_of_a_flux_shape_cut_down() {
@@ -295,9 +358,15 @@ impl Problem {
         let mut out =
             Matrix::of(if in_place { &self.residual } else { &poison }, columns, gaps[3], offsets[3]);
         let params = self.params(&mut residual, &mut out);
+        let bytes = self.workspace_bytes(variant, &params);
+        let mut workspace = Floats::of(&vec![f32::NAN; usize::try_from(bytes / 4).expect("it is small")]);
+        let address = if bytes == 0 { 0 } else { workspace.address() };
+        let params = LinearParams { workspace: address, ..params };
         let launches = self.launches(variant, &params);
-        assert_eq!(launches.as_slice().len(), 1, "one launch");
+        let is_cut = bytes > 0;
+        assert_eq!(launches.as_slice().len(), if is_cut { 2 } else { 1 }, "one launch, and one that joins");
         let regions = [
+            workspace.region(),
             self.x.0.region(),
             self.weight.0.region(),
             self.bias.0.region(),
@@ -312,7 +381,7 @@ impl Problem {
                 "{:?}: the swizzle keeps ldmatrix free of conflicts",
                 self.case
             );
-            if config.checks {
+            if config.checks && !is_cut {
                 let written = (self.case.rows * columns * 2) as u64;
                 assert_eq!(report.global_bytes_written, written, "each element is written once");
             }
@@ -334,6 +403,7 @@ impl Problem {
             gate: when(kind == Residual::Gated, self.gate.0.address()),
             residual: when(kind != Residual::None, residual_address),
             out: out.address(),
+            workspace: 0,
             x_stride: self.x.0.stride(),
             weight_stride: self.weight.0.stride(),
             residual_stride,
@@ -346,16 +416,24 @@ impl Problem {
     }
 
     fn launches(&self, variant: Variant, params: &LinearParams) -> Launches {
-        let target = self.case.target;
         match variant {
-            Variant::Chosen => launches(params, target),
-            Variant::Named(image) => {
-                let chosen = choose(shape(params), target);
-                let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
-                let config =
-                    all.find(|config| config.image == image).expect("a variant of this architecture");
-                launches_of(*config, params, target)
-            }
+            Variant::Chosen => launches(params, self.case.target),
+            Variant::Named(image) => launches_of(self.named(image, params), params, self.case.target),
         }
+    }
+
+    /// Of the variant, where the test names it: what is chosen at sizes of tests is never cut.
+    fn workspace_bytes(&self, variant: Variant, params: &LinearParams) -> u64 {
+        match variant {
+            Variant::Chosen => 0,
+            Variant::Named(image) => workspace_bytes_of(self.named(image, params), params, self.case.target),
+        }
+    }
+
+    fn named(&self, image: &str, params: &LinearParams) -> linear::Config {
+        let target = self.case.target;
+        let chosen = choose(shape(params), target);
+        let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
+        *all.find(|config| config.image == image).expect("a variant of this architecture")
     }
 }

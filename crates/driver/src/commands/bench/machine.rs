@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
+use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Backend, Device, Purpose, Stream, StreamKind};
 use lighterage_ops::{Linear, Queue, linear};
@@ -128,8 +129,8 @@ impl Work for Measure<'_> {
     }
 }
 
-/// Page-locked memory to the device; none where it cannot be pinned.
-fn pinned<B: Backend>(
+/// Seconds of a copy of page-locked memory to the device; none where it cannot be pinned.
+pub(super) fn pinned<B: Backend>(
     device: &Device<B>,
     stream: &Stream<B>,
     queue: &Queue<B>,
@@ -157,13 +158,20 @@ fn queue_seconds<B: Backend>(stream: &Stream<B>, queue: &Queue<B>) -> Result<f64
     Ok(median(times))
 }
 
+/// Numbers between -1 and 1, with a period of 251: on a large card most of a bench would else be the host's arithmetic.
+pub(super) fn numbers(count: usize) -> Vec<bf16> {
+    let period: [bf16; 251] =
+        std::array::from_fn(|index| bf16::from_f32(((index * 7919) % 251) as f32 / 125.0 - 1.0));
+    let mut numbers = period.repeat(count.div_ceil(period.len()));
+    numbers.truncate(count);
+    numbers
+}
+
 /// A square product in bf16; none where the device has no image for it.
 pub(super) fn gemm<B: Backend>(queue: &Queue<B>, size: usize) -> Result<Option<f64>> {
-    let numbers: Vec<f32> =
-        (0..size * size).map(|index| ((index * 7919) % 251) as f32 / 125.0 - 1.0).collect();
-    let matrix = || queue.upload_as(DType::Bf16, &numbers, &[size, size], "bench");
+    let numbers = numbers(size * size);
+    let matrix = || queue.upload(&numbers, &[size, size], "bench");
     let (x, weight) = (matrix()?, matrix()?);
-    drop(numbers);
     let out = queue.tensor(DType::Bf16, &[size, size], "bench")?;
     let args = Linear {
         x: x.view(),
