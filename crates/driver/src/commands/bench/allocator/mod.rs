@@ -1,5 +1,6 @@
 //! The caching allocator: its speed and its memory, on `Sim` beside PyTorch's, or with the calls of a real driver.
 
+mod log;
 mod on_device;
 
 use std::io::Write;
@@ -17,6 +18,7 @@ use crate::device::{DeviceArguments, DeviceName};
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::table::{self, Align};
+use log::Log;
 use on_device::{Calls, Measure, OnDevice};
 
 /// Time the caching allocator on a simulated device, and see how much memory it needs on traces of real models.
@@ -83,6 +85,8 @@ const TORCH_MEMORY: [(&str, f64, f64); 9] = [
 #[derive(Debug, Serialize)]
 struct Report {
     pairs: Vec<Pair>,
+    /// What a trace ring costs, and what is in it.
+    log: Log,
     traces: Vec<Replayed>,
 }
 
@@ -138,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let torch = arguments.torch.as_deref();
     let pairs = pairs(torch, &arguments.settings)?;
     let traces = if arguments.pairs { Vec::new() } else { traces(arguments)? };
-    let report = Report { pairs, traces };
+    let report = Report { pairs, log: log::measure(&arguments.settings)?, traces };
     if arguments.json { json::print(&report) } else { print(&report) }
 }
 
@@ -418,6 +422,19 @@ fn print(report: &Report) -> Result<()> {
         ]
     }));
     table::print(&mut out, &[Align::Left, Align::Right, Align::Right, Align::Right], &rows)?;
+    let Log { event_nanoseconds, events, snapshot_seconds, exports } = &report.log;
+    let exports: Vec<_> = exports
+        .iter()
+        .map(|line| {
+            format!("{} {:.0} ms, {:.1} MB", line.format, line.seconds * 1e3, line.bytes as f64 / 1e6)
+        })
+        .collect();
+    writeln!(
+        out,
+        "\ntrace ring: {event_nanoseconds:.1} ns an event; {events} of them: copied out in {:.0} ms, as {}",
+        snapshot_seconds * 1e3,
+        exports.join(", as ")
+    )?;
     if report.traces.is_empty() {
         return Ok(());
     }
