@@ -117,10 +117,11 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
 /// Those of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 13] = [
+const SM90A: [Config; 14] = [
     pair(groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, Store::Boxes(2))),
     cut(pair(groups("linear_sm90a_pair_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2)))),
     pair(groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, Store::Boxes(4))),
+    pair(groups("linear_sm90a_pair_128x256_boxes_apart_bf16", 256, 4, Store::Boxes(2))),
     pair(groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, Store::Boxes(2))),
     groups("linear_sm90a_128x256_boxes_bf16", 256, 4, Store::Boxes(2)),
     cut(groups("linear_sm90a_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2))),
@@ -554,7 +555,7 @@ fn grid(config: Config, blocks: u64) -> Grid {
 
 /// The variant that differs in cutting nothing.
 fn whole(config: Config) -> Config {
-    twin(Config { unit: Unit::Groups, ..config })
+    if config.unit == Unit::CutGroups { twin(Config { unit: Unit::Groups, ..config }) } else { config }
 }
 
 /// The variant that can store the call's output.

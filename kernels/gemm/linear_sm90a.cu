@@ -10,7 +10,8 @@
 // leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
 //   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
 //   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out aligned to 16 bytes);
-//   .._boxes4_bf16  the same, with room for all four boxes of a tile, and a stage less.
+//   .._boxes4_bf16  the same, with room for all four boxes of a tile, and a stage less;
+//   .._boxes_apart  the same with two boxes, and the second consumer two stages behind the first: one multiplies while the other packs.
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
 // Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
 // in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
@@ -20,15 +21,15 @@
 // Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64].
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
-// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s): 21 rounds of 48 stages are 618 us if products bound them, as they should in pairs, 633 us stored
-// by the threads; 0.80 to 0.93 ms without pairs, where L2 does (docs/kernels/linear.md).
+// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack are 617 us if products bound them, as they should
+// in pairs; 671 us in single blocks, 728 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
 #include "store_sm90a.cuh"
 
 namespace {
 
 using namespace product;
 
-template <class Ring, class Store, bool is_cut>
+template <class Ring, class Store, bool is_cut, class Lead>
 DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
@@ -42,7 +43,7 @@ DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<R
         const int steps = piece.end - piece.first;
         float sums[Ring::columns / 2] = {};
         unsigned bias[Ring::columns / 8];
-        multiply<Ring>(sums, smem, turn, steps, group);
+        multiply<Ring, Lead>(sums, smem, turn, steps, group, Lead::begin(i, steps, group));
         load_bias<Ring::columns>(e, tile.column, bias);
         finish_sums<Ring>(smem, turn, steps);
         if (is_cut && piece.slot >= 0)
@@ -53,7 +54,7 @@ DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<R
     Store::finish();
 }
 
-template <class Ring, class Store, bool is_cut = false>
+template <class Ring, class Store, bool is_cut = false, int lead = 0>
 DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
     const unsigned smem = shared_address(memory), rank = Ring::blocks == 1 ? 0 : cluster_rank();
@@ -65,7 +66,7 @@ DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
         if (threadIdx.x == 0) produce<Ring>(smem, maps, work, rank);
     } else {
         take_registers<232>();
-        consume<Ring, Store, is_cut>(memory, p, work, maps + 2, rank);
+        consume<Ring, Store, is_cut, Lead<lead>>(memory, p, work, maps + 2, rank);
     }
 }
 
@@ -127,6 +128,9 @@ KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_cut_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_apart_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, false, 2)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_apart_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_boxes_bf16, 2)

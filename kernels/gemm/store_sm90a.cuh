@@ -11,16 +11,14 @@ constexpr int group_rows = 64;
 template <int columns>
 DEVICE void load_bias(const Epilogue& e, int first_column, unsigned (&bias)[columns / 8]) {
     const int column = first_column + static_cast<int>(threadIdx.x % 4) * 2;
-    const bool are_pairs = reinterpret_cast<uint64_t>(e.bias) % 4 == 0;
+    const bool are_words = reinterpret_cast<uint64_t>(e.bias) % 4 == 0 && first_column + columns <= e.columns;
+    // One branch for all of them: loads that wait for nothing.
+    if (e.bias != nullptr && are_words) {
 #pragma unroll
-    for (int n = 0; n < columns / 8; n++) {
-        const int at = column + n * 8;
-        if (e.bias == nullptr)
-            bias[n] = 0;
-        else if (are_pairs && at + 1 < e.columns)
-            bias[n] = *reinterpret_cast<const unsigned*>(e.bias + at);
-        else
-            bias[n] = pack_bf16(bias_of(e, at), bias_of(e, at + 1));
+        for (int n = 0; n < columns / 8; n++) bias[n] = *reinterpret_cast<const unsigned*>(e.bias + column + n * 8);
+    } else {
+#pragma unroll
+        for (int n = 0; n < columns / 8; n++) bias[n] = pack_bf16(bias_of(e, column + n * 8), bias_of(e, column + n * 8 + 1));
     }
 }
 

@@ -170,10 +170,11 @@ fn hopper_variants_give_the_same_bits() {
     assert!(bits.all(|other| other == first), "neither tile, nor cluster, nor store show in the result");
 }
 
-/// The variants whose tiles leave by TMA; in the first three two blocks work together.
-const BOXES: [&str; 5] = [
+/// The variants whose tiles leave by TMA; in the first four two blocks work together.
+const BOXES: [&str; 6] = [
     "linear_sm90a_pair_128x256_boxes_bf16",
     "linear_sm90a_pair_128x256_boxes4_bf16",
+    "linear_sm90a_pair_128x256_boxes_apart_bf16",
     "linear_sm90a_pair_128x128_boxes_bf16",
     "linear_sm90a_128x256_boxes_bf16",
     "linear_sm90a_128x128_boxes_bf16",
@@ -230,6 +231,9 @@ fn hopper_turns_of_the_ring() {
     let case = Case { rows: 300, columns: 130, inner: 9 * 64, residual: Residual::InPlace, target, ..HOPPER };
     check_named(case, "linear_sm90a_128x128_bf16");
     check_named(case, "linear_sm90a_128x256_bf16");
+    let pairs = Case { columns: 260, target: Target { multiprocessors: 2, ..target }, ..case };
+    let pairs = Case { gaps: all_aligned(pairs.columns, pairs.inner), ..pairs };
+    BOXES[..4].iter().for_each(|image| check_named(pairs, image));
 }
 
 /// One tile is left over for three blocks, then two for five: runs that end where a tile does, and one that goes on into the next.
