@@ -266,7 +266,7 @@ impl Cut {
     }
 }
 
-/// Multiprocessors of the cards that run `linear_sm90a.cu`: H20, H100 PCIe, H100 SXM and H200. The workspace is sized for all of them, so that a plan made
+/// Multiprocessors of the cards that run `linear_sm90a.cu`: H20, H100 as a PCI card, H100 SXM and H200. The workspace is sized for all of them, so that a plan made
 /// without a card is exact; on any other a tile is cut where that is enough.
 const CARDS: [u32; 3] = [78, 114, 132];
 
