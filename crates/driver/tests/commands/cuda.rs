@@ -161,14 +161,37 @@ mod stand_in {
             let json = on_stand_in(&scratch, &[], &all).check(0, &[]).stdout;
             serde_json::from_str(&json).unwrap()
         };
-        let machine = run(&["bench", "machine", "--copy", "1MiB", "--gemm", "64", "--handles", "20"]);
+        let sizes =
+            ["--copy", "1MiB", "--gemm", "64", "--handles", "20", "--pieces", "32MiB", "--vram", "1GiB"];
+        let graphs = ["--graph-launches", "12", "--graph-replays", "20"];
+        let machine = run(&[&["bench", "machine"], &sizes[..], &graphs].concat());
         for field in ["copy_bytes_per_second", "gemm_bf16_flops_per_second", "queue_seconds"] {
             assert!(machine[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {machine}");
         }
+        // Six sizes, without and with other pieces; the largest is a quarter of the memory at most.
+        let calls = machine["memory_calls"].as_array().unwrap();
+        let of = |line: &serde_json::Value| (line["handles"].as_u64(), line["bytes"].as_u64());
+        assert_eq!(of(&calls[0]), (Some(0), Some(2 << 20)), "{machine}");
+        assert_eq!(of(&calls[calls.len() - 1]), (Some(20), Some(64 << 20)), "{machine}");
         for field in ["create", "map", "set_access", "unmap", "destroy"] {
-            assert!(machine["memory_calls"][0][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
+            assert!(calls.iter().all(|line| line[format!("{field}_seconds")].is_f64()), "{field}: {machine}");
         }
-        assert!(machine["unmap_beside_work"]["waits"].is_boolean(), "{machine}");
+        assert_eq!(machine["mapping_runs"].as_array().map(Vec::len), Some(2), "1 and 16 maps: {machine}");
+        for field in ["record", "query", "wait"] {
+            assert!(machine["events"][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
+        }
+        for call in machine["beside_work"].as_array().unwrap() {
+            assert_eq!((&call["pending_before"], &call["waits"]), (&7.into(), &false.into()), "{call}");
+        }
+        let pieces = machine["pieces"].as_array().unwrap();
+        let counts: Vec<_> = pieces.iter().map(|line| line["pieces"].as_u64().unwrap()).collect();
+        assert_eq!(counts, [32, 2, 1], "{machine}");
+        let graphs = &machine["graphs"];
+        assert_eq!((&graphs["chain"]["launches"], &graphs["chain"]["same_bits"]), (&14.into(), &true.into()));
+        // The stand-in looks at an event when it is the wait's turn, and works the first stream off first.
+        assert_eq!(graphs["joined"]["recorder_first"], 20, "{graphs}");
+        assert_eq!(graphs["dropped"]["was_running"], serde_json::json!([true, true]), "{graphs}");
+        assert_eq!(graphs["dropped"]["finished"], true, "{graphs}");
         let small = ["bench", "kernels", "--shrink", "512", "--narrow", "24", "--gemm", "64"];
         let only = ["--only", "norm", "--only", "attention", "--only", "linear"];
         let kernels = run(&[&small[..], &only].concat());
@@ -181,6 +204,31 @@ mod stand_in {
                 assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
             }
         }
+    }
+
+    /// Traces of real models on memory that is there: what fits is replayed, the rest is named.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn allocator_replays_traces_with_the_drivers_calls() {
+        let scratch = Scratch::new();
+        let (small, large) = (scratch.text("small.csv"), scratch.text("large.csv"));
+        let log = |path: &str, bytes: u64| {
+            let head = "Thread,Time,Action,Pointer,Size,Stream\n";
+            let line = |action: &str, pointer: u64| format!("0,0.0,{action},{pointer},{bytes},0\n");
+            let lines = [line("allocate", 4096), line("allocate", 8192), line("free", 4096)];
+            std::fs::write(path, head.to_owned() + &lines.concat()).unwrap();
+        };
+        log(&small, 9 << 20);
+        log(&large, 1 << 30);
+        let arguments = ["bench", "allocator", "--device", "cuda", "--vram", "1GiB", "--json"];
+        let traces = ["--trace", &small, "--trace", &large];
+        let json = on_stand_in(&scratch, &[], &[&arguments[..], &traces].concat()).check(0, &[]).stdout;
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let replayed = &report["traces"][0]["replayed"];
+        assert_eq!(replayed["tight_refused"], 0, "{report}");
+        assert!(replayed["first_calls"]["creates"].as_u64().unwrap() > 0, "{report}");
+        assert_eq!(replayed["calls"]["creates"], 0, "a second pass creates nothing: {report}");
+        assert!(report["traces"][1]["replayed"].is_null(), "2 GiB do not fit: {report}");
     }
 
     /// The whole program by the driver's calls: the emulated device launches the same, so every bit agrees.
@@ -213,5 +261,73 @@ mod stand_in {
                 assert!(read("emu") == read(name), "latents on sm_{arch} within {vram}");
             }
         }
+    }
+
+    /// The smallest budget and the one that holds everything, of two steps of 32 x 32 pixels, as a dry run of `generate` has them.
+    #[cfg(feature = "cuda")]
+    fn least_and_most(scratch: &Scratch) -> [u64; 2] {
+        let plan = ["generate", "--device", "cuda", "--width", "32", "--height", "32", "--steps", "2"];
+        let more = ["--prompt", "", "--dry-run", "--json"];
+        let plan = on_stand_in(scratch, &[], &[&plan[..], &more].concat()).check(0, &[]).stdout;
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        ["minimum_bytes", "maximum_bytes"].map(|name| plan[name].as_u64().unwrap())
+    }
+
+    /// Every budget in one process, on one device: context and kernels are in each, as with `--vram`.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn budget_does_not_show_through_the_driver() {
+        let scratch = Scratch::new();
+        let run =
+            |arguments: &[&str]| on_stand_in(&scratch, &[], &[arguments, &["--device", "cuda"]].concat());
+        let [least, most] = least_and_most(&scratch);
+        let verify = |budgets: &[u64], more: &[&str]| {
+            let budgets: Vec<String> = budgets.iter().map(u64::to_string).collect();
+            let of = ["verify", "--size", "32x32", "--steps", "2", "--budgets", &budgets.join(",")];
+            run(&[&of[..], more].concat())
+        };
+        let budgets = [least, (least + most) / 2, most];
+        let runs = verify(&budgets, &["--json"]).check(0, &[]).stdout;
+        let runs: Vec<serde_json::Value> = serde_json::from_str(&runs).unwrap();
+        let bytes = |index: usize, name: &str| runs[index][name].as_u64().unwrap();
+        for (index, budget) in budgets.into_iter().enumerate() {
+            assert_eq!((&runs[index]["sha256"], bytes(index, "budget_bytes")), (&runs[0]["sha256"], budget));
+            assert!(bytes(index, "peak_bytes") <= budget, "{}", runs[index]);
+            for name in ["first_step_after_seconds", "step_seconds", "seconds"] {
+                assert!(runs[index][name].as_f64().unwrap() > 0.0, "{name} of {}", runs[index]);
+            }
+        }
+        // The largest part of the smallest budget, and of its peak, is what the driver takes: it is counted once in each.
+        assert_eq!([bytes(0, "peak_bytes"), bytes(2, "peak_bytes")], [least, most]);
+        assert!(bytes(0, "streamed_bytes_per_step") > bytes(1, "streamed_bytes_per_step"));
+        assert_eq!(bytes(2, "streamed_bytes_per_step"), 0);
+        verify(&[most, least - 1], &[]).check_failed(&[
+            "1 byte too small",
+            &least.to_string(),
+            "for the driver",
+        ]);
+        verify(&[most], &["--threads", "2"]).check(2, &["--threads", "host device", "--rounds"]);
+        verify(&[most], &["--interleavings", "2"]).check(2, &["--interleavings"]);
+    }
+
+    /// The bound's two parts are measured where the loop runs: the link by a copy, the launches by a run that holds everything.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn step_is_held_against_the_link_and_the_launches() {
+        let scratch = Scratch::new();
+        let step = |more: &[&str]| {
+            let step =
+                ["bench", "step", "--device", "cuda", "--size", "32x32", "--steps", "2", "--rounds", "1"];
+            on_stand_in(&scratch, &[], &[&step[..], more].concat())
+        };
+        let budgets = least_and_most(&scratch).map(|bytes| bytes.to_string()).join(",");
+        let report = step(&["--budgets", &budgets, "--json"]).check(0, &[]).stdout;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert!(report["link_bytes_per_second"].as_f64().unwrap() > 1e6, "{report}");
+        assert_eq!(report["compute"]["from"], "a run with everything resident", "{report}");
+        let line = &report["lines"][0];
+        assert!(line["streamed_bytes_per_step"].as_u64().unwrap() > 0, "{report}");
+        assert!(line["bound_seconds"].as_f64() >= report["compute"]["seconds"].as_f64(), "{report}");
+        step(&["--link", "5"]).check(2, &["--link", "host device"]);
     }
 }
