@@ -52,7 +52,19 @@ DEVICE float block_sum(float value, float* slots) {
     return sum;
 }
 
-/// The same for a block of as many threads as it was launched with.
+/// The largest of one value a thread, in every thread.
+template <int threads>
+DEVICE float block_max(float value, float* slots) {
+    value = warp_max(value);
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+    __syncthreads();
+    float largest = slots[0];
+#pragma unroll
+    for (int warp = 1; warp < threads / 32; warp++) largest = fmaxf(largest, slots[warp]);
+    return largest;
+}
+
+/// The sum for a block of as many threads as it was launched with.
 DEVICE float block_sum(float value, float* slots) {
     value = warp_sum(value);
     if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
@@ -65,7 +77,7 @@ DEVICE float block_sum(float value, float* slots) {
 /// Threads that a block may have whose kernel does not know how many.
 constexpr int threads_max = 512;
 
-/// Shared memory for one `block_sum` of that many threads, aligned so that it is read 16 bytes at a time.
+/// Shared memory for one `block_sum` or `block_max` of that many threads, aligned so that it is read 16 bytes at a time.
 #define SUM_SLOTS(name, threads)                                \
     SHARED_ARRAY(float4, name##_smem, ((threads) + 127) / 128); \
     float* const name = reinterpret_cast<float*>(name##_smem)
