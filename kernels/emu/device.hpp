@@ -126,6 +126,10 @@ template <class T>
 __forceinline__ T __ldg(const T* address) {
     return *address;
 }
+template <class T>
+__forceinline__ T __ldcs(const T* address) {
+    return *address;
+}
 __forceinline__ void __threadfence() {}
 __forceinline__ uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 __forceinline__ uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
