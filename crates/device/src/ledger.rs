@@ -188,10 +188,27 @@ impl Ledger {
         self.books().granted[purpose.index()]
     }
 
-    /// The most bytes ever granted at once.
+    /// The most bytes ever granted at once, or since [`reset_peak`](Ledger::reset_peak).
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
         self.books().peak
+    }
+
+    /// From now on the peak is that of what follows; what is granted now counts.
+    ///
+    /// ```
+    /// use lighterage_device::{Ledger, Purpose};
+    /// let ledger = Ledger::new(100);
+    /// let kept = ledger.grant(Purpose::Context, 10).unwrap();
+    /// drop(ledger.grant(Purpose::Ring, 60).unwrap());
+    /// assert_eq!(ledger.peak_bytes(), 70);
+    /// ledger.reset_peak();
+    /// assert_eq!(ledger.peak_bytes(), 10);
+    /// # drop(kept);
+    /// ```
+    pub fn reset_peak(&self) {
+        let mut books = self.books();
+        books.peak = books.total;
     }
 
     /// Bytes that could still be granted.

@@ -14,31 +14,39 @@ use crate::size::Size;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceArguments {
+    #[command(flatten)]
+    pub(crate) place: PlaceArguments,
+    /// Cap of the device's memory: weights, activations and workspaces together. Never exceeded.
+    ///
+    /// Without it: what this process may use, or what is free on the GPU.
+    #[arg(long, value_name = "SIZE")]
+    vram: Option<Size>,
+    /// Worker threads of the host device; 0: one for each core. Does not change any result.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    threads: usize,
+}
+
+/// Where to run, for commands that have budgets of their own.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
+pub(crate) struct PlaceArguments {
     /// What to run on: `auto`, `cuda` or `cuda:N`, `host`, `emu` or `sim`.
     ///
     /// `cuda` is an NVIDIA GPU, by number where there are several; `host` computes on this machine's processor, `emu` does that with the CUDA
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
-    pub(crate) device: DeviceName,
-    /// Cap of the device's memory: weights, activations and workspaces together. Never exceeded.
-    ///
-    /// Without it: what this process may use, or what is free on the GPU.
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) vram: Option<Size>,
+    device: DeviceName,
     /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
     ///
     /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
-    pub(crate) host_memory: Option<Size>,
-    /// Worker threads of the host device; 0: one for each core. Does not change any result.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
-    pub(crate) threads: usize,
+    host_memory: Option<Size>,
     /// Whose launches the emulated device runs.
     #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
-    pub(crate) emu_arch: ArchName,
+    emu_arch: ArchName,
     /// Checks every access of the emulated kernels for races, bounds and use before writing: several times slower.
     #[arg(long)]
-    pub(crate) emu_checks: bool,
+    emu_checks: bool,
     /// Who multiplies which shape on a GPU, and on `emu`: a table of `bench machine --tune` in place of the built-in one.
     ///
     /// It changes the last bits of a picture, so its SHA-256 goes into the PNG and the report. What it gives to cuBLASLt our own kernels multiply where the
@@ -49,7 +57,7 @@ pub(crate) struct DeviceArguments {
     ///
     /// Results are the same bytes on every machine that has them.
     #[arg(long, value_enum, value_name = "NAME")]
-    pub(crate) isa: Option<IsaName>,
+    isa: Option<IsaName>,
 }
 
 /// More would only be a slip of the finger.
@@ -161,41 +169,32 @@ pub(crate) trait Work {
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Self::Output>;
 }
 
-impl DeviceArguments {
-    /// Makes the device and runs the work on it.
-    pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
-        match self.device {
-            DeviceName::Auto => match Cuda::new(self.cuda_config(0)) {
-                Ok(cuda) => work.run(&self.on_gpu(cuda)?),
-                // Not for want of a GPU: going on without it would make another picture.
-                Err(error @ lighterage_device::Error::Product { .. }) => Err(error.into()),
-                // `doctor` says why not; whoever wants to know asks for `cuda`.
-                Err(_) => work.run(&self.on_host()?),
-            },
-            DeviceName::Cuda(ordinal) => work.run(&self.on_gpu(Cuda::new(self.cuda_config(ordinal))?)?),
-            DeviceName::Host => work.run(&self.on_host()?),
-            DeviceName::Emu => {
-                let emulate = Some(self.emulation());
-                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
-            }
-            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)?),
-        }
+/// What became of work that the host device would do in more than one way.
+pub(crate) enum Done<W: Work> {
+    /// It was done on another device.
+    Elsewhere(W::Output),
+    /// It is to be done on the host.
+    OnHost(W),
+}
+
+impl PlaceArguments {
+    /// Runs the work on the device, with all the memory that is free there, unless that is the host: then the work comes back.
+    pub(crate) fn run_unless_host<W: Work>(&self, work: W) -> Result<Done<W>> {
+        DeviceArguments { place: self.clone(), vram: None, threads: 0 }.run_unless_host(work)
     }
 
-    /// A GPU with cuBLASLt open, whose workspace has so many bytes, if the library is there: to measure what a table may say. No table holds meanwhile.
-    pub(crate) fn measured_gpu(&self, workspace_bytes: u64) -> Result<Device<Cuda>> {
-        let ordinal = match self.device {
-            DeviceName::Auto => 0,
-            DeviceName::Cuda(ordinal) => ordinal,
-            _ => return Err(Failure::Usage("--tune measures a GPU: --device cuda".to_owned())),
-        };
-        let measured_workspace_bytes = Some(workspace_bytes);
-        let table = ProductTable::EMPTY;
-        self.on_gpu(Cuda::new(CudaConfig { table, measured_workspace_bytes, ..self.cuda_config(ordinal) })?)
+    /// The host device as the options have it.
+    pub(crate) fn host_config(&self) -> HostConfig {
+        HostConfig { isa: self.isa.map(Isa::from), ..HostConfig::default() }
+    }
+
+    /// The cap of page-locked memory that was asked for, else none.
+    pub(crate) fn host_ledger(&self) -> Ledger {
+        Ledger::new(self.host_memory.map_or(u64::MAX, |size| size.0))
     }
 
     /// Whether reads give values.
-    pub(crate) fn has_bytes(&self) -> bool {
+    fn has_bytes(&self) -> bool {
         self.device != DeviceName::Sim
     }
 
@@ -208,20 +207,75 @@ impl DeviceArguments {
         CudaConfig { ordinal, table: self.table(), ..CudaConfig::default() }
     }
 
-    fn on_host(&self) -> Result<Device<Host>> {
-        if self.gemm_table.is_some() {
-            output::note("--gemm-table: the host device multiplies everything by itself");
-        }
-        self.on(Host::new(self.host_config())?)
-    }
-
-    fn host_config(&self) -> HostConfig {
-        HostConfig { threads: self.threads, isa: self.isa.map(Isa::from), ..HostConfig::default() }
-    }
-
     fn emulation(&self) -> Emulation {
         let target = Target { table: self.table(), ..Target::typical(self.emu_arch.into()) };
         Emulation { target, checks: self.emu_checks }
+    }
+
+    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
+    fn host_cap_bytes(&self) -> u64 {
+        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
+        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
+    }
+}
+
+impl DeviceArguments {
+    /// Makes the device and runs the work on it.
+    pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
+        match self.run_unless_host(work)? {
+            Done::Elsewhere(output) => Ok(output),
+            Done::OnHost(work) => work.run(&self.on(Host::new(self.host_config())?)?),
+        }
+    }
+
+    fn run_unless_host<W: Work>(&self, work: W) -> Result<Done<W>> {
+        let place = &self.place;
+        let output = match place.device {
+            DeviceName::Auto => match Cuda::new(place.cuda_config(0)) {
+                Ok(cuda) => work.run(&self.on_gpu(cuda)?),
+                // Not for want of a GPU: going on without it would make another picture.
+                Err(error @ lighterage_device::Error::Product { .. }) => Err(error.into()),
+                // `doctor` says why not; whoever wants to know asks for `cuda`.
+                Err(_) => return Ok(self.hand_back(work)),
+            },
+            DeviceName::Cuda(ordinal) => work.run(&self.on_gpu(Cuda::new(place.cuda_config(ordinal))?)?),
+            DeviceName::Host => return Ok(self.hand_back(work)),
+            DeviceName::Emu => {
+                let emulate = Some(place.emulation());
+                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
+            }
+            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)?),
+        };
+        output.map(Done::Elsewhere)
+    }
+
+    fn hand_back<W: Work>(&self, work: W) -> Done<W> {
+        if self.place.gemm_table.is_some() {
+            output::note("--gemm-table: the host device multiplies everything by itself");
+        }
+        Done::OnHost(work)
+    }
+
+    /// A GPU with cuBLASLt open, whose workspace has so many bytes, if the library is there: to measure what a table may say. No table holds meanwhile.
+    pub(crate) fn measured_gpu(&self, workspace_bytes: u64) -> Result<Device<Cuda>> {
+        let ordinal = match self.place.device {
+            DeviceName::Auto => 0,
+            DeviceName::Cuda(ordinal) => ordinal,
+            _ => return Err(Failure::Usage("--tune measures a GPU: --device cuda".to_owned())),
+        };
+        let measured_workspace_bytes = Some(workspace_bytes);
+        let table = ProductTable::EMPTY;
+        let config = CudaConfig { table, measured_workspace_bytes, ..self.place.cuda_config(ordinal) };
+        self.on_gpu(Cuda::new(config)?)
+    }
+
+    /// Whether reads give values.
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.place.has_bytes()
+    }
+
+    fn host_config(&self) -> HostConfig {
+        HostConfig { threads: self.threads, ..self.place.host_config() }
     }
 
     fn on<B: Backend>(&self, backend: B) -> Result<Device<B>> {
@@ -243,14 +297,8 @@ impl DeviceArguments {
     }
 
     fn with_cap<B: Backend>(&self, backend: B, cap: u64) -> Result<Device<B>> {
-        let host_cap = self.host_memory.map_or_else(|| self.host_cap_bytes(), |size| size.0);
+        let host_cap = self.place.host_memory.map_or_else(|| self.place.host_cap_bytes(), |size| size.0);
         Ok(Device::open(backend, Ledger::new(cap), Ledger::new(host_cap))?)
-    }
-
-    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
-    fn host_cap_bytes(&self) -> u64 {
-        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
-        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
     }
 
     /// What was asked for, else what this process may use of the machine; `Sim` is not bound by this machine.

@@ -27,6 +27,7 @@ const READ_AHEAD_BYTES: u64 = 32 << 20;
 /// | page | from |
 /// |---|---|
 /// | streamed | the arena: page-locked memory of exactly these bytes, filled (and converted) when the page is first copied |
+/// | streamed, in a run that reads it once | a stage: page-locking takes longer than the copy, and nobody would copy from there again |
 /// | streamed and raw, with [`Source::Registered`] | the mapped file, page-locked where it lies |
 /// | streamed, where the host's budget has no room for all of them | a stage, as a resident one, in every turn |
 /// | resident | a stage: filled, copied, and used again when that copy is done |
@@ -99,22 +100,23 @@ impl FeedLayout {
     pub(crate) fn new(plan: &Plan, units: &Units, is_pinning_worth_it: bool) -> Self {
         let tape = plan.tape();
         let direct = direct_pages(tape, units, is_pinning_worth_it);
+        let is_again = plan.is_read_again();
         let is_in_place = match plan.source() {
             Source::Copied => vec![false; direct.len()],
-            Source::Registered => in_place_pages(plan, units),
+            Source::Registered => in_place_pages(plan, units, &is_again),
         };
         let pages = || (0..).zip(&is_in_place).filter(|(_, is_in_place)| **is_in_place).map(|(page, _)| page);
         let windows = in_place::windows(tape, units, pages());
         let kept = |(home, page): (&Home, usize)| {
-            matches!(home, Home::Ring(_)) && !direct[page] && !is_in_place[page]
+            matches!(home, Home::Ring(_)) && is_again[page] && !direct[page] && !is_in_place[page]
         };
         let is_kept: Vec<bool> = plan.homes().iter().zip(0..).map(kept).collect();
         let bytes = |(page, _): (u32, &bool)| tape.bytes_of(&(page..page + 1));
         let arena_bytes = (0..).zip(&is_kept).filter(|(_, is_kept)| **is_kept).map(bytes).sum();
         // A unit brings the pages that it owns, and a unit before it may have left it the first.
         let staged = |pages: Range<u32>| -> u64 {
-            let is_staged =
-                |page: &u32| plan.homes()[*page as usize] == Home::Resident && !direct[*page as usize];
+            let is_elsewhere = |page: usize| direct[page] || is_kept[page] || is_in_place[page];
+            let is_staged = |page: &u32| !is_elsewhere(*page as usize);
             pages.filter(is_staged).map(|page| tape.bytes_of(&(page..page + 1))).sum()
         };
         let units: Vec<u64> = tape.spans.iter().map(|span| staged(span.owned.clone())).collect();
@@ -155,11 +157,12 @@ impl FeedLayout {
     }
 }
 
-/// The streamed pages all of whose bytes may be copied from the files as they lie there.
-fn in_place_pages(plan: &Plan, units: &Units) -> Vec<bool> {
+/// The streamed pages all of whose bytes may be copied from the files as they lie there, and are copied more than once.
+fn in_place_pages(plan: &Plan, units: &Units, is_again: &[bool]) -> Vec<bool> {
     let (tape, raw) = (plan.tape(), direct_pages(plan.tape(), units, false));
     let is_in_place = |(page, (home, raw)): (u32, (&Home, bool))| {
-        matches!(home, Home::Ring(_)) && raw && in_place::is_mapped(tape, units, page)
+        let is_streamed = matches!(home, Home::Ring(_)) && is_again[page as usize];
+        is_streamed && raw && in_place::is_mapped(tape, units, page)
     };
     (0..).zip(plan.homes().iter().zip(raw)).map(is_in_place).collect()
 }

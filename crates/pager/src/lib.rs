@@ -47,7 +47,8 @@
 //!
 //! # Where copies come from
 //!
-//! On a card: from page-locked memory that holds exactly the streamed bytes, filled (and converted) when they are first copied; residents go through two stages. It is
+//! On a card: from page-locked memory that holds exactly the bytes that are streamed more than once, filled (and converted) when they are first copied; residents, and
+//! all of a run of one turn, go through two stages. It is
 //! charged when the pager is made and page-locked block by block, at most 256 MiB at a time, when the first of a block's bytes are copied: the first launch waits for
 //! one block. With [`Source::Registered`] it is the mapped files that are page-locked, where they need no conversion, window by window; a window that is refused is copied
 //! instead. What the host's budget does not hold, or the driver refuses to page-lock, goes through the stages in every turn, read past the map so that the
@@ -56,7 +57,7 @@
 //!
 //! # What not
 //!
-//! A pager serves one stream; weights are read only. Weights of the next phase are not read during the last turn of this one.
+//! A pager serves one stream; weights are read only. A run of one turn reads nothing ahead of its end; one of several does. Weights of the next phase are not read during the last turn of this one.
 //!
 //! # Example
 //!

@@ -273,8 +273,14 @@ impl<B: Backend> Pager<B> {
     /// Queues every copy that has room.
     pub(crate) fn queue_ahead(&self, state: &mut State<B>) -> Result<()> {
         // After a change that failed half way the next lease goes on with it.
-        while state.is_settled && self.queue_next(state)? {}
+        while state.is_settled && !self.is_over(state) && self.queue_next(state)? {}
         Ok(())
+    }
+
+    /// Whether all is queued that a run of one turn leases: what would be read ahead nobody would use. Who goes on nevertheless gets it when he asks.
+    fn is_over(&self, state: &State<B>) -> bool {
+        let is_last = |visits| state.queued.number >= visits && state.pending.is_none();
+        state.is_ordered && self.plan.only_visits().is_some_and(is_last)
     }
 
     /// Goes on with the copies of the next visit; false if there is none, or no room for it yet.

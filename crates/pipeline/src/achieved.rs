@@ -36,6 +36,15 @@ impl AchievedStep {
     }
 }
 
+/// What part of its time a loop stood still.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stalled {
+    /// From 0 to 1.
+    pub share: f64,
+    /// The step that was looked at, counted from 1; none where it is the mean of all steady steps.
+    pub step: Option<usize>,
+}
+
 /// What a step was to be like, and by what that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Predicted {
@@ -102,6 +111,38 @@ impl Achieved {
     #[must_use]
     pub fn seconds_per_step(&self) -> f64 {
         mean(self.steady().iter().map(AchievedStep::seconds))
+    }
+
+    /// The middle one of the seconds of the steady steps; none without a step.
+    ///
+    /// ```
+    /// use lighterage_pipeline::{Achieved, AchievedStep};
+    /// let ends = [5, 6, 8, 9_u64].map(|seconds| seconds * 1_000_000_000);
+    /// let begins = [0, ends[0], ends[1], ends[2]];
+    /// let step = |(begin_ns, end_ns)| AchievedStep { begin_ns, end_ns, ..AchievedStep::default() };
+    /// let achieved = Achieved { steps: begins.into_iter().zip(ends).map(step).collect(), ..Achieved::default() };
+    /// assert_eq!(achieved.median_seconds(), Some(1.0), "the first step, which loads, does not count");
+    /// assert_eq!(Achieved::default().median_seconds(), None);
+    /// ```
+    #[must_use]
+    pub fn median_seconds(&self) -> Option<f64> {
+        let mut seconds: Vec<f64> = self.steady().iter().map(AchievedStep::seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds.get(seconds.len() / 2).copied()
+    }
+
+    /// What part of its time the loop stood still, waiting for weights: of all steady steps where their waits were recorded, else of the one that was looked at
+    /// closely; none where none was.
+    #[must_use]
+    pub fn stalled(&self) -> Option<Stalled> {
+        let share = |stalled: f64, seconds: f64| stalled / seconds.max(f64::MIN_POSITIVE);
+        if let Some(stalled) = self.stalled_seconds_per_step() {
+            return Some(Stalled { share: share(stalled, self.seconds_per_step()), step: None });
+        }
+        let seen = |(index, step): (usize, &AchievedStep)| {
+            Some(Stalled { share: share(step.stalled_seconds?, step.seconds()), step: Some(index + 1) })
+        };
+        self.steps.iter().enumerate().find_map(seen)
     }
 
     /// Mean seconds that a steady step stood still; none unless it is known of each.

@@ -96,7 +96,7 @@ mod trajectory;
 mod error;
 mod file;
 
-pub use achieved::{Achieved, AchievedStep, Predicted, Source};
+pub use achieved::{Achieved, AchievedStep, Predicted, Source, Stalled};
 pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 mod architecture;
 mod bench;
+mod budgets;
 mod compare;
 mod convert;
 mod denoise;

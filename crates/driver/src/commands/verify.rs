@@ -1,45 +1,56 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use lighterage_device::{Device, Host, HostConfig, Ledger};
-use lighterage_pipeline::{Job, Keep, Model, Options, Picture, Survey};
+use lighterage_device::{Backend, Detail, Device, Host, HostConfig, Ledger};
+use lighterage_pipeline::{Forecast, Job, Keep, Model, Options, Picture};
 use lighterage_shape::DType;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::device::Precision;
+use super::budgets::{self, Ran, Took, cell};
+use super::plan::Sides;
+use crate::device::{Done, PlaceArguments, Precision, Work};
 use crate::failure::{Failure, Result};
-use crate::report::{Facts, Seeing, Seen};
+use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, mapping, model_path};
+use crate::{json, mapping, model_path, output};
 
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
-/// Each budget runs on every number of threads, and in every drawn interleaving of the streams, where copies are delayed and reordered as far as events allow and
-/// memory in flight holds NaN. Ends with exit code 1 if any two differ. `--trace` and `--report` are of the first run, whose latents all others are held against.
+/// On the host each budget runs on every number of threads, and in every drawn interleaving of the streams, where copies are delayed and reordered as far as events
+/// allow and memory in flight holds NaN. On another device each budget runs once, one after the other in one process, within a cap that means what `--vram` means
+/// elsewhere. Ends with exit code 1 if any two differ, or if a latent is NaN or infinite. `--trace` and `--report` are of the first run, whose latents all others are
+/// held against.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lighterage verify --steps 4
   lighterage verify --steps 4 --report first.html
-  lighterage verify --budgets 1MiB,4MiB,16MiB --threads 1,2,8 --interleavings 1,2,3,4")]
+  lighterage verify --budgets 1MiB,4MiB,16MiB --threads 1,2,8 --interleavings 1,2,3,4
+  lighterage verify --device cuda --model FLUX.1-dev --size 1024x1024 --steps 4 --budgets 6GiB,12GiB,24GiB")]
 pub(crate) struct Arguments {
-    /// Budgets [default: eight, from the smallest that runs to the one where everything is resident].
+    /// Budgets [default: eight, from the smallest that runs to the one where everything is resident, or to what the device has].
     #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     budgets: Vec<Size>,
-    /// Numbers of worker threads.
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', default_value = "1,2")]
+    /// Numbers of worker threads, of the host device [default: 1,2].
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// Seeds of the interleavings.
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', default_value = "1,2")]
+    /// Seeds of the interleavings, of the host device [default: 1,2].
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
     interleavings: Vec<u64>,
+    /// Runs at each budget, and on the host of each kind.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
     /// What is to be seen.
     #[arg(long, value_name = "TEXT", default_value = "red heart, noto style, white background")]
     prompt: String,
     /// The model's folder, in the layout of diffusers [default: the bundled demo model].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Size of the picture in pixels [default: the model's].
+    #[arg(long, value_name = "WxH")]
+    size: Option<Sides>,
     /// Steps of the loop [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -51,21 +62,29 @@ pub(crate) struct Arguments {
     json: bool,
     #[command(flatten)]
     seeing: Seeing,
+    #[command(flatten)]
+    place: PlaceArguments,
 }
 
-const BUDGETS: u64 = 8;
+/// Numbers of threads, and seeds of interleavings, where none are given.
+const THREADS: [usize; 2] = [1, 2];
+const INTERLEAVINGS: [u64; 2] = [1, 2];
 
 /// One run.
 #[derive(Debug, Serialize)]
 struct Run {
-    budget_bytes: u64,
-    streamed_bytes_per_step: u64,
-    /// `2 threads` or `interleaving 7`.
+    #[serde(flatten)]
+    took: Took,
+    /// The device, or on the host `2 threads` or `interleaving 7`.
     how: String,
-    /// SHA-256 over the latents of all steps.
+    /// SHA-256 over those of all steps.
     sha256: String,
+    /// SHA-256 of the latents (f32, packed) after each step.
+    steps_sha256: Vec<String>,
     /// The first step whose latents differ from the first run's.
     differs_at: Option<usize>,
+    /// Values of the latents, of all steps, that are NaN or infinite: equal ones are no proof.
+    not_finite: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -73,52 +92,123 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let path = arguments.model.clone().unwrap_or_else(model_path::bundled);
     let model = Model::open(&path, mapping::promise())?;
     let defaults = model.options(&arguments.prompt);
-    let steps = arguments.steps.unwrap_or(defaults.steps);
-    let job = Job::new(&model, Options { steps, dtype: DType::from(arguments.dtype), ..defaults })?;
-    let runs = compare(arguments, &job, steps)?;
+    let Sides([width, height]) = arguments.size.unwrap_or(Sides([defaults.width, defaults.height]));
+    let (steps, dtype) = (arguments.steps.unwrap_or(defaults.steps), DType::from(arguments.dtype));
+    let job = Job::new(&model, Options { width, height, steps, dtype, ..defaults })?;
+    let mut compared = Compared { arguments, job: &job, steps, runs: Vec::new(), first: None };
+    match arguments.place.run_unless_host(OnDevice(&mut compared))? {
+        Done::Elsewhere(()) => (),
+        Done::OnHost(OnDevice(compared)) => compared.run_on_host()?,
+    }
+    let runs = compared.runs;
     if arguments.json {
         json::print(&runs)?;
     } else {
         show(&runs)?;
     }
-    match runs.iter().filter(|run| run.differs_at.is_some()).count() {
-        0 => Ok(()),
-        count => Err(Failure::Refused(format!("{count} of {} runs differ from the first", runs.len()))),
+    let (differ, broken) =
+        (count(&runs, |run| run.differs_at.is_some()), count(&runs, |run| run.not_finite > 0));
+    match (differ, broken) {
+        (0, 0) => Ok(()),
+        (0, broken) => {
+            Err(Failure::Refused(format!("latents of {broken} of {} runs are NaN or infinite", runs.len())))
+        }
+        (differ, _) => {
+            Err(Failure::Refused(format!("{differ} of {} runs differ from the first", runs.len())))
+        }
     }
 }
 
-fn compare(arguments: &Arguments, job: &Job, steps: usize) -> Result<Vec<Run>> {
-    let survey = job.survey(HostConfig::default().page_bytes)?;
-    let (mut runs, mut first) = (Vec::new(), None);
-    for budget in budgets(arguments, &survey) {
-        for (how, config) in configurations(arguments) {
-            let forecast = survey.within(budget)?;
-            let device = Device::new(Host::new(config)?, Ledger::new(budget), Ledger::new(u64::MAX));
-            let keep = Keep { steps: true, ..Keep::default() };
-            let is_seen = first.is_none() && arguments.seeing.is_asked();
-            if is_seen {
-                arguments.seeing.record(&device);
-            }
-            let hashes = hashes(&job.run(&device, &forecast, keep, &mut ())?);
-            if let Some(seen) = Seen::take(&device, &forecast).filter(|_| is_seen) {
-                arguments.seeing.write(&device, &seen, &facts(arguments, &how, &hashes))?;
-            }
-            let expected = first.get_or_insert_with(|| hashes.clone());
-            let differs_at = (0..steps).find(|step| match (hashes.get(*step), expected.get(*step)) {
-                (Some(got), Some(expected)) => got != expected,
-                // Latents that were not kept are no proof.
-                _ => true,
-            });
-            runs.push(Run {
-                budget_bytes: budget,
-                streamed_bytes_per_step: forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes),
-                how,
-                sha256: hex(&Sha256::digest(hashes.concat())),
-                differs_at,
-            });
+fn count(runs: &[Run], is_meant: impl Fn(&&Run) -> bool) -> usize {
+    runs.iter().filter(is_meant).count()
+}
+
+/// The runs so far.
+struct Compared<'a> {
+    arguments: &'a Arguments,
+    job: &'a Job,
+    steps: usize,
+    runs: Vec<Run>,
+    /// Hashes of the first run's latents.
+    first: Option<Vec<Vec<u8>>>,
+}
+
+/// Runs that share a device.
+struct OnDevice<'a, 'b>(&'a mut Compared<'b>);
+
+impl Work for OnDevice<'_, '_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, device: &Device<B>) -> Result<()> {
+        let Self(compared) = self;
+        let arguments = compared.arguments;
+        if !arguments.threads.is_empty() || !arguments.interleavings.is_empty() {
+            let why =
+                "--threads and --interleavings are of the host device: on this one --rounds repeats a run";
+            return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
+        let survey = budgets::survey(compared.job, device)?;
+        let forecasts = budgets::forecasts(&arguments.budgets, &survey, device.ledger().limit_bytes())?;
+        arguments.seeing.record(device);
+        for forecast in &forecasts {
+            for _ in 0..arguments.rounds {
+                let took = compared.add(device, forecast, &device.info().name)?;
+                output::note(&took.line());
+            }
+        }
+        Ok(())
     }
-    Ok(runs)
+}
+
+impl Compared<'_> {
+    fn run_on_host(&mut self) -> Result<()> {
+        let survey = self.job.survey(HostConfig::default().page_bytes)?;
+        for forecast in &budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)? {
+            for (how, config) in configurations(self.arguments) {
+                for _ in 0..self.arguments.rounds {
+                    let host_ledger = self.arguments.place.host_ledger();
+                    let device =
+                        Device::new(Host::new(config)?, Ledger::new(forecast.budget_bytes), host_ledger);
+                    let is_seen = self.first.is_none() && self.arguments.seeing.is_asked();
+                    // A drawn interleaving has no time.
+                    if config.seed.is_none() || is_seen {
+                        self.arguments.seeing.record(&device);
+                    }
+                    self.add(&device, forecast, &how)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One run more; the first is written if that is asked for, and from then on less is recorded.
+    fn add<B: Backend>(&mut self, device: &Device<B>, forecast: &Forecast, how: &str) -> Result<&Took> {
+        let is_seen = self.first.is_none() && self.arguments.seeing.is_asked();
+        if let Some(recorder) = device.recorder().filter(|_| !is_seen) {
+            recorder.set_detail(Detail::Summary);
+        }
+        let keep = Keep { steps: true, ..Keep::default() };
+        let Ran { picture, seen, took } = Ran::new(self.job, device, forecast, keep)?;
+        let hashes = hashes(&picture);
+        if let Some(seen) = seen.filter(|_| is_seen) {
+            self.arguments.seeing.write(device, &seen, &facts(self.arguments, how, &hashes))?;
+        }
+        let expected = self.first.get_or_insert_with(|| hashes.clone());
+        let differs_at = (0..self.steps).find(|step| match (hashes.get(*step), expected.get(*step)) {
+            (Some(got), Some(expected)) => got != expected,
+            // Latents that were not kept are no proof.
+            _ => true,
+        });
+        self.runs.push(Run {
+            took,
+            how: how.to_owned(),
+            sha256: hex(&Sha256::digest(hashes.concat())),
+            steps_sha256: hashes.iter().map(|hash| hex(hash)).collect(),
+            differs_at,
+            not_finite: picture.steps.iter().flatten().filter(|value| !value.is_finite()).count(),
+        });
+        Ok(&self.runs[self.runs.len() - 1].took)
+    }
 }
 
 /// For the report of the first run.
@@ -132,22 +222,20 @@ fn facts(arguments: &Arguments, how: &str, hashes: &[Vec<u8>]) -> Facts {
     }
 }
 
-fn budgets(arguments: &Arguments, survey: &Survey) -> Vec<u64> {
-    if !arguments.budgets.is_empty() {
-        return arguments.budgets.iter().map(|size| size.0).collect();
-    }
-    let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
-    (0..BUDGETS).map(|index| least + (most - least) * index / (BUDGETS - 1)).collect()
+fn configurations(arguments: &Arguments) -> Vec<(String, HostConfig)> {
+    let host = arguments.place.host_config();
+    let threads = given(&arguments.threads, &THREADS)
+        .iter()
+        .map(|threads| (format!("{threads} threads"), HostConfig { threads: *threads, ..host }));
+    let seeds = given(&arguments.interleavings, &INTERLEAVINGS)
+        .iter()
+        .map(|seed| (format!("interleaving {seed}"), HostConfig { seed: Some(*seed), ..host }));
+    threads.chain(seeds).collect()
 }
 
-fn configurations(arguments: &Arguments) -> Vec<(String, HostConfig)> {
-    let threads = arguments.threads.iter().map(|threads| {
-        (format!("{threads} threads"), HostConfig { threads: *threads, ..HostConfig::default() })
-    });
-    let seeds = arguments.interleavings.iter().map(|seed| {
-        (format!("interleaving {seed}"), HostConfig { seed: Some(*seed), ..HostConfig::default() })
-    });
-    threads.chain(seeds).collect()
+/// What was given, else the default.
+const fn given<'a, T>(given: &'a [T], default: &'a [T]) -> &'a [T] {
+    if given.is_empty() { default } else { given }
 }
 
 /// Of the latents of each step.
@@ -157,27 +245,29 @@ fn hashes(picture: &Picture) -> Vec<Vec<u8>> {
 }
 
 fn show(runs: &[Run]) -> Result<()> {
-    let mut rows = vec![["budget", "streamed/step", "how", "latents"].map(str::to_owned).to_vec()];
-    for run in runs {
-        let verdict = match run.differs_at {
-            None => run.sha256[..16].to_owned(),
-            Some(step) => format!("{} differs from step {step} on", &run.sha256[..16]),
+    let head = ["budget", "peak", "streamed/step", "how", "s to step 1", "s/step", "s in all", "latents"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for Run { took, how, sha256, differs_at, not_finite, .. } in runs {
+        let verdict = match (differs_at, not_finite) {
+            (Some(step), _) => format!("{} differs from step {step} on", &sha256[..16]),
+            (None, 0) => sha256[..16].to_owned(),
+            (None, count) => format!("{} with {count} NaN or infinite values", &sha256[..16]),
         };
         rows.push(vec![
-            Size(run.budget_bytes).to_string(),
-            Size(run.streamed_bytes_per_step).to_string(),
-            run.how.clone(),
+            Size(took.budget_bytes).to_string(),
+            Size(took.peak_bytes).to_string(),
+            Size(took.streamed_bytes_per_step).to_string(),
+            how.clone(),
+            cell(took.first_step_after_seconds),
+            cell(took.step_seconds),
+            cell(Some(took.seconds)),
             verdict,
         ]);
     }
     let out = &mut std::io::stdout().lock();
-    table::print(out, &[Align::Right, Align::Right, Align::Left, Align::Left], &rows)?;
-    writeln!(
-        out,
-        "{} runs, {} of them differ",
-        runs.len(),
-        runs.iter().filter(|run| run.differs_at.is_some()).count()
-    )?;
+    let [left, right] = [Align::Left, Align::Right];
+    table::print(out, &[right, right, right, left, right, right, right, left], &rows)?;
+    writeln!(out, "{} runs, {} of them differ", runs.len(), count(runs, |run| run.differs_at.is_some()))?;
     Ok(())
 }
 

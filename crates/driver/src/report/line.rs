@@ -1,4 +1,4 @@
-use lighterage_pipeline::{Achieved, AchievedStep, Source};
+use lighterage_pipeline::{Achieved, Source, Stalled};
 
 use super::Seen;
 use crate::size::Size;
@@ -24,18 +24,10 @@ pub(crate) fn line(seen: &Seen) -> Option<String> {
     ))
 }
 
-/// Of all steady steps where their waits were recorded, else of the one that was looked at closely.
 fn stalls(achieved: &Achieved) -> String {
-    let percent = |stalled: f64, seconds: f64| 100.0 * stalled / seconds.max(f64::MIN_POSITIVE);
-    if let Some(stalled) = achieved.stalled_seconds_per_step() {
-        return format!("{:.1} % of it stalled", percent(stalled, achieved.seconds_per_step()));
-    }
-    let seen =
-        |(index, step): (usize, &AchievedStep)| Some((index + 1, step.stalled_seconds?, step.seconds()));
-    match achieved.steps.iter().enumerate().find_map(seen) {
-        Some((number, stalled, seconds)) => {
-            format!("{:.1} % of step {number} stalled", percent(stalled, seconds))
-        }
+    match achieved.stalled() {
+        Some(Stalled { share, step: None }) => format!("{:.1} % of it stalled", 100.0 * share),
+        Some(Stalled { share, step: Some(step) }) => format!("{:.1} % of step {step} stalled", 100.0 * share),
         None => "stalls not recorded".to_owned(),
     }
 }

@@ -38,8 +38,19 @@ fn what_a_machine_is_measured_by_runs() {
     }
     let arguments =
         ["bench", "step", "--steps", "2", "--rounds", "1", "--budgets", "1MiB,64MiB", "--link", "500"];
-    let lines = json(&[&arguments[..], &["--json"]].concat());
+    let report = json(&[&arguments[..], &["--device", "host", "--json"]].concat());
+    let lines = report["lines"].as_array().unwrap();
     assert!(lines[0]["streamed_bytes_per_step"].as_u64() > lines[1]["streamed_bytes_per_step"].as_u64());
-    assert!(lines.as_array().unwrap().iter().all(|line| line["bound_seconds"].as_f64().unwrap() > 0.0));
-    lighterage(&arguments).check(0, &["s/step", "bound"]);
+    for line in lines {
+        for name in ["bound_seconds", "step_seconds", "first_step_after_seconds", "seconds"] {
+            assert!(line[name].as_f64().unwrap() > 0.0, "{name}: {line}");
+        }
+        assert!((0.0..=1.0).contains(&line["stalled_share"].as_f64().unwrap()), "{line}");
+        assert!(line["peak_bytes"].as_u64() <= line["budget_bytes"].as_u64(), "{line}");
+    }
+    // The second budget holds everything, so its run is what the launches are known by.
+    assert_eq!(report["compute"]["seconds"], lines[1]["step_seconds"], "{report}");
+    assert_eq!(report["link_bytes_per_second"].as_f64(), Some(5e8), "{report}");
+    lighterage(&[&arguments[..], &["--device", "host"]].concat()).check(0, &["s/step", "bound"]);
+    lighterage(&["bench", "step", "--device", "sim"]).check(2, &["computes nothing", "plan"]);
 }

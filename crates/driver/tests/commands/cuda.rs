@@ -262,4 +262,72 @@ mod stand_in {
             }
         }
     }
+
+    /// The smallest budget and the one that holds everything, of two steps of 32 x 32 pixels, as a dry run of `generate` has them.
+    #[cfg(feature = "cuda")]
+    fn least_and_most(scratch: &Scratch) -> [u64; 2] {
+        let plan = ["generate", "--device", "cuda", "--width", "32", "--height", "32", "--steps", "2"];
+        let more = ["--prompt", "", "--dry-run", "--json"];
+        let plan = on_stand_in(scratch, &[], &[&plan[..], &more].concat()).check(0, &[]).stdout;
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        ["minimum_bytes", "maximum_bytes"].map(|name| plan[name].as_u64().unwrap())
+    }
+
+    /// Every budget in one process, on one device: context and kernels are in each, as with `--vram`.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn budget_does_not_show_through_the_driver() {
+        let scratch = Scratch::new();
+        let run =
+            |arguments: &[&str]| on_stand_in(&scratch, &[], &[arguments, &["--device", "cuda"]].concat());
+        let [least, most] = least_and_most(&scratch);
+        let verify = |budgets: &[u64], more: &[&str]| {
+            let budgets: Vec<String> = budgets.iter().map(u64::to_string).collect();
+            let of = ["verify", "--size", "32x32", "--steps", "2", "--budgets", &budgets.join(",")];
+            run(&[&of[..], more].concat())
+        };
+        let budgets = [least, (least + most) / 2, most];
+        let runs = verify(&budgets, &["--json"]).check(0, &[]).stdout;
+        let runs: Vec<serde_json::Value> = serde_json::from_str(&runs).unwrap();
+        let bytes = |index: usize, name: &str| runs[index][name].as_u64().unwrap();
+        for (index, budget) in budgets.into_iter().enumerate() {
+            assert_eq!((&runs[index]["sha256"], bytes(index, "budget_bytes")), (&runs[0]["sha256"], budget));
+            assert!(bytes(index, "peak_bytes") <= budget, "{}", runs[index]);
+            for name in ["first_step_after_seconds", "step_seconds", "seconds"] {
+                assert!(runs[index][name].as_f64().unwrap() > 0.0, "{name} of {}", runs[index]);
+            }
+        }
+        // The largest part of the smallest budget, and of its peak, is what the driver takes: it is counted once in each.
+        assert_eq!([bytes(0, "peak_bytes"), bytes(2, "peak_bytes")], [least, most]);
+        assert!(bytes(0, "streamed_bytes_per_step") > bytes(1, "streamed_bytes_per_step"));
+        assert_eq!(bytes(2, "streamed_bytes_per_step"), 0);
+        verify(&[most, least - 1], &[]).check_failed(&[
+            "1 byte too small",
+            &least.to_string(),
+            "for the driver",
+        ]);
+        verify(&[most], &["--threads", "2"]).check(2, &["--threads", "host device", "--rounds"]);
+        verify(&[most], &["--interleavings", "2"]).check(2, &["--interleavings"]);
+    }
+
+    /// The bound's two parts are measured where the loop runs: the link by a copy, the launches by a run that holds everything.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn step_is_held_against_the_link_and_the_launches() {
+        let scratch = Scratch::new();
+        let step = |more: &[&str]| {
+            let step =
+                ["bench", "step", "--device", "cuda", "--size", "32x32", "--steps", "2", "--rounds", "1"];
+            on_stand_in(&scratch, &[], &[&step[..], more].concat())
+        };
+        let budgets = least_and_most(&scratch).map(|bytes| bytes.to_string()).join(",");
+        let report = step(&["--budgets", &budgets, "--json"]).check(0, &[]).stdout;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert!(report["link_bytes_per_second"].as_f64().unwrap() > 1e6, "{report}");
+        assert_eq!(report["compute"]["from"], "a run with everything resident", "{report}");
+        let line = &report["lines"][0];
+        assert!(line["streamed_bytes_per_step"].as_u64().unwrap() > 0, "{report}");
+        assert!(line["bound_seconds"].as_f64() >= report["compute"]["seconds"].as_f64(), "{report}");
+        step(&["--link", "5"]).check(2, &["--link", "host device"]);
+    }
 }

@@ -3,13 +3,14 @@ use crate::lighterage;
 /// Eight budgets, on one and two threads and in two drawn interleavings of the streams.
 #[test]
 fn the_budget_does_not_show_in_any_step() {
-    let run = lighterage(&["verify", "--steps", "4", "--json"]).check(0, &[]);
+    let run = lighterage(&["verify", "--device", "host", "--steps", "4", "--json"]).check(0, &[]);
     let runs: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(runs.len(), 8 * 4);
     assert!(runs.iter().all(|run| run["sha256"] == runs[0]["sha256"] && run["differs_at"].is_null()));
     // What is hashed depends on the picture.
     let other = ["--prompt", "cat face", "--budgets", "64MiB", "--threads", "2", "--interleavings", "1"];
-    let other = lighterage(&[&["verify", "--steps", "4", "--json"][..], &other].concat()).check(0, &[]);
+    let other = lighterage(&[&["verify", "--device", "host", "--steps", "4", "--json"][..], &other].concat())
+        .check(0, &[]);
     let other: Vec<serde_json::Value> = serde_json::from_str(&other.stdout).unwrap();
     assert_eq!(other.len(), 2);
     assert_ne!(other[0]["sha256"], runs[0]["sha256"]);
@@ -25,5 +26,35 @@ fn the_budget_does_not_show_in_any_step() {
 
 #[test]
 fn a_budget_that_is_too_small_is_said() {
-    lighterage(&["verify", "--budgets", "1KiB"]).check_failed(&["bytes too small"]);
+    lighterage(&["verify", "--budgets", "64MiB,1KiB"]).check_failed(&["bytes too small", "smallest budget"]);
+}
+
+/// The peak is each run's own, and so are its times; a drawn interleaving has none.
+#[test]
+fn what_each_run_took_is_told() {
+    let one = ["--budgets", "4MiB,64MiB", "--threads", "2", "--interleavings", "1", "--rounds", "2"];
+    let all =
+        [&["verify", "--device", "host", "--steps", "3", "--size", "48x32", "--json"][..], &one].concat();
+    let runs: Vec<serde_json::Value> = serde_json::from_str(&lighterage(&all).check(0, &[]).stdout).unwrap();
+    assert_eq!(runs.len(), 2 * 2 * 2);
+    for run in &runs {
+        let [budget, peak] = ["budget_bytes", "peak_bytes"].map(|name| run[name].as_u64().unwrap());
+        assert!(peak <= budget && peak > 1 << 20, "{run}");
+        assert_eq!((&run["not_finite"], run["steps_sha256"].as_array().unwrap().len()), (&0.into(), 3));
+        assert!(run["steps_sha256"][0] != run["steps_sha256"][1], "{run}");
+        let is_drawn = run["how"] == "interleaving 1";
+        for name in ["first_step_after_seconds", "step_seconds"] {
+            assert_eq!(run[name].as_f64().is_some_and(|seconds| seconds > 0.0), !is_drawn, "{run}");
+        }
+    }
+    assert_eq!(runs[0]["streamed_bytes_per_step"], runs[1]["streamed_bytes_per_step"]);
+    assert!(runs[0]["copied_bytes"].as_u64() > runs[4]["copied_bytes"].as_u64());
+}
+
+/// Threads and interleavings are the host device's, and `sim` has nothing to compare.
+#[test]
+fn what_a_device_has_not_is_refused() {
+    lighterage(&["verify", "--device", "sim"]).check(2, &["computes nothing", "plan"]);
+    lighterage(&["verify", "--device", "sim", "--threads", "2"]).check(2, &["--threads", "host device"]);
+    lighterage(&["verify", "--vram", "1GiB"]).check(2, &["--vram"]);
 }

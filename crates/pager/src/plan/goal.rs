@@ -17,7 +17,7 @@ pub struct Goal {
     pub source: Source,
 }
 
-/// Where streamed weights lie page-locked, if the host's budget holds them; what it does not hold goes through two stages in every turn.
+/// Where weights that are streamed more than once lie page-locked, if the host's budget holds them; what it does not hold goes through two stages in every turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Source {
     /// In an arena of their exact size, copied from the files once.
@@ -43,7 +43,7 @@ impl Goal {
 pub struct Cycle {
     /// In order.
     pub visits: Vec<Visit>,
-    /// How many turns of this kind the run has.
+    /// How many turns of this kind the run has. One that has a single turn in all copies its weights without page-locking them; more than planned change no byte.
     pub turns: u64,
 }
 

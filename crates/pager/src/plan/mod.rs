@@ -183,7 +183,7 @@ impl Plan {
         &self.visited
     }
 
-    /// Page-locked host bytes that a pager takes: those of streamed pages, exactly, or the windows of the files that they lie in
+    /// Page-locked host bytes that a pager takes: those of pages that are streamed more than once, exactly, or the windows of the files that they lie in
     /// ([`Source::Registered`]), and a stage or two for the others. Where copies from page-locked memory are no
     /// faster (`Host`), only of pages that are converted on the way.
     ///
@@ -251,6 +251,28 @@ impl Plan {
         let steady: f64 = self.turns.iter().map(|turn| turn.count as f64 * turn.seconds).sum();
         let first = self.turns.first().map_or(0.0, |turn| turn.seconds);
         steady - first + self.first_turn_seconds()
+    }
+
+    /// By page: whether more than one visit of the run needs it, in one turn or in several.
+    pub(crate) fn is_read_again(&self) -> Vec<bool> {
+        let mut visits = vec![0_u64; self.tape.spans.len()];
+        for cycle in &self.cycles {
+            let places = cycle.visits.iter().filter_map(|visit| self.tape.place(visit.unit));
+            places.for_each(|place| visits[place] = visits[place].saturating_add(cycle.turns));
+        }
+        let mut is_again = vec![false; self.tape.pages as usize];
+        for (span, _) in self.tape.spans.iter().zip(visits).filter(|(_, visits)| *visits != 1) {
+            is_again[span.touched.start as usize..span.touched.end as usize].fill(true);
+        }
+        is_again
+    }
+
+    /// The number of visits after which nothing is needed any more, if the run is one turn.
+    pub(crate) fn only_visits(&self) -> Option<u64> {
+        match &self.cycles[..] {
+            [Cycle { visits, turns: 1 }] => Some(visits.len() as u64),
+            _ => None,
+        }
     }
 
     pub(crate) fn script(&self) -> Script {

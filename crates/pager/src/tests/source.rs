@@ -154,3 +154,37 @@ fn a_file_that_became_shorter_is_one_error() {
     let text = error.to_string();
     assert!(text.contains("read it") && text.contains("model.safetensors"), "{text}");
 }
+
+/// A run of one turn, as those of text encoders and decoders are: nobody copies a byte twice, so none is page-locked but the stages', and none is read ahead of its end.
+#[test]
+fn what_is_read_once_is_not_page_locked() {
+    for (filed, source) in [(DType::F32, Source::Copied), (DType::Bf16, Source::Registered)] {
+        let model = long(46, filed);
+        let once: Vec<UnitId> = model.units.iter().map(|(id, _)| id).collect();
+        let plan_of = |turns| {
+            let cycles = vec![Cycle { turns, ..Cycle::untimed(&once) }];
+            let goal = Goal { source, ..Goal::new(cycles, model.minimum(), PAGE) };
+            Plan::new(&model.units, &goal).unwrap()
+        };
+        let (plan, again) = (plan_of(1), plan_of(2));
+        let pinned = plan.pinned_bytes(&model.units, false);
+        assert!(again.pinned_bytes(&model.units, false) > 3 * crate::feed::BLOCK_BYTES_MAX, "{source:?}");
+        assert!(pinned <= 2 * crate::feed::BLOCK_BYTES_MAX.min(16 << 20), "{source:?}: {pinned}");
+        let device = Device::new(Host::new(seeded(6)).unwrap(), Ledger::new(1 << 30), Ledger::new(pinned));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let pager = Pager::new(&stream, Arc::clone(&model.units), &once, &plan).unwrap();
+        let turn = || {
+            for unit in &once {
+                let lease = pager.lease(*unit).unwrap();
+                for (tensor, expected) in model.expected[unit.0 as usize].iter().enumerate() {
+                    let got = stream.read::<u16>(lease.tensor(tensor)).unwrap().unwrap();
+                    assert_eq!(bytemuck::cast_slice::<u16, u8>(&got), expected, "unit {unit:?}");
+                }
+            }
+            pager.statistics().copied_bytes
+        };
+        assert_eq!(turn(), plan.unit_bytes(), "{source:?}");
+        // Who goes on, against the plan, gets what he asks for.
+        assert!(turn() > plan.unit_bytes());
+    }
+}

@@ -13,7 +13,6 @@ use lighterage_ops::{
     Attention, GatedUpdate, Linear, Mask, Modulation, NormMod, QkNormRope, QkWeights, Queue, Residual,
     Tensor, attention, linear, norm_mod, qk_norm_rope,
 };
-use lighterage_shape::DType;
 use serde::Serialize;
 
 use super::timing::TimedBy;
@@ -341,10 +340,7 @@ impl<B: Backend> Bench<B> {
 
     /// Numbers between -1 and 1, never zeros: those take less power and run faster.
     pub(super) fn tensor(&self, shape: &[usize]) -> Result<Tensor<B>> {
-        let count = shape.iter().product();
-        let values: Vec<f32> =
-            (0..count).map(|index: usize| ((index * 7919) % 251) as f32 / 125.0 - 1.0).collect();
-        Ok(self.queue.upload_as(DType::Bf16, &values, shape, "bench")?)
+        Ok(self.queue.upload(&machine::numbers(shape.iter().product()), shape, "bench")?)
     }
 
     pub(super) fn sets(&self, shape: &[usize]) -> Result<Vec<Tensor<B>>> {

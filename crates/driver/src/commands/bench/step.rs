@@ -1,18 +1,24 @@
 //! A step of a whole model at many budgets, on the device at hand.
 
+use std::cmp::Ordering;
 use std::io::Write;
 use std::path::PathBuf;
 
-use lighterage_device::{Backend, Device, Host, HostConfig, Ledger};
-use lighterage_pipeline::{Job, Keep, Model, Options, Phase};
+use lighterage_allocator::{Config as PoolConfig, Pool};
+use lighterage_device::{Backend, Detail, Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+use lighterage_ops::Queue;
+use lighterage_pipeline::{Forecast, Job, Keep, Model, Options, Survey};
 use lighterage_shape::DType;
 use serde::Serialize;
 
-use super::timing::median;
-use crate::failure::Result;
+use super::machine;
+use crate::commands::budgets::{self, Ran, Took, cell};
+use crate::commands::plan::Sides;
+use crate::device::{Done, PlaceArguments, Work};
+use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, mapping, model_path};
+use crate::{json, mapping, model_path, output};
 
 /// Time a step of the loop at many budgets, against the longer of the launches alone and the copies alone.
 #[derive(Debug, clap::Args)]
@@ -20,106 +26,237 @@ use crate::{json, mapping, model_path};
 Examples:
   lighterage bench step
   lighterage bench step --link 50 --budgets 1MiB,2MiB,4MiB,8MiB
-  lighterage bench step --model FLUX.1-dev --steps 4 --rounds 1 --json")]
+  lighterage bench step --device cuda --model FLUX.1-dev --size 1280x720 --steps 4 --rounds 1 --json")]
 pub(crate) struct Arguments {
     /// The model's folder, in the layout of diffusers [default: the bundled demo model].
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Size of the picture in pixels [default: the model's].
+    #[arg(long, value_name = "WxH")]
+    size: Option<Sides>,
     /// Steps of the loop.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: usize,
-    /// Budgets [default: eight, from the smallest that runs to the one where everything is resident].
+    /// Budgets [default: eight, from the smallest that runs to the one where everything is resident, or to what the device has].
     #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     budgets: Vec<Size>,
-    /// Slows copies to the device down to so many MB/s [default: as fast as they go].
+    /// Slows copies of the host device down to so many MB/s [default: as fast as they go].
     #[arg(long, value_name = "MB/s")]
     link: Option<f64>,
-    /// Runs at each budget; their median counts.
+    /// Runs at each budget; the one whose step is their median counts.
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: usize,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: PlaceArguments,
+}
+
+/// Bytes of the copy by which a link's rate is known.
+const COPY_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    device: String,
+    width: usize,
+    height: usize,
+    steps: usize,
+    /// Of page-locked memory to the device: measured here, or as it was slowed down to; none where nobody knows.
+    link_bytes_per_second: Option<f64>,
+    compute: Option<Compute>,
+    lines: Vec<Line>,
+}
+
+/// The launches of a step if they never wait.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Compute {
+    seconds: f64,
+    from: ComputeFrom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum ComputeFrom {
+    #[serde(rename = "a run with everything resident")]
+    Resident,
+    #[serde(rename = "the launches of one step of a run that streams")]
+    Launches,
 }
 
 #[derive(Debug, Serialize)]
 struct Line {
-    budget_bytes: u64,
-    streamed_bytes_per_step: u64,
-    /// Of the loop, its first step's loading included.
-    seconds_per_step: f64,
-    /// The longer of a step with everything resident and of its copies alone; none without a link's rate, if anything is streamed.
+    #[serde(flatten)]
+    took: Took,
+    /// The longer of a step's launches and of its copies alone; none where one of them is not known.
     bound_seconds: Option<f64>,
 }
-
-const BUDGETS: u64 = 8;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let path = arguments.model.clone().unwrap_or_else(model_path::bundled);
     let model = Model::open(&path, mapping::promise())?;
-    let options = Options { steps: arguments.steps, dtype: DType::Bf16, ..model.options("") };
+    let defaults = model.options("");
+    let Sides([width, height]) = arguments.size.unwrap_or(Sides([defaults.width, defaults.height]));
+    let options = Options { width, height, steps: arguments.steps, dtype: DType::Bf16, ..defaults };
     let job = Job::new(&model, options)?;
-    let survey = job.survey(HostConfig::default().page_bytes)?;
-    let (least, most) = (survey.minimum_bytes(), survey.maximum_bytes());
-    let budgets: Vec<u64> = if arguments.budgets.is_empty() {
-        (0..BUDGETS).map(|index| least + (most - least) * index / (BUDGETS - 1)).collect()
-    } else {
-        arguments.budgets.iter().map(|size| size.0).collect()
+    let report = match arguments.place.run_unless_host(Steps { arguments, job: &job })? {
+        Done::Elsewhere(report) => report,
+        Done::OnHost(steps) => steps.run_on_host()?,
     };
-    let seconds = |budget: u64| -> Result<(u64, f64)> {
-        let forecast = survey.within(budget)?;
-        let mut times = Vec::new();
-        for _ in 0..arguments.rounds.max(1) {
-            let link_bytes_per_second = arguments.link.map(|link| link * 1e6);
-            let host = Host::new(HostConfig { link_bytes_per_second, ..HostConfig::default() })?;
-            let device = Device::new(host, Ledger::new(budget), Ledger::new(u64::MAX));
-            times.push(loop_seconds(&job, &device, &forecast)? / arguments.steps as f64);
+    if arguments.json { json::print(&report) } else { report.print() }
+}
+
+struct Steps<'a> {
+    arguments: &'a Arguments,
+    job: &'a Job,
+}
+
+impl Work for Steps<'_> {
+    type Output = Report;
+
+    fn run<B: Backend>(self, device: &Device<B>) -> Result<Report> {
+        if self.arguments.link.is_some() {
+            let why = "--link slows the host device: add --device host";
+            return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
-        Ok((forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes), median(times)))
-    };
-    let (_, resident) = seconds(most)?;
-    let mut lines = Vec::new();
-    for budget in budgets {
-        let (streamed, took) = seconds(budget)?;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let copies = arguments.link.map(|link| streamed as f64 / (link * 1e6));
-        let bound = if streamed == 0 { Some(resident) } else { copies.map(|copies| copies.max(resident)) };
-        lines.push(Line {
-            budget_bytes: budget,
-            streamed_bytes_per_step: streamed,
-            seconds_per_step: took,
-            bound_seconds: bound,
-        });
+        let survey = budgets::survey(self.job, device)?;
+        let limit_bytes = device.ledger().limit_bytes();
+        let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, limit_bytes)?;
+        device.record(Detail::Summary);
+        let link = link(device)?;
+        let at = |forecast: &Forecast| Ran::new(self.job, device, forecast, Keep::default());
+        self.report(&device.info().name, link, limit_bytes, (&survey, &forecasts), at)
     }
-    if arguments.json { json::print(&lines) } else { print(&lines) }
 }
 
-fn loop_seconds<B: Backend>(
-    job: &Job,
-    device: &Device<B>,
-    forecast: &lighterage_pipeline::Forecast,
-) -> Result<f64> {
-    let report = job.run(device, forecast, Keep::default(), &mut ())?.report;
-    let is_loop =
-        |phase: &&lighterage_pipeline::PhaseReport| matches!(phase.phase, Phase::Denoise | Phase::Bare);
-    Ok(report.phases.iter().filter(is_loop).map(|phase| phase.seconds).sum())
+impl Steps<'_> {
+    fn run_on_host(&self) -> Result<Report> {
+        let link = self.arguments.link.map(|link| link * 1e6);
+        let config = HostConfig { link_bytes_per_second: link, ..self.arguments.place.host_config() };
+        let survey = self.job.survey(config.page_bytes)?;
+        let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)?;
+        let name = Host::new(config)?.info().name.clone();
+        self.report(&name, link, u64::MAX, (&survey, &forecasts), |forecast| {
+            let host_ledger = self.arguments.place.host_ledger();
+            let device = Device::new(Host::new(config)?, Ledger::new(forecast.budget_bytes), host_ledger);
+            device.record(Detail::Summary);
+            Ran::new(self.job, &device, forecast, Keep::default())
+        })
+    }
+
+    /// Runs every budget, and one more for the launches alone where none of them has everything resident and the device could.
+    fn report(
+        &self,
+        device: &str,
+        link: Option<f64>,
+        limit_bytes: u64,
+        (survey, forecasts): (&Survey, &[Forecast]),
+        at: impl Fn(&Forecast) -> Result<Ran>,
+    ) -> Result<Report> {
+        let median = |forecast: &Forecast| -> Result<Ran> {
+            let rounds = (0..self.arguments.rounds.max(1)).map(|_| at(forecast));
+            let mut rounds = rounds.collect::<Result<Vec<_>>>()?;
+            rounds.sort_by(|a, b| {
+                a.took.step_seconds.partial_cmp(&b.took.step_seconds).unwrap_or(Ordering::Equal)
+            });
+            Ok(rounds.swap_remove(rounds.len() / 2))
+        };
+        let (mut compute, mut lines) = (None, Vec::new());
+        let most = survey.maximum_bytes();
+        if most <= limit_bytes && forecasts.iter().all(|forecast| forecast.budget_bytes < most) {
+            compute = Compute::of(&median(&survey.within(most)?)?);
+        }
+        for forecast in forecasts {
+            let ran = median(forecast)?;
+            output::note(&ran.took.line());
+            compute = Compute::better(compute, Compute::of(&ran));
+            lines.push(Line { took: ran.took, bound_seconds: None });
+        }
+        for line in &mut lines {
+            line.bound_seconds = bound(compute, link, line.took.streamed_bytes_per_step);
+        }
+        let Options { width, height, steps, .. } = *self.job.options();
+        let device = device.to_owned();
+        Ok(Report { device, width, height, steps, link_bytes_per_second: link, compute, lines })
+    }
 }
 
-fn print(lines: &[Line]) -> Result<()> {
-    let head = ["budget", "streamed/step", "s/step", "bound", "/ bound"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(lines.iter().map(|line| {
-        let over = line.bound_seconds.map(|bound| line.seconds_per_step / bound);
-        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+impl Compute {
+    /// What a run says of the launches.
+    fn of(ran: &Ran) -> Option<Self> {
+        if ran.took.streamed_bytes_per_step == 0 {
+            return Some(Self { seconds: ran.took.step_seconds?, from: ComputeFrom::Resident });
+        }
+        let turn = ran.seen.as_ref()?.predicted.as_ref()?.turn;
+        Some(Self { seconds: turn.compute_seconds, from: ComputeFrom::Launches })
+    }
+
+    /// A resident run knows best; of others the last, which streams least where budgets grow.
+    fn better(known: Option<Self>, new: Option<Self>) -> Option<Self> {
+        match (known, new) {
+            (Some(known), Some(new)) if known.from == ComputeFrom::Resident && new.from != known.from => {
+                Some(known)
+            }
+            (known, new) => new.or(known),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn bound(compute: Option<Compute>, link: Option<f64>, streamed: u64) -> Option<f64> {
+    let compute = compute?.seconds;
+    if streamed == 0 { Some(compute) } else { Some(compute.max(streamed as f64 / link?)) }
+}
+
+/// Bytes a second of page-locked memory to the device, the median of several copies; none where it cannot be pinned.
+fn link<B: Backend>(device: &Device<B>) -> Result<Option<f64>> {
+    let page = device.info().page_bytes;
+    let bytes = COPY_BYTES.min(device.ledger().free_bytes() / 4 / page * page).max(page);
+    let stream = device.stream(StreamKind::Compute)?;
+    let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 40 };
+    let queue = Queue::new(Pool::new(&stream, config)?);
+    let seconds = machine::pinned(device, &stream, &queue, bytes)?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    Ok(seconds.filter(|seconds| *seconds > 0.0).map(|seconds| bytes as f64 / seconds))
+}
+
+impl Report {
+    fn print(&self) -> Result<()> {
+        let out = &mut std::io::stdout().lock();
+        let giga = |rate: f64| format!("{:.1} GB/s", rate / 1e9);
+        let Self { device, width, height, steps, .. } = self;
+        let link = self.link_bytes_per_second.map_or_else(|| "of unknown rate".to_owned(), giga);
+        writeln!(out, "{device}, {width}x{height}, {steps} steps, link {link}")?;
+        match self.compute {
+            Some(Compute { seconds, from: ComputeFrom::Resident }) => {
+                writeln!(out, "launches alone {seconds:.4} s, as a run with everything resident took")?;
+            }
+            Some(Compute { seconds, from: ComputeFrom::Launches }) => {
+                writeln!(out, "launches alone {seconds:.4} s, as those of one step took beside copies")?;
+            }
+            None => writeln!(out, "launches alone: not known, since no step was recorded")?,
+        }
+        let head =
+            ["budget", "peak", "streamed/step", "s to step 1", "s/step", "stalled", "bound", "/ bound"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.lines.iter().map(Line::row));
+        table::print(out, &[Align::Right; 8], &rows)?;
+        Ok(out.flush()?)
+    }
+}
+
+impl Line {
+    fn row(&self) -> Vec<String> {
+        let Self { took, bound_seconds } = self;
+        let over = took.step_seconds.zip(*bound_seconds).map(|(seconds, bound)| seconds / bound);
         vec![
-            Size(line.budget_bytes).to_string(),
-            Size(line.streamed_bytes_per_step).to_string(),
-            figure(Some(line.seconds_per_step)),
-            figure(line.bound_seconds),
-            figure(over),
+            Size(took.budget_bytes).to_string(),
+            Size(took.peak_bytes).to_string(),
+            Size(took.streamed_bytes_per_step).to_string(),
+            cell(took.first_step_after_seconds),
+            cell(took.step_seconds),
+            took.stalled_share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+            cell(*bound_seconds),
+            cell(over),
         ]
-    }));
-    let out = &mut std::io::stdout().lock();
-    table::print(out, &[Align::Right; 5], &rows)?;
-    Ok(out.flush()?)
+    }
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use half::bf16;
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Cuda, ProductCall, ProductLibrary, Purpose, StreamKind};
 use lighterage_kernels::gemm::linear::{Alignment, Epilogue, Plan, Shape};
@@ -12,7 +11,7 @@ use lighterage_ops::{Linear, Queue, Residual, Tensor, linear_by, linear_plans};
 use lighterage_shape::DType;
 use serde::Serialize;
 
-use super::timing;
+use super::{machine, timing};
 use crate::commands::plan::{Scene, Sides};
 use crate::device::DeviceArguments;
 use crate::failure::{Failure, Result};
@@ -321,12 +320,8 @@ fn copies(queue: &Queue<Cuda>, shape: &[usize]) -> Result<Vec<Tensor<Cuda>>> {
     Ok(copies)
 }
 
-/// Numbers between -1 and 1, never zeros: those take less power and run faster.
 fn tensor(queue: &Queue<Cuda>, shape: &[usize]) -> Result<Tensor<Cuda>> {
-    let period: Vec<bf16> =
-        (0..251).map(|index| bf16::from_f32(((index * 7919) % 251) as f32 / 125.0 - 1.0)).collect();
-    let values: Vec<bf16> = period.iter().copied().cycle().take(shape.iter().product()).collect();
-    Ok(queue.upload(&values, shape, "bench")?)
+    Ok(queue.upload(&machine::numbers(shape.iter().product()), shape, "bench")?)
 }
 
 impl Outcome {

@@ -94,7 +94,7 @@ pub(super) struct Gemm {
 impl Gemm {
     pub(super) fn new(device: &DeviceArguments, info: &Info) -> Self {
         Self {
-            gemm_table_sha256: device.gemm_table.as_ref().map(|table| table.sha256.clone()),
+            gemm_table_sha256: device.place.gemm_table.as_ref().map(|table| table.sha256.clone()),
             gemm_library: info.product_library.clone(),
         }
     }

@@ -53,7 +53,8 @@ pub(super) fn of(options: &Options, model: &Path, loras: &[String]) -> Vec<Text>
 /// What of the device changes bits: its instruction set, the table of who multiplies what, if one was given, and a library that does. The number of threads and the
 /// budget change none.
 pub(super) fn of_device(device: &DeviceArguments, info: &Info) -> Vec<Text> {
-    let table = device.gemm_table.as_ref().map(|table| ("GEMM table", format!("sha256 {}", table.sha256)));
+    let table =
+        device.place.gemm_table.as_ref().map(|table| ("GEMM table", format!("sha256 {}", table.sha256)));
     let library = info.product_library.clone().map(|library| ("GEMM library", library));
     [("Isa", info.isa.clone())].into_iter().chain(table).chain(library).collect()
 }

@@ -96,8 +96,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(queue: &'a Queue<Cuda>, layers: usize) -> Result<Self> {
-        let upload =
-            |shape: &[usize]| queue.upload_as(DType::Bf16, &numbers(shape.iter().product()), shape, "graph");
+        let upload = |shape: &[usize]| queue.upload(&numbers(shape.iter().product()), shape, "graph");
         Ok(Self {
             input: upload(&[ROWS, WIDTH])?,
             output: queue.zeros(DType::Bf16, &[ROWS, WIDTH], "graph")?,

@@ -28,7 +28,7 @@ use graphs::Graphs;
 use memory::{MappingRun, MemoryCalls};
 use pieces::Pieces;
 use rates::Rates;
-pub(super) use rates::gemm;
+pub(super) use rates::{gemm, numbers, pinned};
 
 /// Measure copy, GEMM and link rates of a device, what its memory and event calls cost, and whether graphs do what streams do.
 #[derive(Debug, clap::Args)]

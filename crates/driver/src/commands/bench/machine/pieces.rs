@@ -1,7 +1,6 @@
 //! Whether kernels are slower on memory that is made of small pieces.
 #![expect(unsafe_code, reason = "views of memory that no pool hands out")]
 
-use half::bf16;
 use lighterage_device::{Address, Backend, Device, Purpose, Reservation, Stream, View};
 use lighterage_ops::{Linear, Queue, linear};
 use lighterage_shape::{DType, Layout};
@@ -66,7 +65,7 @@ const fn matrix_bytes(size: usize) -> u64 {
 
 /// The same numbers in both operands of all.
 fn fill<B: Backend>(memories: &[Memory<B>], size: usize) -> Result<()> {
-    let numbers: Vec<bf16> = numbers(size * size).into_iter().map(bf16::from_f32).collect();
+    let numbers = numbers(size * size);
     for memory in memories {
         for place in 0..2 {
             memory.stream.upload(memory.matrix(place, size), &numbers)?;

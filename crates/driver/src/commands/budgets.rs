@@ -1,0 +1,144 @@
+//! One picture at many budgets: which, and what each run took.
+
+use lighterage_device::{Backend, Device};
+use lighterage_pipeline::{Achieved, Forecast, Job, Keep, Picture, Survey};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::report::Seen;
+use crate::size::Size;
+
+/// Budgets where none are given.
+const BUDGETS: u64 = 8;
+
+/// Those that were given, else eight, evenly from the smallest that runs to the one where everything is resident, or to what the device has.
+///
+/// A budget that is too small is refused here, before anything runs at any other.
+pub(super) fn forecasts(given: &[Size], survey: &Survey, limit_bytes: u64) -> Result<Vec<Forecast>> {
+    let budgets = if given.is_empty() {
+        evenly(survey.minimum_bytes(), survey.maximum_bytes(), limit_bytes)
+    } else {
+        given.iter().map(|size| size.0).collect()
+    };
+    budgets.into_iter().map(|budget| Ok(survey.within(budget)?)).collect()
+}
+
+fn evenly(least: u64, most: u64, limit: u64) -> Vec<u64> {
+    if limit < least {
+        return vec![limit];
+    }
+    let most = most.min(limit);
+    (0..BUDGETS).map(|index| least + (most - least) * index / (BUDGETS - 1)).collect()
+}
+
+/// The survey for what is left of a device's memory beside what its driver takes, as `--vram` counts.
+pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>) -> Result<Survey> {
+    if !device.info().has_bytes {
+        let why = "--device sim computes nothing: `plan` shows what a simulated card would do";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    Ok(job.survey(device.info().page_bytes)?.beside(device.ledger().granted_bytes()))
+}
+
+/// What a run took of time and memory.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Took {
+    pub(super) budget_bytes: u64,
+    /// The most bytes granted at once: what the driver takes, activations and weights.
+    pub(super) peak_bytes: u64,
+    /// Of weights, in a step behind the first.
+    pub(super) streamed_bytes_per_step: u64,
+    /// Of weights, in all phases, the residents' loading included.
+    pub(super) copied_bytes: u64,
+    /// Of all phases.
+    pub(super) seconds: f64,
+    /// Of the loop by the number of its steps, the first one's loading included.
+    pub(super) seconds_per_step: f64,
+    /// From the beginning of the run to the end of its first step; none, as the other two, where streams have no time: in a drawn interleaving.
+    pub(super) first_step_after_seconds: Option<f64>,
+    /// Median of the steps behind the first, which loads; of the first where there is no other.
+    pub(super) step_seconds: Option<f64>,
+    /// What part of a step the launches waited for weights: of the step that was looked at closely.
+    pub(super) stalled_share: Option<f64>,
+}
+
+/// A run that is over.
+pub(super) struct Ran {
+    pub(super) picture: Picture,
+    /// None where nothing was recorded.
+    pub(super) seen: Option<Seen>,
+    pub(super) took: Took,
+}
+
+impl Ran {
+    /// Makes the picture on a device with the budget of the forecast as its cap.
+    pub(super) fn new<B: Backend>(
+        job: &Job,
+        device: &Device<B>,
+        forecast: &Forecast,
+        keep: Keep,
+    ) -> Result<Self> {
+        device.ledger().set_cap_bytes(forecast.budget_bytes);
+        device.ledger().reset_peak();
+        // What was recorded before is another run's.
+        drop(device.take_recording());
+        let picture = job.run(device, forecast, keep, &mut ())?;
+        let seen = Seen::take(device, forecast);
+        let took = Took::new(forecast, &picture, seen.as_ref());
+        Ok(Self { picture, seen, took })
+    }
+}
+
+impl Took {
+    fn new(forecast: &Forecast, picture: &Picture, seen: Option<&Seen>) -> Self {
+        let report = &picture.report;
+        let achieved = seen.map(|seen| &seen.achieved).filter(|achieved| !achieved.steps.is_empty());
+        Self {
+            budget_bytes: forecast.budget_bytes,
+            peak_bytes: report.peak_bytes,
+            streamed_bytes_per_step: forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes),
+            copied_bytes: report.phases.iter().map(|phase| phase.copied_bytes).sum(),
+            seconds: report.seconds(),
+            seconds_per_step: report.seconds_per_step(),
+            first_step_after_seconds: achieved.map(|achieved| achieved.first_step_after_seconds),
+            step_seconds: achieved.and_then(Achieved::median_seconds),
+            stalled_share: achieved.and_then(|achieved| Some(achieved.stalled()?.share)),
+        }
+    }
+
+    /// In one line, for whoever waits.
+    pub(super) fn line(&self) -> String {
+        let figure = |value: Option<f64>, unit: &str| {
+            value.map_or_else(String::new, |value| format!(", {value:.4} {unit}"))
+        };
+        format!(
+            "{}: peak {}, {} streamed a step{}{}{}, {:.1} s in all",
+            Size(self.budget_bytes),
+            Size(self.peak_bytes),
+            Size(self.streamed_bytes_per_step),
+            figure(self.step_seconds, "s/step"),
+            self.stalled_share
+                .map_or_else(String::new, |share| format!(", {:.1} % of it stalled", 100.0 * share)),
+            figure(self.first_step_after_seconds, "s to the first step"),
+            self.seconds,
+        )
+    }
+}
+
+/// Seconds in a cell, or a dash.
+pub(super) fn cell(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.4}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_go_from_the_smallest_to_the_largest_that_there_is() {
+        assert_eq!(evenly(100, 800, u64::MAX), [100, 200, 300, 400, 500, 600, 700, 800]);
+        assert_eq!(evenly(100, 800, 450), [100, 150, 200, 250, 300, 350, 400, 450]);
+        assert_eq!(evenly(100, 800, 99), [99], "to be refused");
+        assert_eq!(evenly(100, 100, 100), [100; 8]);
+    }
+}
