@@ -80,6 +80,14 @@ struct Outcome {
     best: String,
     best_seconds: f64,
     is_in_table: bool,
+    /// Of every candidate that is right.
+    times: Vec<Time>,
+}
+
+#[derive(Debug, Serialize)]
+struct Time {
+    plan: String,
+    seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -219,6 +227,10 @@ impl Contest {
             best: name(best.1),
             best_seconds: best.0,
             is_in_table,
+            times: timed
+                .iter()
+                .map(|(seconds, plan)| Time { plan: name(*plan), seconds: *seconds })
+                .collect(),
         };
         Ok((is_in_table.then_some(Line { arch, call, plan: best.1 }), outcome))
     }

@@ -14,7 +14,7 @@ use lighterage_device::{Device, Ledger, MemoryCosts, Sim, SimConfig, StreamKind}
 use serde::Serialize;
 
 use super::timing;
-use crate::device::DeviceArguments;
+use crate::device::{DeviceArguments, DeviceName};
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::table::{self, Align};
@@ -135,7 +135,7 @@ struct Torch {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if arguments.device.has_bytes() {
+    if arguments.device.place.device != DeviceName::Sim {
         let report = arguments.device.run(Measure(arguments))?;
         return if arguments.json { json::print(&report) } else { print_on_device(&report) };
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use half::bf16;
-use lighterage_device::{Backend, Device, Stream};
+use lighterage_device::{Backend, Device};
 use lighterage_ops::{Linear, Queue, linear};
 use lighterage_shape::DType;
 use serde::Serialize;
@@ -38,7 +38,7 @@ pub(super) fn measure<B: Backend>(device: &Device<B>, copy_bytes: u64, size: usi
     // Into memory that is there and was touched: what the system needs to give it is not the link's.
     let back = seconds(stream, |_| Ok(stream.read_into(&mut host, a.view()).map(drop)?))?;
     drop(host);
-    let pinned = pinned(device, stream, &queue, bytes)?;
+    let pinned = pinned(&queue, bytes)?;
     let queued = queue_seconds(&queue)?;
     drop((a, b));
     Ok(Rates {
@@ -52,17 +52,12 @@ pub(super) fn measure<B: Backend>(device: &Device<B>, copy_bytes: u64, size: usi
     })
 }
 
-/// Seconds of a copy of page-locked memory to the device; none where it cannot be pinned.
-pub(in super::super) fn pinned<B: Backend>(
-    device: &Device<B>,
-    stream: &Stream<B>,
-    queue: &Queue<B>,
-    bytes: u64,
-) -> Result<Option<f64>> {
-    let Ok(source) = device.pin(bytes) else { return Ok(None) };
+/// Page-locked memory to the device; none where it cannot be pinned.
+pub(in super::super) fn pinned<B: Backend>(queue: &Queue<B>, bytes: u64) -> Result<Option<f64>> {
+    let Ok(source) = queue.device().pin(bytes) else { return Ok(None) };
     let target = queue.zeros(DType::U8, &[usize::try_from(bytes)?], "bench")?;
-    let copy = |_| Ok(stream.copy_from_pinned(target.view(), &source)?);
-    Ok(Some(seconds(stream, copy)?))
+    let copy = |_| Ok(queue.stream().copy_from_pinned(target.view(), &source)?);
+    Ok(Some(seconds(queue.stream(), copy)?))
 }
 
 /// What the host needs to queue one small piece of work.
@@ -104,8 +99,8 @@ pub(super) fn flops_per_second(size: usize, seconds: f64) -> Option<f64> {
     (seconds > 0.0).then(|| 2.0 * (size as f64).powi(3) / seconds)
 }
 
-/// Numbers between -1 and 1, with a period of 251: on a large card most of a bench would else be the host's arithmetic. Never zeros: those take less power
-/// and run faster.
+/// Numbers between -1 and 1, never zeros: those take less power and run faster. With a period of 251: on a large card most of a bench would else be the
+/// host's arithmetic.
 pub(in super::super) fn numbers(count: usize) -> Vec<bf16> {
     let period: [bf16; 251] =
         std::array::from_fn(|index| bf16::from_f32(((index * 7919) % 251) as f32 / 125.0 - 1.0));
