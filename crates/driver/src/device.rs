@@ -2,6 +2,7 @@ use lighterage_device::{
     Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, ProductLibrary,
     ProductTable, Sim, SimConfig, Target,
 };
+use lighterage_pager::Source;
 use lighterage_shape::DType;
 
 use crate::failure::{Failure, Result};
@@ -41,6 +42,10 @@ pub(crate) struct PlaceArguments {
     /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
     host_memory: Option<Size>,
+    /// Where weights are page-locked that are streamed in every step: `copied` to memory of their exact size, or `registered`, the files as they lie, so that the
+    /// host holds them once. Changes no result.
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = HostWeights::Copied)]
+    host_weights: HostWeights,
     /// Whose launches the emulated device runs.
     #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
     emu_arch: ArchName,
@@ -98,6 +103,14 @@ pub(crate) enum DeviceName {
     Emu,
     /// Addresses only.
     Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum HostWeights {
+    /// In memory beside the files.
+    Copied,
+    /// In the mapped files; what the driver refuses, and what is converted, is copied.
+    Registered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -191,6 +204,14 @@ impl PlaceArguments {
     /// The cap of page-locked memory that was asked for, else none.
     pub(crate) fn host_ledger(&self) -> Ledger {
         Ledger::new(self.host_memory.map_or(u64::MAX, |size| size.0))
+    }
+
+    /// Where streamed weights are page-locked.
+    pub(crate) const fn source(&self) -> Source {
+        match self.host_weights {
+            HostWeights::Copied => Source::Copied,
+            HostWeights::Registered => Source::Registered,
+        }
     }
 
     /// Whether reads give values.

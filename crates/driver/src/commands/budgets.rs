@@ -4,6 +4,7 @@ use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Achieved, Forecast, Job, Keep, Picture, Survey};
 use serde::Serialize;
 
+use crate::device::PlaceArguments;
 use crate::failure::{Failure, Result};
 use crate::report::Seen;
 use crate::size::Size;
@@ -32,12 +33,13 @@ fn evenly(least: u64, most: u64, limit: u64) -> Vec<u64> {
 }
 
 /// The survey for what is left of a device's memory beside what its driver takes, as `--vram` counts.
-pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>) -> Result<Survey> {
+pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>, place: &PlaceArguments) -> Result<Survey> {
     if !device.info().has_bytes {
         let why = "--device sim computes nothing: `plan` shows what a simulated card would do";
         return Err(Failure::Usage(why.to_owned()));
     }
-    Ok(job.survey(device.info().page_bytes)?.beside(device.ledger().granted_bytes()))
+    let survey = job.survey(device.info().page_bytes)?.fed_from(place.source());
+    Ok(survey.beside(device.ledger().granted_bytes()))
 }
 
 /// What a run took of time and memory.
@@ -50,6 +52,9 @@ pub(super) struct Took {
     pub(super) streamed_bytes_per_step: u64,
     /// Of weights, in all phases, the residents' loading included.
     pub(super) copied_bytes: u64,
+    /// The most of a phase that was page-locked in the files, and elsewhere on the host.
+    pub(super) registered_bytes: u64,
+    pub(super) pinned_bytes: u64,
     /// Of all phases.
     pub(super) seconds: f64,
     /// Of the loop by the number of its steps, the first one's loading included.
@@ -92,12 +97,15 @@ impl Ran {
 impl Took {
     fn new(forecast: &Forecast, picture: &Picture, seen: Option<&Seen>) -> Self {
         let report = &picture.report;
+        let [registered_bytes, pinned_bytes] = report.locked_bytes();
         let achieved = seen.map(|seen| &seen.achieved).filter(|achieved| !achieved.steps.is_empty());
         Self {
             budget_bytes: forecast.budget_bytes,
             peak_bytes: report.peak_bytes,
             streamed_bytes_per_step: forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes),
             copied_bytes: report.phases.iter().map(|phase| phase.copied_bytes).sum(),
+            registered_bytes,
+            pinned_bytes,
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
             first_step_after_seconds: achieved.map(|achieved| achieved.first_step_after_seconds),

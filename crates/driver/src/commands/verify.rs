@@ -147,7 +147,7 @@ impl Work for OnDevice<'_, '_> {
                 "--threads and --interleavings are of the host device: on this one --rounds repeats a run";
             return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
-        let survey = budgets::survey(compared.job, device)?;
+        let survey = budgets::survey(compared.job, device, &arguments.place)?;
         let forecasts = budgets::forecasts(&arguments.budgets, &survey, device.ledger().limit_bytes())?;
         arguments.seeing.record(device);
         for forecast in &forecasts {
@@ -162,7 +162,8 @@ impl Work for OnDevice<'_, '_> {
 
 impl Compared<'_> {
     fn run_on_host(&mut self) -> Result<()> {
-        let survey = self.job.survey(HostConfig::default().page_bytes)?;
+        let survey =
+            self.job.survey(HostConfig::default().page_bytes)?.fed_from(self.arguments.place.source());
         for forecast in &budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)? {
             for (how, config) in configurations(self.arguments) {
                 for _ in 0..self.arguments.rounds {

@@ -58,3 +58,26 @@ fn what_a_device_has_not_is_refused() {
     lighterage(&["verify", "--device", "sim", "--threads", "2"]).check(2, &["--threads", "host device"]);
     lighterage(&["verify", "--vram", "1GiB"]).check(2, &["--vram"]);
 }
+
+/// Files that are page-locked as they lie: the host holds their bytes once, and nothing else changes.
+#[test]
+fn files_may_be_page_locked_where_they_lie() {
+    let run = |place: &str| {
+        let one =
+            ["--budgets", "2MiB,64MiB", "--threads", "2", "--interleavings", "1", "--steps", "2", "--json"];
+        let all = [&["verify", "--device", "host", "--host-weights", place][..], &one].concat();
+        let runs = lighterage(&all).check(0, &[]).stdout;
+        serde_json::from_str::<Vec<serde_json::Value>>(&runs).unwrap()
+    };
+    let (copied, registered) = (run("copied"), run("registered"));
+    let bytes = |run: &serde_json::Value| run["registered_bytes"].as_u64().unwrap();
+    for (index, (copied, registered)) in copied.iter().zip(&registered).enumerate() {
+        assert_eq!(copied["sha256"], registered["sha256"]);
+        // What is streamed lies in the windows; what is resident in none.
+        let streamed = copied["streamed_bytes_per_step"].as_u64().unwrap();
+        assert!(bytes(copied) == 0 && (bytes(registered) > 0) == (streamed > 0), "{index}: {registered}");
+        assert!(bytes(registered) >= streamed / 2, "{registered}");
+        assert_eq!(copied["peak_bytes"], registered["peak_bytes"]);
+    }
+    lighterage(&["verify", "--host-weights", "somewhere"]).check(2, &["copied", "registered"]);
+}

@@ -118,7 +118,7 @@ impl Work for Steps<'_> {
             let why = "--link slows the host device: add --device host";
             return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
-        let survey = budgets::survey(self.job, device)?;
+        let survey = budgets::survey(self.job, device, &self.arguments.place)?;
         let limit_bytes = device.ledger().limit_bytes();
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, limit_bytes)?;
         device.record(Detail::Summary);
@@ -132,7 +132,7 @@ impl Steps<'_> {
     fn run_on_host(&self) -> Result<Report> {
         let link = self.arguments.link.map(|link| link * 1e6);
         let config = HostConfig { link_bytes_per_second: link, ..self.arguments.place.host_config() };
-        let survey = self.job.survey(config.page_bytes)?;
+        let survey = self.job.survey(config.page_bytes)?.fed_from(self.arguments.place.source());
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)?;
         let name = Host::new(config)?.info().name.clone();
         self.report(&name, link, u64::MAX, (&survey, &forecasts), |forecast| {
