@@ -37,7 +37,8 @@ pub(crate) struct PlaceArguments {
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
     device: DeviceName,
-    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
+    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included, but no more than
+    /// seven eighths of what is free now.
     ///
     /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
@@ -233,10 +234,10 @@ impl PlaceArguments {
         Emulation { target, checks: self.emu_checks }
     }
 
-    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
+    /// What may be page-locked where nobody says.
     fn host_cap_bytes(&self) -> u64 {
-        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
-        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
+        let limit = if self.has_bytes() { Machine::read().lockable_bytes() } else { None };
+        limit.unwrap_or(u64::MAX)
     }
 }
 
