@@ -527,6 +527,8 @@ pub struct LinearParams {
     pub residual: u64,
     #[doc = " \\[rows, columns\\], rows out_stride apart"]
     pub out: u64,
+    #[doc = " 256 bytes aligned, as many bytes as `gemm::linear::workspace_bytes` says for these sizes, undefined contents; 0 where that is 0"]
+    pub workspace: u64,
     #[doc = " elements"]
     pub x_stride: u64,
     #[doc = " elements"]
@@ -546,7 +548,7 @@ pub struct LinearParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LinearParams"][::std::mem::size_of::<LinearParams>() - 96usize];
+    ["Size of LinearParams"][::std::mem::size_of::<LinearParams>() - 104usize];
     ["Alignment of LinearParams"][::std::mem::align_of::<LinearParams>() - 8usize];
     ["Offset of field: LinearParams::x"][::std::mem::offset_of!(LinearParams, x) - 0usize];
     ["Offset of field: LinearParams::weight"][::std::mem::offset_of!(LinearParams, weight) - 8usize];
@@ -554,16 +556,17 @@ const _: () = {
     ["Offset of field: LinearParams::gate"][::std::mem::offset_of!(LinearParams, gate) - 24usize];
     ["Offset of field: LinearParams::residual"][::std::mem::offset_of!(LinearParams, residual) - 32usize];
     ["Offset of field: LinearParams::out"][::std::mem::offset_of!(LinearParams, out) - 40usize];
-    ["Offset of field: LinearParams::x_stride"][::std::mem::offset_of!(LinearParams, x_stride) - 48usize];
+    ["Offset of field: LinearParams::workspace"][::std::mem::offset_of!(LinearParams, workspace) - 48usize];
+    ["Offset of field: LinearParams::x_stride"][::std::mem::offset_of!(LinearParams, x_stride) - 56usize];
     ["Offset of field: LinearParams::weight_stride"]
-        [::std::mem::offset_of!(LinearParams, weight_stride) - 56usize];
+        [::std::mem::offset_of!(LinearParams, weight_stride) - 64usize];
     ["Offset of field: LinearParams::residual_stride"]
-        [::std::mem::offset_of!(LinearParams, residual_stride) - 64usize];
-    ["Offset of field: LinearParams::out_stride"][::std::mem::offset_of!(LinearParams, out_stride) - 72usize];
-    ["Offset of field: LinearParams::rows"][::std::mem::offset_of!(LinearParams, rows) - 80usize];
-    ["Offset of field: LinearParams::columns"][::std::mem::offset_of!(LinearParams, columns) - 84usize];
-    ["Offset of field: LinearParams::inner"][::std::mem::offset_of!(LinearParams, inner) - 88usize];
-    ["Offset of field: LinearParams::activation"][::std::mem::offset_of!(LinearParams, activation) - 92usize];
+        [::std::mem::offset_of!(LinearParams, residual_stride) - 72usize];
+    ["Offset of field: LinearParams::out_stride"][::std::mem::offset_of!(LinearParams, out_stride) - 80usize];
+    ["Offset of field: LinearParams::rows"][::std::mem::offset_of!(LinearParams, rows) - 88usize];
+    ["Offset of field: LinearParams::columns"][::std::mem::offset_of!(LinearParams, columns) - 92usize];
+    ["Offset of field: LinearParams::inner"][::std::mem::offset_of!(LinearParams, inner) - 96usize];
+    ["Offset of field: LinearParams::activation"][::std::mem::offset_of!(LinearParams, activation) - 100usize];
 };
 #[doc = " out\\[c, r\\] = x\\[r, c\\]"]
 #[repr(C)]

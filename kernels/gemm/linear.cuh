@@ -6,6 +6,16 @@
 
 namespace product {
 
+/// The workspace begins with the number of blocks that made the pieces: who joins them has another grid. Then come slots of 128 x 256 sums.
+constexpr unsigned workspace_header_bytes = 256;
+constexpr int piece_floats = 128 * 256;
+
+DEVICE unsigned* workspace_grid(const LinearParams& p) { return reinterpret_cast<unsigned*>(p.workspace); }
+
+DEVICE float* piece_sums(const LinearParams& p, int slot) {
+    return reinterpret_cast<float*>(p.workspace + workspace_header_bytes) + static_cast<uint64_t>(slot) * piece_floats;
+}
+
 DEVICE Epilogue epilogue_of(const LinearParams& p) {
     Epilogue e;
     e.bias = reinterpret_cast<const bf16*>(p.bias);

@@ -21,6 +21,8 @@ struct LinearParams {
     uint64_t residual;
     /* [rows, columns], rows out_stride apart */
     uint64_t out;
+    /* 256 bytes aligned, as many bytes as `gemm::linear::workspace_bytes` says for these sizes, undefined contents; 0 where that is 0 */
+    uint64_t workspace;
     /* elements */
     uint64_t x_stride;
     /* elements */

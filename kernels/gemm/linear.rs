@@ -54,6 +54,8 @@ enum Unit {
     FewRows,
     /// wgmma by two warpgroups; one block a multiprocessor takes tile after tile.
     Groups,
+    /// The same, with the tiles of the last round cut along the summed dimension.
+    CutGroups,
 }
 
 /// Four warps, so many down and across.
@@ -67,6 +69,10 @@ pub(crate) const fn warps(image: &'static str, tile: [u32; 2], warps: [u32; 2], 
 const fn groups(image: &'static str, columns: u32, stages: u32) -> Config {
     let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * 16 * 1024;
     Config { image, tile: [128, columns], depth: 64, stages, threads: 384, shared_bytes, unit: Unit::Groups }
+}
+
+const fn cut(config: Config, image: &'static str) -> Config {
+    Config { image, unit: Unit::CutGroups, ..config }
 }
 
 const fn few_rows(image: &'static str) -> Config {
@@ -86,9 +92,10 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x128_bf16", [64, 128], [2, 2], 4),
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
-/// The tiles of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 5] = [
+/// Those of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
+const SM90A: [Config; 6] = [
     groups("linear_sm90a_128x256_bf16", 256, 4),
+    cut(groups("", 256, 4), "linear_sm90a_128x256_cut_bf16"),
     groups("linear_sm90a_128x128_bf16", 128, 6),
     SM80[0],
     SM80[1],
@@ -172,7 +179,8 @@ pub fn variants(shape: Shape, arch: Arch) -> Vec<Config> {
         (few, Alignment::Bytes16) => {
             // A tensor map has no empty dimension.
             let wide = if shape.inner == 0 { &SM80 } else { candidates(arch) };
-            few.then_some(FEW_ROWS).into_iter().chain(wide.iter().copied()).collect()
+            let wide = wide.iter().filter(|config| config.unit != Unit::CutGroups || pieces(shape) > 0);
+            few.then_some(FEW_ROWS).into_iter().chain(wide.copied()).collect()
         }
     }
 }
@@ -192,7 +200,93 @@ pub fn choose(shape: Shape, target: Target) -> Config {
 
 /// The first of those with the least predicted time; there is at least one.
 pub(crate) fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
-    *configs.iter().min_by_key(|config| predicted_clocks(**config, shape, target)).unwrap_or(&configs[0])
+    let clocks = |config: &&Config| predicted_clocks(**config, shape, target);
+    *configs.iter().min_by_key(clocks).unwrap_or(&configs[0])
+}
+
+/// How the tiles of a last round are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cut {
+    /// Blocks that run.
+    grid: u64,
+    /// Tiles that are cut.
+    tiles: u64,
+}
+
+impl Cut {
+    /// `None` where nothing is left over, or so much that the last round is better done whole: the workspace stays bounded so.
+    fn of(shape: Shape, multiprocessors: u64) -> Option<Self> {
+        let config = SM90A[1];
+        let (tiles, steps) = (tiles(config, shape), u64::from(shape.inner.div_ceil(config.depth)));
+        let grid = (tiles * steps / PIECE_STEPS_MIN).max(tiles).min(multiprocessors.min(GRID_MAX)).max(1);
+        // The kernel reckons in 32 bits.
+        let fits = tiles < 1 << 23 && steps < (1 << 31) / (GRID_MAX * GRID_MAX);
+        let left = tiles % grid;
+        (fits && left > 0 && left * 2 <= grid).then_some(Self { grid, tiles: left })
+    }
+
+    /// Slots for the sums: one a block, and one more for each tile at whose end a block's run goes on with the next.
+    const fn pieces(self) -> u64 {
+        self.grid + self.tiles - 1
+    }
+}
+
+/// Multiprocessors of the cards that run `linear_sm90a.cu`: H20, H100 PCIe, H100 SXM and H200. The workspace is sized for all of them, so that a plan made
+/// without a card is exact; on any other a tile is cut where that is enough.
+const CARDS: [u32; 3] = [78, 114, 132];
+
+/// Blocks at most.
+const GRID_MAX: u64 = 132;
+
+/// No block of a small product gets fewer stages than this, where there are more.
+const PIECE_STEPS_MIN: u64 = 8;
+
+/// What cutting costs, in clocks: sums of a piece or two written, a second launch, and sums read. About 10 us.
+const CUT_CLOCKS: u64 = 16_000;
+
+/// `workspace_header_bytes` and `piece_floats` of `linear.cuh`.
+const HEADER_BYTES: u64 = 256;
+const PIECE_BYTES: u64 = 128 * 256 * 4;
+
+/// Slots that there have to be for a shape, on whichever of the cards needs most; 0 where none cuts.
+fn pieces(shape: Shape) -> u64 {
+    if shape.rows <= 16 || shape.inner == 0 || shape.alignment == Alignment::Less {
+        return 0;
+    }
+    let need = |multiprocessors: u32| {
+        let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+        let cut = Cut::of(shape, u64::from(multiprocessors))?;
+        let is_fastest = fastest(&SM90A, shape, target).unit == Unit::CutGroups;
+        is_fastest.then(|| cut.pieces())
+    };
+    CARDS.into_iter().filter_map(need).max().unwrap_or(0)
+}
+
+/// Bytes of workspace for the pieces of tiles that are cut on Hopper; 0 where none is. By sizes and alignment alone, so that a plan made without a card is exact.
+///
+/// ```
+/// use lighterage_kernels::gemm::linear::workspace_bytes;
+/// use lighterage_kernels::params::LinearParams;
+///
+/// // 36 x 12 tiles of 128 x 256 are three rounds of 132 and 36 tiles more, which become 132 + 36 - 1 pieces at most.
+/// let single_out = LinearParams { rows: 4608, columns: 3072, inner: 15_360, ..LinearParams::default() };
+/// assert_eq!(workspace_bytes(&single_out), 256 + (132 + 36 - 1) * 131_072);
+/// assert_eq!(workspace_bytes(&LinearParams { inner: 512, ..single_out }), 0);
+/// ```
+#[must_use]
+pub fn workspace_bytes(params: &LinearParams) -> u64 {
+    match pieces(shape(params)) {
+        0 => 0,
+        pieces => HEADER_BYTES + pieces * PIECE_BYTES,
+    }
+}
+
+/// Bytes of workspace that a variant needs on a card.
+#[must_use]
+pub fn workspace_bytes_of(config: Config, params: &LinearParams, target: Target) -> u64 {
+    let is_cut = config.unit == Unit::CutGroups;
+    let cut = Cut::of(shape(params), u64::from(target.multiprocessors)).filter(|_| is_cut);
+    cut.map_or(0, |cut| HEADER_BYTES + cut.pieces() * PIECE_BYTES)
 }
 
 /// The variant for sums that are stored as f32.
@@ -221,7 +315,7 @@ pub const fn candidates(arch: Arch) -> &'static [Config] {
 pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
     let [rows, columns] = config.tile.map(u64::from);
     let depth = u64::from(config.depth);
-    let rounds = tiles(config, shape).div_ceil(u64::from(target.multiprocessors));
+    let multiprocessors = u64::from(target.multiprocessors);
     let steps = u64::from(shape.inner).div_ceil(depth);
     let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(config.unit, target.arch));
     let from_l2 = ((rows + columns) * depth * 2).div_ceil(l2_bytes_per_clock(target.arch));
@@ -232,11 +326,20 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
         }
         Unit::FewRows => (rows + columns) * depth * 2 / 128,
         // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
-        Unit::Groups => (rows + 2 * columns) * depth * 2 / 128,
+        Unit::Groups | Unit::CutGroups => (rows + 2 * columns) * depth * 2 / 128,
     };
     // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
     let store = rows * columns * 2 / l2_bytes_per_clock(target.arch);
-    rounds * (steps * (products.max(from_l2).max(operands) + STAGE_CLOCKS) + store)
+    let stage = products.max(from_l2).max(operands) + STAGE_CLOCKS;
+    let rounds = |tiles: u64, grid: u64| tiles.div_ceil(grid) * (steps * stage + store);
+    let tiles = tiles(config, shape);
+    if config.unit != Unit::CutGroups {
+        return rounds(tiles, multiprocessors);
+    }
+    Cut::of(shape, multiprocessors).map_or(u64::MAX, |cut| {
+        let stages = (cut.tiles * steps).div_ceil(cut.grid);
+        rounds(tiles - cut.tiles, cut.grid) + stages * stage + CUT_CLOCKS
+    })
 }
 
 /// What a stage costs beside its work: the barrier and the first fragments behind it. An estimate; it keeps small tiles from winning by a percent.
@@ -252,7 +355,7 @@ pub fn tiles(config: Config, shape: Shape) -> u64 {
 /// and `sm_100` reach about 60 and 25 % of their peak.
 const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
     match (unit, arch) {
-        (Unit::Groups, _) => 4096,
+        (Unit::Groups | Unit::CutGroups, _) => 4096,
         (_, Arch::Sm80 | Arch::Sm100a) => 2048,
         (_, Arch::Sm86 | Arch::Sm89 | Arch::Sm120a) => 512,
         (_, Arch::Sm90a) => 2560,
@@ -288,10 +391,16 @@ pub const fn call(params: &LinearParams) -> Call {
     Call { shape: shape(params), epilogue }
 }
 
-/// What [`plan`] says: one launch of one of our variants, or one product of cuBLASLt.
+/// What [`plan`] says: one of our variants, or one product of cuBLASLt.
 #[must_use]
 pub fn launches(params: &LinearParams, target: Target) -> Launches {
-    launches_by(plan(call(params), target), params, target)
+    match plan(call(params), target) {
+        // A card that needs more slots than those that the workspace was sized for.
+        Plan::Own(config) if workspace_bytes_of(config, params, target) > workspace_bytes(params) => {
+            launches_of(SM90A[0], params, target)
+        }
+        plan => launches_by(plan, params, target),
+    }
 }
 
 /// The launches of a given plan. What cuBLASLt's algorithms may not be given, an output or a bias that is not aligned as they were promised, is
@@ -332,20 +441,37 @@ pub fn launches_sums(params: &LinearParams, target: Target) -> Launches {
     launches_of(choose_sums(shape(params), target), params, target)
 }
 
-/// One launch of a given variant.
+/// The launches of a given variant. One that cuts wants a workspace of [`workspace_bytes_of`] it; without one it leaves tiles whole.
 #[must_use]
 pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Launches {
-    let tiles = u32::try_from(tiles(config, shape(params))).unwrap_or(u32::MAX);
-    let grid =
-        |blocks| Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes };
-    let launch = match config.unit {
-        Unit::Warps { .. } | Unit::FewRows => Launch::new(config.image, grid(tiles)),
-        Unit::Groups => Launch::new(config.image, grid(tiles.min(target.multiprocessors))).with_maps(&[
+    let grid_of = |blocks: u64| Grid {
+        blocks: [u32::try_from(blocks).unwrap_or(u32::MAX), 1, 1],
+        threads: config.threads,
+        shared_bytes: config.shared_bytes,
+    };
+    let (tiles, multiprocessors) = (tiles(config, shape(params)), u64::from(target.multiprocessors));
+    let with_maps = |launch: Launch| {
+        launch.with_maps(&[
             map(params.x, params.x_stride, [params.inner, params.rows], config.tile[0]),
             map(params.weight, params.weight_stride, [params.inner, params.columns], config.tile[1]),
-        ]),
+        ])
     };
-    Launches::of(&[launch])
+    let whole = |image| with_maps(Launch::new(image, grid_of(tiles.min(multiprocessors))));
+    let cut = Cut::of(shape(params), multiprocessors).filter(|_| params.workspace != 0);
+    match (config.unit, cut) {
+        (Unit::Warps { .. } | Unit::FewRows, _) => Launches::of(&[Launch::new(config.image, grid_of(tiles))]),
+        (Unit::CutGroups, Some(cut)) => {
+            let join_grid = Grid {
+                blocks: [u32::try_from(cut.tiles).unwrap_or(u32::MAX), config.tile[0] / 8, 1],
+                threads: 256,
+                shared_bytes: 0,
+            };
+            let join = Launch::new("linear_sm90a_join_bf16", join_grid);
+            Launches::of(&[with_maps(Launch::new(config.image, grid_of(cut.grid))), join])
+        }
+        (Unit::CutGroups, None) => Launches::of(&[whole(SM90A[0].image)]),
+        (Unit::Groups, _) => Launches::of(&[whole(config.image)]),
+    }
 }
 
 /// Boxes of 64 columns, 128 bytes, and a tile's rows.
@@ -373,7 +499,7 @@ mod tests {
     /// The tile and whether wgmma multiplies it.
     fn chosen(shape: Shape, arch: Arch) -> ([u32; 2], bool) {
         let config = choose(shape, Target::typical(arch));
-        (config.tile, config.unit == Unit::Groups)
+        (config.tile, matches!(config.unit, Unit::Groups | Unit::CutGroups))
     }
 
     #[test]
@@ -520,6 +646,70 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn last_rounds_that_are_nearly_empty_are_cut() {
+        let image = |shape: Shape| choose(shape, Target::typical(Arch::Sm90a)).image;
+        // 432 and 144 tiles of 128 x 256 for 132 multiprocessors.
+        for (rows, columns, inner) in [(4608, 3072, 15_360), (512, 9216, 3072)] {
+            assert_eq!(image(aligned(rows, columns, inner)), "linear_sm90a_128x256_cut_bf16");
+        }
+        let params = LinearParams { rows: 4608, columns: 3072, inner: 15_360, workspace: 256, ..wide() };
+        let launched = launches(&params, Target::typical(Arch::Sm90a));
+        let [main, join] = launched.as_slice() else { panic!("two launches: {launched:?}") };
+        assert_eq!((main.grid.blocks, main.maps().len()), ([132, 1, 1], 2));
+        assert_eq!((join.image, join.grid.blocks), ("linear_sm90a_join_bf16", [36, 16, 1]));
+        // Without a workspace, and on a card that would need more than there is, tiles stay whole.
+        let whole = |params: &LinearParams, multiprocessors: u32| {
+            let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+            let launched = launches(params, target);
+            assert_eq!(launched.as_slice().len(), 1);
+            assert!(!launched.as_slice()[0].image.contains("cut"), "{launched:?}");
+        };
+        whole(&LinearParams { workspace: 0, ..params }, 132);
+        whole(&LinearParams { rows: 4112, columns: 21_504, inner: 3072, ..params }, 132);
+    }
+
+    /// What a card makes of a call never needs more than what was set aside without knowing the card.
+    #[test]
+    fn pieces_fit_the_workspace_on_every_card() {
+        for (rows, columns, inner) in
+            [(4608, 3072, 15_360), (512, 9216, 3072), (300, 3072, 4096), (17, 256, 8192)]
+        {
+            let params = LinearParams {
+                rows,
+                columns,
+                inner,
+                x_stride: u64::from(inner),
+                weight_stride: u64::from(inner),
+                workspace: 256,
+                ..wide()
+            };
+            for multiprocessors in 1..=200 {
+                let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
+                let launched = launches(&params, target);
+                let [main, join] = launched.as_slice() else { continue };
+                let slots = u64::from(main.grid.blocks[0] + join.grid.blocks[0] - 1);
+                assert!(
+                    HEADER_BYTES + slots * PIECE_BYTES <= workspace_bytes(&params),
+                    "{params:?} on {multiprocessors}"
+                );
+            }
+        }
+    }
+
+    /// The kernel lays slots out again, so it has to do so by the same numbers.
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        let header = include_str!("linear.cuh");
+        for line in [
+            format!("constexpr unsigned workspace_header_bytes = {HEADER_BYTES};"),
+            "constexpr int piece_floats = 128 * 256;".to_owned(),
+        ] {
+            assert!(header.contains(&line), "linear.cuh has no `{line}`");
+        }
+        assert_eq!(PIECE_BYTES, 128 * 256 * 4);
     }
 
     #[test]

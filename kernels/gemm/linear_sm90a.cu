@@ -9,6 +9,9 @@
 // memory, one stage's products under way while the next are issued; a stage goes back one step later. Then the sums with their bias go, 128 columns at a time, by stmatrix into
 // 16 KiB of the warpgroup's own, and leave as rows of 16 bytes with activation, gate and residual (epilogue.cuh).
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums.
+// `cut`: the tiles that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
+// sums, fp32, in the workspace, and linear_sm90a_join adds them in the order of k and finishes the tile. Sizes and the number of blocks alone decide that: the
+// same bits every run. linear.rs chooses it where the last round would leave too many multiprocessors idle.
 // Maps: 0 x, 1 weight, both [rows][64] boxes in the 128-byte swizzle.
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2.
@@ -17,6 +20,7 @@
 #include "linear.cuh"
 #include "raster.cuh"
 
+#include "../base/pieces.cuh"
 #include "../base/ptx.cuh"
 
 namespace {
@@ -45,27 +49,29 @@ struct Turn {
     }
 };
 
-/// The tiles of this block.
-struct Work {
-    int down, across, tiles, steps;
-};
+/// The tiles of out, and what of them this block does.
+struct Work : Pieces {
+    int down, across;
 
-template <class Ring>
-DEVICE Work work_of(const LinearParams& p) {
-    Work w;
-    w.down = (p.rows + x_rows - 1) / x_rows;
-    w.across = (p.columns + Ring::columns - 1) / Ring::columns;
-    w.tiles = w.down * w.across;
-    w.steps = (p.inner + depth - 1) / depth;
-    return w;
-}
+    DEVICE Work(const LinearParams& p, int columns, unsigned grid_size, bool is_cut) {
+        down = (p.rows + x_rows - 1) / x_rows;
+        across = (p.columns + columns - 1) / columns;
+        units_each = (p.inner + depth - 1) / depth;
+        grid = static_cast<int>(grid_size);
+        tiles = down * across;
+        whole = is_cut ? tiles - tiles % grid : tiles;
+    }
+
+    DEVICE TilePlace place(const Piece& piece) const { return tile_place(piece.tile, down, across); }
+};
 
 template <class Ring>
 DEVICE void produce(unsigned smem, const TensorMaps<2>& maps, const Work& work) {
     Turn<Ring> turn;
-    for (int tile = blockIdx.x; tile < work.tiles; tile += gridDim.x) {
-        const TilePlace place = tile_place(tile, work.down, work.across);
-        for (int step = 0; step < work.steps; step++) {
+    Piece piece;
+    for (int i = 0; work.piece(piece, i, blockIdx.x); i++) {
+        const TilePlace place = work.place(piece);
+        for (int step = piece.first; step < piece.end; step++) {
             const unsigned stage = smem + turn.stage * Ring::stage_bytes, full = smem + Ring::full + 8 * turn.stage;
             mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
             mbarrier_arrive_expect(full, Ring::stage_bytes);
@@ -138,7 +144,21 @@ DEVICE void finish_tile(const float (&sums)[Ring::columns / 2], const Epilogue& 
     }
 }
 
+/// The sums of a piece, row after row: the words of a row that a quad holds are one sector.
 template <class Ring>
+DEVICE void store_sums(float* target, const float (&sums)[Ring::columns / 2], int group) {
+    const int thread = threadIdx.x % group_threads, lane = thread % 32, row = group * 64 + thread / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int n = 0; n < Ring::columns / 8; n++) {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float* const place = target + (row + r * 8) * Ring::columns + n * 8 + lane % 4 * 2;
+            *reinterpret_cast<float2*>(place) = make_float2(sums[4 * n + 2 * r], sums[4 * n + 2 * r + 1]);
+        }
+    }
+}
+
+template <class Ring, bool is_cut>
 DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
     DYNAMIC_SHARED(memory);
     const unsigned smem = shared_address(memory);
@@ -148,9 +168,10 @@ DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
             mbarrier_init(smem + Ring::empty + 8 * stage, consumers);
         }
         fence_mbarrier_init();
+        if (is_cut && blockIdx.x == 0) *workspace_grid(p) = gridDim.x;
     }
     __syncthreads();
-    const Work work = work_of<Ring>(p);
+    const Work work(p, Ring::columns, gridDim.x, is_cut);
     if (threadIdx.x < group_threads) {
         release_registers<40>();
         if (threadIdx.x == 0) produce<Ring>(smem, maps, work);
@@ -159,11 +180,15 @@ DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
         const int group = threadIdx.x / group_threads - 1;
         const Epilogue e = epilogue_of(p);
         Turn<Ring> turn;
-        for (int tile = blockIdx.x; tile < work.tiles; tile += gridDim.x) {
-            const TilePlace place = tile_place(tile, work.down, work.across);
+        Piece piece;
+        for (int i = 0; work.piece(piece, i, blockIdx.x); i++) {
+            const TilePlace place = work.place(piece);
             float sums[Ring::columns / 2] = {};
-            consume<Ring>(sums, smem, turn, work.steps, group);
-            finish_tile<Ring>(sums, e, memory, int64_t{place.row} * x_rows + group * 64, place.column * Ring::columns, group);
+            consume<Ring>(sums, smem, turn, piece.end - piece.first, group);
+            if (is_cut && piece.slot >= 0)
+                store_sums<Ring>(piece_sums(p, piece.slot), sums, group);
+            else
+                finish_tile<Ring>(sums, e, memory, int64_t{place.row} * x_rows + group * 64, place.column * Ring::columns, group);
         }
     }
 }
@@ -172,12 +197,40 @@ DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
 
 extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
     linear_sm90a_128x256_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<256, 4>>(p, maps);
+    linear<Ring<256, 4>, false>(p, maps);
 }
 KERNEL(linear_sm90a_128x256_bf16)
 
 extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
+    linear_sm90a_128x256_cut_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
+    linear<Ring<256, 4>, true>(p, maps);
+}
+KERNEL(linear_sm90a_128x256_cut_bf16)
+
+extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
     linear_sm90a_128x128_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<128, 6>>(p, maps);
+    linear<Ring<128, 6>, false>(p, maps);
 }
 KERNEL(linear_sm90a_128x128_bf16)
+
+// Adds the pieces of each tile that was cut, in the order of k, and finishes it. blockIdx.x: which tile; blockIdx.y: which 8 of its 128 rows. A thread has
+// eight columns of one row.
+extern "C" __global__ void __launch_bounds__(256) linear_sm90a_join_bf16(const __grid_constant__ LinearParams p) {
+    constexpr int columns = 256;
+    const Work work(p, columns, *workspace_grid(p), true);
+    const TilePlace place = work.place({work.whole + static_cast<int>(blockIdx.x), 0, 0, 0});
+    const int row = blockIdx.y * 8 + threadIdx.x / 32, column = threadIdx.x % 32 * 8;
+    float sums[8] = {};
+    for (int slot = work.first_slot(blockIdx.x), end = work.end_slot(blockIdx.x); slot < end; slot++) {
+        float part[8];
+        load_whole(piece_sums(p, slot) + row * columns + column, part);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sums[i] += part[i];
+    }
+    const Epilogue e = epilogue_of(p);
+    const int first_column = place.column * columns + column;
+#pragma unroll
+    for (int i = 0; i < 8; i++) sums[i] += bias_of(e, first_column + i);
+    finish(e, pack8(sums), int64_t{place.row} * x_rows + row, first_column);
+}
+KERNEL(linear_sm90a_join_bf16)

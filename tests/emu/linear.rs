@@ -1,10 +1,11 @@
 //! `linear_sm80.cu` and `linear_sm90a.cu` against fp64: every tile, ragged sizes, strides, epilogues, in place.
 
-use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape};
+use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape, workspace_bytes_of};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
+use crate::buffer::Floats;
 use crate::numerics::count;
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode};
@@ -162,6 +163,32 @@ fn hopper_turns_of_the_ring() {
     check_named(case, "linear_sm90a_128x256_bf16");
 }
 
+/// One tile is left over for three blocks, then two for five: runs that end where a tile does, and one that goes on into the next.
+#[test]
+fn hopper_pieces() {
+    let target = |multiprocessors| Target { multiprocessors, ..HOPPER.target };
+    let (rows, columns, inner) = (129, 257, 16 * 64 - 7);
+    let case = Case { rows, columns, inner, gaps: aligned(inner), target: target(3), ..HOPPER };
+    check_cut(case, &runs::all().collect::<Vec<_>>());
+    let once = [Config { checks: false, ..Config::default() }];
+    let many = Case { rows: 6 * 128 + 1, columns: 200, inner: 21 * 64, target: target(5), ..HOPPER };
+    for residual in [Residual::None, Residual::InPlace, Residual::Gated] {
+        check_cut(Case { residual, ..many }, &once);
+    }
+    // No whole tile at all.
+    check_cut(Case { rows: 100, columns: 300, inner: 33 * 64, target: target(132), ..HOPPER }, &once);
+}
+
+fn check_cut(case: Case, configs: &[Config]) {
+    let mut problem = Problem::new(case);
+    let (mut residual, mut out) = (Matrix::of(&[0.0], 1, 0, 0), Matrix::of(&[0.0], 1, 0, 0));
+    let params = problem.params(&mut residual, &mut out);
+    assert!(problem.workspace_bytes(CUT, &params) > 0, "{case:?} is cut");
+    compare(case, CUT, configs);
+}
+
+const CUT: Variant = Variant::Named("linear_sm90a_128x256_cut_bf16");
+
 #[test]
 fn hopper_of_a_flux_shape_cut_down() {
     let target = Target { multiprocessors: 3, ..HOPPER.target };
@@ -259,9 +286,15 @@ impl Problem {
         let mut out =
             Matrix::of(if in_place { &self.residual } else { &poison }, columns, gaps[3], offsets[3]);
         let params = self.params(&mut residual, &mut out);
+        let bytes = self.workspace_bytes(variant, &params);
+        let mut workspace = Floats::of(&vec![f32::NAN; usize::try_from(bytes / 4).expect("it is small")]);
+        let address = if bytes == 0 { 0 } else { workspace.address() };
+        let params = LinearParams { workspace: address, ..params };
         let launches = self.launches(variant, &params);
-        assert_eq!(launches.as_slice().len(), 1, "one launch");
+        let is_cut = bytes > 0;
+        assert_eq!(launches.as_slice().len(), if is_cut { 2 } else { 1 }, "one launch, and one that joins");
         let regions = [
+            workspace.region(),
             self.x.0.region(),
             self.weight.0.region(),
             self.bias.0.region(),
@@ -276,7 +309,7 @@ impl Problem {
                 "{:?}: the swizzle keeps ldmatrix free of conflicts",
                 self.case
             );
-            if config.checks {
+            if config.checks && !is_cut {
                 let written = (self.case.rows * columns * 2) as u64;
                 assert_eq!(report.global_bytes_written, written, "each element is written once");
             }
@@ -298,6 +331,7 @@ impl Problem {
             gate: when(kind == Residual::Gated, self.gate.0.address()),
             residual: when(kind != Residual::None, residual_address),
             out: out.address(),
+            workspace: 0,
             x_stride: self.x.0.stride(),
             weight_stride: self.weight.0.stride(),
             residual_stride,
@@ -310,16 +344,24 @@ impl Problem {
     }
 
     fn launches(&self, variant: Variant, params: &LinearParams) -> Launches {
-        let target = self.case.target;
         match variant {
-            Variant::Chosen => launches(params, target),
-            Variant::Named(image) => {
-                let chosen = choose(shape(params), target);
-                let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
-                let config =
-                    all.find(|config| config.image == image).expect("a variant of this architecture");
-                launches_of(*config, params, target)
-            }
+            Variant::Chosen => launches(params, self.case.target),
+            Variant::Named(image) => launches_of(self.named(image, params), params, self.case.target),
         }
+    }
+
+    /// Of the variant, where the test names it: what is chosen at sizes of tests is never cut.
+    fn workspace_bytes(&self, variant: Variant, params: &LinearParams) -> u64 {
+        match variant {
+            Variant::Chosen => 0,
+            Variant::Named(image) => workspace_bytes_of(self.named(image, params), params, self.case.target),
+        }
+    }
+
+    fn named(&self, image: &str, params: &LinearParams) -> linear::Config {
+        let target = self.case.target;
+        let chosen = choose(shape(params), target);
+        let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
+        *all.find(|config| config.image == image).expect("a variant of this architecture")
     }
 }

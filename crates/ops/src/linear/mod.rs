@@ -4,7 +4,9 @@ mod plans;
 mod tests;
 
 use half::bf16;
+use lighterage_allocator::Buffer;
 use lighterage_device::{Backend, View};
+use lighterage_kernels::gemm::linear::workspace_bytes;
 use lighterage_kernels::params::LinearParams;
 use lighterage_shape::DType;
 
@@ -55,6 +57,9 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
     if params.rows == 0 || params.columns == 0 {
         return Ok(());
     }
+    let workspace = workspace(queue, &params, args)?;
+    let params =
+        LinearParams { workspace: workspace.as_ref().map_or(0, |workspace| workspace.address().0), ..params };
     match (args.x.dtype(), args.out.dtype()) {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
@@ -65,6 +70,17 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
         _ => unsafe { queue.stream().launch::<LinearKernel<f32>>(&params)? },
     }
     Ok(())
+}
+
+/// For the pieces of what Hopper cuts; taken everywhere, so that a plan made on any device is exact.
+fn workspace<B: Backend>(
+    queue: &Queue<B>,
+    params: &LinearParams,
+    args: &Linear<'_>,
+) -> Result<Option<Buffer<B>>> {
+    let is_product = (args.x.dtype(), args.out.dtype()) == (DType::Bf16, DType::Bf16);
+    let bytes = if is_product { workspace_bytes(params) } else { 0 };
+    if bytes == 0 { Ok(None) } else { Ok(Some(queue.pool().allocate(bytes, "linear workspace")?)) }
 }
 
 impl<'a> Linear<'a> {
@@ -111,6 +127,7 @@ impl<'a> Linear<'a> {
             gate: vector("gate", self.residual.and_then(|residual| residual.gate))?,
             residual,
             out: out.address(),
+            workspace: 0,
             x_stride: x.stride(0),
             weight_stride: weight.stride(0),
             residual_stride,

@@ -2,7 +2,9 @@
 
 use half::bf16;
 use lighterage_device::Cuda;
-use lighterage_kernels::gemm::linear::{Plan, call, choose, launches_by, variants};
+use lighterage_kernels::gemm::linear::{
+    Config, Plan, call, choose, launches_by, variants, workspace_bytes, workspace_bytes_of,
+};
 use lighterage_kernels::gemm::table::Algorithm;
 use lighterage_kernels::params::LinearParams;
 use lighterage_shape::DType;
@@ -21,7 +23,9 @@ pub fn linear_plans(queue: &Queue<Cuda>, args: &Linear<'_>, algorithms_max: usiz
     let (params, device) = (params(queue, args)?, queue.device().backend());
     let (shape, target) = (call(&params).shape, device.target());
     let first = choose(shape, target);
-    let others = variants(shape, target.arch).into_iter().filter(|config| *config != first);
+    // One that a run had no workspace for is no choice.
+    let fits = |config: &Config| workspace_bytes_of(*config, &params, target) <= workspace_bytes(&params);
+    let others = variants(shape, target.arch).into_iter().filter(|config| *config != first && fits(config));
     let mut plans: Vec<Plan> = [first].into_iter().chain(others).map(Plan::Own).collect();
     // Of this plan the launches say whether the library can do it at all; the algorithm is not looked at.
     let foreign = launches_by(Plan::CublasLt(Algorithm([0; 8])), &params, target);
@@ -38,6 +42,9 @@ pub fn linear_plans(queue: &Queue<Cuda>, args: &Linear<'_>, algorithms_max: usiz
 /// As [`linear_plans`].
 pub fn linear_by(queue: &Queue<Cuda>, args: &Linear<'_>, plan: Plan) -> Result<()> {
     let params = params(queue, args)?;
+    let workspace = super::workspace(queue, &params, args)?;
+    let params =
+        LinearParams { workspace: workspace.as_ref().map_or(0, |workspace| workspace.address().0), ..params };
     let launches = launches_by(plan, &params, queue.device().backend().target());
     // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory stays mapped until the work
     // launched on it is done. The launches are of these very parameters.

@@ -88,6 +88,7 @@ impl<E: HostElement> Tensors<E> {
             gate: when(case.residual == Some(Gate::Present), self.gate.address()),
             residual: when(case.residual.is_some(), residual),
             out: address,
+            workspace: 0,
             x_stride: self.x.stride(),
             weight_stride: self.weight.stride(),
             residual_stride: self.residual.stride(),
