@@ -36,7 +36,7 @@ pub(crate) struct PlaceArguments {
     /// `cuda` is an NVIDIA GPU, by number where there are several; `host` computes on this machine's processor, `emu` does that with the CUDA
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
-pub(crate) device: DeviceName,
+    pub(crate) device: DeviceName,
     /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included, but no more than
     /// seven eighths of what is free now.
     ///
