@@ -26,7 +26,7 @@ fn machine_without_a_gpu_says_so_in_one_line() {
 fn machine_is_measured() {
     let small =
         ["bench", "machine", "--device", "host", "--copy", "1MiB", "--gemm", "64", "--handles", "100"];
-    lighterage(&small).check(0, &["copy on the device", "bf16 product", "unmap:"]);
+    lighterage(&small).check(0, &["copy on the device", "bf16 product", "set access", "beside work"]);
     let json = lighterage(&[&small[..], &["--json"]].concat()).check(0, &[]).stdout;
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     let number = |name: &str| report[name].as_f64().unwrap();
@@ -170,7 +170,12 @@ mod stand_in {
             ["--copy", "1MiB", "--gemm", "64", "--handles", "20", "--pieces", "32MiB", "--vram", "1GiB"];
         let graphs = ["--graph-launches", "12", "--graph-replays", "20"];
         let machine = run(&[&["bench", "machine"], &sizes[..], &graphs].concat());
-        for field in ["copy_bytes_per_second", "gemm_bf16_flops_per_second", "queue_seconds"] {
+        for field in [
+            "copy_bytes_per_second",
+            "page_locking_bytes_per_second",
+            "gemm_bf16_flops_per_second",
+            "queue_seconds",
+        ] {
             assert!(machine[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {machine}");
         }
         // Six sizes, without and with other pieces; the largest is a quarter of the memory at most.
