@@ -30,6 +30,7 @@ DEVICE Job job_of(const NormModParams& p, unsigned row) {
 
 template <int threads, int eights, bool updates>
 DEVICE void norm_mod(const NormModParams& p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) layer_norm_row<threads, eights, updates, Factor::OneMore>(job_of(p, blockIdx.x), p.eps);
 }
 
