@@ -6,7 +6,7 @@ use std::time::Instant;
 use lighterage_allocator::{Config as PoolConfig, Need, Pool};
 use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
-use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
+use lighterage_pager::{Cycle, Pager, Plan, Statistics, UnitId, Units};
 
 use crate::{Error, Forecast, Lent, Observer, Result};
 
@@ -56,7 +56,8 @@ pub(crate) struct Seen {
     pub(crate) cycles: Vec<Cycle>,
     /// The most physical bytes that the pool of activations held, and the weights that a phase keeps beside its plan.
     pub(crate) activations_bytes: u64,
-    pub(crate) copied_bytes: u64,
+    /// What its pager came to.
+    pub(crate) paged: Statistics,
     pub(crate) seconds: f64,
 }
 
@@ -155,7 +156,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             units: Arc::clone(units),
             cycles: if self.is_dry() { cycles(&cycle, &self.turns) } else { Vec::new() },
             activations_bytes: self.queue.pool().statistics().reserved_peak_bytes + beside_bytes,
-            copied_bytes: cycle.statistics().copied_bytes,
+            paged: cycle.statistics(),
             seconds: start.elapsed().as_secs_f64(),
         });
         self.turns.clear();

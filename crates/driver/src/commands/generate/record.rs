@@ -106,6 +106,9 @@ struct RanPhase {
     seconds: f64,
     activations_bytes: u64,
     copied_bytes: u64,
+    /// Page-locked in the files, and elsewhere.
+    registered_bytes: u64,
+    pinned_bytes: u64,
 }
 
 impl Record {
@@ -138,8 +141,10 @@ impl Record {
 
 impl RanPhase {
     fn new(report: &PhaseReport) -> Self {
-        let PhaseReport { phase, seconds, activations_bytes, copied_bytes } = *report;
-        Self { phase: phase.to_string(), seconds, activations_bytes, copied_bytes }
+        let PhaseReport { phase, seconds, activations_bytes, copied_bytes, registered_bytes, pinned_bytes } =
+            *report;
+        let phase = phase.to_string();
+        Self { phase, seconds, activations_bytes, copied_bytes, registered_bytes, pinned_bytes }
     }
 }
 
