@@ -6,16 +6,6 @@
 
 namespace {
 
-#if defined(__CUDACC__)
-DEVICE void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
-#endif
-}
-#else
-DEVICE void wait_for_previous() {}
-#endif
-
 DEVICE Job job_of(const NormModParams& p, unsigned row) {
     const bool is_first = row < p.split;
     Job job;
@@ -37,7 +27,7 @@ DEVICE Packed8 load_by(const bf16* p) {
 /// A block a row.
 template <int threads, int eights, bool updates, Load how, bool early, bool early_launch>
 DEVICE void trial(const NormModParams& p) {
-    if (early_launch) wait_for_previous();
+    if (early_launch) wait_for_launch_before();
     if (blockIdx.x >= p.rows) return;
     const Job job = job_of(p, blockIdx.x);
     SUM_SLOTS(mean_slots, threads);
@@ -96,7 +86,7 @@ DEVICE void trial(const NormModParams& p) {
 /// Blocks that stay: the vectors in registers, the next row's loads under way while one is reduced.
 template <int threads, int eights, bool updates, Load how, bool early_launch>
 DEVICE void trial_resident(const NormModParams& p) {
-    if (early_launch) wait_for_previous();
+    if (early_launch) wait_for_launch_before();
     SUM_SLOTS(mean_slots, threads);
     SUM_SLOTS(variance_slots, threads);
     Packed8 held[eights], steps[eights], factors[eights], shifts[eights];
