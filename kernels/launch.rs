@@ -176,6 +176,8 @@ pub struct Launch {
     pub image: &'static str,
     /// Its grid.
     pub grid: Grid,
+    /// Whether it may begin before the launch before it in its stream has ended: its kernel waits for that one's end before it touches memory.
+    pub overlaps: bool,
     maps: [TensorMap; MAPS_MAX],
     maps_count: usize,
 }
@@ -193,7 +195,14 @@ impl Launch {
             element_bytes: 0,
             swizzle_bytes: 0,
         }; MAPS_MAX];
-        Self { image, grid, maps, maps_count: 0 }
+        Self { image, grid, overlaps: false, maps, maps_count: 0 }
+    }
+
+    /// The launch, begun while the one before it ends.
+    #[must_use]
+    pub const fn overlapping(mut self) -> Self {
+        self.overlaps = true;
+        self
     }
 
     /// The launch with these tensor maps.

@@ -57,8 +57,8 @@ fn resized(name: &str, seed: u64) -> Trace {
     let (mut rng, mut factors) = (Rng::new(seed), BTreeMap::new());
     let mut lives = lives(name);
     for life in &mut lives {
-        let factor = *factors.entry(life.bytes).or_insert_with(|| 0.7 + 0.7 * rng.unit());
-        life.bytes = ((life.bytes as f64 * factor) as u64).max(1);
+        let permille = *factors.entry(life.bytes).or_insert_with(|| 700 + rng.below(701));
+        life.bytes = (life.bytes * permille / 1000).max(1);
     }
     trace_of(&lives)
 }

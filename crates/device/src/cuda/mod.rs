@@ -213,7 +213,12 @@ impl Cuda {
     fn prepare<'a>(&self, kernel: &'static str, launch: &'a Launch) -> Result<Prepared<'a>> {
         let function = self.modules.function(launch.image).ok_or_else(|| self.no_image(kernel))?;
         let function = function.with_shared(launch.grid.shared_bytes)?;
-        Ok(Prepared { function, grid: &launch.grid, maps: Encoded::new(launch.maps())? })
+        Ok(Prepared {
+            function,
+            grid: &launch.grid,
+            overlaps: launch.overlaps,
+            maps: Encoded::new(launch.maps())?,
+        })
     }
 }
 
@@ -243,6 +248,7 @@ fn name_by<K: Kernel>(launches: &Launches) -> &'static str {
 struct Prepared<'a> {
     function: CUfunction,
     grid: &'a Grid,
+    overlaps: bool,
     maps: Encoded,
 }
 
@@ -253,6 +259,35 @@ impl Prepared<'_> {
         // A kernel without tensor maps has no second parameter, and the driver reads none.
         let mut parameters = [params, self.maps.parameter()];
         let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
+        if self.overlaps {
+            let mut attribute = sys::CUlaunchAttribute {
+                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                pad: [0; 4],
+                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+            };
+            let config = sys::CUlaunchConfig {
+                gridDimX: x,
+                gridDimY: y,
+                gridDimZ: z,
+                blockDimX: threads,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: shared_bytes,
+                hStream: stream,
+                attrs: &raw mut attribute,
+                numAttrs: 1,
+            };
+            // SAFETY: as below; the driver reads the attribute before it returns, and the kernel waits for the one before it.
+            let code = unsafe {
+                sys::cuLaunchKernelEx(
+                    &raw const config,
+                    self.function,
+                    parameters.as_mut_ptr(),
+                    ptr::null_mut(),
+                )
+            };
+            return check("cuLaunchKernelEx", code);
+        }
         // SAFETY: the function's module is loaded; the driver copies as many bytes of each parameter as the kernel declares, which are those of
         // the struct (offsets checked when it was compiled) and of the maps; what the kernel touches is the caller's promise.
         let code = unsafe {
