@@ -68,6 +68,8 @@ enum Unit {
     Groups,
     /// The same, with the tiles of the last round cut along the summed dimension.
     CutGroups,
+    /// The same, with each tile of the last round done as four of 64 columns.
+    TailGroups,
 }
 
 /// Four warps, so many down and across.
@@ -91,6 +93,10 @@ const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) ->
 
 const fn cut(config: Config) -> Config {
     Config { unit: Unit::CutGroups, ..config }
+}
+
+const fn tail(config: Config) -> Config {
+    Config { unit: Unit::TailGroups, ..config }
 }
 
 const fn pair(config: Config) -> Config {
@@ -117,7 +123,7 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
 /// Those of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 14] = [
+const SM90A: [Config; 16] = [
     pair(groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, Store::Boxes(2))),
     cut(pair(groups("linear_sm90a_pair_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2)))),
     pair(groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, Store::Boxes(4))),
@@ -125,7 +131,9 @@ const SM90A: [Config; 14] = [
     pair(groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, Store::Boxes(2))),
     groups("linear_sm90a_128x256_boxes_bf16", 256, 4, Store::Boxes(2)),
     cut(groups("linear_sm90a_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2))),
+    tail(groups("linear_sm90a_128x256_boxes_tail_bf16", 256, 4, Store::Boxes(2))),
     groups("linear_sm90a_128x128_boxes_bf16", 128, 6, Store::Boxes(2)),
+    groups("linear_sm90a_128x64_boxes_bf16", 64, 8, Store::Boxes(1)),
     groups("linear_sm90a_128x256_bf16", 256, 4, Store::Rows),
     cut(groups("linear_sm90a_128x256_cut_bf16", 256, 4, Store::Rows)),
     groups("linear_sm90a_128x128_bf16", 128, 6, Store::Rows),
@@ -279,6 +287,10 @@ const PIECE_STEPS_MIN: u64 = 8;
 /// What cutting costs, in clocks: sums of a piece or two written, a second launch, and sums read. About 10 us.
 const CUT_CLOCKS: u64 = 16_000;
 
+/// `tail_columns` of `ring_sm90a.cuh`, and how many tails a tile is.
+const TAIL_COLUMNS: u32 = 64;
+const TAILS: u64 = 4;
+
 /// `workspace_header_bytes` and `piece_floats` of `linear.cuh`.
 const HEADER_BYTES: u64 = 256;
 const PIECE_BYTES: u64 = 128 * 256 * 4;
@@ -351,12 +363,30 @@ pub const fn candidates(arch: Arch) -> &'static [Config] {
 /// gets more of it than it needs, and the cluster is not worth its barriers.
 #[must_use]
 pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
-    let [rows, columns] = config.tile.map(u64::from);
-    let depth = u64::from(config.depth);
     let multiprocessors = u64::from(target.multiprocessors);
     let (units, cluster) = (units(config, shape), u64::from(config.cluster));
     let places = (multiprocessors / cluster).max(1);
-    let steps = u64::from(shape.inner).div_ceil(depth);
+    let steps = u64::from(shape.inner.div_ceil(config.depth));
+    if config.unit == Unit::TailGroups {
+        return clocks_with_tails(config, shape, target);
+    }
+    let (stage, store) = (stage_clocks(config, units, target), store_clocks(config, target));
+    let rounds = |units: u64, grid: u64| units.div_ceil(grid) * (steps * stage + store);
+    let barriers = (cluster - 1) * CLUSTER_CLOCKS;
+    if config.unit != Unit::CutGroups {
+        return rounds(units, places) + barriers;
+    }
+    Cut::of(config, shape, multiprocessors).map_or(u64::MAX, |cut| {
+        let stages = (cut.tiles * steps).div_ceil(cut.grid);
+        rounds(units - cut.tiles, cut.grid) + stages * stage + CUT_CLOCKS + barriers
+    })
+}
+
+/// A stage, where `units` tiles or pairs are there to be done.
+fn stage_clocks(config: Config, units: u64, target: Target) -> u64 {
+    let [rows, columns] = config.tile.map(u64::from);
+    let (depth, cluster) = (u64::from(config.depth), u64::from(config.cluster));
+    let places = (u64::from(target.multiprocessors) / cluster).max(1);
     let products = (2 * rows * columns * depth).div_ceil(flops_per_clock(config.unit, target.arch));
     let l2 = match config.unit {
         // What is left over by blocks that have nothing to do, as far as a multiprocessor's own port goes.
@@ -373,24 +403,36 @@ pub fn predicted_clocks(config: Config, shape: Shape, target: Target) -> u64 {
         }
         Unit::FewRows => (rows + columns) * depth * 2 / 128,
         // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
-        Unit::Groups | Unit::CutGroups => (rows + 2 * columns) * depth * 2 / 128,
+        Unit::Groups | Unit::CutGroups | Unit::TailGroups => (rows + 2 * columns) * depth * 2 / 128,
     };
-    // The tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
-    let store = match (config.unit, config.store) {
-        (Unit::Groups | Unit::CutGroups, Store::Rows) => rows * columns / ROWS_STORED_PER_CLOCK,
+    products.max(from_l2).max(operands) + STAGE_CLOCKS
+}
+
+/// A tile leaves as bf16 after the last stage; other blocks of the multiprocessor go on meanwhile, but not on the last one.
+fn store_clocks(config: Config, target: Target) -> u64 {
+    let [rows, columns] = config.tile.map(u64::from);
+    match (config.unit, config.store) {
+        (Unit::Groups | Unit::CutGroups | Unit::TailGroups, Store::Rows) => {
+            rows * columns / ROWS_STORED_PER_CLOCK
+        }
         (_, Store::Rows) => rows * columns * 2 / l2_bytes_per_clock(target.arch),
         (_, Store::Boxes(_)) => rows * columns / BOXES_PACKED_PER_CLOCK,
-    };
-    let stage = products.max(from_l2).max(operands) + STAGE_CLOCKS;
-    let rounds = |units: u64, grid: u64| units.div_ceil(grid) * (steps * stage + store);
-    let barriers = (cluster - 1) * CLUSTER_CLOCKS;
-    if config.unit != Unit::CutGroups {
-        return rounds(units, places) + barriers;
     }
-    Cut::of(config, shape, multiprocessors).map_or(u64::MAX, |cut| {
-        let stages = (cut.tiles * steps).div_ceil(cut.grid);
-        rounds(units - cut.tiles, cut.grid) + stages * stage + CUT_CLOCKS + barriers
-    })
+}
+
+/// Whole rounds, then as many rounds of tails as the tiles that are left over make. Not worth its code where nothing is left over.
+fn clocks_with_tails(config: Config, shape: Shape, target: Target) -> u64 {
+    let places = u64::from(target.multiprocessors).max(1);
+    let (tiles, steps) = (tiles(config, shape), u64::from(shape.inner.div_ceil(config.depth)));
+    let left = tiles % places * TAILS;
+    if left == 0 {
+        return u64::MAX;
+    }
+    let columns = |columns: u32, tiles: u64| {
+        let config = Config { unit: Unit::Groups, tile: [config.tile[0], columns], ..config };
+        tiles.div_ceil(places) * (steps * stage_clocks(config, tiles, target) + store_clocks(config, target))
+    };
+    columns(config.tile[1], tiles / places * places) + columns(TAIL_COLUMNS, left)
 }
 
 /// Elements of a wgmma tile that two warpgroups store as rows in a clock: 5500 clk for 128 x 256. Measured on an H100 (benches/results/2026-11-27-h100): of 48 and of 192 stages a
@@ -429,7 +471,7 @@ fn units(config: Config, shape: Shape) -> u64 {
 /// and `sm_100` reach about 60 and 25 % of their peak.
 const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
     match (unit, arch) {
-        (Unit::Groups | Unit::CutGroups, _) => 4096,
+        (Unit::Groups | Unit::CutGroups | Unit::TailGroups, _) => 4096,
         (_, Arch::Sm80 | Arch::Sm100a) => 2048,
         (_, Arch::Sm86 | Arch::Sm89 | Arch::Sm120a) => 512,
         (_, Arch::Sm90a) => 2560,
@@ -539,6 +581,10 @@ pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Lau
             let pieces = Launch::new(config.image, grid(config, cut.grid * cut.cluster));
             Launches::of(&[with_maps(pieces, config, params), Launch::new(image, join_grid)])
         }
+        (Unit::TailGroups, None) => {
+            let blocks = (tiles(config, shape(params)) * TAILS).min(u64::from(target.multiprocessors).max(1));
+            Launches::of(&[with_maps(Launch::new(config.image, grid(config, blocks)), config, params)])
+        }
         (Unit::Groups | Unit::CutGroups, None) => {
             let (config, cluster) = (whole(config), u64::from(config.cluster));
             let places = (u64::from(target.multiprocessors) / cluster).max(1);
@@ -568,10 +614,11 @@ fn storable(config: Config, params: &LinearParams) -> Config {
     twin(Config { cluster: 1, unit: Unit::Groups, store: Store::Rows, ..config })
 }
 
-/// The first variant like it in everything that the launch depends on, whatever its name.
+/// The first variant like it in everything that the launch depends on, whatever its name; where there is none of its tile, the one of the next wider tile.
 fn twin(wanted: Config) -> Config {
-    let key = |config: &Config| (config.tile, config.cluster, config.unit, config.store);
-    *SM90A.iter().find(|config| key(config) == key(&wanted)).unwrap_or(&wanted)
+    let key = |config: &Config| (config.cluster, config.unit, config.store);
+    let alike = SM90A.iter().filter(|config| key(config) == key(&wanted) && config.tile >= wanted.tile);
+    *alike.min_by_key(|config| config.tile).unwrap_or(&wanted)
 }
 
 /// x and weight, whose boxes are tiles, in a cluster half ones; and out, where it leaves in boxes.
@@ -583,7 +630,13 @@ fn with_maps(launch: Launch, config: Config, params: &LinearParams) -> Launch {
         Store::Rows => launch.with_maps(&[x, weight]),
         Store::Boxes(_) => {
             let out = map(params.out, params.out_stride, [params.columns, params.rows], 64);
-            launch.with_maps(&[x, weight, out])
+            match config.unit {
+                Unit::TailGroups => {
+                    let tails = TensorMap { box_sizes: [64, TAIL_COLUMNS, 0, 0, 0], ..weight };
+                    launch.with_maps(&[x, weight, out, tails])
+                }
+                _ => launch.with_maps(&[x, weight, out]),
+            }
         }
     }
 }
@@ -889,6 +942,9 @@ mod tests {
             assert!(header.contains(&line), "linear.cuh has no `{line}`");
         }
         assert_eq!(PIECE_BYTES, 128 * 256 * 4);
+        let line = format!("constexpr int tail_columns = {TAIL_COLUMNS};");
+        assert!(include_str!("ring_sm90a.cuh").contains(&line), "ring_sm90a.cuh has no `{line}`");
+        assert_eq!(u64::from(TAIL_COLUMNS) * TAILS, 256);
     }
 
     #[test]
