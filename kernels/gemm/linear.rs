@@ -395,8 +395,11 @@ fn stage_clocks(config: Config, units: u64, target: Target) -> u64 {
     let l2 = match config.unit {
         // What is left over by blocks that have nothing to do, as far as a multiprocessor's own port goes.
         Unit::Groups => {
-            let all =
-                if config.stages > 4 { MANY_STAGES_BYTES_PER_CLOCK } else { l2_bytes_per_clock(target.arch) };
+            let all = if config.stages > 4 && cluster == 1 {
+                MANY_STAGES_BYTES_PER_CLOCK
+            } else {
+                l2_bytes_per_clock(target.arch)
+            };
             (all * places / units.clamp(1, places)).min(PORT_BYTES_PER_CLOCK)
         }
         _ => l2_bytes_per_clock(target.arch),
@@ -430,12 +433,13 @@ fn store_clocks(config: Config, target: Target) -> u64 {
     }
 }
 
-/// Whole rounds, then as many rounds of tails as the tiles that are left over make. Not worth its code where nothing is left over.
+/// Whole rounds, then as many rounds of tails as the tiles that are left over make. Not to be taken where nothing is left over, and where all is:
+/// then the tile of 128 x 64 has a deeper ring.
 fn clocks_with_tails(config: Config, shape: Shape, target: Target) -> u64 {
     let places = u64::from(target.multiprocessors).max(1);
     let (tiles, steps) = (tiles(config, shape), u64::from(shape.inner.div_ceil(config.depth)));
     let left = tiles % places * TAILS;
-    if left == 0 {
+    if left == 0 || tiles < places {
         return u64::MAX;
     }
     let columns = |columns: u32, tiles: u64| {
@@ -462,7 +466,7 @@ const GROUPS_START_CLOCKS: u64 = 5800;
 /// What mma.sync waits for in each stage on Hopper, whatever its tile: 72 stages took 20 us longer (`measured.tsv`: 50 x 3072 x 3072 and 77 x 2304 x 768, tiles of 64 x 64).
 const HOPPER_WARPS_WAIT_CLOCKS: u64 = 280;
 
-/// What it takes while all of them read, where more than four stages are on their way: an H100 gave tiles of 128 x 128 a stage of 32 KiB in 620 to 650 clk (`measured.tsv`:
+/// What it takes while all of them read, where more than four stages are on their way to single blocks: an H100 gave tiles of 128 x 128 a stage of 32 KiB in 620 to 650 clk (`measured.tsv`:
 /// 4096 x 9216 x 3072, 512 x 20480 x 4096).
 const MANY_STAGES_BYTES_PER_CLOCK: u64 = 52;
 
@@ -904,7 +908,9 @@ mod tests {
         // 432 tiles of 128 x 256 for 132 multiprocessors; 144, whose last 12 are short enough for tails.
         assert_eq!(image(aligned(4608, 3072, 15_360)), "linear_sm90a_pair_128x256_boxes_cut_bf16");
         assert_eq!(image(aligned(512, 9216, 3072)), "linear_sm90a_128x256_boxes_tail_bf16");
-        assert_eq!(image(aligned(4096, 64, 3072)), "linear_sm90a_128x64_boxes_bf16");
+        for (rows, columns) in [(4096, 64), (50, 3072), (77, 768)] {
+            assert_eq!(image(aligned(rows, columns, 3072)), "linear_sm90a_128x64_boxes_bf16");
+        }
         let params = LinearParams { rows: 4608, columns: 3072, inner: 15_360, workspace: 256, ..wide() };
         let launched = launches(&params, Target::typical(Arch::Sm90a));
         let [main, join] = launched.as_slice() else { panic!("two launches: {launched:?}") };

@@ -22,8 +22,8 @@
 // Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64]; for tails 3, weight in boxes of [64][64].
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
-// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack are 617 us if products bound them, as they should
-// in pairs; 671 us in single blocks, 728 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
+// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack, and 4 us to begin, are 621 us if products bound them, as they should
+// in pairs; 674 us in single blocks, 731 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
 #include "store_sm90a.cuh"
 
 namespace {
