@@ -30,17 +30,19 @@ DEVICE Job job_of(const NormModParams& p, unsigned row) {
 
 template <int threads, int eights, bool updates>
 DEVICE void norm_mod(const NormModParams& p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) layer_norm_row<threads, eights, updates, Factor::OneMore>(job_of(p, blockIdx.x), p.eps);
 }
 
 template <bool updates>
 DEVICE void norm_mod_any(const NormModParams& p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) layer_norm_any_row<updates, Factor::OneMore>(job_of(p, blockIdx.x), p.columns, p.eps);
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(128, 9) norm_mod_3072_bf16(const __grid_constant__ NormModParams p) { norm_mod<128, 3, false>(p); }
+extern "C" __global__ void __launch_bounds__(128, 7) norm_mod_3072_bf16(const __grid_constant__ NormModParams p) { norm_mod<128, 3, false>(p); }
 KERNEL(norm_mod_3072_bf16)
 
 extern "C" __global__ void __launch_bounds__(128, 8) norm_mod_update_3072_bf16(const __grid_constant__ NormModParams p) { norm_mod<128, 3, true>(p); }
