@@ -7,7 +7,8 @@ use crate::params::NormModParams;
 const PLAIN: [Exact; 1] = [Exact { columns: 3072, threads: 128, image: "norm_mod_3072_bf16" }];
 const UPDATES: [Exact; 1] = [Exact { columns: 3072, threads: 128, image: "norm_mod_update_3072_bf16" }];
 
-/// A block a row, on every architecture; images for the widths of models, with and without update, and one for any other row.
+/// A block a row, on every architecture; images for the widths of models, with and without update, and one for any other row. All wait by
+/// themselves for the launch before, and begin while it ends where a card can do that.
 #[must_use]
 pub fn launches(params: &NormModParams, target: Target) -> Launches {
     let p = params;
