@@ -272,6 +272,16 @@ DEVICE void take_registers() {
 #endif
 }
 
+/// griddepcontrol.launch_dependents, then .wait (sm_90): lets the launch behind this one begin as soon as every block of this one runs, and waits until all
+/// that the launches before it have written is there. Before the first access to memory, in a kernel that `Launch::overlapping` launches; without that it does nothing.
+DEVICE void wait_for_launch_before() {
+#if defined(__CUDACC__)
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+#endif
+#endif
+}
+
 /// elect.sync: true in one lane of the warp.
 DEVICE bool is_elected() {
 #if defined(__CUDACC__)

@@ -78,6 +78,12 @@ void check_global(u64 address, u32 bytes, u32 thread, bool is_write, Place place
 
 void do_store(const BulkStore& store) {
     for_pieces(store.map, store.coordinates, store.source, [&](u32 offset, u64 address, u32 bytes) {
+        // Loads end at the element; of stores an H100 writes the whole piece that holds the last one, past the row's end.
+        if (bytes % piece_bytes != 0) {
+            fail({Kind::Instruction, store.thread, store.place},
+                 "a bulk store's row of %llu elements ends within 16 bytes, and all 16 are written",
+                 static_cast<unsigned long long>(store.map.sizes[0]));
+        }
         check_global(address, bytes, store.thread, true, store.place);
         if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
     });

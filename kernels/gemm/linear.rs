@@ -560,7 +560,9 @@ fn whole(config: Config) -> Config {
 
 /// The variant that can store the call's output.
 fn storable(config: Config, params: &LinearParams) -> Config {
-    if config.store == Store::Rows || (params.out | (params.out_stride * 2)).is_multiple_of(16) {
+    // A store by TMA writes the whole 16 bytes that hold a row's last element (seen on an H100; loads end at the element).
+    let row_bytes = u64::from(params.columns) * 2;
+    if config.store == Store::Rows || (params.out | (params.out_stride * 2) | row_bytes).is_multiple_of(16) {
         return config;
     }
     twin(Config { cluster: 1, unit: Unit::Groups, store: Store::Rows, ..config })
@@ -728,9 +730,11 @@ mod tests {
         let target = Target::typical(Arch::Sm90a);
         let image = |config, params: &LinearParams| launches_of(config, params, target).as_slice()[0].image;
         assert_eq!(image(SM90A[0], &wide()), "linear_sm90a_pair_128x256_boxes_bf16");
-        for odd in
-            [LinearParams { out: (4 << 20) + 8, ..wide() }, LinearParams { out_stride: 21508, ..wide() }]
-        {
+        for odd in [
+            LinearParams { out: (4 << 20) + 8, ..wide() },
+            LinearParams { out_stride: 21508, ..wide() },
+            LinearParams { columns: 9212, ..wide() },
+        ] {
             assert_eq!(image(SM90A[0], &odd), "linear_sm90a_128x256_bf16");
             for config in &SM90A {
                 assert!(!image(*config, &odd).contains("boxes"), "{config:?}");

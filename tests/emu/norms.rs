@@ -99,20 +99,6 @@ fn norm_mod_of_the_rows_of_flux() {
     }
 }
 
-/// Temporary: every trial, on rows of both ranges, several for a block that stays.
-#[test]
-fn trials_of_norm_mod() {
-    let target = Target { multiprocessors: 1, ..TARGET };
-    for trial in 1..=norm::norm_mod::TRIALS.len() {
-        for update in [false, true] {
-            let case = Case { rows: 15, columns: 3072, split: 8, mean: 40.0, update, ..PLAIN };
-            norm::norm_mod::TRIAL.store(u32::try_from(trial).unwrap(), std::sync::atomic::Ordering::Relaxed);
-            norm_mod_on(case, &runs::all().collect::<Vec<_>>(), target);
-        }
-    }
-    norm::norm_mod::TRIAL.store(0, std::sync::atomic::Ordering::Relaxed);
-}
-
 /// A row at any address, which the kernel for any row does, has the bits of one in registers.
 #[test]
 fn norm_mod_in_registers_or_not_is_the_same() {

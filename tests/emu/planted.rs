@@ -51,7 +51,7 @@ const STREAM: [&[Kind]; 6] = [
 
 const MATRIX: [&[Kind]; 4] = [&[Misaligned], &[Divergence], &[Race, Uninitialised], &[OutOfBounds]];
 
-const HOPPER: [&[Kind]; 17] = [
+const HOPPER: [&[Kind]; 18] = [
     &[Race, InFlight, Barrier],
     &[InFlight, Race, Uninitialised],
     &[Race],
@@ -68,6 +68,7 @@ const HOPPER: [&[Kind]; 17] = [
     &[Race, InFlight],
     &[Misaligned],
     &[Race],
+    &[Instruction],
     &[Instruction],
 ];
 

@@ -70,6 +70,31 @@ pub(crate) struct AccessDescription {
     pub(crate) flags: u32,
 }
 
+/// `CUlaunchAttribute`, with the values that are one number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchAttribute {
+    pub(crate) id: u32,
+    pub(crate) padding: [u8; 4],
+    pub(crate) value: i32,
+    pub(crate) rest: [u8; 60],
+}
+
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+pub(crate) const LAUNCH_OVERLAPS: u32 = 6;
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchConfig {
+    pub(crate) blocks: [u32; 3],
+    pub(crate) threads: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) stream: *mut std::ffi::c_void,
+    pub(crate) attributes: *const LaunchAttribute,
+    pub(crate) attribute_count: u32,
+}
+
 /// `CUtensorMap`: opaque to its users.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]

@@ -127,7 +127,7 @@ int hopper() {
     const emu::TensorMap maps[3] = {map_of(x, 64, depth, 64), map_of(y, 128, depth, 128), map_of(out, 64, 128, 64)};
     const TestParams params{0, 0, tiles, 0};
     const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {maps[2].address, out.size() * 2}};
-    Family family{"hopper", 17, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
+    Family family{"hopper", 18, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
                       for (int i = 0; i < 64 * 128; i++)
                           if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
                       return true;

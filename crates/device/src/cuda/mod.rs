@@ -258,36 +258,11 @@ impl Prepared<'_> {
     unsafe fn queue(&mut self, stream: CUstream, params: *mut c_void) -> Result<()> {
         // A kernel without tensor maps has no second parameter, and the driver reads none.
         let mut parameters = [params, self.maps.parameter()];
-        let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
         if self.overlaps {
-            let mut attribute = sys::CUlaunchAttribute {
-                id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                pad: [0; 4],
-                value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-            };
-            let config = sys::CUlaunchConfig {
-                gridDimX: x,
-                gridDimY: y,
-                gridDimZ: z,
-                blockDimX: threads,
-                blockDimY: 1,
-                blockDimZ: 1,
-                sharedMemBytes: shared_bytes,
-                hStream: stream,
-                attrs: &raw mut attribute,
-                numAttrs: 1,
-            };
-            // SAFETY: as below; the driver reads the attribute before it returns, and the kernel waits for the one before it.
-            let code = unsafe {
-                sys::cuLaunchKernelEx(
-                    &raw const config,
-                    self.function,
-                    parameters.as_mut_ptr(),
-                    ptr::null_mut(),
-                )
-            };
-            return check("cuLaunchKernelEx", code);
+            // SAFETY: the caller's promise.
+            return unsafe { self.queue_overlapping(stream, &mut parameters) };
         }
+        let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
         // SAFETY: the function's module is loaded; the driver copies as many bytes of each parameter as the kernel declares, which are those of
         // the struct (offsets checked when it was compiled) and of the maps; what the kernel touches is the caller's promise.
         let code = unsafe {
@@ -306,6 +281,36 @@ impl Prepared<'_> {
             )
         };
         check("cuLaunchKernel", code)
+    }
+
+    /// With leave to begin while the launch before it ends.
+    ///
+    /// # Safety
+    /// - As [`Self::queue`]; the parameters are those that it makes.
+    unsafe fn queue_overlapping(&self, stream: CUstream, parameters: &mut [*mut c_void; 2]) -> Result<()> {
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: stream,
+            attrs: &raw mut attribute,
+            numAttrs: 1,
+        };
+        // SAFETY: as in `queue`; configuration and attribute are read before this returns. The kernel waits for the launch before it (`Launch::overlapping`).
+        let code = unsafe {
+            sys::cuLaunchKernelEx(&raw const config, self.function, parameters.as_mut_ptr(), ptr::null_mut())
+        };
+        check("cuLaunchKernelEx", code)
     }
 }
 

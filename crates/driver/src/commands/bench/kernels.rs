@@ -317,19 +317,6 @@ impl<B: Backend> Bench<B> {
                 lines.push(bounds.line(name, is_named.then_some(*extent), measured));
             }
         }
-        if arguments.only.iter().any(|part| part.starts_with("norm_mod")) {
-            use lighterage_kernels::norm::norm_mod::{TRIAL, TRIALS};
-            for (index, trial) in TRIALS.iter().enumerate() {
-                TRIAL.store(index as u32 + 1, std::sync::atomic::Ordering::Relaxed);
-                for update in [false, true] {
-                    let measured = self.norm_mod(Sizes::of(arguments, SQUARE), update)?;
-                    let name =
-                        format!("norm_mod{} trial {}", if update { " with update" } else { "" }, trial.name);
-                    lines.push(bounds.line(&name, Some(SQUARE), measured));
-                }
-            }
-            TRIAL.store(0, std::sync::atomic::Ordering::Relaxed);
-        }
         Ok(lines)
     }
 
