@@ -78,7 +78,7 @@ mod sync;
 mod tests;
 mod trace;
 
-pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Placement, Pool, Recording, Statistics};
 pub use caching::{
     Action, Allocator, AllocatorStatistics, Crumbs, DeviceBuffer, Event, Events, Gauge, Handle, Need,
     OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Sizes, Step, StepHandle, Steps,
