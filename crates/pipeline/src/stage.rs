@@ -183,8 +183,10 @@ impl<'a, B: Backend> Stage<'a, B> {
     pub(crate) fn into_placed(self) -> Vec<Seen> {
         let page_bytes = self.queue.device().info().page_bytes;
         let placements = self.queue.pool().recorded().place(page_bytes);
-        let placed = |(seen, placement): (Seen, Arc<Placement>)| {
-            Seen { activations_bytes: placement.bytes() + seen.beside_bytes, placement, ..seen }
+        let placed = |(seen, placement): (Seen, Arc<Placement>)| Seen {
+            activations_bytes: placement.bytes() + seen.beside_bytes,
+            placement,
+            ..seen
         };
         self.seen.into_iter().zip(placements).map(placed).collect()
     }

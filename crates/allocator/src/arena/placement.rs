@@ -1,5 +1,6 @@
 //! Where the requests of a recording go.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ pub struct Placement {
     bytes: u64,
     live_bytes: u64,
 }
+
+/// How often each order is tried, with what did not fit below put first.
+const PROMOTIONS: usize = 8;
 
 /// A place in the program, and how many requests came before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +55,8 @@ impl Placement {
 impl Recording {
     /// Finds a place for every request, so that each part takes few pages of that size: one placement for each part, to be followed one after the other.
     ///
-    /// What outlives its part is placed first, at the lowest offsets, and then each part around it. Several orders are tried for a part, and the one with the fewest
-    /// pages is kept. It is a pure function of the recording and the size of a page.
+    /// What outlives its part is placed first, at the lowest offsets, and then each part around it. For a part best fit is tried, as it would happen at run time, and
+    /// several orders; what has the fewest pages is kept. It is a pure function of the recording and the size of a page.
     ///
     /// # Panics
     /// If a placement overlaps itself: it is checked by a sweep before it is given out.
@@ -70,17 +74,20 @@ impl Recording {
     fn ranges(&self) -> Vec<Range<u32>> {
         let starts = self.parts();
         let ends = starts.iter().skip(1).copied().chain([u32::MAX]);
-        let range = |(index, (start, end)): (usize, (&u32, u32))| if index == 0 { 0..end } else { *start..end };
+        let range =
+            |(index, (start, end)): (usize, (&u32, u32))| if index == 0 { 0..end } else { *start..end };
         starts.iter().zip(ends).enumerate().map(range).collect()
     }
 }
 
-/// The offsets of those lives that outlive the part in which they begin.
+/// The offsets of those lives that outlive the part in which they begin: those of earlier parts below those of later ones, so that all parts
+/// find them together at the bottom.
 fn carried(lives: &[Life], parts: &[Range<u32>]) -> Vec<Option<u64>> {
-    let outlives = |life: &Life| parts.iter().any(|part| part.contains(&life.birth) && life.death >= part.end);
+    let part = |life: &Life| parts.partition_point(|part| part.end <= life.birth);
+    let outlives = |life: &Life| parts.get(part(life)).is_some_and(|part| life.death >= part.end);
     let mut order: Vec<usize> = (0..lives.len()).filter(|index| outlives(&lives[*index])).collect();
-    order.sort_by_key(|index| (std::cmp::Reverse(lives[*index].duration()), *index));
-    let mut placed = Placed::new(end(lives.iter()));
+    order.sort_by_key(|index| (part(&lives[*index]), Reverse(lives[*index].bytes), *index));
+    let mut placed = Placed::new(end(lives));
     let mut offsets = vec![None; lives.len()];
     for index in order {
         let offset = placed.lowest(&lives[index]);
@@ -90,11 +97,11 @@ fn carried(lives: &[Life], parts: &[Range<u32>]) -> Vec<Option<u64>> {
     offsets
 }
 
-fn end<'a>(lives: impl Iterator<Item = &'a Life>) -> u32 {
-    lives.map(|life| life.death).max().unwrap_or(0)
+fn end(lives: &[Life]) -> u32 {
+    lives.iter().map(|life| life.death).max().unwrap_or(0)
 }
 
-/// What has its place, and what is to find one.
+/// What has its place, and what is to find one. Times are those of the part: what it inherits begins at 0, its first op is at 1.
 struct Part {
     range: Range<u32>,
     /// Those that begin here, with their offsets where they are carried on.
@@ -105,30 +112,30 @@ struct Part {
 
 impl Part {
     fn new(range: &Range<u32>, lives: &[Life], carried: &[Option<u64>]) -> Self {
-        let pairs = || lives.iter().copied().zip(carried.iter().copied());
+        let here = |life: &Life| Life {
+            birth: (life.birth + 1).saturating_sub(range.start),
+            death: life.death.min(range.end) + 1 - range.start,
+            ..*life
+        };
+        let pairs = || lives.iter().zip(carried.iter().copied());
         let lives_at_start = |life: &Life| life.birth < range.start && life.death >= range.start;
         let inherited = pairs().filter(|(life, _)| lives_at_start(life));
+        let born = pairs().filter(|(life, _)| range.contains(&life.birth));
         Self {
             range: range.clone(),
-            born: pairs().filter(|(life, _)| range.contains(&life.birth)).collect(),
+            born: born.map(|(life, offset)| (here(life), offset)).collect(),
             // What lives at the start of a later part has outlived its own.
-            inherited: inherited.filter_map(|(life, offset)| Some((life, offset?))).collect(),
+            inherited: inherited.filter_map(|(life, offset)| Some((here(life), offset?))).collect(),
         }
     }
 
     fn place(&self, page_bytes: u64, marks: &[(u32, &'static str)]) -> Placement {
         let live_bytes = live_peak(self.lives());
-        let candidates = ORDERS.map(|order| {
-            let mut indices: Vec<usize> = (0..self.born.len()).collect();
-            indices.sort_unstable_by_key(|index| order(&self.born[*index].0));
-            self.greedy(&indices)
-        });
-        let measured = candidates.into_iter().map(|slots| (self.pages(&slots, page_bytes), slots));
-        let (pages, slots) = measured.min_by_key(|(pages, _)| *pages).unwrap_or_default();
+        let (pages, slots) = self.search(page_bytes, live_bytes.div_ceil(page_bytes));
         assert!(self.is_sound(&slots), "a placement of {} buffers overlaps", slots.len());
         let here = |(at, label): &(u32, &'static str)| {
-            let request = self.born.partition_point(|(life, _)| life.birth < *at);
-            self.range.contains(at).then_some(Mark { label, request })
+            let request = |at| self.born.partition_point(|(life, _)| life.birth <= at - self.range.start);
+            self.range.contains(at).then(|| Mark { label, request: request(*at) })
         };
         let marks = marks.iter().filter_map(here).collect();
         Placement { slots, marks, bytes: pages * page_bytes, live_bytes }
@@ -138,26 +145,56 @@ impl Part {
         self.born.iter().map(|(life, _)| life).chain(self.inherited.iter().map(|(life, _)| life))
     }
 
-    /// Each at the lowest offset where it meets nothing that has its place.
-    fn greedy(&self, order: &[usize]) -> Vec<Slot> {
-        let mut placed = Placed::new(end(self.lives()));
-        for (life, offset) in &self.inherited {
-            placed.insert(life, *offset);
+    /// The best of several orders and of best fit as it would happen at run time, and how many pages it touches; no more are tried once it is `enough`.
+    fn search(&self, page_bytes: u64, enough: u64) -> (u64, Vec<Slot>) {
+        let measured = |slots: Vec<Slot>| (self.pages(&slots, page_bytes), slots);
+        let mut order: Vec<usize> = (0..self.born.len()).collect();
+        let mut best = measured(self.greedy(&order, Placed::best_fit));
+        for by in ORDERS {
+            order.sort_by_key(|index| by(&self.born[*index].0));
+            for _ in 0..PROMOTIONS {
+                if best.0 <= enough {
+                    return best;
+                }
+                let found = measured(self.greedy(&order, Placed::lowest));
+                self.promote(&mut order, &found.1, page_bytes);
+                if found.0 < best.0 {
+                    best = found;
+                }
+            }
         }
-        let fixed = self.born.iter().filter_map(|(life, offset)| Some((life, (*offset)?)));
-        fixed.for_each(|(life, offset)| placed.insert(life, offset));
-        let slot = |(life, offset): &(Life, Option<u64>)| Slot { offset: offset.unwrap_or(0), bytes: life.bytes };
+        best
+    }
+
+    /// Puts those first that reached into the last page: what came too late to find room below is placed before the others.
+    fn promote(&self, order: &mut [usize], slots: &[Slot], page_bytes: u64) {
+        let end = |index: &usize| slots[*index].offset + slots[*index].bytes;
+        let top = order.iter().map(end).max().unwrap_or(0).saturating_sub(page_bytes);
+        // The sort is stable: all others stay in their order.
+        order.sort_by_key(|index| end(index) <= top);
+    }
+
+    /// Each, in an order, at an offset where it meets nothing that has its place.
+    fn greedy(&self, order: &[usize], find: impl Fn(&Placed, &Life) -> u64) -> Vec<Slot> {
+        let mut placed = Placed::new(self.lives().map(|life| life.death).max().unwrap_or(0));
+        let carried = self.born.iter().filter_map(|(life, offset)| Some((*life, (*offset)?)));
+        for (life, offset) in self.inherited.iter().copied().chain(carried) {
+            placed.insert(&life, offset);
+        }
+        let slot =
+            |(life, offset): &(Life, Option<u64>)| Slot { offset: offset.unwrap_or(0), bytes: life.bytes };
         let mut slots: Vec<Slot> = self.born.iter().map(slot).collect();
         for index in order.iter().copied().filter(|index| self.born[*index].1.is_none()) {
             let life = &self.born[index].0;
-            slots[index].offset = placed.lowest(life);
+            slots[index].offset = find(&placed, life);
             placed.insert(life, slots[index].offset);
         }
         slots
     }
 
     fn is_sound(&self, slots: &[Slot]) -> bool {
-        let inherited = self.inherited.iter().map(|(life, offset)| Slot { offset: *offset, bytes: life.bytes });
+        let inherited =
+            self.inherited.iter().map(|(life, offset)| Slot { offset: *offset, bytes: life.bytes });
         let slots: Vec<Slot> = slots.iter().copied().chain(inherited).collect();
         is_sound(&slots, &self.lives().copied().collect::<Vec<_>>())
     }
@@ -166,7 +203,8 @@ impl Part {
     fn pages(&self, slots: &[Slot], page_bytes: u64) -> u64 {
         let inherited = self.inherited.iter().map(|(life, offset)| (*offset, life.bytes));
         let touched = inherited.chain(slots.iter().map(|slot| (slot.offset, slot.bytes)));
-        let pages = touched.map(|(offset, bytes)| (offset / page_bytes, (offset + bytes).div_ceil(page_bytes)));
+        let pages =
+            touched.map(|(offset, bytes)| (offset / page_bytes, (offset + bytes).div_ceil(page_bytes)));
         let mut pages: Vec<(u64, u64)> = pages.collect();
         pages.sort_unstable();
         let (mut count, mut top) = (0, 0);

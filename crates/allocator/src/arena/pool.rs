@@ -361,7 +361,9 @@ impl Follower {
     fn take(&self, bytes: u64, heap: &mut Heap) -> Option<(u64, usize)> {
         let ahead = self.placement.slots().iter().enumerate().skip(self.next).take(RESYNC_MAX + 1);
         let mut fitting = ahead.filter(|(_, slot)| slot.bytes == bytes);
-        fitting.find(|(_, slot)| heap.take_at(slot.offset, bytes)).map(|(index, slot)| (slot.offset, index + 1))
+        fitting
+            .find(|(_, slot)| heap.take_at(slot.offset, bytes))
+            .map(|(index, slot)| (slot.offset, index + 1))
     }
 }
 

@@ -248,6 +248,23 @@ impl Placed {
         }
     }
 
+    /// The start of the shortest gap between what was placed that holds a buffer, the lowest among equals; behind all if there is none.
+    pub(crate) fn best_fit(&self, life: &Life) -> u64 {
+        let parts = self.levels.first().map_or(&[][..], |level| &level.parts[level.parts_of(life)]);
+        let meeting = parts.iter().flatten().filter(|taken| taken.meets(life));
+        let mut taken: Vec<(u64, u64)> = meeting.map(|taken| (taken.offset, taken.end)).collect();
+        taken.sort_unstable();
+        let (mut top, mut best) = (0, None);
+        for (offset, end) in taken {
+            let length = offset.saturating_sub(top);
+            if length >= life.bytes && best.is_none_or(|(shortest, _)| length < shortest) {
+                best = Some((length, top));
+            }
+            top = top.max(end);
+        }
+        best.map_or(top, |(_, start)| start)
+    }
+
     pub(crate) fn insert(&mut self, life: &Life, offset: u64) {
         let taken = Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death };
         for level in &mut self.levels {
