@@ -22,12 +22,11 @@ def main():
             for line in value.get("kernels", []):
                 ours.setdefault((line["name"], line["size"]), []).append((line["seconds"], line["share_of_roofline"], line["measured_over_predicted"]))
             if "name" in value and "seconds" in value:
-                theirs.setdefault(value["name"], []).append(value["seconds"])
+                theirs.setdefault((value["name"], value["size"]), []).append(value["seconds"])
     print(f"{'kernel':<60}{'us':>10}{'of roofline':>13}{'/ predicted':>13}  times as fast as torch's")
     for (name, size), lines in ours.items():
         seconds, share, predicted = min(lines)
-        # torch is measured at the shapes of one picture.
-        rivals = [(other, min(times)) for other, times in theirs.items() if other == name or other.startswith(name + ", ")] if size in (None, "1024x1024") else []
+        rivals = [(other, min(times)) for (other, of), times in theirs.items() if of == size and (other == name or other.startswith(name + ", "))]
         ratios = "  ".join(f"{time / seconds:.2f} {other.removeprefix(name).removeprefix(', ')}".strip() for other, time in rivals)
         label = f"{name}, {size}" if size else name
         print(f"{label:<60}{seconds * 1e6:>10.1f}{share * 100:>11.0f} %{predicted:>13.2f}  {ratios or '-'}")

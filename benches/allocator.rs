@@ -2,26 +2,12 @@
 //!
 //! `lighterage bench allocator` has memory, driver calls and PyTorch's allocator beside these times.
 
-use std::io::Read;
-use std::path::Path;
-
 use criterion::{BenchmarkId, Criterion, Throughput};
 use lighterage_allocator::{Allocator, OnStream, Plan, Replay, Settings, Tag, Trace};
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+use lighterage_testkit::{MODEL_TRACES, RANDOM_TRACES, trace_bytes};
 
 const DEVICE_BYTES: u64 = 256 << 30;
-
-const TRACES: [&str; 9] = [
-    "llm_gen",
-    "llm_train",
-    "llm_train_ckpt",
-    "sd_resident",
-    "sd_offload",
-    "sd_offload_2s",
-    "llm_gen_2s",
-    "rmm_10000_64",
-    "rmm_10000_4096",
-];
 
 fn allocator() -> Allocator<Sim> {
     let sim = Sim::new(SimConfig { capacity_bytes: DEVICE_BYTES, ..SimConfig::default() }).expect("a page");
@@ -35,12 +21,7 @@ fn on_compute(allocator: &Allocator<Sim>) -> OnStream<Sim> {
 }
 
 fn trace(name: &str) -> Trace {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("benches/traces/{name}.bin.zst"));
-    let file = std::fs::File::open(path).expect("a trace");
-    let mut bytes = Vec::new();
-    let mut decoder = ruzstd::decoding::StreamingDecoder::new(file).expect("zstd");
-    decoder.read_to_end(&mut bytes).expect("zstd");
-    Trace::from_binary(&bytes).expect("a trace")
+    Trace::from_binary(&trace_bytes(name)).expect("a trace")
 }
 
 fn pairs(criterion: &mut Criterion) {
@@ -61,7 +42,7 @@ fn pairs(criterion: &mut Criterion) {
 fn replays(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("allocator_replay");
     group.sample_size(11);
-    for name in TRACES {
+    for name in MODEL_TRACES.into_iter().chain(RANDOM_TRACES) {
         let trace = trace(name);
         let allocator = allocator();
         let mut replay = Replay::new(&trace, &allocator).expect("streams");

@@ -3,11 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
-use std::io::Read;
-use std::path::Path;
-
 use lighterage_allocator::{Allocator, Plan, Replay, Settings, Trace};
 use lighterage_device::{Device, Ledger, Sim, SimConfig};
+use lighterage_testkit::trace_bytes;
 
 /// A trace, and what is reserved at most without a limit, in thousandths over what is alive.
 const MODELS: [(&str, u64); 7] = [
@@ -21,11 +19,7 @@ const MODELS: [(&str, u64); 7] = [
 ];
 
 fn trace(name: &str) -> Trace {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../benches/traces/{name}.bin.zst"));
-    let file = std::fs::File::open(&path).unwrap();
-    let mut bytes = Vec::new();
-    ruzstd::decoding::StreamingDecoder::new(file).unwrap().read_to_end(&mut bytes).unwrap();
-    Trace::from_binary(&bytes).unwrap()
+    Trace::from_binary(&trace_bytes(name)).unwrap()
 }
 
 fn allocator(limit: u64, settings: Settings) -> Allocator<Sim> {

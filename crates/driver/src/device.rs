@@ -35,7 +35,7 @@ pub(crate) struct PlaceArguments {
     /// `cuda` is an NVIDIA GPU, by number where there are several; `host` computes on this machine's processor, `emu` does that with the CUDA
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
-    device: DeviceName,
+    pub(crate) device: DeviceName,
     /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
     ///
     /// With less than all streamed weights the rest is read anew in every step.

@@ -1,4 +1,4 @@
-//! Seeds, generators, comparison and golden files for the tests of the other crates. A dev-dependency only.
+//! Seeds, generators, comparison, golden files and traces for the tests of the other crates. A dev-dependency only.
 //!
 //! It knows plain slices and shapes as `&[usize]`: if it used `shape`, that crate's own unit tests would meet two copies of it.
 //!
@@ -9,7 +9,9 @@
 mod compare;
 mod golden;
 mod rng;
+mod traces;
 
 pub use compare::{Difference, assert_close, difference, relative_frobenius};
 pub use golden::{Golden, folder};
 pub use rng::{Rng, number_from_env};
+pub use traces::{MODEL_TRACES, RANDOM_TRACES, trace_bytes};

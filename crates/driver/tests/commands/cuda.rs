@@ -161,14 +161,37 @@ mod stand_in {
             let json = on_stand_in(&scratch, &[], &all).check(0, &[]).stdout;
             serde_json::from_str(&json).unwrap()
         };
-        let machine = run(&["bench", "machine", "--copy", "1MiB", "--gemm", "64", "--handles", "20"]);
+        let sizes =
+            ["--copy", "1MiB", "--gemm", "64", "--handles", "20", "--pieces", "32MiB", "--vram", "1GiB"];
+        let graphs = ["--graph-launches", "12", "--graph-replays", "20"];
+        let machine = run(&[&["bench", "machine"], &sizes[..], &graphs].concat());
         for field in ["copy_bytes_per_second", "gemm_bf16_flops_per_second", "queue_seconds"] {
             assert!(machine[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {machine}");
         }
+        // Six sizes, without and with other pieces; the largest is a quarter of the memory at most.
+        let calls = machine["memory_calls"].as_array().unwrap();
+        let of = |line: &serde_json::Value| (line["handles"].as_u64(), line["bytes"].as_u64());
+        assert_eq!(of(&calls[0]), (Some(0), Some(2 << 20)), "{machine}");
+        assert_eq!(of(&calls[calls.len() - 1]), (Some(20), Some(64 << 20)), "{machine}");
         for field in ["create", "map", "set_access", "unmap", "destroy"] {
-            assert!(machine["memory_calls"][0][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
+            assert!(calls.iter().all(|line| line[format!("{field}_seconds")].is_f64()), "{field}: {machine}");
         }
-        assert!(machine["unmap_beside_work"]["waits"].is_boolean(), "{machine}");
+        assert_eq!(machine["mapping_runs"].as_array().map(Vec::len), Some(2), "1 and 16 maps: {machine}");
+        for field in ["record", "query", "wait"] {
+            assert!(machine["events"][format!("{field}_seconds")].is_f64(), "{field}: {machine}");
+        }
+        for call in machine["beside_work"].as_array().unwrap() {
+            assert_eq!((&call["pending_before"], &call["waits"]), (&7.into(), &false.into()), "{call}");
+        }
+        let pieces = machine["pieces"].as_array().unwrap();
+        let counts: Vec<_> = pieces.iter().map(|line| line["pieces"].as_u64().unwrap()).collect();
+        assert_eq!(counts, [32, 2, 1], "{machine}");
+        let graphs = &machine["graphs"];
+        assert_eq!((&graphs["chain"]["launches"], &graphs["chain"]["same_bits"]), (&14.into(), &true.into()));
+        // The stand-in looks at an event when it is the wait's turn, and works the first stream off first.
+        assert_eq!(graphs["joined"]["recorder_first"], 20, "{graphs}");
+        assert_eq!(graphs["dropped"]["was_running"], serde_json::json!([true, true]), "{graphs}");
+        assert_eq!(graphs["dropped"]["finished"], true, "{graphs}");
         let small = ["bench", "kernels", "--shrink", "512", "--narrow", "24", "--gemm", "64"];
         let only = ["--only", "norm", "--only", "attention", "--only", "linear"];
         let kernels = run(&[&small[..], &only].concat());
@@ -181,6 +204,31 @@ mod stand_in {
                 assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
             }
         }
+    }
+
+    /// Traces of real models on memory that is there: what fits is replayed, the rest is named.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn allocator_replays_traces_with_the_drivers_calls() {
+        let scratch = Scratch::new();
+        let (small, large) = (scratch.text("small.csv"), scratch.text("large.csv"));
+        let log = |path: &str, bytes: u64| {
+            let head = "Thread,Time,Action,Pointer,Size,Stream\n";
+            let line = |action: &str, pointer: u64| format!("0,0.0,{action},{pointer},{bytes},0\n");
+            let lines = [line("allocate", 4096), line("allocate", 8192), line("free", 4096)];
+            std::fs::write(path, head.to_owned() + &lines.concat()).unwrap();
+        };
+        log(&small, 9 << 20);
+        log(&large, 1 << 30);
+        let arguments = ["bench", "allocator", "--device", "cuda", "--vram", "1GiB", "--json"];
+        let traces = ["--trace", &small, "--trace", &large];
+        let json = on_stand_in(&scratch, &[], &[&arguments[..], &traces].concat()).check(0, &[]).stdout;
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let replayed = &report["traces"][0]["replayed"];
+        assert_eq!(replayed["tight_refused"], 0, "{report}");
+        assert!(replayed["first_calls"]["creates"].as_u64().unwrap() > 0, "{report}");
+        assert_eq!(replayed["calls"]["creates"], 0, "a second pass creates nothing: {report}");
+        assert!(report["traces"][1]["replayed"].is_null(), "2 GiB do not fit: {report}");
     }
 
     /// The whole program by the driver's calls: the emulated device launches the same, so every bit agrees.

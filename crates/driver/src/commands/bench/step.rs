@@ -214,7 +214,7 @@ fn link<B: Backend>(device: &Device<B>) -> Result<Option<f64>> {
     let stream = device.stream(StreamKind::Compute)?;
     let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 40 };
     let queue = Queue::new(Pool::new(&stream, config)?);
-    let seconds = machine::pinned(device, &stream, &queue, bytes)?;
+    let seconds = machine::pinned(&queue, bytes)?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     Ok(seconds.filter(|seconds| *seconds > 0.0).map(|seconds| bytes as f64 / seconds))
 }

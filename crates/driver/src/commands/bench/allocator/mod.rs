@@ -1,3 +1,8 @@
+//! The caching allocator: its speed and its memory, on `Sim` beside PyTorch's, or with the calls of a real driver.
+
+mod log;
+mod on_device;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,16 +14,21 @@ use lighterage_device::{Device, Ledger, MemoryCosts, Sim, SimConfig, StreamKind}
 use serde::Serialize;
 
 use super::timing;
+use crate::device::{DeviceArguments, DeviceName};
 use crate::failure::{Failure, Result};
 use crate::json;
 use crate::table::{self, Align};
+use log::Log;
+use on_device::{Calls, Measure, OnDevice};
 
 /// Time the caching allocator on a simulated device, and see how much memory it needs on traces of real models.
 ///
+/// With another --device the traces run on that, with the driver's calls, those that it has room for; nothing else is measured then.
 /// Times are medians of 11 rounds. With --torch PyTorch's own allocator does the same in turns with it, times and memory:
 /// benches/peers/torch-allocator/README.md says how to build that program. Figures of it with a star were taken once, with torch 2.15 on a quiet
 /// machine: memory is the same everywhere, times are not.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("device", |argument| argument.default_value("sim")))]
 pub(crate) struct Arguments {
     /// Folder of traces, compressed with zstd.
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]
@@ -39,6 +49,8 @@ pub(crate) struct Arguments {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 const ROUNDS: usize = 11;
@@ -73,6 +85,8 @@ const TORCH_MEMORY: [(&str, f64, f64); 9] = [
 #[derive(Debug, Serialize)]
 struct Report {
     pairs: Vec<Pair>,
+    /// What a trace ring costs, and what is in it.
+    log: Log,
     traces: Vec<Replayed>,
 }
 
@@ -121,10 +135,14 @@ struct Torch {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.device.place.device != DeviceName::Sim {
+        let report = arguments.device.run(Measure(arguments))?;
+        return if arguments.json { json::print(&report) } else { print_on_device(&report) };
+    }
     let torch = arguments.torch.as_deref();
     let pairs = pairs(torch, &arguments.settings)?;
     let traces = if arguments.pairs { Vec::new() } else { traces(arguments)? };
-    let report = Report { pairs, traces };
+    let report = Report { pairs, log: log::measure(&arguments.settings)?, traces };
     if arguments.json { json::print(&report) } else { print(&report) }
 }
 
@@ -256,9 +274,12 @@ fn number_in(text: &str, before: &str, after: &str) -> Result<f64> {
 }
 
 fn traces(arguments: &Arguments) -> Result<Vec<Replayed>> {
-    let models = MODELS.map(str::to_owned);
-    let names = if arguments.trace.is_empty() { &models[..] } else { &arguments.trace[..] };
-    names.iter().map(|name| replayed(arguments, name)).collect()
+    names(arguments).iter().map(|name| replayed(arguments, name)).collect()
+}
+
+/// The traces that were asked for.
+fn names(arguments: &Arguments) -> Vec<String> {
+    if arguments.trace.is_empty() { MODELS.map(str::to_owned).to_vec() } else { arguments.trace.clone() }
 }
 
 fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
@@ -401,6 +422,19 @@ fn print(report: &Report) -> Result<()> {
         ]
     }));
     table::print(&mut out, &[Align::Left, Align::Right, Align::Right, Align::Right], &rows)?;
+    let Log { event_nanoseconds, events, snapshot_seconds, exports } = &report.log;
+    let exports: Vec<_> = exports
+        .iter()
+        .map(|line| {
+            format!("{} {:.0} ms, {:.1} MB", line.format, line.seconds * 1e3, line.bytes as f64 / 1e6)
+        })
+        .collect();
+    writeln!(
+        out,
+        "\ntrace ring: {event_nanoseconds:.1} ns an event; {events} of them: copied out in {:.0} ms, as {}",
+        snapshot_seconds * 1e3,
+        exports.join(", as ")
+    )?;
     if report.traces.is_empty() {
         return Ok(());
     }
@@ -452,6 +486,31 @@ fn print(report: &Report) -> Result<()> {
     columns.resize(12, Align::Right);
     table::print(&mut out, &columns, &rows)?;
     Ok(())
+}
+
+fn print_on_device(report: &OnDevice) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}; in brackets calls of a pass that create, map, open, unmap or destroy", report.device)?;
+    let head = ["trace", "live MiB", "first pass ms", "ns/event", "reserved", "ns/event at +2 %", "refused"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let with = |figure: String, calls: Calls| format!("{figure} ({})", calls.of_memory());
+    rows.extend(report.traces.iter().map(|line| {
+        let mut row = vec![line.trace.clone(), format!("{:.0}", line.live_mib)];
+        match &line.replayed {
+            Some(replayed) => row.extend([
+                with(format!("{:.1}", replayed.first_seconds * 1e3), replayed.first_calls),
+                with(format!("{:.1}", replayed.nanoseconds), replayed.calls),
+                format!("{:+.2}", replayed.reserved),
+                with(format!("{:.1}", replayed.tight_nanoseconds), replayed.tight_calls),
+                replayed.tight_refused.to_string(),
+            ]),
+            None => row.push("does not fit".to_owned()),
+        }
+        row
+    }));
+    let mut columns = vec![Align::Left];
+    columns.resize(head.len(), Align::Right);
+    Ok(table::print(&mut out, &columns, &rows)?)
 }
 
 /// PyTorch's figure beside ours: of this run, or else the one that was taken once.
