@@ -24,10 +24,16 @@ fn large_phases_take_one_percent_more_than_lives_in_them() {
             for planned in &forecast.phases {
                 let (phase, placement) = (planned.phase, &planned.placement);
                 let (bytes, live) = (placement.bytes(), placement.live_bytes());
-                println!("{width}x{height}, {with_infusenet}: {phase} {bytes}, {live} live, {} requests", placement.slots().len());
+                println!(
+                    "{width}x{height}, {with_infusenet}: {phase} {bytes}, {live} live, {} requests",
+                    placement.slots().len()
+                );
                 assert_eq!(planned.activations_bytes, bytes);
                 let enough = live + live / 100 + LARGE_PAGE_BYTES;
-                assert!(live < LARGE_BYTES || bytes <= enough, "{width}x{height} {phase}: {bytes}, {live} live");
+                assert!(
+                    live < LARGE_BYTES || bytes <= enough,
+                    "{width}x{height} {phase}: {bytes}, {live} live"
+                );
             }
         }
     }
@@ -37,7 +43,8 @@ fn large_phases_take_one_percent_more_than_lives_in_them() {
 #[test]
 fn all_steps_at_full_size_are_where_the_one_of_the_survey_was() {
     let options = BuiltInOptions { width: 1024, height: 1024, steps: 5, with_infusenet: true };
-    let (model, rates) = (BuiltIn::new(options).unwrap(), Profile::named("h100").map(|profile| profile.rates));
+    let (model, rates) =
+        (BuiltIn::new(options).unwrap(), Profile::named("h100").map(|profile| profile.rates));
     let survey = model.survey(LARGE_PAGE_BYTES, rates).unwrap();
     let forecast = survey.within(survey.minimum_bytes()).unwrap();
     let config = SimConfig { page_bytes: LARGE_PAGE_BYTES, rates, ..SimConfig::default() };
@@ -70,11 +77,15 @@ fn addresses(job: &Job, survey: &Survey, config: HostConfig, budget: u64) -> (Ve
     let log = device.backend().take_log();
     let end_of_pool = log.iter().find(|call| call.name == "unreserve" && call.numbers[1] == POOL_BYTES);
     let base = end_of_pool.expect("the pool").numbers[0];
-    let words = log.iter().filter_map(|call| call.launch.as_ref()).flat_map(|(_, bytes)| bytes.as_chunks::<8>().0);
+    let words =
+        log.iter().filter_map(|call| call.launch.as_ref()).flat_map(|(_, bytes)| bytes.as_chunks::<8>().0);
     let pointers = words.map(|word| u64::from_ne_bytes(*word).wrapping_sub(base));
     let phases = picture.report.phases.iter();
     assert!(phases.clone().all(|phase| phase.unplanned == 0), "{}", picture.report);
-    (pointers.filter(|offset| *offset < POOL_BYTES).collect(), phases.map(|phase| phase.activations_bytes).collect())
+    (
+        pointers.filter(|offset| *offset < POOL_BYTES).collect(),
+        phases.map(|phase| phase.activations_bytes).collect(),
+    )
 }
 
 /// The ranges of all places of all phases.
@@ -96,9 +107,13 @@ fn addresses_and_peaks_are_those_of_sim_at_every_budget_interleaving_and_number_
     assert!(expected.0.iter().all(is_planned), "an address that Sim did not find");
     let of_sim: Vec<u64> = forecast.phases.iter().map(|planned| planned.placement.bytes()).collect();
     assert_eq!(expected.1, of_sim);
-    for (budget, threads, seed) in
-        [(least, 1, None), (least, 3, None), (least, 2, Some(1)), (between(&survey), 1, Some(2)), (most, 2, None)]
-    {
+    for (budget, threads, seed) in [
+        (least, 1, None),
+        (least, 3, None),
+        (least, 2, Some(1)),
+        (between(&survey), 1, Some(2)),
+        (most, 2, None),
+    ] {
         let config = HostConfig { threads, seed, ..HostConfig::default() };
         let found = addresses(&job, &survey, config, budget);
         assert!(found == expected, "{budget} bytes, {threads} threads, interleaving {seed:?}");
