@@ -52,6 +52,10 @@ fn program(rng: &mut Rng, parts: usize) -> Vec<Vec<Act>> {
     (0..parts).map(|_| part(rng)).collect()
 }
 
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
 /// Goes through a program; `begin` is called before each part. The offsets in order, and the peaks of the parts.
 fn go<B: Backend>(
     pool: &Pool<B>,
@@ -59,10 +63,10 @@ fn go<B: Backend>(
     mut begin: impl FnMut(usize),
 ) -> (Vec<u64>, Vec<Statistics>) {
     let (mut live, mut offsets, mut peaks) = (Vec::<Buffer<B>>::new(), Vec::new(), Vec::new());
-    for (index, part) in program.iter().enumerate() {
+    for (number, part) in program.iter().enumerate() {
         pool.trim().unwrap();
         pool.reset_peaks();
-        begin(index);
+        begin(number);
         for act in part {
             match *act {
                 Act::Take(bytes) => {
@@ -71,7 +75,7 @@ fn go<B: Backend>(
                     live.push(buffer);
                 }
                 Act::Give(_) if live.is_empty() => (),
-                Act::Give(number) => drop(live.remove((number % live.len() as u64) as usize)),
+                Act::Give(number) => drop(live.remove(index(number % live.len() as u64))),
                 Act::Mark(label) => pool.mark(label),
             }
         }
@@ -187,7 +191,7 @@ fn another_program_than_the_recorded_one_is_served_all_the_same() {
             if rng.below(5) < 3 || live.is_empty() {
                 // Now and then what the placement has there.
                 let slots = placements[0].slots();
-                let next = usize::try_from(pool.statistics().planned).unwrap().min(slots.len() - 1);
+                let next = index(pool.statistics().planned).min(slots.len() - 1);
                 let bytes = if rng.below(2) == 0 { slots[next].bytes } else { 1 + rng.below(8 * PAGE) };
                 let buffer = pool.allocate(bytes, "test").unwrap();
                 let (start, end) = (buffer.offset(), buffer.offset() + bytes);
@@ -198,8 +202,7 @@ fn another_program_than_the_recorded_one_is_served_all_the_same() {
                 pool.stream().fill(view(&buffer), value).unwrap();
                 live.push((buffer, value));
             } else {
-                let index = usize::try_from(rng.below(live.len() as u64)).unwrap();
-                let (buffer, value) = live.swap_remove(index);
+                let (buffer, value) = live.swap_remove(index(rng.below(live.len() as u64)));
                 let bytes: Vec<u8> = pool.stream().read(view(&buffer)).unwrap().unwrap();
                 assert!(bytes.iter().all(|byte| *byte == value), "step {step}");
             }
