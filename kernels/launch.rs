@@ -176,6 +176,8 @@ pub struct Launch {
     pub image: &'static str,
     /// Its grid.
     pub grid: Grid,
+    /// Whether it may begin while the launch before it in its stream ends.
+    pub overlaps: bool,
     maps: [TensorMap; MAPS_MAX],
     maps_count: usize,
 }
@@ -193,7 +195,20 @@ impl Launch {
             element_bytes: 0,
             swizzle_bytes: 0,
         }; MAPS_MAX];
-        Self { image, grid, maps, maps_count: 0 }
+        Self { image, grid, overlaps: false, maps, maps_count: 0 }
+    }
+
+    /// The launch, begun while the one before it in its stream ends (programmatic dependent launch, sm_90 and newer): its blocks take their places as that one's leave
+    /// them. Only for kernels that begin with `wait_for_launch_before` (`base/ptx.cuh`): nothing else keeps them from reading what is not written yet.
+    ///
+    /// ```
+    /// use lighterage_kernels::launch::{Grid, Launch};
+    /// assert!(Launch::new("norm_mod_3072_bf16", Grid::line(4608, 128)).overlapping().overlaps);
+    /// ```
+    #[must_use]
+    pub const fn overlapping(mut self) -> Self {
+        self.overlaps = true;
+        self
     }
 
     /// The launch with these tensor maps.

@@ -610,7 +610,7 @@ pub struct GroupNormParams {
     pub bias: u64,
     #[doc = " \\[pixels, channels\\], contiguous; may be x"]
     pub out: u64,
-    #[doc = " fp32 \\[blocks + 1, groups, 2\\], blocks as group_norm.rs says: partial statistics of each block of pixels, then those of the image"]
+    #[doc = " fp32: factors \\[channels\\], offsets \\[channels\\], then \\[blocks, groups, 2\\], blocks as group_norm.rs says: partial statistics of each block of pixels"]
     pub workspace: u64,
     #[doc = " height * width"]
     pub pixels: u32,

@@ -19,6 +19,9 @@ using bf16 = __nv_bfloat16;
 /// Makes a kernel known by its name; the image needs nothing for that.
 #define KERNEL(name)
 #define KERNEL_AS(name, ...)
+/// The same for one with __cluster_dims__(blocks, 1, 1).
+#define KERNEL_IN_CLUSTERS(name, blocks)
+#define KERNEL_IN_CLUSTERS_AS(name, blocks, ...)
 
 /// A tensor map as the driver encodes it: 128 opaque bytes.
 struct alignas(64) TensorMap {
@@ -29,6 +32,7 @@ struct alignas(64) TensorMap {
 
 #include "../emu/barrier.hpp"
 #include "../emu/bulk.hpp"
+#include "../emu/cluster.hpp"
 #include "../emu/copy_async.hpp"
 #include "../emu/device.hpp"
 #include "../emu/group.hpp"
@@ -46,8 +50,10 @@ using emu::TensorMap;
     using name##_array = type[count];      \
     name##_array& name = *static_cast<name##_array*>(emu::static_shared(&name##_tag, sizeof(name##_array), alignof(type)))
 
-#define KERNEL(name) static const emu::Registration name##_registration = emu::registration<name>(#name);
-#define KERNEL_AS(name, ...) static const emu::Registration name##_registration = emu::registration<__VA_ARGS__>(#name);
+#define KERNEL_IN_CLUSTERS_AS(name, blocks, ...) static const emu::Registration name##_registration = emu::registration<__VA_ARGS__>(#name, blocks);
+#define KERNEL_IN_CLUSTERS(name, blocks) KERNEL_IN_CLUSTERS_AS(name, blocks, name)
+#define KERNEL_AS(name, ...) KERNEL_IN_CLUSTERS_AS(name, 1, __VA_ARGS__)
+#define KERNEL(name) KERNEL_AS(name, name)
 
 #endif
 
@@ -81,8 +87,8 @@ struct Caller<kernel> {
 };
 
 template <auto kernel>
-Registration registration(const char* name) {
-    return Registration(name, Caller<kernel>::call, Caller<kernel>::params_bytes, Caller<kernel>::maps_count);
+Registration registration(const char* name, u32 cluster_blocks) {
+    return Registration(name, Caller<kernel>::call, Caller<kernel>::params_bytes, Caller<kernel>::maps_count, cluster_blocks);
 }
 
 }  // namespace emu

@@ -149,6 +149,16 @@ DEVICE void mbarrier_arrive(unsigned mbarrier) {
 #endif
 }
 
+/// mbarrier.arrive on the mbarrier of any block of the cluster, at an address from `peer_address`. It releases within its own block only: who waits in another one knows that
+/// the products and bulk copies are over which this thread had waited for, but not of its loads and stores. (At cluster scope ptxas puts a MEMBAR.GPU before it.)
+DEVICE void mbarrier_arrive_peer(unsigned mbarrier) {
+#if defined(__CUDACC__)
+    asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(mbarrier) : "memory");
+#else
+    emu::mbarrier_arrive_peer(mbarrier);
+#endif
+}
+
 /// mbarrier.arrive.expect_tx: arrives, and the phase also waits for `bytes` of bulk copies.
 DEVICE void mbarrier_arrive_expect(unsigned mbarrier, unsigned bytes) {
 #if defined(__CUDACC__)
@@ -172,6 +182,46 @@ DEVICE void mbarrier_wait(unsigned mbarrier, unsigned parity) {
         : "memory");
 #else
     emu::mbarrier_wait(mbarrier, parity);
+#endif
+}
+
+/// %cluster_ctarank: this block's number in its cluster.
+DEVICE unsigned cluster_rank() {
+#if defined(__CUDACC__)
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+#else
+    return emu::cluster_rank();
+#endif
+}
+
+/// mapa.shared::cluster: where the same thing lies in the shared memory of the block with that rank.
+DEVICE unsigned peer_address(unsigned address, unsigned rank) {
+#if defined(__CUDACC__)
+    unsigned peer;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(peer) : "r"(address), "r"(rank));
+    return peer;
+#else
+    return emu::peer_address(address, rank);
+#endif
+}
+
+/// barrier.cluster.arrive.release: every thread of the cluster arrives, and waits before it arrives again.
+DEVICE void cluster_arrive() {
+#if defined(__CUDACC__)
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#else
+    emu::cluster_arrive();
+#endif
+}
+
+/// barrier.cluster.wait.acquire: until every thread of the cluster that has not left the kernel has arrived.
+DEVICE void cluster_wait() {
+#if defined(__CUDACC__)
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+    emu::cluster_wait();
 #endif
 }
 
@@ -222,6 +272,16 @@ DEVICE void take_registers() {
 #endif
 }
 
+/// griddepcontrol.launch_dependents, then .wait (sm_90): lets the launch behind this one begin as soon as every block of this one runs, and waits until all
+/// that the launches before it have written is there. Before the first access to memory, in a kernel that `Launch::overlapping` launches; without that it does nothing.
+DEVICE void wait_for_launch_before() {
+#if defined(__CUDACC__)
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+#endif
+#endif
+}
+
 /// elect.sync: true in one lane of the warp.
 DEVICE bool is_elected() {
 #if defined(__CUDACC__)
@@ -249,6 +309,21 @@ DEVICE void bulk_load(unsigned destination, const TensorMap* map, unsigned mbarr
 #else
     const int coordinates[2] = {x, y};
     emu::bulk_load(destination, map, mbarrier, coordinates, 2);
+#endif
+}
+
+/// cp.async.bulk.tensor.2d.multicast::cluster: the same box to the same place of every block whose bit is set in `blocks`, counted on the mbarrier at the same
+/// place there. The box is read once.
+DEVICE void bulk_load_multicast(unsigned destination, const TensorMap* map, unsigned mbarrier, unsigned short blocks, int x, int y) {
+#if defined(__CUDACC__)
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(
+            destination),
+        "l"(map), "r"(mbarrier), "h"(blocks), "r"(x), "r"(y)
+        : "memory");
+#else
+    const int coordinates[2] = {x, y};
+    emu::bulk_load_multicast(destination, map, mbarrier, blocks, coordinates, 2);
 #endif
 }
 

@@ -15,9 +15,8 @@ struct BarrierOperand {
     bool waits;
 };
 
-void release(u32 id) {
+void release(Barrier& barrier) {
     Block& b = *block;
-    Barrier& barrier = b.barriers[id];
     for (const u32 w : barrier.warps_waiting) {
         const u32 lanes = b.warps[w].alive;
         if (b.checks()) {
@@ -35,8 +34,8 @@ void publish(Barrier& barrier, u32 w, u32 lanes) {
     block->clocks.advance(w);
 }
 
-bool is_complete(const Barrier& barrier) {
-    return barrier.expected == 0 ? barrier.arrived == block->live : barrier.arrived == barrier.expected;
+bool is_complete(const Barrier& barrier, const Member& member) {
+    return barrier.expected == 0 ? barrier.arrived == member.live : barrier.arrived == barrier.expected;
 }
 
 Next act_barrier(u32 w, Meeting& meeting, Place place) {
@@ -48,7 +47,8 @@ Next act_barrier(u32 w, Meeting& meeting, Place place) {
         fail({Kind::Divergence, w * warp_lanes + lane, b.threads[w * warp_lanes + lane].place, b.running, place},
              "lanes of warp %u are at different barriers (%u and %u)", w, other.id, first.id);
     });
-    Barrier& barrier = b.barriers[first.id];
+    Member& member = b.member_of_warp(w);
+    Barrier& barrier = member.barriers[first.id];
     if (barrier.arrived != 0 && barrier.expected != first.threads) {
         fail({Kind::Barrier, b.running, place}, "barrier %u is used with %u threads here and with %u by those who arrived before", first.id,
              first.threads, barrier.expected);
@@ -57,8 +57,8 @@ Next act_barrier(u32 w, Meeting& meeting, Place place) {
     barrier.arrived += first.threads == 0 ? static_cast<u32>(__builtin_popcount(meeting.lanes)) : warp_lanes;
     publish(barrier, w, meeting.lanes);
     if (first.waits) barrier.warps_waiting.push_back(w);
-    if (is_complete(barrier)) {
-        release(first.id);
+    if (is_complete(barrier, member)) {
+        release(barrier);
         return Next::GoOn;
     }
     if (!first.waits) return Next::GoOn;
@@ -84,8 +84,9 @@ void named_barrier_sync(u32 id, u32 threads) { enter({id, threads, true}, __buil
 void named_barrier_arrive(u32 id, u32 threads) { enter({id, threads, false}, __builtin_return_address(0)); }
 
 void barrier_after_exit() {
-    const Barrier& barrier = block->barriers[0];
-    if (barrier.arrived != 0 && barrier.expected == 0 && block->live != 0 && is_complete(barrier)) release(0);
+    Member& member = block->members[block->self().rank];
+    Barrier& barrier = member.barriers[0];
+    if (barrier.arrived != 0 && barrier.expected == 0 && member.live != 0 && is_complete(barrier, member)) release(barrier);
 }
 
 }  // namespace emu

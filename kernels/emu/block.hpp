@@ -28,7 +28,7 @@ struct Config {
     u32 padding;
 };
 
-enum class Wait : u8 { None, Lanes, Barrier, Mbarrier, Group, Finished };
+enum class Wait : u8 { None, Lanes, Barrier, Mbarrier, Group, Cluster, Finished };
 
 struct CopyAsync {
     u32 destination;
@@ -52,6 +52,8 @@ struct BulkLoad {
     u32 destination, slot, thread;
     int32_t coordinates[5];
     Place place;
+    /// The same box goes to blocks of lower rank too: it is read once for all of them.
+    bool is_copy;
 };
 
 struct BulkStore {
@@ -64,6 +66,8 @@ struct BulkStore {
 struct Thread {
     Fibre fibre;
     dim3 index;
+    /// Its block's number in the cluster.
+    u32 rank = 0;
     Wait wait = Wait::None;
     Place place = nullptr;
     u32 waits_for = 0;
@@ -77,7 +81,7 @@ struct Thread {
     std::vector<std::vector<BulkStore>> store_groups;
 };
 
-enum class Op : u32 { None, Syncwarp, Shuffle, Vote, MatrixLoad, MatrixStore, Product, Barrier, Group, Registers };
+enum class Op : u32 { None, Syncwarp, Shuffle, Vote, MatrixLoad, MatrixStore, Product, Barrier, Group, Registers, ClusterArrive, ClusterWait };
 
 /// What the lanes do once they have met: go on, or stay parked for something else.
 enum class Next { GoOn, Stay };
@@ -96,6 +100,9 @@ struct Warp {
     u32 alive = 0;
     u32 registers = 0;
     std::vector<Meeting> meetings;
+    /// Whether it has arrived at the cluster's barrier and not waited yet, and in which phase.
+    bool has_arrived = false;
+    u32 arrival_phase = 0;
 };
 
 struct Barrier {
@@ -105,11 +112,35 @@ struct Barrier {
     std::vector<u32> knowledge;
 };
 
+/// barrier.cluster: what those know who have arrived in this phase, and in the one before.
+struct ClusterBarrier {
+    u32 phase = 0;
+    std::vector<u32> arriving, published;
+};
+
+/// Something that another block did in a block's shared memory: a multicast, or an arrival at mbarrier `slot` in a phase of it.
+struct RemoteAccess {
+    Stamp stamp;
+    u32 thread;
+    Place place;
+    u32 slot = nobody, phase = 0;
+};
+
+/// A block of the running cluster.
+struct Member {
+    u32 index[3] = {0, 0, 0};
+    u32 live = 0;
+    Barrier barriers[16];
+    /// The last one of each agent and lane, at each mbarrier.
+    std::vector<RemoteAccess> remote;
+};
+
 struct Mbarrier {
     u32 address;
     u32 count, pending;
     int64_t bytes_expected;
-    u32 phase;
+    /// The phase now, and the last one that somebody found begun who waited.
+    u32 phase, phase_seen;
     bool is_fenced;
     Stamp initialised;
     u32 initialiser;
@@ -121,7 +152,8 @@ struct Mbarrier {
 /// One wgmma: 64 x n += 64 x 16 times 16 x n.
 struct GroupProduct {
     u64 a, b;
-    u32 n, clock;
+    /// `window`: address of the block's shared memory, in which descriptors count.
+    u32 n, clock, window;
     bool a_in_registers, a_transposed, b_transposed, accumulates;
     Place place;
     float* accumulators[group_warps * warp_lanes];
@@ -167,12 +199,13 @@ struct Block {
     GlobalMemory global;
     Clocks clocks;
 
-    u32 index[3] = {0, 0, 0};
-    u32 threads_count = 0, running = 0, live = 0;
+    /// The blocks that run together: those of a cluster, mostly one. Threads, warps and groups count through all of them, by rank.
+    std::vector<Member> members;
+    u32 threads_count = 0, block_threads = 0, running = 0, live = 0;
     u64 random = 1;
     std::vector<Thread> threads;
     std::vector<Warp> warps;
-    Barrier barriers[16];
+    ClusterBarrier cluster_barrier;
     std::vector<Mbarrier> mbarriers;
     std::vector<Group> groups;
     std::deque<BulkLoad> loads;
@@ -181,6 +214,8 @@ struct Block {
     bool is_late() const { return launch.config.mode == static_cast<u32>(Mode::Late); }
     Thread& self() { return threads[running]; }
     u32 warp_of(u32 thread) const { return thread / warp_lanes; }
+    u32 cluster_blocks() const { return static_cast<u32>(members.size()); }
+    Member& member_of_warp(u32 warp) { return members[threads[warp * warp_lanes].rank]; }
 };
 
 /// The launch that runs on this operating system thread; none outside of one.
@@ -199,13 +234,18 @@ u64 draw();
 void meet(Op op, u32 lanes, const void* operand, Place place, Meeting::Act act);
 /// The running thread leaves the kernel: its warp need not wait for it.
 void leave_warp();
-/// A thread has left: those at __syncthreads may be all that are left.
+/// A thread has left: those at __syncthreads, or at the cluster's barrier, may be all that are left.
 void barrier_after_exit();
+void cluster_barrier_after_exit();
 
 /// Does one of the bulk loads under way.
 void do_bulk_load(size_t index);
-/// All threads have left: nothing asynchronous may be under way.
-void check_finished_block();
+/// All threads of a block have left: nothing asynchronous may be under way, and nothing from other blocks that it has not waited for.
+void check_finished_block(u32 rank);
+/// Fails where a block has left whose shared memory is to be reached.
+void check_present(u32 rank, Place place);
+/// Remembers what the running thread did in another block's shared memory.
+void remember_remote(u32 rank, const RemoteAccess& access);
 /// Counts an access of the running thread, which now and then lets others run; one that never meets anybody ends the launch.
 void count_access(Place place);
 /// Reports an access that falls into registers of a product in flight.

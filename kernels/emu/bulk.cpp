@@ -44,10 +44,10 @@ void check(const TensorMap& map, u32 rank, u32 address, Place place) {
     // The pattern repeats every 8 rows: off that, the bits that are xored would not count from the box's first row.
     const u32 alignment = map.swizzle_bytes == 0 ? 128 : 8 * map.swizzle_bytes;
     if (address % alignment != 0)
-        fail({Kind::Misaligned, thread, place}, "a box at shared+%u: this swizzle needs a multiple of %u", address, alignment);
-    block->shared.check_bounds(address, box_bytes(map), thread, true, place);
+        fail({Kind::Misaligned, thread, place}, "a box at shared+%u: this swizzle needs a multiple of %u", SharedMemory::inside(address),
+             alignment);
+    block->shared.check_bounds(address, box_bytes(map), thread, Manner{.is_write = true}, place);
 }
-
 
 /// Calls `each(offset in shared memory, address in the tensor, bytes of it inside of the tensor)` for every 16 bytes of the box.
 template <class Each>
@@ -78,6 +78,12 @@ void check_global(u64 address, u32 bytes, u32 thread, bool is_write, Place place
 
 void do_store(const BulkStore& store) {
     for_pieces(store.map, store.coordinates, store.source, [&](u32 offset, u64 address, u32 bytes) {
+        // Loads end at the element; of stores an H100 writes the whole piece that holds the last one, past the row's end.
+        if (bytes % piece_bytes != 0) {
+            fail({Kind::Instruction, store.thread, store.place},
+                 "a bulk store's row of %llu elements ends within 16 bytes, and all 16 are written",
+                 static_cast<unsigned long long>(store.map.sizes[0]));
+        }
         check_global(address, bytes, store.thread, true, store.place);
         if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
     });
@@ -91,14 +97,17 @@ void do_bulk_load(size_t index) {
     b.loads.erase(b.loads.begin() + static_cast<std::ptrdiff_t>(index));
     const u32 slot = load.slot, agent = b.clocks.mbarrier_agent(slot);
     for_pieces(load.map, load.coordinates, load.destination, [&](u32 offset, u64 address, u32 bytes) {
-        check_global(address, bytes, load.thread, false, load.place);
+        if (!load.is_copy) check_global(address, bytes, load.thread, false, load.place);
         u8* target = b.shared.base() + offset;
         if (bytes != 0) std::memcpy(target, reinterpret_cast<const void*>(address), bytes);
         std::memset(target + bytes, 0, piece_bytes - bytes);
     });
     Mbarrier& barrier = b.mbarriers[slot];
     if (b.checks()) {
-        b.shared.land(load.destination, box_bytes(load.map), {agent, 0, b.clocks.now(agent)}, false);
+        const Stamp stamp{agent, 0, b.clocks.now(agent)};
+        b.shared.land(load.destination, box_bytes(load.map), stamp, false);
+        const u32 rank = SharedMemory::rank(load.destination);
+        if (rank != b.threads[load.thread].rank) remember_remote(rank, {stamp, load.thread, load.place});
         barrier.arriving.resize(b.clocks.agents(), 0);
         barrier.arriving[agent] = b.clocks.now(agent);
         b.clocks.advance(agent);
@@ -107,25 +116,61 @@ void do_bulk_load(size_t index) {
     end_phase_if_complete(slot);
 }
 
-void bulk_load(u32 destination, const TensorMap* map, u32 mbarrier, const int32_t* coordinates, u32 rank) {
+namespace {
+
+struct LoadOperands {
+    u32 destination, mbarrier;
+    const TensorMap* map;
+    const int32_t* coordinates;
+};
+
+/// Issues the load for one block: each block's bytes arrive when they arrive.
+void issue(const LoadOperands& o, u32 block_rank, bool is_copy, Place place) {
     Block& b = *block;
-    const Place place = __builtin_return_address(0);
-    check(*map, rank, destination, place);
+    const u32 destination = SharedMemory::in_window(block_rank, o.destination), mbarrier = SharedMemory::in_window(block_rank, o.mbarrier);
+    check_present(block_rank, place);
     const u32 slot = find_mbarrier(mbarrier, b.running, place);
     if (!b.mbarriers[slot].is_fenced) {
         fail({Kind::Fence, b.running, place, b.mbarriers[slot].initialiser, b.mbarriers[slot].place},
-             "mbarrier at shared+%u is used by a bulk copy, and no fence.mbarrier_init followed its initialisation", mbarrier);
+             "mbarrier at shared+%u is used by a bulk copy, and no fence.mbarrier_init followed its initialisation", SharedMemory::inside(mbarrier));
     }
     if (b.checks()) {
         const Actor actor = b.clocks.actor(b.running);
-        const Manner manner{.is_write = true, .is_async_proxy = true, .is_in_flight = true};
-        b.shared.access(destination, box_bytes(*map), actor, actor.stamp, manner, place);
+        const Manner manner{.is_write = true, .is_async_proxy = true, .is_in_flight = true, .is_remote = true};
+        b.shared.access(destination, box_bytes(*o.map), actor, actor.stamp, manner, place);
     }
-    BulkLoad load{*map, destination, slot, b.running, {}, place};
-    std::copy_n(coordinates, rank, load.coordinates);
+    BulkLoad load{*o.map, destination, slot, b.running, {}, place, is_copy};
+    std::copy_n(o.coordinates, o.map->rank, load.coordinates);
     b.loads.push_back(load);
-    b.report.bulk_copies++;
     if (!b.is_late()) do_bulk_load(b.loads.size() - 1);
+}
+
+void check_load(const LoadOperands& o, u32 rank, Place place) {
+    check(*o.map, rank, o.destination, place);
+    block->shared.check_bounds(o.mbarrier, 8, block->running, Manner{}, place);
+    block->report.bulk_copies++;
+}
+
+}  // namespace
+
+void bulk_load(u32 destination, const TensorMap* map, u32 mbarrier, const int32_t* coordinates, u32 rank) {
+    const Place place = __builtin_return_address(0);
+    const LoadOperands operands{destination, mbarrier, map, coordinates};
+    check_load(operands, rank, place);
+    issue(operands, block->self().rank, false, place);
+}
+
+void bulk_load_multicast(u32 destination, const TensorMap* map, u32 mbarrier, u32 blocks, const int32_t* coordinates, u32 rank) {
+    const Place place = __builtin_return_address(0);
+    const LoadOperands operands{destination, mbarrier, map, coordinates};
+    check_load(operands, rank, place);
+    if (blocks == 0 || blocks >> block->cluster_blocks() != 0)
+        fail({Kind::Instruction, block->running, place}, "multicast to blocks %#x of a cluster of %u", blocks, block->cluster_blocks());
+    bool is_copy = false;
+    Clocks::for_lanes(blocks, [&](u32 block_rank) {
+        issue(operands, block_rank, is_copy, place);
+        is_copy = true;
+    });
 }
 
 void bulk_store(u32 source, const TensorMap* map, const int32_t* coordinates, u32 rank) {
@@ -166,18 +211,39 @@ void bulk_wait(u32 groups) {
     open.erase(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(landed));
 }
 
-void check_finished_block() {
+namespace {
+
+/// What other blocks did here has to lie before this block's end: one of its threads has to know of it, or to have waited for the phase of the arrival.
+void check_remote(u32 rank) {
     Block& b = *block;
-    if (!b.loads.empty()) {
-        const BulkLoad& load = b.loads.front();
-        fail({Kind::InFlight, load.thread, load.place}, "the block has ended, and a bulk load to shared+%u is still under way", load.destination);
+    if (!b.checks()) return;
+    for (const RemoteAccess& access : b.members[rank].remote) {
+        bool is_known = access.slot != nobody && b.mbarriers[access.slot].phase_seen > access.phase;
+        for (u32 t = rank * b.block_threads; t < (rank + 1) * b.block_threads && !is_known; t++)
+            is_known = b.clocks.known(t)[access.stamp.agent] >= access.stamp.clock;
+        if (is_known) continue;
+        fail({Kind::InFlight, access.thread, access.place, b.running, b.threads[b.running].place},
+             "block rank %u leaves the kernel, and nothing orders that after this access to its shared memory", rank);
     }
-    for (u32 t = 0; t < b.threads_count; t++) {
+}
+
+}  // namespace
+
+void check_finished_block(u32 rank) {
+    Block& b = *block;
+    for (const BulkLoad& load : b.loads) {
+        if (SharedMemory::rank(load.destination) != rank) continue;
+        fail({Kind::InFlight, load.thread, load.place}, "the block has ended, and a bulk load to shared+%u is still under way",
+             SharedMemory::inside(load.destination));
+    }
+    check_remote(rank);
+    for (u32 t = rank * b.block_threads; t < (rank + 1) * b.block_threads; t++) {
         const Thread& thread = b.threads[t];
         if (thread.stores.empty() && thread.store_groups.empty()) continue;
         if (!thread.stores.empty() || !thread.store_groups.front().empty()) {
             const BulkStore& store = thread.stores.empty() ? thread.store_groups.front().front() : thread.stores.front();
-            fail({Kind::InFlight, t, store.place}, "the block has ended, and a bulk store from shared+%u was never waited for", store.source);
+            fail({Kind::InFlight, t, store.place}, "the block has ended, and a bulk store from shared+%u was never waited for",
+                 SharedMemory::inside(store.source));
         }
     }
 }

@@ -34,21 +34,27 @@ struct Actor {
 
 class Clocks {
    public:
+    /// Of one block.
     static constexpr u32 mbarriers_max = 32;
 
-    /// All agents at clock 1, nobody knows anything.
-    void reset(u32 threads) {
+    /// All agents at clock 1, nobody knows anything. `threads` of all `blocks` of a cluster.
+    void reset(u32 threads, u32 blocks) {
         warps_ = (threads + warp_lanes - 1) / warp_lanes;
         groups_ = (warps_ + group_warps - 1) / group_warps;
-        agents_ = 2 * warps_ + groups_ + mbarriers_max;
+        agents_ = 2 * warps_ + groups_ + mbarriers_max * blocks;
         clock_.assign(agents_, 1);
         met_.assign(warps_, 1);
         known_.assign(size_t{threads} * agents_, 0);
+        name_readers(blocks);
     }
 
     u32 agents() const { return agents_; }
-    /// Agents that read shared memory: all but the mbarriers, which come last.
+    /// Agents that read shared memory, of all blocks: all but the mbarriers, which come last.
     u32 readers() const { return 2 * warps_ + groups_; }
+    /// Those of one block, which alone read its shared memory, counted from 0.
+    u32 readers_of_block() const { return static_cast<u32>(reader_.size()) / blocks_; }
+    u32 reader(u32 rank, u32 slot) const { return reader_[rank * readers_of_block() + slot]; }
+    u32 reader_slot(u32 agent) const { return slot_[agent]; }
     u32 group_agent(u32 group) const { return warps_ + group; }
     u32 bulk_agent(u32 warp) const { return warps_ + groups_ + warp; }
     u32 mbarrier_agent(u32 slot) const { return readers() + slot; }
@@ -93,8 +99,26 @@ class Clocks {
     }
 
    private:
-    u32 warps_ = 0, groups_ = 0, agents_ = 0;
-    std::vector<u32> clock_, met_, known_;
+    void name_readers(u32 blocks) {
+        blocks_ = blocks;
+        reader_.clear();
+        slot_.resize(readers());
+        for (u32 rank = 0; rank < blocks; rank++) {
+            u32 slot = 0;
+            const auto name = [&](u32 first, u32 all) {
+                for (u32 i = rank * (all / blocks); i < (rank + 1) * (all / blocks); i++) {
+                    reader_.push_back(first + i);
+                    slot_[first + i] = slot++;
+                }
+            };
+            name(0, warps_);
+            name(warps_, groups_);
+            name(warps_ + groups_, warps_);
+        }
+    }
+
+    u32 warps_ = 0, groups_ = 0, agents_ = 0, blocks_ = 1;
+    std::vector<u32> clock_, met_, known_, reader_, slot_;
 };
 
 }  // namespace emu

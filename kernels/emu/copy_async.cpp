@@ -25,7 +25,7 @@ void check(const CopyAsync& copy) {
     if (copy.bytes > copy_bytes) fail({Kind::Instruction, b.running, copy.place}, "cp.async of %u source bytes, 16 at most", copy.bytes);
     if (copy.bytes != 0 && reinterpret_cast<uintptr_t>(copy.source) % copy_bytes != 0)
         fail({Kind::Misaligned, b.running, copy.place}, "cp.async from a global address that is not a multiple of 16");
-    b.shared.check_bounds(copy.destination, copy_bytes, b.running, true, copy.place);
+    b.shared.check_bounds(copy.destination, copy_bytes, b.running, Manner{.is_write = true}, copy.place);
     if (!b.checks()) return;
     const Actor actor = b.clocks.actor(b.running);
     if (copy.bytes != 0) b.global.access(copy.source, copy.bytes, actor, Manner{}, copy.place);

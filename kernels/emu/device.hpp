@@ -13,6 +13,7 @@
 #define __constant__ const
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __restrict__ __restrict
 #define __grid_constant__
 #define __align__(n) alignas(n)
@@ -67,9 +68,9 @@ struct Registration {
     using Call = void (*)(const void* params, const TensorMap* maps);
     const char* name;
     Call call;
-    u32 params_bytes, maps_count;
+    u32 params_bytes, maps_count, cluster_blocks;
     const Registration* next;
-    Registration(const char* name, Call call, u32 params_bytes, u32 maps_count);
+    Registration(const char* name, Call call, u32 params_bytes, u32 maps_count, u32 cluster_blocks);
 };
 
 }  // namespace emu
@@ -123,6 +124,10 @@ __forceinline__ int __ffs(int v) { return __builtin_ffs(v); }
 __forceinline__ int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }
 template <class T>
 __forceinline__ T __ldg(const T* address) {
+    return *address;
+}
+template <class T>
+__forceinline__ T __ldcs(const T* address) {
     return *address;
 }
 __forceinline__ void __threadfence() {}

@@ -43,14 +43,14 @@ struct Operand {
     }
 };
 
-Operand decode(u64 descriptor, bool is_transposed, Place place) {
+Operand decode(u64 descriptor, u32 window, bool is_transposed, Place place) {
     static constexpr u32 swizzles[4] = {0, 128, 64, 32};
     if ((descriptor >> 49 & 7) != 0) {
         fail({Kind::Instruction, block->running, place}, "wgmma descriptor with base offset %u: the emulator knows 0 only",
              static_cast<u32>(descriptor >> 49 & 7));
     }
     const auto field = [&](u32 bit) { return static_cast<u32>(descriptor >> bit & 0x3fff) << 4; };
-    return {field(0), field(16), field(32), swizzles[descriptor >> 62], is_transposed};
+    return {window + field(0), field(16), field(32), swizzles[descriptor >> 62], is_transposed};
 }
 
 /// Calls `each(line, piece, address)` for the 8-element pieces of an operand that is `extent` rows or columns wide.
@@ -121,8 +121,8 @@ void execute(const GroupProduct& product) {
     if (product.a_in_registers)
         gather_registers(product, tiles);
     else
-        gather_shared(decode(product.a, product.a_transposed, product.place), rows, tiles.a[0], depth, 1);
-    gather_shared(decode(product.b, product.b_transposed, product.place), product.n, tiles.b[0], 1, columns_max);
+        gather_shared(decode(product.a, product.window, product.a_transposed, product.place), rows, tiles.a[0], depth, 1);
+    gather_shared(decode(product.b, product.window, product.b_transposed, product.place), product.n, tiles.b[0], 1, columns_max);
     for_accumulators(product, tiles, [&](float& held, float& d) { d = product.accumulates ? held : 0.0f; });
     multiply(tiles, product.n);
     for_accumulators(product, tiles, [](float& held, float& d) { held = d; });
@@ -150,8 +150,8 @@ void check_reads(const GroupProduct& product, u32 g) {
     const Stamp stamp{b.clocks.group_agent(g), 0, product.clock};
     const Actor actor{stamp, group.known.data(), 0, b.running};
     const auto check = [&](u32, u32, u32 address) { b.shared.access(address, 16, actor, stamp, Manner{.is_async_proxy = true}, product.place); };
-    if (!product.a_in_registers) for_pieces(decode(product.a, product.a_transposed, product.place), rows, check);
-    for_pieces(decode(product.b, product.b_transposed, product.place), product.n, check);
+    if (!product.a_in_registers) for_pieces(decode(product.a, product.window, product.a_transposed, product.place), rows, check);
+    for_pieces(decode(product.b, product.window, product.b_transposed, product.place), product.n, check);
 }
 
 void check_operands(const GroupOperands& o, const GroupOperands& first, u32 thread, Place place) {
@@ -177,6 +177,7 @@ void start_product(u32 g, Place place) {
     product->a = first.a;
     product->b = first.b;
     product->n = first.n;
+    product->window = b.self().rank * SharedMemory::window_bytes;
     product->a_in_registers = first.a_registers != nullptr;
     product->a_transposed = first.a_transposed;
     product->b_transposed = first.b_transposed;
@@ -290,7 +291,8 @@ void set_registers(u32 registers) {
             fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: a multiple of 8 from 24 to 256 is needed", wanted);
         b.warps[w].registers = wanted;
         u32 sum = 0;
-        for (const Warp& warp : b.warps) sum += warp.registers * warp_lanes;
+        const u32 warps = static_cast<u32>(b.warps.size()) / b.cluster_blocks(), first = b.self().rank * warps;
+        for (u32 warp = first; warp < first + warps; warp++) sum += b.warps[warp].registers * warp_lanes;
         if (sum > 65536) fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: the warps together hold %u registers of 65536", wanted, sum);
         return Next::GoOn;
     });

@@ -43,7 +43,7 @@ void check_row(const Meeting& meeting, u32 w, u32 lane, bool is_write, Place pla
     const u32 thread = w * warp_lanes + lane, address = operand(meeting, lane).address;
     if (address % row_bytes != 0)
         fail({Kind::Misaligned, thread, place}, "a matrix row at shared+%u: rows are aligned to 16 bytes", address);
-    b.shared.check_bounds(address, row_bytes, thread, is_write, place);
+    b.shared.check_bounds(address, row_bytes, thread, Manner{.is_write = is_write}, place);
     if (!b.checks()) return;
     const Actor actor = b.clocks.actor(thread);
     b.shared.access(address, row_bytes, actor, actor.stamp, Manner{.is_write = is_write}, place);

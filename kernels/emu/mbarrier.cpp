@@ -5,6 +5,15 @@
 
 namespace emu {
 
+namespace {
+
+void add(std::vector<u32>& sum, const std::vector<u32>& known) {
+    sum.resize(std::max(sum.size(), known.size()), 0);
+    for (size_t a = 0; a < known.size(); a++) sum[a] = std::max(sum[a], known[a]);
+}
+
+}  // namespace
+
 u32 find_mbarrier(u32 address, u32 thread, Place place) {
     Block& b = *block;
     for (u32 slot = 0; slot < b.mbarriers.size(); slot++) {
@@ -12,11 +21,12 @@ u32 find_mbarrier(u32 address, u32 thread, Place place) {
         if (barrier.address != address) continue;
         if (b.checks() && !b.clocks.actor(thread).is_ordered_after(barrier.initialised)) {
             fail({Kind::Race, thread, place, barrier.initialiser, barrier.place},
-                 "mbarrier at shared+%u is used, and nothing orders that after its initialisation", address);
+                 "mbarrier at shared+%u is used, and nothing orders that after its initialisation", SharedMemory::inside(address));
         }
         return slot;
     }
-    fail({Kind::Barrier, thread, place}, "mbarrier at shared+%u was never initialised", address);
+    fail({Kind::Barrier, thread, place}, "mbarrier at shared+%u of block rank %u was never initialised", SharedMemory::inside(address),
+         SharedMemory::rank(address));
 }
 
 void end_phase_if_complete(u32 slot) {
@@ -25,8 +35,7 @@ void end_phase_if_complete(u32 slot) {
     if (barrier.pending != 0 || barrier.bytes_expected != 0) return;
     barrier.phase++;
     barrier.pending = barrier.count;
-    barrier.published.resize(barrier.arriving.size(), 0);
-    for (size_t a = 0; a < barrier.arriving.size(); a++) barrier.published[a] = std::max(barrier.published[a], barrier.arriving[a]);
+    add(barrier.published, barrier.arriving);
     barrier.arriving.clear();
     for (u32 t = 0; t < b.threads_count; t++) {
         const Thread& thread = b.threads[t];
@@ -36,16 +45,34 @@ void end_phase_if_complete(u32 slot) {
 
 namespace {
 
-void arrive(u32 address, u32 bytes, Place place) {
+/// mbarrier.init, arrive and wait name their own block's.
+void check_own(u32 address, Manner manner, Place place) { block->shared.check_bounds(address, 8, block->running, manner, place); }
+
+/// What the running thread knows goes to those who will wait; to another block only what asynchronous agents have done.
+void publish(Mbarrier& barrier, u32 slot, Place place) {
     Block& b = *block;
+    const u32 rank = SharedMemory::rank(barrier.address);
+    if (rank == b.self().rank) return b.clocks.publish(b.running, barrier.arriving);
+    remember_remote(rank, {b.clocks.actor(b.running).stamp, b.running, place, slot, barrier.phase});
+    std::vector<u32> known;
+    b.clocks.publish(b.running, known);
+    for (u32 agent = 0; b.clocks.is_warp(agent); agent++) known[agent] = 0;
+    add(barrier.arriving, known);
+}
+
+void arrive(u32 address, u32 bytes, bool is_remote, Place place) {
+    Block& b = *block;
+    const u32 rank = SharedMemory::rank(address);
+    check_own(address, Manner{.is_write = true, .is_remote = is_remote}, place);
+    check_present(rank, place);
     const u32 slot = find_mbarrier(address, b.running, place);
     Mbarrier& barrier = b.mbarriers[slot];
     if (barrier.pending == 0) {
-        fail({Kind::Barrier, b.running, place}, "mbarrier at shared+%u expects %u arrivals a phase, this is one more", address,
+        fail({Kind::Barrier, b.running, place}, "mbarrier at shared+%u expects %u arrivals a phase, this is one more", SharedMemory::inside(address),
              barrier.count);
     }
     if (b.checks()) {
-        b.clocks.publish(b.running, barrier.arriving);
+        publish(barrier, slot, place);
         b.clocks.advance(b.warp_of(b.running));
     }
     barrier.bytes_expected += bytes;
@@ -58,17 +85,17 @@ void arrive(u32 address, u32 bytes, Place place) {
 void mbarrier_init(u32 address, u32 count) {
     Block& b = *block;
     const Place place = __builtin_return_address(0);
-    if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", address);
-    if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", address);
-    b.shared.check_bounds(address, 8, b.running, true, place);
-    Mbarrier fresh{address, count, count, 0, 0, false, {}, b.running, place, {}, {}};
+    if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", SharedMemory::inside(address));
+    if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", SharedMemory::inside(address));
+    check_own(address, Manner{.is_write = true}, place);
+    Mbarrier fresh{address, count, count, 0, 0, 0, false, {}, b.running, place, {}, {}};
     if (b.checks()) fresh.initialised = b.clocks.actor(b.running).stamp;
     for (Mbarrier& barrier : b.mbarriers) {
         if (barrier.address != address) continue;
         barrier = fresh;
         return;
     }
-    if (b.mbarriers.size() == Clocks::mbarriers_max)
+    if (b.mbarriers.size() == Clocks::mbarriers_max * b.cluster_blocks())
         fail({Kind::Instruction, b.running, place}, "more than %u mbarriers in a block", Clocks::mbarriers_max);
     b.mbarriers.push_back(fresh);
 }
@@ -77,18 +104,21 @@ void mbarrier_fence_init() {
     for (Mbarrier& barrier : block->mbarriers) barrier.is_fenced |= barrier.initialiser == block->running;
 }
 
-void mbarrier_arrive(u32 address) { arrive(address, 0, __builtin_return_address(0)); }
-void mbarrier_arrive_expect(u32 address, u32 bytes) { arrive(address, bytes, __builtin_return_address(0)); }
+void mbarrier_arrive(u32 address) { arrive(address, 0, false, __builtin_return_address(0)); }
+void mbarrier_arrive_peer(u32 address) { arrive(address, 0, true, __builtin_return_address(0)); }
+void mbarrier_arrive_expect(u32 address, u32 bytes) { arrive(address, bytes, false, __builtin_return_address(0)); }
 
 void mbarrier_wait(u32 address, u32 parity) {
     Block& b = *block;
     const Place place = __builtin_return_address(0);
+    check_own(address, Manner{}, place);
     const u32 slot = find_mbarrier(address, b.running, place);
     while ((b.mbarriers[slot].phase & 1) == parity) {
         b.self().waits_for = address;
         b.self().parity = parity;
         park(Wait::Mbarrier, place);
     }
+    b.mbarriers[slot].phase_seen = b.mbarriers[slot].phase;
     if (b.checks()) b.clocks.learn(b.running, b.mbarriers[slot].published);
 }
 

@@ -26,21 +26,28 @@ struct AgentName {
     char text[64];
 };
 
+/// Numbers count within the block; of a cluster's blocks, the rank is told too.
 AgentName name(const Stamp& stamp) {
     AgentName result;
     const Clocks& clocks = block->clocks;
-    const u32 warps = static_cast<u32>(block->warps.size());
     if (stamp.agent >= clocks.readers()) {
         std::snprintf(result.text, sizeof result.text, "a bulk copy to mbarrier %u", stamp.agent - clocks.readers());
-    } else if (stamp.agent >= clocks.bulk_agent(0)) {
-        std::snprintf(result.text, sizeof result.text, "a bulk store of warp %u", stamp.agent - clocks.bulk_agent(0));
-    } else if (stamp.agent >= warps) {
-        std::snprintf(result.text, sizeof result.text, "the tensor core of warpgroup %u", stamp.agent - warps);
-    } else if (stamp.lane == many_lanes) {
-        std::snprintf(result.text, sizeof result.text, "several lanes of warp %u", stamp.agent);
-    } else {
-        std::snprintf(result.text, sizeof result.text, "warp %u lane %u", stamp.agent, stamp.lane);
+        return result;
     }
+    const u32 blocks = block->cluster_blocks(), warps = static_cast<u32>(block->warps.size()) / blocks;
+    const u32 slot = clocks.reader_slot(stamp.agent), bulk = clocks.readers_of_block() - warps;
+    u32 rank = 0;
+    while (clocks.reader(rank, slot) != stamp.agent) rank++;
+    char of_block[24] = "";
+    if (blocks > 1) std::snprintf(of_block, sizeof of_block, " of block rank %u", rank);
+    if (slot >= bulk)
+        std::snprintf(result.text, sizeof result.text, "a bulk store of warp %u%s", slot - bulk, of_block);
+    else if (slot >= warps)
+        std::snprintf(result.text, sizeof result.text, "the tensor core of warpgroup %u%s", slot - warps, of_block);
+    else if (stamp.lane == many_lanes)
+        std::snprintf(result.text, sizeof result.text, "several lanes of warp %u%s", slot, of_block);
+    else
+        std::snprintf(result.text, sizeof result.text, "warp %u lane %u%s", slot, stamp.lane, of_block);
     return result;
 }
 
@@ -73,50 +80,60 @@ SharedMemory::SharedMemory() {
     arena_.reset(static_cast<u8*>(mapped));
 }
 
-void SharedMemory::begin_block(u32 dynamic_bytes, u32 readers, bool checks) {
-    // 0xff in every byte: a NaN as bf16 and as float, and an index far out of bounds.
-    std::memset(arena_.get(), 0xff, std::max(dynamic_bytes_, std::max(dynamic_bytes, static_end_)));
+void SharedMemory::begin_cluster(u32 blocks, u32 dynamic_bytes, u32 readers, bool checks) {
+    for (u32 rank = 0; rank < blocks; rank++) {
+        Window& window = windows_[rank];
+        // 0xff in every byte: a NaN as bf16 and as float, and an index far out of bounds.
+        std::memset(arena_.get() + rank * window_bytes, 0xff, std::max(dynamic_bytes, window.static_end));
+        window.static_end = (dynamic_bytes + 127) / 128 * 128 + 128;
+        window.statics.clear();
+    }
     dynamic_bytes_ = dynamic_bytes;
-    static_end_ = (dynamic_bytes + 127) / 128 * 128 + 128;
-    statics_.clear();
-    block_++;
+    blocks_ = blocks;
+    cluster_++;
     if (!checks) return;
-    if (cells_.empty()) cells_.resize(arena_bytes / cell_bytes);
+    const size_t cells = size_t{blocks} * window_bytes / cell_bytes;
+    if (cells_.size() < cells) cells_.resize(cells);
     readers_per_cell_ = readers;
     if (readers_.size() < cells_.size() * readers) readers_.resize(cells_.size() * readers);
 }
 
-void* SharedMemory::static_variable(const void* tag, u32 bytes, u32 align, u32 limit) {
-    for (const Static& variable : statics_)
-        if (variable.tag == tag) return arena_.get() + variable.offset;
-    const u32 offset = (static_end_ + align - 1) / align * align;
-    // 16 bytes of nothing behind each variable, so that running over its end is seen.
-    if (bytes_used() + bytes > limit || offset + bytes + 16 > arena_bytes) {
-        fail({Kind::Launch, block->running, nullptr}, "%u bytes of shared memory wanted, %u are allowed", bytes_used() + bytes,
-             limit);
+void* SharedMemory::static_variable(u32 rank, const void* tag, u32 bytes, u32 align, u32 limit) {
+    Window& window = windows_[rank];
+    u8* const base = arena_.get() + rank * window_bytes;
+    u32 used = dynamic_bytes_;
+    for (const Static& variable : window.statics) {
+        if (variable.tag == tag) return base + variable.offset;
+        used += variable.bytes;
     }
-    static_end_ = offset + bytes + 16;
-    std::memset(arena_.get() + offset, 0xff, bytes + 16);
-    statics_.push_back({tag, offset, bytes});
-    return arena_.get() + offset;
+    const u32 offset = (window.static_end + align - 1) / align * align;
+    // 16 bytes of nothing behind each variable, so that running over its end is seen.
+    if (used + bytes > limit || offset + bytes + 16 > window_bytes)
+        fail({Kind::Launch, block->running, nullptr}, "%u bytes of shared memory wanted, %u are allowed", used + bytes, limit);
+    window.static_end = offset + bytes + 16;
+    std::memset(base + offset, 0xff, bytes + 16);
+    window.statics.push_back({tag, offset, bytes});
+    return base + offset;
 }
 
-u32 SharedMemory::bytes_used() const {
-    u32 sum = dynamic_bytes_;
-    for (const Static& variable : statics_) sum += variable.bytes;
-    return sum;
-}
-
-void SharedMemory::check_bounds(u32 offset, u32 bytes, u32 thread, bool is_write, Place place) const {
-    if (u64{offset} + bytes <= dynamic_bytes_) return;
-    for (const Static& variable : statics_)
-        if (offset >= variable.offset && offset + bytes <= variable.offset + variable.bytes) return;
-    fail({Kind::OutOfBounds, thread, place}, "%s of %u bytes at shared+%u: %u bytes of dynamic shared memory, %zu static variables",
-         is_write ? "write" : "read", bytes, offset, dynamic_bytes_, statics_.size());
+void SharedMemory::check_bounds(u32 offset, u32 bytes, u32 thread, Manner manner, Place place) const {
+    const char* verb = manner.is_write ? "write" : "read";
+    const u32 at = inside(offset), of = rank(offset);
+    if (!manner.is_remote && of != block->threads[thread].rank) {
+        fail({Kind::OutOfBounds, thread, place}, "%s of %u bytes at shared+%u of block rank %u: this instruction reaches its own block only", verb,
+             bytes, at, of);
+    }
+    if (of >= blocks_) fail({Kind::OutOfBounds, thread, place}, "%s of %u bytes at block rank %u of a cluster of %u", verb, bytes, of, blocks_);
+    if (u64{at} + bytes <= dynamic_bytes_) return;
+    const Window& window = windows_[of];
+    for (const Static& variable : window.statics)
+        if (at >= variable.offset && at + bytes <= variable.offset + variable.bytes) return;
+    fail({Kind::OutOfBounds, thread, place}, "%s of %u bytes at shared+%u: %u bytes of dynamic shared memory, %zu static variables", verb, bytes,
+         at, dynamic_bytes_, window.statics.size());
 }
 
 void SharedMemory::access(u32 offset, u32 bytes, const Actor& actor, const Stamp& stamp, Manner manner, Place place) {
-    check_bounds(offset, bytes, actor.thread, manner.is_write, place);
+    check_bounds(offset, bytes, actor.thread, manner, place);
     for (u32 i = offset / cell_bytes; i <= (offset + bytes - 1) / cell_bytes; i++) {
         touch(i);
         if (manner.is_write)
@@ -128,18 +145,18 @@ void SharedMemory::access(u32 offset, u32 bytes, const Actor& actor, const Stamp
 
 void SharedMemory::touch(u32 index) {
     Cell& cell = cells_[index];
-    if (cell.block == block_) return;
+    if (cell.block == cluster_) return;
     cell = Cell{};
-    cell.block = block_;
+    cell.block = cluster_;
     std::fill_n(readers_.begin() + size_t{index} * readers_per_cell_, readers_per_cell_, Reader{});
 }
 
 void SharedMemory::check_initialised(u32 offset, u32 bytes, u32 thread, Place place) {
-    check_bounds(offset, bytes, thread, true, place);
+    check_bounds(offset, bytes, thread, Manner{.is_write = true}, place);
     for (u32 i = offset / cell_bytes; i < (offset + bytes) / cell_bytes; i++) {
         touch(i);
         if (!cells_[i].is_initialised)
-            fail({Kind::Uninitialised, thread, place}, "read of shared+%u, which nothing has written", i * cell_bytes);
+            fail({Kind::Uninitialised, thread, place}, "read of shared+%u, which nothing has written", inside(i * cell_bytes));
     }
 }
 
@@ -148,21 +165,21 @@ void SharedMemory::read(u32 index, const Actor& actor, const Stamp& stamp, Manne
     const Stamp writer = stamp_of(cell);
     if (cell.is_in_flight) {
         fail(fault(Kind::InFlight, actor, place, writer, cell.place), "read of shared+%u, where a copy issued by %s is in flight",
-             index * cell_bytes, name(writer).text);
+             inside(index * cell_bytes), name(writer).text);
     }
     if (!cell.is_initialised) {
-        fail({Kind::Uninitialised, actor.thread, place}, "read of shared+%u, which nothing has written", index * cell_bytes);
+        fail({Kind::Uninitialised, actor.thread, place}, "read of shared+%u, which nothing has written", inside(index * cell_bytes));
     }
     if (!actor.is_ordered_after(writer)) {
         fail(fault(Kind::Race, actor, place, writer, cell.place), "%s of shared+%u by %s is not ordered after its write by %s",
-             verb(manner), index * cell_bytes, name(actor.stamp).text, name(writer).text);
+             verb(manner), inside(index * cell_bytes), name(actor.stamp).text, name(writer).text);
     }
     if (manner.is_async_proxy && cell.is_generic && block->threads[thread_of(writer)].fences <= cell.fences) {
         fail(fault(Kind::Fence, actor, place, writer, cell.place),
              "shared+%u is read by the asynchronous proxy; %s wrote it and has not executed fence.proxy.async since",
-             index * cell_bytes, name(writer).text);
+             inside(index * cell_bytes), name(writer).text);
     }
-    Reader& reader = readers_[size_t{index} * readers_per_cell_ + stamp.agent];
+    Reader& reader = readers_[size_t{index} * readers_per_cell_ + block->clocks.reader_slot(stamp.agent)];
     const bool is_one_of_many = reader.clock >= actor.met && reader.clock != 0 && reader.lane != stamp.lane;
     const bool is_warp = block->clocks.is_warp(stamp.agent);
     reader = {stamp.clock, pack(place), is_warp && is_one_of_many ? many_lanes : stamp.lane};
@@ -173,19 +190,21 @@ void SharedMemory::write(u32 index, const Actor& actor, const Stamp& stamp, Mann
     const Stamp writer = stamp_of(cell);
     if (cell.is_in_flight) {
         fail(fault(Kind::InFlight, actor, place, writer, cell.place), "%s of shared+%u, where a copy issued by %s is in flight",
-             verb(manner), index * cell_bytes, name(writer).text);
+             verb(manner), inside(index * cell_bytes), name(writer).text);
     }
     const bool both_atomic = manner.is_atomic && cell.is_atomic;
     if (cell.clock != 0 && !both_atomic && !actor.is_ordered_after(writer)) {
         fail(fault(Kind::Race, actor, place, writer, cell.place), "%s of shared+%u by %s is not ordered after its write by %s",
-             verb(manner), index * cell_bytes, name(actor.stamp).text, name(writer).text);
+             verb(manner), inside(index * cell_bytes), name(actor.stamp).text, name(writer).text);
     }
-    for (u32 agent = 0; agent < readers_per_cell_; agent++) {
-        const Reader& reader = readers_[size_t{index} * readers_per_cell_ + agent];
-        const Stamp earlier = {agent, reader.lane, reader.clock};
-        if (reader.clock == 0 || actor.is_ordered_after(earlier)) continue;
+    const u32 of = rank(index * cell_bytes);
+    for (u32 slot = 0; slot < readers_per_cell_; slot++) {
+        const Reader& reader = readers_[size_t{index} * readers_per_cell_ + slot];
+        if (reader.clock == 0) continue;
+        const Stamp earlier = {block->clocks.reader(of, slot), reader.lane, reader.clock};
+        if (actor.is_ordered_after(earlier)) continue;
         fail(fault(Kind::Race, actor, place, earlier, reader.place), "%s of shared+%u by %s is not ordered after its read by %s",
-             verb(manner), index * cell_bytes, name(actor.stamp).text, name(earlier).text);
+             verb(manner), inside(index * cell_bytes), name(actor.stamp).text, name(earlier).text);
     }
     cell.clock = stamp.clock;
     cell.agent = static_cast<u16>(stamp.agent);
@@ -279,7 +298,7 @@ void GlobalMemory::access(const void* address, u32 bytes, const Actor& actor, Ma
 namespace {
 
 [[noreturn]] void fail_between_blocks(const Actor& actor, Manner manner, const char* earlier, Place place, u32 other_place) {
-    fail({Kind::Race, actor.thread, place, nobody, unpack(other_place)}, "%s of global memory that another block has %s: nothing orders two blocks",
+    fail({Kind::Race, actor.thread, place, nobody, unpack(other_place)}, "%s of global memory that another block has %s: nothing orders the two",
          verb(manner), earlier);
 }
 

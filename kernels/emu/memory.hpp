@@ -21,6 +21,8 @@ struct Manner {
     bool is_async_proxy = false;
     /// The bytes arrive later: nobody may touch them until they have.
     bool is_in_flight = false;
+    /// It may reach the shared memory of another block of the cluster.
+    bool is_remote = false;
 };
 
 /// What is remembered of two bytes: the last write.
@@ -47,39 +49,51 @@ struct Reader {
 constexpr u32 cell_bytes = 2;
 constexpr u32 many_lanes = 0xff;
 
-/// Shared memory of the running block: [dynamic | gap | static], and its shadow.
+/// Shared memory of the running block, or one window for each block of a cluster, by rank: [dynamic | gap | static], and its shadow.
 ///
-/// Cells are reset when a block first touches them, so a block costs what it uses. Elements are of two bytes or more: two
+/// Addresses count through all windows, so that they are those of shared::cluster too. Cells are reset when a block first touches them, so a block costs what it uses. Elements are of two bytes or more: two
 /// threads that write neighbouring single bytes are taken for a race.
 class SharedMemory {
    public:
-    /// What the largest architecture gives a block (sm_90: 227 KiB), and room for gaps.
-    static constexpr u32 arena_bytes = 256 * 1024;
+    /// What the largest architecture gives a block (sm_90: 227 KiB), and room for gaps; as much as wgmma's descriptors can name.
+    static constexpr u32 window_bytes = 256 * 1024;
+    /// Blocks of a cluster, as many as every device with clusters allows.
+    static constexpr u32 windows_max = 8;
 
     SharedMemory();
-    void begin_block(u32 dynamic_bytes, u32 readers, bool checks);
+    void begin_cluster(u32 blocks, u32 dynamic_bytes, u32 readers, bool checks);
 
     u8* base() { return arena_.get(); }
     u32 offset(const void* address) const { return static_cast<u32>(static_cast<const u8*>(address) - arena_.get()); }
     bool contains(const void* address) const {
         return static_cast<size_t>(static_cast<const u8*>(address) - arena_.get()) < arena_bytes;
     }
+    static u32 rank(u32 offset) { return offset / window_bytes; }
+    /// The same place in the window of `rank`.
+    static u32 in_window(u32 rank, u32 offset) { return rank * window_bytes + inside(offset); }
+    /// Counted from the beginning of its window, as messages name it.
+    static u32 inside(u32 offset) { return offset % window_bytes; }
 
     /// The static variable with this tag: made at the first call of a block, the same one for its other threads.
-    void* static_variable(const void* tag, u32 bytes, u32 align, u32 limit);
-    u32 bytes_used() const;
+    void* static_variable(u32 rank, const void* tag, u32 bytes, u32 align, u32 limit);
 
     /// Checks an access to shared memory and remembers it; ends the launch if it is wrong.
     void access(u32 offset, u32 bytes, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
-    void check_bounds(u32 offset, u32 bytes, u32 thread, bool is_write, Place place) const;
+    void check_bounds(u32 offset, u32 bytes, u32 thread, Manner manner, Place place) const;
     void check_initialised(u32 offset, u32 bytes, u32 thread, Place place);
     /// An asynchronous write has arrived: from now on it is an ordinary write by `stamp`.
     void land(u32 offset, u32 bytes, const Stamp& stamp, bool is_generic);
 
    private:
+    static constexpr u32 arena_bytes = windows_max * window_bytes;
     struct Static {
         const void* tag;
         u32 offset, bytes;
+    };
+    /// Of one block; places are counted from its beginning.
+    struct Window {
+        u32 static_end = 0;
+        std::vector<Static> statics;
     };
     struct Unmap {
         void operator()(u8* memory) const;
@@ -92,18 +106,18 @@ class SharedMemory {
     std::unique_ptr<u8[], Unmap> arena_;
     std::vector<Cell> cells_;
     std::vector<Reader> readers_;
-    std::vector<Static> statics_;
-    u32 dynamic_bytes_ = 0, static_end_ = 0, readers_per_cell_ = 0, block_ = 0;
+    Window windows_[windows_max];
+    u32 blocks_ = 0, dynamic_bytes_ = 0, readers_per_cell_ = 0, cluster_ = 0;
 };
 
 /// The shadow of global memory for one launch: bounds, and races within a block and between blocks.
 ///
-/// Blocks run one after another, so an order between blocks exists only in time: any two accesses of different blocks to the same bytes,
-/// one of them a write and not both atomic, are a race. Of several readers the last of the block and one of another are kept.
+/// Blocks, or clusters of blocks, run one after another, so an order between them exists only in time: any two accesses of different ones to the same
+/// bytes, one of them a write and not both atomic, are a race. Of several readers the last of the cluster and one of another are kept.
 class GlobalMemory {
    public:
     void begin_launch(const Region* regions, u32 count, bool checks);
-    void begin_block() { block_++; }
+    void begin_cluster() { block_++; }
     void access(const void* address, u32 bytes, const Actor& actor, Manner manner, Place place);
     /// Whether bounds are known at all, and the bytes lie in one buffer.
     bool is_allowed(const void* address, u64 bytes) const;

@@ -1,7 +1,7 @@
 //! The emulator: runs the `.cu` kernels on the CPU, one fibre a CUDA thread, and checks every access.
 //!
 //! [`launch`] runs one kernel over a whole grid and gives a [`Report`], or the first [`Failure`] with kernel, block, thread,
-//! source lines and both parties. Blocks run one after another on the calling thread; state belongs to that thread, so tests run in
+//! source lines and both parties. Blocks run one after another on the calling thread, those of a cluster together; state belongs to that thread, so tests run in
 //! parallel, and so may parts of a grid ([`launch_blocks`]). `docs/EMULATOR.md` says how to write a kernel for it, how to debug one, and what is not modelled.
 //!
 //! Asynchronous work (cp.async, TMA, wgmma) is done where it is issued or as late as allowed ([`Mode`]), and a seed draws the order of the
@@ -129,7 +129,7 @@ pub enum Kind {
     Barrier,
     /// No fence between ordinary stores and the asynchronous proxy.
     Fence,
-    /// Memory or registers of an asynchronous operation touched before it was waited for.
+    /// Memory or registers of an asynchronous operation touched before it was waited for; a block gone that others of its cluster still reach.
     InFlight,
     /// Operands that the instruction does not accept.
     Instruction,
@@ -233,7 +233,7 @@ pub unsafe fn launch(
     unsafe { launch_blocks(name, grid, 0..grid.count(), params, maps, regions, config) }
 }
 
-/// Runs some blocks of a launch, numbered with x fastest: as [`launch`] with all of them.
+/// Runs some blocks of a launch, numbered with x fastest, whole clusters of them: as [`launch`] with all of them.
 ///
 /// Calls on several threads run several parts of one grid at once. Races between blocks are then found within a part only.
 ///
@@ -301,6 +301,15 @@ pub fn parameters(name: &str) -> Option<(u32, u32)> {
     // SAFETY: reads a string that ends in zero, writes two numbers.
     let known = unsafe { lighterage_emu_parameters(name.as_ptr(), &raw mut bytes, &raw mut maps) };
     known.then_some((bytes, maps))
+}
+
+/// Blocks of the kernel's clusters, 1 where it has none: its grid in x, and every part of it, is a multiple of that. None if it is not compiled in.
+#[must_use]
+pub fn cluster_blocks(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: reads a string that ends in zero.
+    let blocks = unsafe { lighterage_emu_cluster_blocks(name.as_ptr()) };
+    (blocks != 0).then_some(blocks)
 }
 
 fn kernel(index: u32) -> Option<String> {
@@ -388,5 +397,6 @@ unsafe extern "C" {
     ) -> c_int;
     fn lighterage_emu_kernel(index: u32) -> *const c_char;
     fn lighterage_emu_parameters(name: *const c_char, params_bytes: *mut u32, maps_count: *mut u32) -> bool;
+    fn lighterage_emu_cluster_blocks(name: *const c_char) -> u32;
     fn lighterage_emu_describe(place: u64, text: *mut c_char, bytes: usize) -> usize;
 }

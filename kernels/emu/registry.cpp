@@ -20,6 +20,7 @@ const Registration* find(const char* name) {
 /// Why the launch cannot be done; empty if it can.
 void refuse(const Launch& launch, const Registration* kernel, char* text, size_t bytes) {
     const u64 threads = u64{launch.block[0]} * launch.block[1] * launch.block[2];
+    const u32 cluster = kernel == nullptr ? 1 : kernel->cluster_blocks;
     text[0] = 0;
     if (kernel == nullptr)
         std::snprintf(text, bytes, "no kernel of this name is compiled in");
@@ -29,6 +30,12 @@ void refuse(const Launch& launch, const Registration* kernel, char* text, size_t
         std::snprintf(text, bytes, "%u tensor maps given, the kernel takes %u", launch.maps_count, kernel->maps_count);
     else if (threads == 0 || threads > 1024)
         std::snprintf(text, bytes, "%llu threads a block: 1 to 1024 are allowed", static_cast<unsigned long long>(threads));
+    else if (cluster == 0 || cluster > SharedMemory::windows_max)
+        std::snprintf(text, bytes, "clusters of %u blocks: 1 to %u are allowed", cluster, SharedMemory::windows_max);
+    else if (launch.grid[0] % cluster != 0 || launch.first_block % cluster != 0 || launch.end_block % cluster != 0)
+        std::snprintf(text, bytes, "%u blocks in x are no multiple of the cluster's %u", launch.grid[0], cluster);
+    else if (cluster > 1 && threads % (group_warps * warp_lanes) != 0)
+        std::snprintf(text, bytes, "%llu threads a block: in clusters the emulator wants whole warpgroups", static_cast<unsigned long long>(threads));
     else if (launch.shared_bytes > launch.config.shared_bytes_max)
         std::snprintf(text, bytes, "%u bytes of shared memory wanted, %u are allowed", launch.shared_bytes, launch.config.shared_bytes_max);
 }
@@ -42,8 +49,8 @@ Block& own_block() {
 
 }  // namespace
 
-Registration::Registration(const char* kernel_name, Call kernel_call, u32 params, u32 maps)
-    : name(kernel_name), call(kernel_call), params_bytes(params), maps_count(maps), next(first_kernel) {
+Registration::Registration(const char* kernel_name, Call kernel_call, u32 params, u32 maps, u32 blocks)
+    : name(kernel_name), call(kernel_call), params_bytes(params), maps_count(maps), cluster_blocks(blocks), next(first_kernel) {
     first_kernel = this;
 }
 
@@ -62,7 +69,8 @@ int lighterage_emu_launch(const emu::Launch* launch, emu::Report* report, emu::F
     block.launch = *launch;
     block.kernel = kernel->call;
     block.failure = *failure;
-    if (!block.stacks.reserve(launch->block[0] * launch->block[1] * launch->block[2])) {
+    block.members.resize(kernel->cluster_blocks);
+    if (!block.stacks.reserve(size_t{kernel->cluster_blocks} * launch->block[0] * launch->block[1] * launch->block[2])) {
         std::snprintf(failure->text, sizeof failure->text, "the system gives no memory for the threads' stacks");
         return 1;
     }
@@ -86,6 +94,12 @@ bool lighterage_emu_parameters(const char* name, uint32_t* params_bytes, uint32_
     *params_bytes = kernel->params_bytes;
     *maps_count = kernel->maps_count;
     return true;
+}
+
+/// Blocks of a kernel's clusters, 1 without clusters; 0 if there is no such kernel.
+uint32_t lighterage_emu_cluster_blocks(const char* name) {
+    const emu::Registration* kernel = emu::find(name);
+    return kernel == nullptr ? 0 : kernel->cluster_blocks;
 }
 
 /// Writes the source line of a place into `text`; its length, at most `bytes`.

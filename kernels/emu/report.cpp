@@ -17,16 +17,21 @@ namespace emu {
 
 void fail(const Fault& fault, const char* format, ...) {
     Failure& failure = block->failure;
+    const u32 threads = block->block_threads, rank = block->threads[fault.thread].rank;
     failure.kind = static_cast<u32>(fault.kind);
-    std::memcpy(failure.block, block->index, sizeof failure.block);
-    failure.thread = fault.thread;
-    failure.other_thread = fault.other_thread;
+    std::memcpy(failure.block, block->members[rank].index, sizeof failure.block);
+    failure.thread = fault.thread % threads;
+    failure.other_thread = fault.other_thread == nobody ? nobody : fault.other_thread % threads;
     failure.place = reinterpret_cast<u64>(fault.place);
     failure.other_place = reinterpret_cast<u64>(fault.other_place);
     va_list arguments;
     va_start(arguments, format);
     std::vsnprintf(failure.text, sizeof failure.text, format, arguments);
     va_end(arguments);
+    if (fault.other_thread != nobody && fault.other_thread / threads != rank) {
+        const size_t length = std::strlen(failure.text);
+        std::snprintf(failure.text + length, sizeof failure.text - length, " (the other's block has rank %u)", fault.other_thread / threads);
+    }
     block->has_failed = true;
     Fibre abandoned;
     switch_fibre(abandoned, block->main);

@@ -15,7 +15,7 @@ enum class Kind : u32 {
     Divergence = 6,     // lanes that have to act together do not
     Barrier = 7,        // a barrier used against its rules
     Fence = 8,          // a fence is missing between ordinary stores and the asynchronous proxy
-    InFlight = 9,       // memory or registers of an asynchronous operation touched before it was waited for
+    InFlight = 9,       // memory or registers of an asynchronous operation touched before it was waited for; a block gone that others still reach
     Instruction = 10,   // operands that the instruction does not accept
 };
 

@@ -1,4 +1,4 @@
-// Runs a launch: block after block, and within a block one thread after another until each waits or is done.
+// Runs a launch: block after block, the blocks of a cluster together, and within them one thread after another until each waits or is done.
 #include <cstdio>
 
 #include "block.hpp"
@@ -8,7 +8,10 @@ namespace emu {
 constinit thread_local Block* block = nullptr;
 
 dim3 thread_index() { return block->self().index; }
-dim3 block_index() { return {block->index[0], block->index[1], block->index[2]}; }
+dim3 block_index() {
+    const u32* index = block->members[block->self().rank].index;
+    return {index[0], index[1], index[2]};
+}
 dim3 block_size() { return {block->launch.block[0], block->launch.block[1], block->launch.block[2]}; }
 dim3 grid_size() { return {block->launch.grid[0], block->launch.grid[1], block->launch.grid[2]}; }
 
@@ -55,6 +58,7 @@ const char* waited_for(Wait wait) {
         case Wait::Barrier: return "at barrier";
         case Wait::Mbarrier: return "for the mbarrier at shared+";
         case Wait::Group: return "for the other warps of its warpgroup";
+        case Wait::Cluster: return "at the cluster's barrier";
         default: return "for nothing";
     }
 }
@@ -75,9 +79,13 @@ const char* waited_for(Wait wait) {
         if (is_known) continue;
         firsts[kinds++] = t;
         const bool has_number = thread.wait == Wait::Barrier || thread.wait == Wait::Mbarrier;
-        length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%sthread %u waits %s", kinds > 1 ? "; " : "", t,
-                                                    waited_for(thread.wait)));
-        if (has_number) length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, "%s%u", thread.wait == Wait::Barrier ? " " : "", thread.waits_for));
+        const auto add = [&](const char* format, auto... values) {
+            length += static_cast<size_t>(std::snprintf(text + length, sizeof text - length, format, values...));
+        };
+        add("%sthread %u ", kinds > 1 ? "; " : "", t % b.block_threads);
+        if (b.cluster_blocks() > 1) add("of block rank %u ", thread.rank);
+        add("waits %s", waited_for(thread.wait));
+        if (has_number) add("%s%u", thread.wait == Wait::Barrier ? " " : "", SharedMemory::inside(thread.waits_for));
     }
     const u32 other = kinds > 1 ? firsts[1] : nobody;
     fail({Kind::Deadlock, firsts[0], b.threads[firsts[0]].place, other, other == nobody ? nullptr : b.threads[other].place}, "no thread can go on: %s",
@@ -100,14 +108,15 @@ void go_on() {
 void entry() {
     Block& b = *block;
     b.kernel(b.launch.params, b.launch.maps);
+    const u32 rank = b.self().rank;
     b.self().wait = Wait::Finished;
     b.live--;
+    b.members[rank].live--;
     leave_warp();
     barrier_after_exit();
-    if (b.live == 0) {
-        check_finished_block();
-        switch_fibre(b.self().fibre, b.main);
-    }
+    cluster_barrier_after_exit();
+    if (b.members[rank].live == 0) check_finished_block(rank);
+    if (b.live == 0) switch_fibre(b.self().fibre, b.main);
     go_on();
     __builtin_unreachable();
 }
@@ -122,16 +131,28 @@ void reset(Thread& thread, u32 index) {
     thread.busy.clear();
     thread.stores.clear();
     thread.store_groups.clear();
-    thread.index = {index % size[0], index / size[0] % size[1], index / (size[0] * size[1])};
+    thread.rank = index / block->block_threads;
+    const u32 inside = index % block->block_threads;
+    thread.index = {inside % size[0], inside / size[0] % size[1], inside / (size[0] * size[1])};
     thread.fibre = block->stacks.start(index, entry);
 }
 
-void begin_block() {
+/// The members are the blocks from `first` on, counted with x fastest.
+void begin_cluster(u64 first) {
     Block& b = *block;
-    if (b.checks()) b.clocks.reset(b.threads_count);
-    b.shared.begin_block(b.launch.shared_bytes, b.clocks.readers(), b.checks());
-    b.global.begin_block();
-    for (Barrier& barrier : b.barriers) barrier = Barrier{};
+    const u64 width = b.launch.grid[0], height = b.launch.grid[1];
+    for (Member& member : b.members) {
+        member = Member{};
+        member.index[0] = static_cast<u32>(first % width);
+        member.index[1] = static_cast<u32>(first / width % height);
+        member.index[2] = static_cast<u32>(first / (width * height));
+        member.live = b.block_threads;
+        first++;
+    }
+    if (b.checks()) b.clocks.reset(b.threads_count, b.cluster_blocks());
+    b.shared.begin_cluster(b.cluster_blocks(), b.launch.shared_bytes, b.checks() ? b.clocks.readers_of_block() : 0, b.checks());
+    b.global.begin_cluster();
+    b.cluster_barrier = ClusterBarrier{};
     b.mbarriers.clear();
     b.loads.clear();
     b.live = b.threads_count;
@@ -142,29 +163,25 @@ void begin_block() {
         b.warps[w].alive = b.warps[w].ready = lanes == warp_lanes ? all_lanes : (1u << lanes) - 1;
         b.warps[w].meetings.clear();
         b.warps[w].registers = 0;
+        b.warps[w].has_arrived = false;
     }
     b.groups.clear();
     b.groups.resize((b.warps.size() + group_warps - 1) / group_warps);
 }
 
-/// Runs one block to its end. False if it failed.
-bool run_block() {
+/// Runs a block, or a cluster, to its end. False if it failed.
+bool run_cluster(u64 first) {
     Block& b = *block;
-    begin_block();
-    b.report.blocks++;
+    begin_cluster(first);
+    b.report.blocks += b.cluster_blocks();
     switch_fibre(b.main, b.self().fibre);
     return !b.has_failed;
 }
 
 bool run_blocks() {
     Block& b = *block;
-    const u64 width = b.launch.grid[0], height = b.launch.grid[1];
-    for (u64 number = b.launch.first_block; number < b.launch.end_block; number++) {
-        b.index[0] = static_cast<u32>(number % width);
-        b.index[1] = static_cast<u32>(number / width % height);
-        b.index[2] = static_cast<u32>(number / (width * height));
-        if (!run_block()) return false;
-    }
+    for (u64 first = b.launch.first_block; first < b.launch.end_block; first += b.cluster_blocks())
+        if (!run_cluster(first)) return false;
     return true;
 }
 
@@ -194,7 +211,8 @@ void wake_lanes(u32 warp, u32 lanes) {
 bool run(Block& state) {
     block = &state;
     const Launch& launch = state.launch;
-    state.threads_count = launch.block[0] * launch.block[1] * launch.block[2];
+    state.block_threads = launch.block[0] * launch.block[1] * launch.block[2];
+    state.threads_count = state.block_threads * state.cluster_blocks();
     state.random = launch.config.seed * 0x9e3779b97f4a7c15ull + 1;
     state.report = Report{};
     state.has_failed = false;

@@ -3,10 +3,10 @@
 
 namespace emu {
 
-void* dynamic_shared() { return block->shared.base(); }
+void* dynamic_shared() { return block->shared.base() + block->self().rank * SharedMemory::window_bytes; }
 
 void* static_shared(const void* tag, u32 bytes, u32 align) {
-    return block->shared.static_variable(tag, bytes, align, block->launch.config.shared_bytes_max);
+    return block->shared.static_variable(block->self().rank, tag, bytes, align, block->launch.config.shared_bytes_max);
 }
 
 }  // namespace emu

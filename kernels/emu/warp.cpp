@@ -5,7 +5,9 @@ namespace emu {
 
 namespace {
 
-bool tolerates_finished_lanes(Op op) { return op == Op::Syncwarp || op == Op::Barrier; }
+bool tolerates_finished_lanes(Op op) {
+    return op == Op::Syncwarp || op == Op::Barrier || op == Op::ClusterArrive || op == Op::ClusterWait;
+}
 
 u32 lanes_of(const Block& b, u32 warp) {
     const u32 lanes = std::min(warp_lanes, b.threads_count - warp * warp_lanes);

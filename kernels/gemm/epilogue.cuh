@@ -35,11 +35,12 @@ DEVICE void store_part(bf16* into, int count, bool is_aligned, const float (&val
         if (i < count) into[i] = __float2bfloat16_rn(value[i]);
 }
 
-/// Finishes and stores eight columns of a row from the rounded sums with bias; columns beyond the last are left out.
-DEVICE void finish(const Epilogue& e, Packed8 sums, int64_t row, int column) {
-    const int count = min(e.columns - column, 8);
-    if (row >= e.rows || count <= 0) return;
-    float value[8], other[8];
+/// Whether anything is left to do after the bias.
+DEVICE bool is_fused(const Epilogue& e) { return e.activation != 0 || e.gate != nullptr || e.residual != nullptr; }
+
+/// Eight columns of a row, of which `count` are there, from the rounded sums with bias; the last rounding is the caller's.
+DEVICE void finish_part(const Epilogue& e, Packed8 sums, int64_t row, int column, int count, float (&value)[8]) {
+    float other[8];
     unpack8(sums, value);
     if (e.activation != 0) {
 #pragma unroll
@@ -55,6 +56,14 @@ DEVICE void finish(const Epilogue& e, Packed8 sums, int64_t row, int column) {
 #pragma unroll
         for (int i = 0; i < 8; i++) value[i] += other[i];
     }
+}
+
+/// Finishes and stores eight columns of a row from the rounded sums with bias; columns beyond the last are left out.
+DEVICE void finish(const Epilogue& e, Packed8 sums, int64_t row, int column) {
+    const int count = min(e.columns - column, 8);
+    if (row >= e.rows || count <= 0) return;
+    float value[8];
+    finish_part(e, sums, row, column, count, value);
     store_part(e.out + row * e.out_stride + column, count, e.is_aligned, value);
 }
 

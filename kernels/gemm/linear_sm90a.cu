@@ -1,229 +1,88 @@
 // out[r, c] = residual[r, c] + gate[c] * activation(sum_k x[r, k] * weight[c, k] + bias[c])
 //
-// For sm_90a: wgmma, TMA, warp specialisation. x and weight have to begin at multiples of 16 bytes, with strides that are (TMA's rule): what does not, linear_sm80.cu does.
+// For sm_90a: wgmma, TMA, warp specialisation, clusters. x and weight have to begin at multiples of 16 bytes, with strides that are (TMA's rule): what does not, linear_sm80.cu does.
 // fp32 sums over k in ascending order, rounded to bf16 after the bias, the activation, the gate and the residual.
 //
-// Mapping: one block a multiprocessor takes tile blockIdx.x, + gridDim.x, ... of out, 128 rows by 256 or 128 columns, in the order of raster.cuh. One
-// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of 4 (128 x 256: 48 KiB each) or 6 (32 KiB) stages, and runs
+// Mapping: one block a multiprocessor takes tile after tile of out, 128 rows by 256 or 128 columns, in the order of raster.cuh. One
+// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of stages (ring_sm90a.cuh), 48 KiB each or 32, and runs
 // on into the next tile while this one is finished. Two warpgroups consume, 64 rows each: wgmma m64n256k16 or m64n128k16, both operands from shared
-// memory, one stage's products under way while the next are issued; a stage goes back one step later. Then the sums with their bias go, 128 columns at a time, by stmatrix into
-// 16 KiB of the warpgroup's own, and leave as rows of 16 bytes with activation, gate and residual (epilogue.cuh).
-// Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums.
-// `cut`: the tiles that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
+// memory, one stage's products under way while the next are issued; a stage goes back one step later. The bias is fetched beside the last products. Then the sums
+// leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
+//   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
+//   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out aligned to 16 bytes);
+//   .._boxes4_bf16  the same, with room for all four boxes of a tile, and a stage less;
+//   .._boxes_apart  the same with two boxes, and the second consumer two stages behind the first: one multiplies while the other packs.
+// Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
+// Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
+// in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
+// `cut`: the tiles, or pairs, that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
 // sums, fp32, in the workspace, and linear_sm90a_join adds them in the order of k and finishes the tile. Sizes and the number of blocks alone decide that: the
 // same bits every run. linear.rs chooses it where the last round would leave too many multiprocessors idle.
-// Maps: 0 x, 1 weight, both [rows][64] boxes in the 128-byte swizzle.
+// Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64].
 //
-// Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2.
-// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s): 21 rounds of 48 stages are 625 us if products bound them, 0.80 to 0.90 ms where L2
-// does, as is likely (docs/kernels/linear.md).
-#include "linear.cuh"
-#include "raster.cuh"
-
-#include "../base/pieces.cuh"
-#include "../base/ptx.cuh"
+// Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
+// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack are 617 us if products bound them, as they should
+// in pairs; 671 us in single blocks, 728 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
+#include "store_sm90a.cuh"
 
 namespace {
 
 using namespace product;
 
-constexpr int consumers = 2, group_threads = 128, depth = 64, x_rows = 128;
-constexpr int half_columns = 128;  // of one pass of the epilogue
-constexpr unsigned x_bytes = x_rows * depth * 2, waiting_bytes = 64 * half_columns * 2;
-
-template <int columns_, int stages_>
-struct Ring {
-    static constexpr int columns = columns_, stages = stages_;
-    static constexpr unsigned stage_bytes = x_bytes + columns * depth * 2;
-    static constexpr unsigned waiting = stages * stage_bytes, full = waiting + consumers * waiting_bytes, empty = full + 8 * stages;
-};
-
-/// Where one stands in the ring; the parity changes with every turn.
-template <class Ring>
-struct Turn {
-    unsigned stage = 0, parity = 0;
-    DEVICE void advance() {
-        if (++stage < Ring::stages) return;
-        stage = 0;
-        parity ^= 1;
-    }
-};
-
-/// The tiles of out, and what of them this block does.
-struct Work : Pieces {
-    int down, across;
-
-    DEVICE Work(const LinearParams& p, int columns, unsigned grid_size, bool is_cut) {
-        down = (p.rows + x_rows - 1) / x_rows;
-        across = (p.columns + columns - 1) / columns;
-        units_each = (p.inner + depth - 1) / depth;
-        grid = static_cast<int>(grid_size);
-        tiles = down * across;
-        whole = is_cut ? tiles - tiles % grid : tiles;
-    }
-
-    DEVICE TilePlace place(const Piece& piece) const { return tile_place(piece.tile, down, across); }
-};
-
-template <class Ring>
-DEVICE void produce(unsigned smem, const TensorMaps<2>& maps, const Work& work) {
+template <class Ring, class Store, bool is_cut, class Lead>
+DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
+    const int group = threadIdx.x / group_threads - 1;
+    const unsigned smem = shared_address(memory);
+    const Epilogue e = epilogue_of(p);
     Turn<Ring> turn;
     Piece piece;
-    for (int i = 0; work.piece(piece, i, blockIdx.x); i++) {
-        const TilePlace place = work.place(piece);
-        for (int step = piece.first; step < piece.end; step++) {
-            const unsigned stage = smem + turn.stage * Ring::stage_bytes, full = smem + Ring::full + 8 * turn.stage;
-            mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
-            mbarrier_arrive_expect(full, Ring::stage_bytes);
-            bulk_load(stage, &maps.map[0], full, step * depth, place.row * x_rows);
-            bulk_load(stage + x_bytes, &maps.map[1], full, step * depth, place.column * Ring::columns);
-            turn.advance();
-        }
+    for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
+        const TilePlace place = work.place(piece.tile).tile(static_cast<int>(rank));
+        const Leaving tile{int64_t{place.row} * x_rows + group * group_rows, place.column * Ring::columns, group,
+                           memory + Ring::waiting + group * Ring::waiting_bytes};
+        const int steps = piece.end - piece.first;
+        float sums[Ring::columns / 2] = {};
+        unsigned bias[Ring::columns / 8];
+        multiply<Ring, Lead>(sums, smem, turn, steps, group, Lead::begin(i, steps, group));
+        load_bias<Ring::columns>(e, tile.column, bias);
+        finish_sums<Ring>(smem, turn, steps);
+        if (is_cut && piece.slot >= 0)
+            store_sums(piece_sums(p, piece.slot * Ring::blocks + static_cast<int>(rank)), sums, group);
+        else
+            Store::store(sums, bias, e, out, tile);
     }
+    Store::finish();
 }
 
-/// sums = x weight^T for the warpgroup's 64 rows. Gives every stage back.
-template <class Ring>
-DEVICE void consume(float (&sums)[Ring::columns / 2], unsigned smem, Turn<Ring>& turn, int steps, int group) {
-    const bool is_first = threadIdx.x % group_threads == 0;
-    unsigned before = 0;
-    for (int step = 0; step < steps; step++) {
-        const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);
-        const unsigned weight = smem + turn.stage * Ring::stage_bytes + x_bytes;
-        mbarrier_wait(smem + Ring::full + 8 * turn.stage, turn.parity);
-        group_fence();
-#pragma unroll
-        for (int k = 0; k < depth / 16; k++) {
-            group_product(sums, group_operand(x + k * 32, 16, 1024, Swizzle::Bytes128), group_operand(weight + k * 32, 16, 1024, Swizzle::Bytes128),
-                          step > 0 || k > 0);
-        }
-        group_commit();
-        // The products before these are done: their stage is free.
-        group_wait<1>();
-        if (step > 0 && is_first) mbarrier_arrive(smem + Ring::empty + 8 * before);
-        before = turn.stage;
-        turn.advance();
-    }
-    group_wait<0>();
-    if (steps > 0 && is_first) mbarrier_arrive(smem + Ring::empty + 8 * before);
-}
-
-/// Puts 128 columns of sums with their bias, rounded, where `finish_rows` expects them.
-template <int count>
-DEVICE void put_sums(const float (&sums)[count], int half, const Epilogue& e, unsigned waiting_smem, int first_column) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
-    // stmatrix: lane i names row i % 8 of matrix i / 8; matrices 0 and 1 are rows 0-7 and 8-15 of 8 columns, 2 and 3 those of the next 8.
-    const int row = warp * 16 + lane % 16, matrix_column = lane / 16;
-#pragma unroll
-    for (int n = 0; n < half_columns / 8; n += 2) {
-        unsigned pairs[4];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int column = first_column + (n + i) * 8 + lane % 4 * 2;
-            const float bias0 = bias_of(e, column), bias1 = bias_of(e, column + 1);
-            const float* own = sums + half * (half_columns / 2) + (n + i) * 4;
-            pairs[2 * i] = pack_bf16(own[0] + bias0, own[1] + bias1);
-            pairs[2 * i + 1] = pack_bf16(own[2] + bias0, own[3] + bias1);
-        }
-        matrix_store4(waiting_smem + waiting_offset<half_columns>(row, n + matrix_column), pairs);
-    }
-}
-
-template <class Ring>
-DEVICE void finish_tile(const float (&sums)[Ring::columns / 2], const Epilogue& e, unsigned char* memory, int64_t row, int column, int group) {
-    unsigned char* waiting_smem = memory + Ring::waiting + group * waiting_bytes;
-    const int thread = threadIdx.x % group_threads;
-#pragma unroll
-    for (int half = 0; half < Ring::columns / half_columns; half++) {
-        const int first_column = column + half * half_columns;
-        // Everybody has read what waited here before.
-        named_barrier_sync(1 + group, group_threads);
-        put_sums(sums, half, e, shared_address(waiting_smem), first_column);
-        named_barrier_sync(1 + group, group_threads);
-        finish_rows<64, half_columns, group_threads>(e, waiting_smem, row, first_column, thread);
-    }
-}
-
-/// The sums of a piece, row after row: the words of a row that a quad holds are one sector.
-template <class Ring>
-DEVICE void store_sums(float* target, const float (&sums)[Ring::columns / 2], int group) {
-    const int thread = threadIdx.x % group_threads, lane = thread % 32, row = group * 64 + thread / 32 * 16 + lane / 4;
-#pragma unroll
-    for (int n = 0; n < Ring::columns / 8; n++) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float* const place = target + (row + r * 8) * Ring::columns + n * 8 + lane % 4 * 2;
-            *reinterpret_cast<float2*>(place) = make_float2(sums[4 * n + 2 * r], sums[4 * n + 2 * r + 1]);
-        }
-    }
-}
-
-template <class Ring, bool is_cut>
-DEVICE void linear(const LinearParams& p, const TensorMaps<2>& maps) {
+template <class Ring, class Store, bool is_cut = false, int lead = 0>
+DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
-    const unsigned smem = shared_address(memory);
-    if (threadIdx.x == 0) {
-        for (int stage = 0; stage < Ring::stages; stage++) {
-            mbarrier_init(smem + Ring::full + 8 * stage, 1);
-            mbarrier_init(smem + Ring::empty + 8 * stage, consumers);
-        }
-        fence_mbarrier_init();
-        if (is_cut && blockIdx.x == 0) *workspace_grid(p) = gridDim.x;
-    }
-    __syncthreads();
-    const Work work(p, Ring::columns, gridDim.x, is_cut);
+    const unsigned smem = shared_address(memory), rank = Ring::blocks == 1 ? 0 : cluster_rank();
+    if (is_cut && blockIdx.x == 0 && threadIdx.x == 0) *workspace_grid(p) = gridDim.x;
+    start_ring<Ring>(smem);
+    const WorkOf<Ring> work(p, gridDim.x, is_cut);
     if (threadIdx.x < group_threads) {
         release_registers<40>();
-        if (threadIdx.x == 0) produce<Ring>(smem, maps, work);
+        if (threadIdx.x == 0) produce<Ring>(smem, maps, work, rank);
     } else {
         take_registers<232>();
-        const int group = threadIdx.x / group_threads - 1;
-        const Epilogue e = epilogue_of(p);
-        Turn<Ring> turn;
-        Piece piece;
-        for (int i = 0; work.piece(piece, i, blockIdx.x); i++) {
-            const TilePlace place = work.place(piece);
-            float sums[Ring::columns / 2] = {};
-            consume<Ring>(sums, smem, turn, piece.end - piece.first, group);
-            if (is_cut && piece.slot >= 0)
-                store_sums<Ring>(piece_sums(p, piece.slot), sums, group);
-            else
-                finish_tile<Ring>(sums, e, memory, int64_t{place.row} * x_rows + group * 64, place.column * Ring::columns, group);
-        }
+        consume<Ring, Store, is_cut, Lead<lead>>(memory, p, work, maps + 2, rank);
     }
 }
 
-}  // namespace
-
-extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
-    linear_sm90a_128x256_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<256, 4>, false>(p, maps);
-}
-KERNEL(linear_sm90a_128x256_bf16)
-
-extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
-    linear_sm90a_128x256_cut_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<256, 4>, true>(p, maps);
-}
-KERNEL(linear_sm90a_128x256_cut_bf16)
-
-extern "C" __global__ void __launch_bounds__((consumers + 1) * group_threads, 1)
-    linear_sm90a_128x128_bf16(const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<2> maps) {
-    linear<Ring<128, 6>, false>(p, maps);
-}
-KERNEL(linear_sm90a_128x128_bf16)
-
-// Adds the pieces of each tile that was cut, in the order of k, and finishes it. blockIdx.x: which tile; blockIdx.y: which 8 of its 128 rows. A thread has
-// eight columns of one row.
-extern "C" __global__ void __launch_bounds__(256) linear_sm90a_join_bf16(const __grid_constant__ LinearParams p) {
+/// Adds the pieces of each tile that was cut, in the order of k, and finishes it. blockIdx.x: which cut tile, in pairs each block's in turn; blockIdx.y: which 8 of its 128 rows. A
+/// thread has eight columns of one row.
+template <int blocks>
+DEVICE void join(const LinearParams& p) {
     constexpr int columns = 256;
-    const Work work(p, columns, *workspace_grid(p), true);
-    const TilePlace place = work.place({work.whole + static_cast<int>(blockIdx.x), 0, 0, 0});
+    const Work<columns, blocks> work(p, *workspace_grid(p), true);
+    const int cut = blockIdx.x / blocks, rank = blockIdx.x % blocks;
+    const TilePlace place = work.place(work.whole + cut).tile(rank);
     const int row = blockIdx.y * 8 + threadIdx.x / 32, column = threadIdx.x % 32 * 8;
     float sums[8] = {};
-    for (int slot = work.first_slot(blockIdx.x), end = work.end_slot(blockIdx.x); slot < end; slot++) {
+    for (int slot = work.first_slot(cut), end = work.end_slot(cut); slot < end; slot++) {
         float part[8];
-        load_whole(piece_sums(p, slot) + row * columns + column, part);
+        load_whole(piece_sums(p, slot * blocks + rank) + row * columns + column, part);
 #pragma unroll
         for (int i = 0; i < 8; i++) sums[i] += part[i];
     }
@@ -233,4 +92,51 @@ extern "C" __global__ void __launch_bounds__(256) linear_sm90a_join_bf16(const _
     for (int i = 0; i < 8; i++) sums[i] += bias_of(e, first_column + i);
     finish(e, pack8(sums), int64_t{place.row} * x_rows + row, first_column);
 }
+
+}  // namespace
+
+#define LINEAR(columns, stages, blocks, maps_count, store, ...)                                                                               \
+    (const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<maps_count> maps) {                                           \
+        linear<Ring<columns, stages, blocks, store::waiting_bytes>, store __VA_OPT__(, ) __VA_ARGS__>(p, maps.map);                           \
+    }
+#define THREADS __launch_bounds__((consumers + 1) * group_threads, 1)
+#define PAIR __cluster_dims__(2, 1, 1)
+
+extern "C" __global__ void THREADS linear_sm90a_128x256_bf16 LINEAR(256, 4, 1, 2, StoreRows)
+KERNEL(linear_sm90a_128x256_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x256_cut_bf16 LINEAR(256, 4, 1, 2, StoreRows, true)
+KERNEL(linear_sm90a_128x256_cut_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x128_bf16 LINEAR(128, 6, 1, 2, StoreRows)
+KERNEL(linear_sm90a_128x128_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>)
+KERNEL(linear_sm90a_128x256_boxes_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_cut_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>, true)
+KERNEL(linear_sm90a_128x256_boxes_cut_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x128_boxes_bf16 LINEAR(128, 6, 1, 3, StoreBoxes<2>)
+KERNEL(linear_sm90a_128x128_boxes_bf16)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_cut_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, true)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_cut_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_apart_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, false, 2)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_apart_bf16, 2)
+
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)
+KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_boxes_bf16, 2)
+
+extern "C" __global__ void __launch_bounds__(256) linear_sm90a_join_bf16(const __grid_constant__ LinearParams p) { join<1>(p); }
 KERNEL(linear_sm90a_join_bf16)
+
+extern "C" __global__ void __launch_bounds__(256) linear_sm90a_pair_join_bf16(const __grid_constant__ LinearParams p) { join<2>(p); }
+KERNEL(linear_sm90a_pair_join_bf16)

@@ -18,7 +18,7 @@ struct GroupNormParams {
     uint64_t bias;
     /* [pixels, channels], contiguous; may be x */
     uint64_t out;
-    /* fp32 [blocks + 1, groups, 2], blocks as group_norm.rs says: partial statistics of each block of pixels, then those of the image */
+    /* fp32: factors [channels], offsets [channels], then [blocks, groups, 2], blocks as group_norm.rs says: partial statistics of each block of pixels */
     uint64_t workspace;
     /* height * width */
     uint32_t pixels;

@@ -1,8 +1,9 @@
-// A row of bf16 in the registers of one warp, and its two-pass mean and variance in fp32.
+// One row of bf16 columns by one block: how it is shared out, loaded and summed.
 //
-// Lane l holds the eights l, l + 32, l + 64, .. of the row, packed: a row of 3072 is 12 eights or 48 registers a lane. What does not exist is 0 and
-// counted nowhere. Loads and stores are 16 bytes wide where the row's address is a multiple of 16, else one element each: the choice is made
-// once a row and changes no bit of the result.
+// Thread t takes the eights t, t + threads, t + 2 threads, .. of the row. A kernel for one width holds its few eights a thread in registers from the first
+// load to the last store; its rows are whole and lie at multiples of 16 bytes (rows.rs chooses), so nothing is checked on the way. A kernel for any row
+// checks each eight and reads the row again for each pass, from L1. Both add the same terms in the same order: four sums side by side in a
+// thread, then the lanes by halves, then the warps in their order. So which of them does a row changes no bit of the result.
 #pragma once
 #include "../base/cuda.cuh"
 #include "../base/reduce.cuh"
@@ -10,83 +11,75 @@
 
 namespace {
 
-/// First column of a lane's eight.
-DEVICE unsigned column_of(unsigned eight, unsigned lane) { return (eight * 32 + lane) * 8; }
-
-/// How many of an eight's columns exist, 0 to 8.
-DEVICE unsigned count_of(unsigned column, unsigned columns) { return column < columns ? min(columns - column, 8u) : 0; }
-
-DEVICE Packed8 load_part(const bf16* address, unsigned count) {
-    float value[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++) value[i] = i < count ? __bfloat162float(address[i]) : 0.0f;
-    return pack8(value);
+/// First column of a thread's eight.
+template <int threads>
+DEVICE unsigned column_of(int eight) {
+    return (eight * threads + threadIdx.x) * 8;
 }
 
-/// The row, `eights` a lane.
-template <int eights>
-DEVICE void load_row(const bf16* row, unsigned columns, unsigned lane, Packed8 (&held)[eights]) {
-    const bool is_aligned = is_aligned16(row);
-    // All whole vectors first: that many loads are under way at once.
+/// A thread's eights of a row of exactly 8 * eights * threads columns, packed. All loads are under way before the first is used.
+template <int threads, int eights>
+DEVICE void load_row(const bf16* row, Packed8 (&held)[eights]) {
 #pragma unroll
-    for (int e = 0; e < eights; e++) {
-        const unsigned column = column_of(e, lane);
-        held[e] = is_aligned && column + 8 <= columns ? load8(row + column) : Packed8{0, 0, 0, 0};
-    }
-    if (is_aligned && columns % 8 == 0) return;
-#pragma unroll
-    for (int e = 0; e < eights; e++) {
-        const unsigned column = column_of(e, lane), count = count_of(column, columns);
-        if (count != 0 && !(is_aligned && count == 8)) held[e] = load_part(row + column, count);
-    }
+    for (int e = 0; e < eights; e++) held[e] = load8(row + column_of<threads>(e));
 }
 
-/// The sum of `term` over the row, in every lane.
-template <int eights, class Term>
-DEVICE float sum_row(const Packed8 (&held)[eights], unsigned columns, unsigned lane, Term term) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int e = 0; e < eights; e++) {
-        const unsigned count = count_of(column_of(e, lane), columns);
-        float x[8];
-        unpack8(held[e], x);
-#pragma unroll
-        for (int i = 0; i < 8; i++) sum += i < count ? term(x[i]) : 0.0f;
-    }
-    return warp_sum(sum);
-}
+/// What a thread adds up, four sums side by side: one alone would wait for each addition.
+struct Sums {
+    float part[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 
-struct Statistics {
-    float mean;
-    float inverse;  // rsqrt(variance + eps)
+    DEVICE void add(const float (&x)[8]) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) part[i % 4] += x[i];
+    }
+    DEVICE void add_squares(const float (&x)[8]) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) part[i % 4] = fmaf(x[i], x[i], part[i % 4]);
+    }
+    DEVICE float total() const { return (part[0] + part[1]) + (part[2] + part[3]); }
 };
 
-/// Two passes over registers: one would lose the digits of the variance where the mean is large.
-template <int eights>
-DEVICE Statistics statistics(const Packed8 (&held)[eights], unsigned columns, float eps, unsigned lane) {
-    const float count = static_cast<float>(columns);
-    const float mean = sum_row(held, columns, lane, [](float x) { return x; }) / count;
-    const float variance = sum_row(held, columns, lane, [mean](float x) { return (x - mean) * (x - mean); }) / count;
-    return {mean, rsqrtf(variance + eps)};
+/// The sum over the block of one value a thread, in every thread. `slots` is for this sum alone, a number for each warp.
+template <int threads>
+DEVICE float block_sum(float value, float* slots) {
+    constexpr int warps = threads / 32;
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = slots[0];
+#pragma unroll
+    for (int warp = 1; warp < warps; warp++) sum += slots[warp];
+    return sum;
 }
 
-/// The same for a row of any length, which stays in memory and is read twice.
-DEVICE Statistics statistics(const bf16* row, unsigned columns, float eps, unsigned lane) {
-    const float count = static_cast<float>(columns);
-    const auto sum = [&](auto term) {
-        float total = 0.0f;
-        for (unsigned column = lane * 8; column < columns; column += 256) {
-            const unsigned here = count_of(column, columns);
-            float x[8];
-            load_eight(row + column, here, x);
+/// The largest of one value a thread, in every thread.
+template <int threads>
+DEVICE float block_max(float value, float* slots) {
+    value = warp_max(value);
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+    __syncthreads();
+    float largest = slots[0];
 #pragma unroll
-            for (int i = 0; i < 8; i++) total += i < here ? term(x[i]) : 0.0f;
-        }
-        return warp_sum(total);
-    };
-    const float mean = sum([](float x) { return x; }) / count;
-    const float variance = sum([mean](float x) { return (x - mean) * (x - mean); }) / count;
-    return {mean, rsqrtf(variance + eps)};
+    for (int warp = 1; warp < threads / 32; warp++) largest = fmaxf(largest, slots[warp]);
+    return largest;
 }
+
+/// The sum for a block of as many threads as it was launched with.
+DEVICE float block_sum(float value, float* slots) {
+    value = warp_sum(value);
+    if (threadIdx.x % 32 == 0) slots[threadIdx.x / 32] = value;
+    __syncthreads();
+    float sum = slots[0];
+    for (unsigned warp = 1; warp < blockDim.x / 32; warp++) sum += slots[warp];
+    return sum;
+}
+
+/// Threads that a block may have whose kernel does not know how many.
+constexpr int threads_max = 512;
+
+/// Shared memory for one `block_sum` or `block_max` of that many threads, aligned so that it is read 16 bytes at a time.
+#define SUM_SLOTS(name, threads)                                \
+    SHARED_ARRAY(float4, name##_smem, ((threads) + 127) / 128); \
+    float* const name = reinterpret_cast<float*>(name##_smem)
 
 }  // namespace

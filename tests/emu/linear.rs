@@ -155,12 +155,93 @@ fn hopper_tiles() {
 }
 
 #[test]
+fn hopper_variants_give_the_same_bits() {
+    // Six tiles of 256 columns for two clusters; out is aligned, so that boxes are stored too.
+    let case = Case { rows: 260, columns: 520, inner: 200, gaps: [0, 8, 3, 0], ..HOPPER };
+    let case = Case { target: Target { multiprocessors: 4, ..case.target }, ..case };
+    if runs::lacks(case.target) {
+        return;
+    }
+    let mut problem = Problem::new(case);
+    let images = BOXES.iter().chain(&["linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
+    let mut bits =
+        images.map(|image| problem.run(Variant::Named(image), Config { checks: false, ..Config::default() }));
+    let first = bits.next().expect("a variant");
+    assert!(bits.all(|other| other == first), "neither tile, nor cluster, nor store show in the result");
+}
+
+/// The variants whose tiles leave by TMA; in the first four two blocks work together.
+const BOXES: [&str; 6] = [
+    "linear_sm90a_pair_128x256_boxes_bf16",
+    "linear_sm90a_pair_128x256_boxes4_bf16",
+    "linear_sm90a_pair_128x256_boxes_apart_bf16",
+    "linear_sm90a_pair_128x128_boxes_bf16",
+    "linear_sm90a_128x256_boxes_bf16",
+    "linear_sm90a_128x128_boxes_bf16",
+];
+
+/// Gaps after which `out` can be stored by TMA, too.
+fn all_aligned(columns: usize, inner: usize) -> [usize; 4] {
+    let [x, weight, residual, _] = aligned(inner);
+    [x, weight, residual, columns.next_multiple_of(8) - columns]
+}
+
+#[test]
+fn hopper_boxes_and_pairs() {
+    // One above the other; one row of tiles, and a column too few; an odd row of tiles below two, over two and over three columns.
+    for (rows, columns, inner) in [(200, 104, 200), (100, 296, 130), (257, 264, 65), (300, 520, 64)] {
+        let case = Case { rows, columns, inner, gaps: all_aligned(columns, inner), ..HOPPER };
+        BOXES.iter().for_each(|image| check_named(case, image));
+    }
+}
+
+#[test]
+fn hopper_boxes_with_every_epilogue() {
+    let case = Case { rows: 130, columns: 264, inner: 64, ..HOPPER };
+    let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];
+    for (activation, bias) in [(0, true), (0, false), (1, true), (4, false)] {
+        for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
+            let case = Case { activation, bias, residual, ..case };
+            BOXES[..2].iter().for_each(|image| compare(case, Variant::Named(image), &configs));
+        }
+    }
+}
+
+/// A store by TMA would write past them: the twin that stores by threads does it.
+#[test]
+fn hopper_columns_that_end_within_16_bytes() {
+    let case = Case { rows: 130, columns: 260, inner: 64, gaps: all_aligned(260, 64), ..HOPPER };
+    let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];
+    BOXES.iter().for_each(|image| compare(case, Variant::Named(image), &configs));
+}
+
+/// Both of two clusters have a part of one pair; then of a pair one above the other and one side by side, of whose blocks one has no tile; then whole pairs before.
+#[test]
+fn hopper_pieces_of_pairs() {
+    let target = |multiprocessors| Target { multiprocessors, ..HOPPER.target };
+    let case = |rows, columns, inner, multiprocessors| {
+        let gaps = all_aligned(columns, inner);
+        Case { rows, columns, inner, gaps, target: target(multiprocessors), ..HOPPER }
+    };
+    check_cut(case(129, 200, 16 * 64 - 7, 4), PAIR_CUT, &runs::all().collect::<Vec<_>>());
+    let once = [Config { checks: false, ..Config::default() }];
+    check_cut(case(300, 200, 21 * 64, 8), PAIR_CUT, &once);
+    for residual in [Residual::None, Residual::InPlace, Residual::Gated] {
+        check_cut(Case { residual, ..case(130, 5 * 256 - 8, 9 * 64, 8) }, PAIR_CUT, &once);
+    }
+    check_cut(case(129, 264, 16 * 64 - 7, 3), BOXES_CUT, &once);
+}
+
+#[test]
 fn hopper_turns_of_the_ring() {
     // Five tiles for one block, nine stages each: the ring turns over between and within tiles.
     let target = Target { multiprocessors: 1, ..HOPPER.target };
     let case = Case { rows: 300, columns: 130, inner: 9 * 64, residual: Residual::InPlace, target, ..HOPPER };
     check_named(case, "linear_sm90a_128x128_bf16");
     check_named(case, "linear_sm90a_128x256_bf16");
+    let pairs = Case { columns: 264, target: Target { multiprocessors: 2, ..target }, ..case };
+    let pairs = Case { gaps: all_aligned(pairs.columns, pairs.inner), ..pairs };
+    BOXES[..4].iter().for_each(|image| check_named(pairs, image));
 }
 
 /// One tile is left over for three blocks, then two for five: runs that end where a tile does, and one that goes on into the next.
@@ -169,25 +250,28 @@ fn hopper_pieces() {
     let target = |multiprocessors| Target { multiprocessors, ..HOPPER.target };
     let (rows, columns, inner) = (129, 257, 16 * 64 - 7);
     let case = Case { rows, columns, inner, gaps: aligned(inner), target: target(3), ..HOPPER };
-    check_cut(case, &runs::all().collect::<Vec<_>>());
+    check_cut(case, CUT, &runs::all().collect::<Vec<_>>());
     let once = [Config { checks: false, ..Config::default() }];
     let many = Case { rows: 6 * 128 + 1, columns: 200, inner: 21 * 64, target: target(5), ..HOPPER };
     for residual in [Residual::None, Residual::InPlace, Residual::Gated] {
-        check_cut(Case { residual, ..many }, &once);
+        check_cut(Case { residual, ..many }, CUT, &once);
     }
     // No whole tile at all.
-    check_cut(Case { rows: 100, columns: 300, inner: 33 * 64, target: target(132), ..HOPPER }, &once);
+    check_cut(Case { rows: 100, columns: 300, inner: 33 * 64, target: target(132), ..HOPPER }, CUT, &once);
 }
 
-fn check_cut(case: Case, configs: &[Config]) {
+fn check_cut(case: Case, variant: Variant, configs: &[Config]) {
     let mut problem = Problem::new(case);
-    let (mut residual, mut out) = (Matrix::of(&[0.0], 1, 0, 0), Matrix::of(&[0.0], 1, 0, 0));
+    let of = |gap| Matrix::of(&problem.residual, case.columns, gap, 0);
+    let (mut residual, mut out) = (of(case.gaps[2]), of(case.gaps[3]));
     let params = problem.params(&mut residual, &mut out);
-    assert!(problem.workspace_bytes(CUT, &params) > 0, "{case:?} is cut");
-    compare(case, CUT, configs);
+    assert!(problem.workspace_bytes(variant, &params) > 0, "{case:?} is cut");
+    compare(case, variant, configs);
 }
 
 const CUT: Variant = Variant::Named("linear_sm90a_128x256_cut_bf16");
+const BOXES_CUT: Variant = Variant::Named("linear_sm90a_128x256_boxes_cut_bf16");
+const PAIR_CUT: Variant = Variant::Named("linear_sm90a_pair_128x256_boxes_cut_bf16");
 
 #[test]
 fn hopper_of_a_flux_shape_cut_down() {

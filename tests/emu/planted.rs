@@ -51,7 +51,7 @@ const STREAM: [&[Kind]; 6] = [
 
 const MATRIX: [&[Kind]; 4] = [&[Misaligned], &[Divergence], &[Race, Uninitialised], &[OutOfBounds]];
 
-const HOPPER: [&[Kind]; 17] = [
+const HOPPER: [&[Kind]; 18] = [
     &[Race, InFlight, Barrier],
     &[InFlight, Race, Uninitialised],
     &[Race],
@@ -69,7 +69,31 @@ const HOPPER: [&[Kind]; 17] = [
     &[Misaligned],
     &[Race],
     &[Instruction],
+    &[Instruction],
 ];
+
+const CLUSTER: [&[Kind]; 18] = [
+    &[Race, Barrier],
+    &[InFlight],
+    &[Race, InFlight, Barrier],
+    &[Deadlock],
+    &[Instruction],
+    &[Race],
+    &[Race],
+    &[InFlight, Race, Uninitialised],
+    &[Deadlock, Race, InFlight, Uninitialised, Barrier],
+    &[Race, InFlight, Barrier],
+    &[OutOfBounds],
+    &[Instruction],
+    &[Barrier],
+    &[Barrier],
+    &[Deadlock, Barrier],
+    &[Fence],
+    &[Race],
+    &[InFlight],
+];
+
+const NEIGHBOURS: [&[Kind]; 3] = [&[Race], &[Race], &[Race]];
 
 #[test]
 fn exchange_through_shared_memory() {
@@ -89,6 +113,46 @@ fn matrices_of_a_warp() {
 #[test]
 fn bulk_copies_and_products_of_a_warpgroup() {
     check("hopper", &HOPPER, hopper);
+}
+
+#[test]
+fn multicast_and_barriers_of_a_cluster() {
+    check("cluster", &CLUSTER, cluster);
+    for config in runs::all() {
+        if let Err(failure) = cluster("test_cluster_barrier", config) {
+            panic!("{config:?}: {failure}");
+        }
+    }
+}
+
+#[test]
+fn neighbours_of_a_cluster() {
+    check("neighbours", &NEIGHBOURS, neighbours);
+}
+
+#[test]
+fn a_grid_is_whole_clusters() {
+    assert_eq!(emu::cluster_blocks("test_cluster_0"), Some(2));
+    assert_eq!((emu::cluster_blocks("test_hopper_0"), emu::cluster_blocks("test_none")), (Some(1), None));
+    let values = [0.0_f32; 3 * 256];
+    let params = TestParams { x: address(&values), out: address(&values), count: 0, padding: 0 };
+    let grid = |blocks, threads| Grid { blocks: [blocks, 1, 1], threads: [threads, 1, 1], shared_bytes: 0 };
+    let refused = |grid, text: &str| {
+        let failure =
+            launch("test_neighbours_0", grid, &params, &[], &[Region::of(&values)], Config::default());
+        let failure = failure.expect_err("no such launch");
+        assert_eq!(failure.kind, Kind::Launch);
+        assert!(failure.text.contains(text), "{failure}");
+    };
+    refused(grid(3, 128), "3 blocks in x are no multiple of the cluster's 2");
+    refused(grid(2, 96), "whole warpgroups");
+}
+
+#[test]
+fn failures_in_a_cluster_name_the_block() {
+    let failure = neighbours("test_neighbours_1", Config::default()).expect_err("a race");
+    let other = format!("of block rank {}", 1 - failure.block[0] % 2);
+    assert!(failure.text.contains(&other), "{failure}");
 }
 
 /// Runs the right variant, which must be clean and right, and every wrong one, which must be found.
@@ -181,6 +245,38 @@ fn hopper(name: &str, config: Config) -> Result<Report, Failure> {
     for (index, got) in out.values().iter().enumerate() {
         let expected = product(&x_values, index / 128, &y_values, index % 128, DEPTH);
         assert_eq!(*got, expected, "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn cluster(name: &str, config: Config) -> Result<Report, Failure> {
+    const TILES: usize = 5;
+    const DEPTH: usize = TILES * 64;
+    let (x_values, y_values) = (small_numbers(128 * DEPTH, 11), small_numbers(128 * DEPTH, 13));
+    let (mut x, mut y, mut out) = (Buffer::of(&x_values), Buffer::of(&y_values), Buffer::poisoned(128 * 128));
+    let maps = [x.address(), y.address()]
+        .map(|address| TensorMap { box_sizes: [64, 64, 0, 0, 0], ..map(address, 128, DEPTH) });
+    let count = u32::try_from(TILES).expect("small");
+    let params = TestParams { out: out.address(), count, ..TestParams::zeroed() };
+    let grid = Grid { blocks: [2, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 32 };
+    let report = launch(name, grid, &params, &maps, &[x.region(), y.region(), out.region()], config)?;
+    let bytes = (x_values.len() + y_values.len()) as u64 * 2;
+    assert_eq!(report.global_bytes_read, bytes, "{name}: what goes to both blocks is read once");
+    for (index, got) in out.values().iter().enumerate() {
+        let expected = product(&x_values, index / 128, &y_values, index % 128, DEPTH);
+        assert_eq!(*got, expected, "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn neighbours(name: &str, config: Config) -> Result<Report, Failure> {
+    let mut x: Vec<f32> = (0..1024_u16).map(f32::from).collect();
+    let mut out = vec![f32::NAN; 512];
+    let params = TestParams { x: address_mut(&mut x), out: address_mut(&mut out), count: 0, padding: 0 };
+    let grid = Grid { blocks: [4, 1, 1], threads: [128, 1, 1], shared_bytes: 0 };
+    let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
+    for (index, got) in out.iter().enumerate() {
+        assert_eq!(*got, x[index ^ 128] + x[index ^ 32], "{name}: element {index}");
     }
     Ok(report)
 }

@@ -54,6 +54,20 @@ fn a_long_row() {
     compare([1, 16384], 0, 1.0, &normals, &[Config::default()]);
 }
 
+/// Rows that are held in registers: the shortest and the longest, with eights that some threads lack; and their neighbours, which are not.
+#[test]
+fn rows_in_registers() {
+    for columns in [4096, 4104, 14400, 16376, 16384, 16392] {
+        compare([2, columns], 0, 0.7, &normals, &[Config::default()]);
+    }
+    compare([2, 4105], 0, 0.7, &normals, &[Config::default()]);
+    check([2, 4104], 8, 1.0, &normals);
+    check([2, 4104], 3, 1.0, &normals);
+    check([2, 4104], 0, 300.0, &normals);
+    check([2, 4104], 0, -300.0, &normals);
+    check([2, 4104], 0, 1.0, &|_, i| if i < 4000 { f32::NEG_INFINITY } else { 0.25 * (i % 7) as f32 });
+}
+
 fn normals(rng: &mut Rng, _: usize) -> f32 {
     rng.normal()
 }

@@ -74,6 +74,12 @@ fn kernels_have_what_they_are_written_with_and_no_local_memory() {
                 let all: Vec<String> = found.values().flatten().cloned().collect();
                 assert!(has(&all, needed), "{name} has no {needed}");
             }
+            for (function, words) in found.iter().filter(|(function, _)| function.contains("_pair_1")) {
+                let is_multicast = |word: &String| word == "UTMALDG.2D.MULTICAST";
+                assert!(words.iter().any(is_multicast), "{function} shares nothing with its neighbour");
+                let fences = words.iter().filter(|word| *word == "MEMBAR.ALL.GPU").count();
+                assert_eq!(fences, 1, "{function}: of the cluster's barrier, and none in the loop");
+            }
         }
     }
     println!("{functions} functions in {} cubins, {hopper} for sm_90a alone", cubins.len());

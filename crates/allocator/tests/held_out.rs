@@ -57,8 +57,8 @@ fn resized(name: &str, seed: u64) -> Trace {
     let (mut rng, mut factors) = (Rng::new(seed), BTreeMap::new());
     let mut lives = lives(name);
     for life in &mut lives {
-        let factor = *factors.entry(life.bytes).or_insert_with(|| 0.7 + 0.7 * rng.unit());
-        life.bytes = ((life.bytes as f64 * factor) as u64).max(1);
+        let permille = *factors.entry(life.bytes).or_insert_with(|| 700 + rng.below(701));
+        life.bytes = (life.bytes * permille / 1000).max(1);
     }
     trace_of(&lives)
 }
@@ -146,6 +146,15 @@ fn outcome(trace: &Trace, settings: &Settings) -> (f64, u64) {
     ((reserved as f64 / trace.peak_bytes() as f64 - 1.0) * 100.0, calls() - before)
 }
 
+/// Requests that are refused so many thousandths over what is alive.
+fn refused(trace: &Trace, settings: &Settings, permille: u64) -> usize {
+    let live = trace.peak_bytes();
+    let allocator = allocator(live + live * permille / 1000, settings);
+    let refused = Replay::new(trace, &allocator).unwrap().pass().unwrap();
+    allocator.audit().unwrap();
+    refused
+}
+
 /// The rule beside others, on both kinds of traces: for whoever wants to change it.
 #[test]
 #[ignore = "a table, in half a minute"]
@@ -162,30 +171,78 @@ fn slack_of_other_rules() {
             let mean = lines.iter().map(|((share, _), _)| share).sum::<f64>() / lines.len() as f64;
             let calls: u64 = lines.iter().map(|((_, calls), _)| calls).sum();
             let ((worst, _), name) = lines[lines.len() - 1];
+            let refused = traces.iter().filter(|(_, trace)| refused(trace, &settings, 20) > 0).count();
             let above = lines.iter().filter(|((share, _), _)| *share > 2.0).count();
             println!(
-                "{kind} {rule:?}: {mean:+.2} % in the mean, {above} of {} above 2 %, {worst:+.2} % at most ({name}); {calls} calls",
+                "{kind} {rule:?}: {mean:+.2} % in the mean, {above} of {} above 2 %, {worst:+.2} % at most ({name}); {calls} calls; {refused} refused within 2 %",
                 lines.len()
             );
         }
     }
 }
 
-#[test]
-fn little_more_is_reserved_than_is_alive_on_other_traces() {
-    for (name, trace) in held_out() {
-        let (share, calls) = outcome(&trace, &Settings::default());
-        println!("{name}: {share:+.2} %, {calls} calls in a later pass");
+/// In thousandths over what is alive: the least limit under which nothing is refused, up to 64.
+fn least(trace: &Trace, settings: &Settings) -> Option<u64> {
+    let works = |permille| refused(trace, settings, permille) == 0;
+    let (mut low, mut high) = (0, 64);
+    if !works(high) {
+        return None;
     }
+    while high - low > 1 {
+        let middle = (low + high) / 2;
+        if works(middle) { high = middle } else { low = middle }
+    }
+    Some(high)
 }
 
 #[test]
-fn no_other_trace_is_refused_two_per_cent_over_what_is_alive() {
+#[ignore = "a table, in half a minute"]
+fn least_limits() {
     for (name, trace) in held_out() {
-        let live = trace.peak_bytes();
-        let allocator = allocator(live + live / 50, &Settings::default());
-        let refused = Replay::new(&trace, &allocator).unwrap().pass();
-        println!("{name}: {refused:?}");
-        allocator.audit().unwrap();
+        let pages = Settings { big_chunk_pages: 1, ..Settings::default() };
+        let [pages, ladder] = [pages, Settings::default()].map(|settings| least(&trace, &settings));
+        println!("{name}: least {pages:?} with chunks of a page, {ladder:?} with the ladder");
+    }
+}
+
+/// What is reserved without a limit. The traces that the rule was chosen by hold 2 % (4 % on two streams); these do not: 2.2 % in the mean, and 15 of 36 more than 2 %.
+#[test]
+fn little_more_is_reserved_than_is_alive_on_other_traces() {
+    let (mut shares, mut above) = (Vec::new(), 0);
+    for (name, trace) in held_out() {
+        let (share, calls) = outcome(&trace, &Settings::default());
+        println!("{name}: {share:+.2} %, {calls} calls in a later pass");
+        let bound = match name.as_str() {
+            "rmm_10000_64" => 10.5,
+            _ if trace.streams() > 1 => 7.0,
+            _ => 4.5,
+        };
+        assert!(share <= bound, "{name}: {share:+.2} %");
+        above += usize::from(share > 2.0);
+        shares.push(share);
+    }
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!(mean <= 2.3 && above <= 16, "{mean:+.2} % in the mean, {above} of {} above 2 %", shares.len());
+}
+
+/// What is refused under a limit. The traces of `figures.rs` need 0.5 % over what is alive with chunks of a page and 2 % with the ladder; of these 25 and 28 of 36 do, and all
+/// but the small random one 2 % and 5 %.
+#[test]
+fn few_other_traces_are_refused_little_over_what_is_alive() {
+    let pages = Settings { big_chunk_pages: 1, ..Settings::default() };
+    let ladder = Settings::default();
+    let traces = held_out();
+    for (settings, permille, served_min) in
+        [(&pages, 5, 25), (&pages, 20, 35), (&ladder, 20, 28), (&ladder, 50, 35)]
+    {
+        let refusing: Vec<_> = traces
+            .iter()
+            .filter(|(_, trace)| refused(trace, settings, permille) > 0)
+            .map(|(name, _)| name)
+            .collect();
+        assert!(
+            traces.len() - refusing.len() >= served_min,
+            "{permille} per mille, {settings}: {refusing:?}"
+        );
     }
 }

@@ -31,7 +31,7 @@ const PAGE: u64 = 2 << 20;
 static IMAGES: [Image; 1] = [Image::new(
     "stand-in",
     &BYTES.0,
-    &["self_test_add_one", "test_layouts_128_kt", products::OWN],
+    &["self_test_add_one", "test_layouts_128_kt", "test_neighbours_0", products::OWN],
     &Arch::ALL,
 )];
 
@@ -333,7 +333,7 @@ fn devices_are_counted() {
         assert!(refused(CudaConfig { ordinal: 2, ..config() }).contains("no device 2, the driver has 2"));
         assert!(refused(CudaConfig { ordinal: u32::MAX, ..config() }).contains("no device"));
         let cuda = Cuda::new(config()).unwrap();
-        assert_eq!((cuda.kernels(), cuda.target().arch), (3, Arch::Sm90a));
+        assert_eq!((cuda.kernels(), cuda.target().arch), (4, Arch::Sm90a));
     });
 }
 
@@ -498,6 +498,54 @@ fn tensor_maps_and_large_shared_memory_reach_the_kernel() {
         );
         let chunk: Arc<_> = device.create(Purpose::Ring, PAGE).unwrap();
         assert_eq!(chunk.bytes(), PAGE, "a refused launch leaves the device as it was");
+    });
+}
+
+/// `out[b, t] = x[b ^ 1, t] + x[b, t ^ 32]` by clusters of two blocks of 128 threads: another of the emulator's own kernels. `count` blocks.
+struct Neighbours;
+
+impl Kernel for Neighbours {
+    type Params = ProductParams;
+    const NAME: &'static str = "neighbours";
+
+    unsafe fn host(_: &ProductParams, _: &Workers) {}
+
+    fn cost(_: &ProductParams) -> Cost {
+        Cost::default()
+    }
+
+    fn launches(params: &ProductParams, _: Target) -> Launches {
+        Launches::of(&[Launch::new("test_neighbours_0", Grid::line(params.count, 128))])
+    }
+}
+
+#[test]
+fn clusters_are_launched_whole() {
+    inside("clusters_are_launched_whole", &[], || {
+        let device = open().unwrap();
+        let range = memory(&device, 2).unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let view = |page: u64, count: usize| {
+            let layout = Layout::contiguous(DType::F32, &[count]);
+            // SAFETY: mapped until the stream is done.
+            unsafe { View::new(range.address().offset(page * PAGE), layout, stream.id()) }
+        };
+        // Its second half is where the blocks hand each other their values.
+        let x: Vec<f32> = (0..1024_u16).map(f32::from).collect();
+        stream.upload(view(0, 1024), &x).unwrap();
+        let params =
+            |count| ProductParams { x: range.address().0, out: range.address().0 + PAGE, count, padding: 0 };
+        // SAFETY: both are mapped.
+        unsafe { stream.launch::<Neighbours>(&params(4)) }.unwrap();
+        let out = stream.read::<f32>(view(1, 512)).unwrap().unwrap();
+        let expected: Vec<f32> = (0..512).map(|index| x[index ^ 128] + x[index ^ 32]).collect();
+        assert_eq!(out, expected);
+        // SAFETY: it is refused.
+        let refused = unsafe { stream.launch::<Neighbours>(&params(3)) };
+        assert!(
+            matches!(refused, Err(Error::Driver { call: "cuLaunchKernel", code: 912, .. })),
+            "{refused:?}"
+        );
     });
 }
 

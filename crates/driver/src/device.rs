@@ -2,6 +2,7 @@ use lighterage_device::{
     Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, ProductLibrary,
     ProductTable, Sim, SimConfig, Target,
 };
+use lighterage_pager::Source;
 use lighterage_shape::DType;
 
 use crate::failure::{Failure, Result};
@@ -36,11 +37,16 @@ pub(crate) struct PlaceArguments {
     /// kernels, emulated; `sim` computes nothing and shows what a run would need. `auto` takes the first GPU that can be used, else the host.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = device_name)]
     pub(crate) device: DeviceName,
-    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included.
+    /// Cap of page-locked host memory for copies. Without it: three quarters of what this process may use, limits of control groups included, but no more than
+    /// seven eighths of what is free now.
     ///
     /// With less than all streamed weights the rest is read anew in every step.
     #[arg(long, value_name = "SIZE")]
     host_memory: Option<Size>,
+    /// Where weights are page-locked that are streamed in every step: `copied` to memory of their exact size, or `registered`, the files as they lie, so that the
+    /// host holds them once. Changes no result.
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = HostWeights::Copied)]
+    host_weights: HostWeights,
     /// Whose launches the emulated device runs.
     #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
     emu_arch: ArchName,
@@ -98,6 +104,14 @@ pub(crate) enum DeviceName {
     Emu,
     /// Addresses only.
     Sim,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum HostWeights {
+    /// In memory beside the files.
+    Copied,
+    /// In the mapped files; what the driver refuses, and what is converted, is copied.
+    Registered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -193,6 +207,14 @@ impl PlaceArguments {
         Ledger::new(self.host_memory.map_or(u64::MAX, |size| size.0))
     }
 
+    /// Where streamed weights are page-locked.
+    pub(crate) const fn source(&self) -> Source {
+        match self.host_weights {
+            HostWeights::Copied => Source::Copied,
+            HostWeights::Registered => Source::Registered,
+        }
+    }
+
     /// Whether reads give values.
     fn has_bytes(&self) -> bool {
         self.device != DeviceName::Sim
@@ -212,10 +234,10 @@ impl PlaceArguments {
         Emulation { target, checks: self.emu_checks }
     }
 
-    /// What may be page-locked where nobody says: the rest of the machine, or of the control group, has to live too.
+    /// What may be page-locked where nobody says.
     fn host_cap_bytes(&self) -> u64 {
-        let limit = if self.has_bytes() { Machine::read().memory_limit() } else { None };
-        limit.map_or(u64::MAX, |limit| limit / 4 * 3)
+        let limit = if self.has_bytes() { Machine::read().lockable_bytes() } else { None };
+        limit.unwrap_or(u64::MAX)
     }
 }
 

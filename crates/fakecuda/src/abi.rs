@@ -8,6 +8,7 @@ pub(crate) const INVALID_VALUE: Code = 1;
 pub(crate) const OUT_OF_MEMORY: Code = 2;
 pub(crate) const NOT_INITIALIZED: Code = 3;
 pub(crate) const INVALID_DEVICE: Code = 101;
+pub(crate) const INVALID_CLUSTER_SIZE: Code = 912;
 pub(crate) const INVALID_IMAGE: Code = 200;
 pub(crate) const INVALID_CONTEXT: Code = 201;
 pub(crate) const OPERATING_SYSTEM: Code = 304;
@@ -67,6 +68,31 @@ pub(crate) struct AccessDescription {
     pub(crate) location: Location,
     /// 3: read and write.
     pub(crate) flags: u32,
+}
+
+/// `CUlaunchAttribute`, with the values that are one number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchAttribute {
+    pub(crate) id: u32,
+    pub(crate) padding: [u8; 4],
+    pub(crate) value: i32,
+    pub(crate) rest: [u8; 60],
+}
+
+/// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+pub(crate) const LAUNCH_OVERLAPS: u32 = 6;
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LaunchConfig {
+    pub(crate) blocks: [u32; 3],
+    pub(crate) threads: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) stream: *mut std::ffi::c_void,
+    pub(crate) attributes: *const LaunchAttribute,
+    pub(crate) attribute_count: u32,
 }
 
 /// `CUtensorMap`: opaque to its users.

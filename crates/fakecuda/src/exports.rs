@@ -609,6 +609,48 @@ unsafe extern "C" fn cuLaunchKernel(
     })
 }
 
+/// One attribute is known, leave to overlap with the launch before, for devices that have it: nothing overlaps here, so a kernel that does not wait is not found.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const abi::LaunchConfig,
+    function: *mut c_void,
+    parameters: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Code {
+    call("cuLaunchKernelEx", OPERATING_SYSTEM, |driver| {
+        driver.current()?;
+        if config.is_null() || !extra.is_null() || parameters.is_null() {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: the caller's pointer.
+        let config = unsafe { *config };
+        for index in 0..config.attribute_count as usize {
+            // SAFETY: the caller's pointer, to that many.
+            let attribute = unsafe { *config.attributes.add(index) };
+            if attribute.id != abi::LAUNCH_OVERLAPS {
+                return Err(NOT_SUPPORTED);
+            }
+            if !(0..=1).contains(&attribute.value) {
+                return Err(INVALID_VALUE);
+            }
+            if driver.config.capability.0 < 9 {
+                return Err(NOT_SUPPORTED);
+            }
+        }
+        let function = named(&mut driver.functions, number(function))?;
+        // SAFETY: the caller's pointers, one for each parameter.
+        let launch = unsafe {
+            function.launch(
+                config.blocks,
+                config.threads,
+                config.shared_bytes,
+                parameters.cast_const().cast(),
+            )
+        }?;
+        driver.streams.push(number(config.stream), Operation::Launch(Box::new(launch)))
+    })
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuTensorMapEncodeTiled(
     place: *mut abi::TensorMap,

@@ -2,7 +2,9 @@
 
 use lighterage_kernels::launch::{Arch, TensorMap};
 
-use crate::abi::{self, Code, ILLEGAL_ADDRESS, INVALID_VALUE, LAUNCH_FAILED, MISALIGNED_ADDRESS};
+use crate::abi::{
+    self, Code, ILLEGAL_ADDRESS, INVALID_CLUSTER_SIZE, INVALID_VALUE, LAUNCH_FAILED, MISALIGNED_ADDRESS,
+};
 use crate::control::Config;
 use crate::driver::Result;
 use crate::memory::Memory;
@@ -17,6 +19,7 @@ pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) params_bytes: u32,
     pub(crate) maps_count: u32,
+    cluster_blocks: u32,
     shared_bytes_max: u32,
 }
 
@@ -36,7 +39,9 @@ impl Function {
     /// The kernel of that name, if the emulator has it.
     pub(crate) fn find(module: u64, name: &str) -> Option<Self> {
         let (params_bytes, maps_count) = parameters(name)?;
-        Some(Self { module, name: name.to_owned(), params_bytes, maps_count, shared_bytes_max: SHARED_FREE })
+        let cluster_blocks = cluster_blocks(name);
+        let name = name.to_owned();
+        Some(Self { module, name, params_bytes, maps_count, cluster_blocks, shared_bytes_max: SHARED_FREE })
     }
 
     pub(crate) fn allow_shared(&mut self, bytes: u32, config: Config) -> Result {
@@ -64,6 +69,9 @@ impl Function {
         let is_block = (1..=1024).contains(&threads[0]) && threads[1..] == [1, 1];
         if !is_grid || !is_block || shared_bytes > self.shared_bytes_max {
             return Err(INVALID_VALUE);
+        }
+        if !x.is_multiple_of(self.cluster_blocks) {
+            return Err(INVALID_CLUSTER_SIZE);
         }
         // SAFETY: the caller's promise: at least the first parameter is there.
         let first = unsafe { parameters.read() };
@@ -131,6 +139,17 @@ fn parameters(name: &str) -> Option<(u32, u32)> {
 #[cfg(not(feature = "emu"))]
 fn parameters(_: &str) -> Option<(u32, u32)> {
     None
+}
+
+/// Blocks of the clusters that it was compiled for.
+#[cfg(feature = "emu")]
+fn cluster_blocks(name: &str) -> u32 {
+    lighterage_kernels::emu::cluster_blocks(name).unwrap_or(1)
+}
+
+#[cfg(not(feature = "emu"))]
+const fn cluster_blocks(_: &str) -> u32 {
+    1
 }
 
 impl Launch {

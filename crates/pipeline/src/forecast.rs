@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lighterage_allocator::Placement;
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
-use lighterage_pager::{Goal, Link, Plan, Turn, UnitId, Units};
+use lighterage_pager::{Goal, Link, Plan, Source, Turn, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -16,6 +16,8 @@ pub struct Survey {
     rates: Option<Rates>,
     /// What of a budget is not for this program's phases.
     taken_bytes: u64,
+    /// Where streamed weights are page-locked.
+    source: Source,
     products: Vec<ProductCall>,
 }
 
@@ -35,7 +37,8 @@ impl Survey {
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
         let phases = stage.into_placed();
-        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, products: device.backend().products() })
+        let (source, products) = (Source::Copied, device.backend().products());
+        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, source, products })
     }
 
     /// The survey for a device of whose budget so many bytes are gone before anything runs: what the driver takes for context, kernels and libraries
@@ -43,6 +46,22 @@ impl Survey {
     #[must_use]
     pub fn beside(self, taken_bytes: u64) -> Self {
         Self { taken_bytes, ..self }
+    }
+
+    /// The survey for weights that are page-locked there while they are streamed. It changes no bit and no byte of the device's, only the host's.
+    ///
+    /// ```
+    /// use lighterage_pager::Source;
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let peak = |survey: &lighterage_pipeline::Survey| Ok::<_, lighterage_pipeline::Error>(survey.within(8 << 30)?.peak_bytes());
+    /// assert_eq!(peak(&survey)?, peak(&survey.clone().fed_from(Source::Registered))?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn fed_from(self, source: Source) -> Self {
+        Self { source, ..self }
     }
 
     /// Plans every phase within what the device's ledger allows in all; nothing may run on it yet.
@@ -145,7 +164,7 @@ impl Survey {
     fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
         let weights_budget = budget_bytes - self.taken_bytes - seen.activations_bytes;
         let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
-        let plan = Plan::new(&seen.units, &Goal { link: self.link(), ..goal })?;
+        let plan = Plan::new(&seen.units, &Goal { link: self.link(), source: self.source, ..goal })?;
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),

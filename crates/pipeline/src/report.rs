@@ -33,6 +33,10 @@ pub struct PhaseReport {
     pub unplanned: u64,
     /// Bytes of weights copied to the device.
     pub copied_bytes: u64,
+    /// Bytes of files that were page-locked where they lie.
+    pub registered_bytes: u64,
+    /// Other page-locked bytes of the host: of weights that were copied there, and stages.
+    pub pinned_bytes: u64,
 }
 
 impl Report {
@@ -42,7 +46,9 @@ impl Report {
             seconds: seen.seconds,
             activations_bytes: seen.activations_bytes,
             unplanned: seen.unplanned,
-            copied_bytes: seen.copied_bytes,
+            copied_bytes: seen.paged.copied_bytes,
+            registered_bytes: seen.paged.registered_bytes,
+            pinned_bytes: seen.paged.pinned_bytes,
         };
         Self {
             peak_bytes: device.ledger().peak_bytes(),
@@ -62,6 +68,13 @@ impl Report {
         seconds / self.steps.max(1) as f64
     }
 
+    /// The most page-locked bytes of a phase: in the files, and elsewhere.
+    #[must_use]
+    pub fn locked_bytes(&self) -> [u64; 2] {
+        let most = |bytes: fn(&PhaseReport) -> u64| self.phases.iter().map(bytes).max().unwrap_or(0);
+        [most(|phase| phase.registered_bytes), most(|phase| phase.pinned_bytes)]
+    }
+
     /// Seconds of all phases.
     #[must_use]
     pub fn seconds(&self) -> f64 {
@@ -74,7 +87,7 @@ impl fmt::Display for Report {
         let columns = ["phase", "seconds", "activations", "copied"];
         let [phase, seconds, activations, copied] = columns;
         writeln!(f, "{phase:<12}{seconds:>10}{activations:>14}{copied:>14}")?;
-        for PhaseReport { phase, seconds, activations_bytes, unplanned, copied_bytes } in &self.phases {
+        for PhaseReport { phase, seconds, activations_bytes, unplanned, copied_bytes, .. } in &self.phases {
             write!(f, "{phase:<12}{seconds:>10.3}{activations_bytes:>14}{copied_bytes:>14}")?;
             if *unplanned > 0 {
                 write!(f, "  {unplanned} activations not as surveyed")?;

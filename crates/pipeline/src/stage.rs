@@ -6,7 +6,7 @@ use std::time::Instant;
 use lighterage_allocator::{Config as PoolConfig, Need, Placement, Pool};
 use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
-use lighterage_pager::{Cycle, Pager, Plan, UnitId, Units};
+use lighterage_pager::{Cycle, Pager, Plan, Statistics, UnitId, Units};
 
 use crate::{Error, Forecast, Lent, Observer, PhaseForecast, Result};
 
@@ -61,7 +61,8 @@ pub(crate) struct Seen {
     beside_bytes: u64,
     /// Activations that the placement did not foresee.
     pub(crate) unplanned: u64,
-    pub(crate) copied_bytes: u64,
+    /// What its pager came to.
+    pub(crate) paged: Statistics,
     pub(crate) seconds: f64,
 }
 
@@ -164,7 +165,7 @@ impl<'a, B: Backend> Stage<'a, B> {
             activations_bytes: statistics.reserved_peak_bytes + beside_bytes,
             beside_bytes,
             unplanned: statistics.unplanned - unplanned,
-            copied_bytes: cycle.statistics().copied_bytes,
+            paged: cycle.statistics(),
             seconds: start.elapsed().as_secs_f64(),
         });
         self.turns.clear();

@@ -115,19 +115,19 @@ int matrix() {
                 }});
 }
 
-/// Boxes of 64 columns and all rows, in the 128-byte swizzle.
-emu::TensorMap map_of(const Numbers& values, emu::u32 rows, emu::u32 columns) {
-    return {address(values.data()), {columns, rows}, {columns * 2}, {64, rows}, 2, 2, 128};
+/// Boxes of 64 columns, in the 128-byte swizzle.
+emu::TensorMap map_of(const Numbers& values, emu::u32 rows, emu::u32 columns, emu::u32 box_rows) {
+    return {address(values.data()), {columns, rows}, {columns * 2}, {64, box_rows}, 2, 2, 128};
 }
 
 int hopper() {
     constexpr int tiles = 5, depth = tiles * 64;
     const Numbers x = small_numbers(64 * depth, 11), y = small_numbers(128 * depth, 13);
     Numbers out(64 * 128);
-    const emu::TensorMap maps[3] = {map_of(x, 64, depth), map_of(y, 128, depth), map_of(out, 64, 128)};
+    const emu::TensorMap maps[3] = {map_of(x, 64, depth, 64), map_of(y, 128, depth, 128), map_of(out, 64, 128, 64)};
     const TestParams params{0, 0, tiles, 0};
     const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {maps[2].address, out.size() * 2}};
-    Family family{"hopper", 17, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
+    Family family{"hopper", 18, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
                       for (int i = 0; i < 64 * 128; i++)
                           if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
                       return true;
@@ -137,6 +137,35 @@ int hopper() {
     return run(family);
 }
 
+int cluster() {
+    constexpr int tiles = 5, depth = tiles * 64;
+    const Numbers x = small_numbers(128 * depth, 11), y = small_numbers(128 * depth, 13);
+    Numbers out(128 * 128);
+    const emu::TensorMap maps[2] = {map_of(x, 128, depth, 64), map_of(y, 128, depth, 64)};
+    const TestParams params{0, address(out.data()), tiles, 0};
+    const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {params.out, out.size() * 2}};
+    Family family{"cluster", 18, launch(params, 2, 256, 2 * 24576 + 32, regions), [&] {
+                      for (int i = 0; i < 128 * 128; i++)
+                          if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
+                      return true;
+                  }};
+    family.launch.maps = maps;
+    family.launch.maps_count = 2;
+    return run(family);
+}
+
+int neighbours() {
+    std::vector<float> x(1024), out(512);
+    for (size_t i = 0; i < 512; i++) x[i] = static_cast<float>(i);
+    const TestParams params{address(x.data()), address(out.data()), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, 4096}, {params.out, 2048}};
+    return run({"neighbours", 3, launch(params, 4, 128, 0, regions), [&] {
+                    for (size_t i = 0; i < out.size(); i++)
+                        if (out[i] != x[i ^ 128] + x[i ^ 32]) return false;
+                    return true;
+                }});
+}
+
 }  // namespace
 
-int main() { return exchange() + stream() + matrix() + hopper() == 0 ? 0 : 1; }
+int main() { return exchange() + stream() + matrix() + hopper() + cluster() + neighbours() == 0 ? 0 : 1; }

@@ -213,7 +213,12 @@ impl Cuda {
     fn prepare<'a>(&self, kernel: &'static str, launch: &'a Launch) -> Result<Prepared<'a>> {
         let function = self.modules.function(launch.image).ok_or_else(|| self.no_image(kernel))?;
         let function = function.with_shared(launch.grid.shared_bytes)?;
-        Ok(Prepared { function, grid: &launch.grid, maps: Encoded::new(launch.maps())? })
+        Ok(Prepared {
+            function,
+            grid: &launch.grid,
+            overlaps: launch.overlaps,
+            maps: Encoded::new(launch.maps())?,
+        })
     }
 }
 
@@ -243,6 +248,7 @@ fn name_by<K: Kernel>(launches: &Launches) -> &'static str {
 struct Prepared<'a> {
     function: CUfunction,
     grid: &'a Grid,
+    overlaps: bool,
     maps: Encoded,
 }
 
@@ -252,6 +258,10 @@ impl Prepared<'_> {
     unsafe fn queue(&mut self, stream: CUstream, params: *mut c_void) -> Result<()> {
         // A kernel without tensor maps has no second parameter, and the driver reads none.
         let mut parameters = [params, self.maps.parameter()];
+        if self.overlaps {
+            // SAFETY: the caller's promise.
+            return unsafe { self.queue_overlapping(stream, &mut parameters) };
+        }
         let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
         // SAFETY: the function's module is loaded; the driver copies as many bytes of each parameter as the kernel declares, which are those of
         // the struct (offsets checked when it was compiled) and of the maps; what the kernel touches is the caller's promise.
@@ -271,6 +281,36 @@ impl Prepared<'_> {
             )
         };
         check("cuLaunchKernel", code)
+    }
+
+    /// With leave to begin while the launch before it ends.
+    ///
+    /// # Safety
+    /// - As [`Self::queue`]; the parameters are those that it makes.
+    unsafe fn queue_overlapping(&self, stream: CUstream, parameters: &mut [*mut c_void; 2]) -> Result<()> {
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let Grid { blocks: [x, y, z], threads, shared_bytes } = *self.grid;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: stream,
+            attrs: &raw mut attribute,
+            numAttrs: 1,
+        };
+        // SAFETY: as in `queue`; configuration and attribute are read before this returns. The kernel waits for the launch before it (`Launch::overlapping`).
+        let code = unsafe {
+            sys::cuLaunchKernelEx(&raw const config, self.function, parameters.as_mut_ptr(), ptr::null_mut())
+        };
+        check("cuLaunchKernelEx", code)
     }
 }
 

@@ -107,7 +107,8 @@ mod machine {
             let grid = emu::Grid::from(launch.grid);
             let blocks = grid.count();
             let parts = if self.checks { 1 } else { blocks.min(PARTS_MAX) };
-            let step = blocks.div_ceil(parts.max(1));
+            let cluster = emu::cluster_blocks(launch.image).map_or(1, u64::from);
+            let step = blocks.div_ceil(parts.max(1)).next_multiple_of(cluster);
             let first_failure = Mutex::new(None);
             workers.for_each(usize::try_from(parts).unwrap_or(1), |part| {
                 let start = part as u64 * step;

@@ -1,12 +1,68 @@
 //! One picture at many budgets: which, and what each run took.
 
+use std::path::PathBuf;
+
 use lighterage_device::{Backend, Device};
-use lighterage_pipeline::{Achieved, Forecast, Job, Keep, Picture, Survey};
+use lighterage_pipeline::{
+    Achieved, Extras, Face, Forecast, InfiniteYou, Job, Keep, Model, Options, Picture, Survey,
+};
+use lighterage_shape::DType;
 use serde::Serialize;
 
+use super::plan::Sides;
+use super::read_embedding;
+use crate::device::PlaceArguments;
 use crate::failure::{Failure, Result};
 use crate::report::Seen;
 use crate::size::Size;
+use crate::{mapping, model_path};
+
+/// Which picture is made at every budget.
+#[derive(Debug, clap::Args)]
+pub(super) struct PictureArguments {
+    /// The model's folder, in the layout of diffusers [default: the bundled demo model].
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Size of the picture in pixels [default: the model's].
+    #[arg(long, value_name = "WxH")]
+    size: Option<Sides>,
+    /// A person's embedding, from a safetensors file: a face in every step.
+    #[arg(long, value_name = "FILE[:NAME]")]
+    id_embedding: Option<String>,
+    /// InfiniteYou's folder, for the face [default: with the bundled model its own].
+    #[arg(long, value_name = "DIR", requires = "id_embedding")]
+    infinite_you: Option<PathBuf>,
+}
+
+impl PictureArguments {
+    /// The picture, in so many steps, or in the model's own number.
+    pub(super) fn job(&self, prompt: &str, steps: Option<usize>, dtype: DType) -> Result<Job> {
+        let path = self.model.clone().unwrap_or_else(model_path::bundled);
+        let model = Model::open(&path, mapping::promise())?;
+        let infinite_you = self.infinite_you()?;
+        let options =
+            infinite_you.as_ref().map_or_else(|| model.options(prompt), |you| you.options(&model, prompt));
+        let Sides([width, height]) = self.size.unwrap_or(Sides([options.width, options.height]));
+        let embedding = self.id_embedding.as_deref().map(read_embedding).transpose()?;
+        let face = embedding.map(|embedding| Face::new(embedding.values().to_vec()));
+        let steps = steps.unwrap_or(options.steps);
+        let extras = Extras { infinite_you: infinite_you.as_ref(), adapters: None };
+        Ok(Job::with(&model, extras, Options { width, height, steps, dtype, face, ..options })?)
+    }
+
+    /// Nothing without a face.
+    fn infinite_you(&self) -> Result<Option<InfiniteYou>> {
+        if self.id_embedding.is_none() {
+            return Ok(None);
+        }
+        let bundled = || self.model.is_none().then(model_path::bundled_infinite_you);
+        let Some(path) = self.infinite_you.clone().or_else(bundled) else {
+            let why = "a face needs --infinite-you DIR, since the model is not the bundled one";
+            return Err(Failure::Usage(why.to_owned()));
+        };
+        Ok(Some(InfiniteYou::open(&path, mapping::promise())?))
+    }
+}
 
 /// Budgets where none are given.
 const BUDGETS: u64 = 8;
@@ -32,12 +88,13 @@ fn evenly(least: u64, most: u64, limit: u64) -> Vec<u64> {
 }
 
 /// The survey for what is left of a device's memory beside what its driver takes, as `--vram` counts.
-pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>) -> Result<Survey> {
+pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>, place: &PlaceArguments) -> Result<Survey> {
     if !device.info().has_bytes {
         let why = "--device sim computes nothing: `plan` shows what a simulated card would do";
         return Err(Failure::Usage(why.to_owned()));
     }
-    Ok(job.survey(device.info().page_bytes)?.beside(device.ledger().granted_bytes()))
+    let survey = job.survey(device.info().page_bytes)?.fed_from(place.source());
+    Ok(survey.beside(device.ledger().granted_bytes()))
 }
 
 /// What a run took of time and memory.
@@ -50,6 +107,9 @@ pub(super) struct Took {
     pub(super) streamed_bytes_per_step: u64,
     /// Of weights, in all phases, the residents' loading included.
     pub(super) copied_bytes: u64,
+    /// The most of a phase that was page-locked in the files, and elsewhere on the host.
+    pub(super) registered_bytes: u64,
+    pub(super) pinned_bytes: u64,
     /// Of all phases.
     pub(super) seconds: f64,
     /// Of the loop by the number of its steps, the first one's loading included.
@@ -92,12 +152,15 @@ impl Ran {
 impl Took {
     fn new(forecast: &Forecast, picture: &Picture, seen: Option<&Seen>) -> Self {
         let report = &picture.report;
+        let [registered_bytes, pinned_bytes] = report.locked_bytes();
         let achieved = seen.map(|seen| &seen.achieved).filter(|achieved| !achieved.steps.is_empty());
         Self {
             budget_bytes: forecast.budget_bytes,
             peak_bytes: report.peak_bytes,
             streamed_bytes_per_step: forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes),
             copied_bytes: report.phases.iter().map(|phase| phase.copied_bytes).sum(),
+            registered_bytes,
+            pinned_bytes,
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
             first_step_after_seconds: achieved.map(|achieved| achieved.first_step_after_seconds),

@@ -69,7 +69,8 @@ impl Work for Denoise<'_> {
     type Output = Latents;
 
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
-        let (_, forecast) = self.0.survey(device.info().page_bytes)?.on(device)?;
+        let survey = self.0.survey(device.info().page_bytes)?.fed_from(self.1.device.place.source());
+        let (_, forecast) = survey.on(device)?;
         forecast.check_host(device)?;
         self.1.seeing.record(device);
         let mut progress = Progress::new(device.ledger());

@@ -63,7 +63,8 @@ impl Work for Generate<'_> {
     type Output = ();
 
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
-        let (survey, forecast) = self.job.survey(device.info().page_bytes)?.on(device)?;
+        let source = self.arguments.device.place.source();
+        let (survey, forecast) = self.job.survey(device.info().page_bytes)?.fed_from(source).on(device)?;
         forecast.check_host(device)?;
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
@@ -135,6 +136,9 @@ impl Shot<'_> {
     fn facts(&self, job: &Job, picture: &Picture) -> Facts {
         let texts = texts::of(job.options(), self.models.model.path(), &self.arguments.lora);
         let named = |(name, value): (&str, String)| (name.to_owned(), value);
+        let [registered, pinned] = picture.report.locked_bytes();
+        let locked =
+            format!("{} in the files, {} elsewhere, at most at once", Size(registered), Size(pinned));
         let mut hashes =
             vec![("transformer (names, shapes, sizes)".to_owned(), self.models.model.fingerprint())];
         let latents =
@@ -148,7 +152,12 @@ impl Shot<'_> {
         hashes.extend(picture.rgb.as_ref().map(|rgb| ("picture (RGB)".to_owned(), hash::sha256(rgb))));
         Facts {
             title: job.options().prompt.clone(),
-            settings: texts.into_iter().filter(|(name, _)| *name != "parameters").map(named).collect(),
+            settings: texts
+                .into_iter()
+                .filter(|(name, _)| *name != "parameters")
+                .chain([("Host memory page-locked", locked)])
+                .map(named)
+                .collect(),
             hashes,
             budgets: None,
         }

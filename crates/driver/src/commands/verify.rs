@@ -1,20 +1,18 @@
 use std::io::Write;
-use std::path::PathBuf;
 
 use lighterage_device::{Backend, Detail, Device, Host, HostConfig, Ledger};
-use lighterage_pipeline::{Forecast, Job, Keep, Model, Options, Picture};
+use lighterage_pipeline::{Forecast, Job, Keep, Picture};
 use lighterage_shape::DType;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::budgets::{self, Ran, Took, cell};
-use super::plan::Sides;
+use super::budgets::{self, PictureArguments, Ran, Took, cell};
 use crate::device::{Done, PlaceArguments, Precision, Work};
 use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, mapping, model_path, output};
+use crate::{json, output};
 
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
@@ -28,6 +26,7 @@ Examples:
   lighterage verify --steps 4
   lighterage verify --steps 4 --report first.html
   lighterage verify --budgets 1MiB,4MiB,16MiB --threads 1,2,8 --interleavings 1,2,3,4
+  lighterage verify --id-embedding assets/demo/faces/embeddings.safetensors:cleo
   lighterage verify --device cuda --model FLUX.1-dev --size 1024x1024 --steps 4 --budgets 6GiB,12GiB,24GiB")]
 pub(crate) struct Arguments {
     /// Budgets [default: eight, from the smallest that runs to the one where everything is resident, or to what the device has].
@@ -45,12 +44,8 @@ pub(crate) struct Arguments {
     /// What is to be seen.
     #[arg(long, value_name = "TEXT", default_value = "red heart, noto style, white background")]
     prompt: String,
-    /// The model's folder, in the layout of diffusers [default: the bundled demo model].
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Size of the picture in pixels [default: the model's].
-    #[arg(long, value_name = "WxH")]
-    size: Option<Sides>,
+    #[command(flatten)]
+    picture: PictureArguments,
     /// Steps of the loop [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -89,12 +84,8 @@ struct Run {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.seeing.check(&[])?;
-    let path = arguments.model.clone().unwrap_or_else(model_path::bundled);
-    let model = Model::open(&path, mapping::promise())?;
-    let defaults = model.options(&arguments.prompt);
-    let Sides([width, height]) = arguments.size.unwrap_or(Sides([defaults.width, defaults.height]));
-    let (steps, dtype) = (arguments.steps.unwrap_or(defaults.steps), DType::from(arguments.dtype));
-    let job = Job::new(&model, Options { width, height, steps, dtype, ..defaults })?;
+    let job = arguments.picture.job(&arguments.prompt, arguments.steps, DType::from(arguments.dtype))?;
+    let steps = job.options().steps;
     let mut compared = Compared { arguments, job: &job, steps, runs: Vec::new(), first: None };
     match arguments.place.run_unless_host(OnDevice(&mut compared))? {
         Done::Elsewhere(()) => (),
@@ -147,7 +138,7 @@ impl Work for OnDevice<'_, '_> {
                 "--threads and --interleavings are of the host device: on this one --rounds repeats a run";
             return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
-        let survey = budgets::survey(compared.job, device)?;
+        let survey = budgets::survey(compared.job, device, &arguments.place)?;
         let forecasts = budgets::forecasts(&arguments.budgets, &survey, device.ledger().limit_bytes())?;
         arguments.seeing.record(device);
         for forecast in &forecasts {
@@ -162,7 +153,8 @@ impl Work for OnDevice<'_, '_> {
 
 impl Compared<'_> {
     fn run_on_host(&mut self) -> Result<()> {
-        let survey = self.job.survey(HostConfig::default().page_bytes)?;
+        let survey =
+            self.job.survey(HostConfig::default().page_bytes)?.fed_from(self.arguments.place.source());
         for forecast in &budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)? {
             for (how, config) in configurations(self.arguments) {
                 for _ in 0..self.arguments.rounds {

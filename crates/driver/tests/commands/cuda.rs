@@ -26,7 +26,7 @@ fn machine_without_a_gpu_says_so_in_one_line() {
 fn machine_is_measured() {
     let small =
         ["bench", "machine", "--device", "host", "--copy", "1MiB", "--gemm", "64", "--handles", "100"];
-    lighterage(&small).check(0, &["copy on the device", "bf16 product", "unmap:"]);
+    lighterage(&small).check(0, &["copy on the device", "bf16 product", "set access", "beside work"]);
     let json = lighterage(&[&small[..], &["--json"]].concat()).check(0, &[]).stdout;
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     let number = |name: &str| report[name].as_f64().unwrap();
@@ -110,8 +110,13 @@ mod stand_in {
 
     use lighterage_fakecuda as fake;
 
+    #[cfg(feature = "cuda")]
+    use std::collections::BTreeSet;
+
     use super::Scratch;
     use crate::Run;
+    #[cfg(feature = "cuda")]
+    use crate::seeing::{check_trace, number};
 
     /// A run of the binary on the stand-in.
     fn on_stand_in(scratch: &Scratch, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
@@ -165,7 +170,12 @@ mod stand_in {
             ["--copy", "1MiB", "--gemm", "64", "--handles", "20", "--pieces", "32MiB", "--vram", "1GiB"];
         let graphs = ["--graph-launches", "12", "--graph-replays", "20"];
         let machine = run(&[&["bench", "machine"], &sizes[..], &graphs].concat());
-        for field in ["copy_bytes_per_second", "gemm_bf16_flops_per_second", "queue_seconds"] {
+        for field in [
+            "copy_bytes_per_second",
+            "page_locking_bytes_per_second",
+            "gemm_bf16_flops_per_second",
+            "queue_seconds",
+        ] {
             assert!(machine[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {machine}");
         }
         // Six sizes, without and with other pieces; the largest is a quarter of the memory at most.
@@ -329,5 +339,61 @@ mod stand_in {
         assert!(line["streamed_bytes_per_step"].as_u64().unwrap() > 0, "{report}");
         assert!(line["bound_seconds"].as_f64() >= report["compute"]["seconds"].as_f64(), "{report}");
         step(&["--link", "5"]).check(2, &["--link", "host device"]);
+    }
+
+    /// Times come from events of the driver: of both streams, in order on each, with what was leased, copied and launched, and by the same clock as the host's phases.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn trace_has_the_times_of_the_drivers_events() {
+        let scratch = Scratch::new();
+        let [least, _] = least_and_most(&scratch).map(|bytes| bytes.to_string());
+        let (trace, out) = (scratch.text("trace.json"), scratch.text("out.png"));
+        let base =
+            ["generate", "--device", "cuda", "--vram", &least, "--prompt", "", "--seed", "0", "--steps", "2"];
+        let more = ["--width", "32", "--height", "32", "-o", &out, "--trace", &trace];
+        on_stand_in(&scratch, &[], &[&base[..], &more].concat()).check(0, &["achieved", "stalled"]);
+        let events = check_trace(&scratch.path("trace.json"));
+        let of = |category: &str| events.iter().filter(|event| event["cat"] == category).collect::<Vec<_>>();
+        let streams = |category: &str| {
+            let threads =
+                of(category).iter().map(|event| event["tid"].as_u64().unwrap()).collect::<BTreeSet<_>>();
+            assert!(!threads.is_empty(), "no {category}");
+            threads
+        };
+        let names = events.iter().filter(|event| event["name"] == "thread_name");
+        let named = |kind: &str| {
+            let is_of =
+                |event: &&serde_json::Value| event["args"]["name"].as_str().unwrap().starts_with(kind);
+            names.clone().filter(is_of).map(|event| event["tid"].as_u64().unwrap()).collect::<BTreeSet<_>>()
+        };
+        let (compute, copies) = (named("compute stream"), named("copy stream"));
+        for category in ["kernel", "lease", "step"] {
+            assert!(streams(category).is_subset(&compute), "{category}");
+        }
+        // Launches wait for copies, and copies for launches.
+        assert!(!streams("wait").is_disjoint(&compute) && !streams("wait").is_disjoint(&copies));
+        assert!(streams("weights").is_subset(&copies) && copies.len() > 1, "{copies:?}");
+        // What one stream did it did one after the other.
+        for stream in compute.union(&copies) {
+            let of_stream = |event: &&&serde_json::Value| event["tid"].as_u64() == Some(*stream);
+            let kernels = [of("kernel"), of("weights")].concat();
+            let mut end = 0.0;
+            for event in kernels.iter().filter(of_stream) {
+                assert!(number(event, "ts") >= end - 2e-3, "{event} begins before {end}");
+                end = number(event, "ts") + number(event, "dur");
+            }
+        }
+        // A phase waits for its work, so its work lies in it, give or take what the two clocks differ by.
+        let phase = of("phase")
+            .into_iter()
+            .find(|event| event["name"].as_str().unwrap().contains("denoise"))
+            .unwrap();
+        let (begin, end) = (number(phase, "ts"), number(phase, "ts") + number(phase, "dur"));
+        let steps = of("step");
+        assert_eq!(steps.len(), 2);
+        for step in steps {
+            let (from, to) = (number(step, "ts"), number(step, "ts") + number(step, "dur"));
+            assert!(from < to && from > begin - 2e3 && to < end + 2e3, "{step} of {phase}");
+        }
     }
 }

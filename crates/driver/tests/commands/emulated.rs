@@ -96,3 +96,20 @@ fn every_module_with_every_access_checked() {
         }
     }
 }
+
+/// All budgets on one device, by the kernels that the Cuda backend launches; there are no threads to choose from.
+#[cfg(feature = "emu")]
+#[test]
+fn budget_does_not_show_with_the_kernels_of_a_gpu() {
+    for arch in ["80", "90a"] {
+        let scene = ["verify", "--device", "emu", "--emu-arch", arch, "--size", "32x32", "--steps", "2"];
+        let run = |more: &[&str]| crate::lighterage(&[&scene[..], more].concat());
+        let runs = run(&["--budgets", "3MiB,64MiB", "--rounds", "2", "--json"]).check(0, &[]).stdout;
+        let runs: Vec<serde_json::Value> = serde_json::from_str(&runs).unwrap();
+        assert_eq!(runs.len(), 4);
+        assert!(runs.iter().all(|run| run["sha256"] == runs[0]["sha256"] && run["not_finite"] == 0));
+        let streamed = |index: usize| runs[index]["streamed_bytes_per_step"].as_u64().unwrap();
+        assert!(streamed(1) > 0 && streamed(2) == 0, "{runs:?}");
+        run(&["--threads", "1"]).check(2, &["--threads", "emulated sm_"]);
+    }
+}

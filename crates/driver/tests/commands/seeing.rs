@@ -17,12 +17,12 @@ fn picture(scratch: &Scratch, name: &str, options: &[&str]) -> (Vec<u8>, String)
     (std::fs::read(out).unwrap(), said)
 }
 
-fn number(event: &Value, name: &str) -> f64 {
+pub(crate) fn number(event: &Value, name: &str) -> f64 {
     event[name].as_f64().unwrap_or_else(|| panic!("no {name} in {event}"))
 }
 
 /// Every event has what its kind asks for; slices of a thread lie in each other or apart; flows begin and end in slices.
-fn check_trace(path: &Path) -> Vec<Value> {
+pub(crate) fn check_trace(path: &Path) -> Vec<Value> {
     let trace: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap().clone();
     let of = |kind: &str| events.iter().filter(|event| event["ph"] == kind).cloned().collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-use crate::lighterage;
+use crate::{lighterage, repository};
 
 /// Eight budgets, on one and two threads and in two drawn interleavings of the streams.
 #[test]
@@ -57,4 +57,47 @@ fn what_a_device_has_not_is_refused() {
     lighterage(&["verify", "--device", "sim"]).check(2, &["computes nothing", "plan"]);
     lighterage(&["verify", "--device", "sim", "--threads", "2"]).check(2, &["--threads", "host device"]);
     lighterage(&["verify", "--vram", "1GiB"]).check(2, &["--vram"]);
+}
+
+/// Files that are page-locked as they lie: the host holds their bytes once, and nothing else changes.
+#[test]
+fn files_may_be_page_locked_where_they_lie() {
+    let run = |place: &str| {
+        let one =
+            ["--budgets", "2MiB,64MiB", "--threads", "2", "--interleavings", "1", "--steps", "2", "--json"];
+        let all = [&["verify", "--device", "host", "--host-weights", place][..], &one].concat();
+        let runs = lighterage(&all).check(0, &[]).stdout;
+        serde_json::from_str::<Vec<serde_json::Value>>(&runs).unwrap()
+    };
+    let (copied, registered) = (run("copied"), run("registered"));
+    let bytes = |run: &serde_json::Value| run["registered_bytes"].as_u64().unwrap();
+    for (index, (copied, registered)) in copied.iter().zip(&registered).enumerate() {
+        assert_eq!(copied["sha256"], registered["sha256"]);
+        // What is streamed lies in the windows; what is resident in none.
+        let streamed = copied["streamed_bytes_per_step"].as_u64().unwrap();
+        assert!(bytes(copied) == 0 && (bytes(registered) > 0) == (streamed > 0), "{index}: {registered}");
+        assert!(bytes(registered) >= streamed / 2, "{registered}");
+        assert_eq!(copied["peak_bytes"], registered["peak_bytes"]);
+    }
+    lighterage(&["verify", "--host-weights", "somewhere"]).check(2, &["copied", "registered"]);
+}
+
+/// A face's weights are streamed in the same cycle.
+#[test]
+fn a_face_is_no_exception() {
+    let embedding = format!("{}:cleo", repository("assets/demo/faces/embeddings.safetensors"));
+    let one = ["--budgets", "3MiB,64MiB", "--threads", "2", "--interleavings", "1", "--steps", "2", "--json"];
+    let run = |face: &[&str]| {
+        let runs =
+            lighterage(&[&["verify", "--device", "host"][..], &one, face].concat()).check(0, &[]).stdout;
+        serde_json::from_str::<Vec<serde_json::Value>>(&runs).unwrap()
+    };
+    let (with, without) = (run(&["--id-embedding", &embedding]), run(&[]));
+    assert!(with.iter().all(|run| run["sha256"] == with[0]["sha256"]));
+    assert_ne!(with[0]["sha256"], without[0]["sha256"]);
+    let streamed = |runs: &[serde_json::Value]| runs[0]["streamed_bytes_per_step"].as_u64().unwrap();
+    assert!(streamed(&with) > streamed(&without));
+    let model = repository("assets/demo/base");
+    lighterage(&["verify", "--model", &model, "--id-embedding", &embedding]).check(2, &["--infinite-you"]);
+    lighterage(&["verify", "--infinite-you", &model]).check(2, &["--id-embedding"]);
 }

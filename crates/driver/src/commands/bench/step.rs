@@ -2,23 +2,21 @@
 
 use std::cmp::Ordering;
 use std::io::Write;
-use std::path::PathBuf;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Backend, Detail, Device, Host, HostConfig, Ledger, Purpose, StreamKind};
 use lighterage_ops::Queue;
-use lighterage_pipeline::{Forecast, Job, Keep, Model, Options, Survey};
+use lighterage_pipeline::{Forecast, Job, Keep, Options, Survey};
 use lighterage_shape::DType;
 use serde::Serialize;
 
 use super::machine;
-use crate::commands::budgets::{self, Ran, Took, cell};
-use crate::commands::plan::Sides;
+use crate::commands::budgets::{self, PictureArguments, Ran, Took, cell};
 use crate::device::{Done, PlaceArguments, Work};
 use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, mapping, model_path, output};
+use crate::{json, output};
 
 /// Time a step of the loop at many budgets, against the longer of the launches alone and the copies alone.
 #[derive(Debug, clap::Args)]
@@ -28,12 +26,8 @@ Examples:
   lighterage bench step --link 50 --budgets 1MiB,2MiB,4MiB,8MiB
   lighterage bench step --device cuda --model FLUX.1-dev --size 1280x720 --steps 4 --rounds 1 --json")]
 pub(crate) struct Arguments {
-    /// The model's folder, in the layout of diffusers [default: the bundled demo model].
-    #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
-    /// Size of the picture in pixels [default: the model's].
-    #[arg(long, value_name = "WxH")]
-    size: Option<Sides>,
+    #[command(flatten)]
+    picture: PictureArguments,
     /// Steps of the loop.
     #[arg(long, value_name = "N", default_value_t = 20)]
     steps: usize,
@@ -92,12 +86,7 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let path = arguments.model.clone().unwrap_or_else(model_path::bundled);
-    let model = Model::open(&path, mapping::promise())?;
-    let defaults = model.options("");
-    let Sides([width, height]) = arguments.size.unwrap_or(Sides([defaults.width, defaults.height]));
-    let options = Options { width, height, steps: arguments.steps, dtype: DType::Bf16, ..defaults };
-    let job = Job::new(&model, options)?;
+    let job = arguments.picture.job("", Some(arguments.steps), DType::Bf16)?;
     let report = match arguments.place.run_unless_host(Steps { arguments, job: &job })? {
         Done::Elsewhere(report) => report,
         Done::OnHost(steps) => steps.run_on_host()?,
@@ -118,7 +107,7 @@ impl Work for Steps<'_> {
             let why = "--link slows the host device: add --device host";
             return Err(Failure::Usage(format!("{}: {why}", device.info().name)));
         }
-        let survey = budgets::survey(self.job, device)?;
+        let survey = budgets::survey(self.job, device, &self.arguments.place)?;
         let limit_bytes = device.ledger().limit_bytes();
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, limit_bytes)?;
         device.record(Detail::Summary);
@@ -132,7 +121,7 @@ impl Steps<'_> {
     fn run_on_host(&self) -> Result<Report> {
         let link = self.arguments.link.map(|link| link * 1e6);
         let config = HostConfig { link_bytes_per_second: link, ..self.arguments.place.host_config() };
-        let survey = self.job.survey(config.page_bytes)?;
+        let survey = self.job.survey(config.page_bytes)?.fed_from(self.arguments.place.source());
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)?;
         let name = Host::new(config)?.info().name.clone();
         self.report(&name, link, u64::MAX, (&survey, &forecasts), |forecast| {

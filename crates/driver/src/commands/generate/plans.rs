@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use lighterage_device::{Backend, Device};
+use lighterage_pager::Source;
 use lighterage_pipeline::{Footprint, Forecast, Job};
 
 use crate::failure::Result;
@@ -28,14 +29,19 @@ const KEPT_MAX: usize = 16;
 
 impl Plans {
     /// The plan of a picture within what the device has left.
-    pub(super) fn of<B: Backend>(&mut self, job: &Job, device: &Device<B>) -> Result<&Forecast> {
+    pub(super) fn of<B: Backend>(
+        &mut self,
+        job: &Job,
+        device: &Device<B>,
+        source: Source,
+    ) -> Result<&Forecast> {
         let footprint = job.footprint();
         let bytes = [device.ledger().granted_bytes(), device.ledger().limit_bytes()];
         let is_same = |kept: &Kept| kept.bytes == bytes && kept.footprint == footprint;
         let index = match self.kept.iter().position(is_same) {
             Some(index) => index,
             None => {
-                let (_, forecast) = job.survey(device.info().page_bytes)?.on(device)?;
+                let (_, forecast) = job.survey(device.info().page_bytes)?.fed_from(source).on(device)?;
                 self.made += 1;
                 if self.kept.len() == KEPT_MAX {
                     self.kept.pop_front();

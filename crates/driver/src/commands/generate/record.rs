@@ -109,6 +109,9 @@ struct RanPhase {
     #[serde(skip_serializing_if = "is_zero")]
     unplanned: u64,
     copied_bytes: u64,
+    /// Page-locked in the files, and elsewhere.
+    registered_bytes: u64,
+    pinned_bytes: u64,
 }
 
 impl Record {
@@ -146,8 +149,17 @@ const fn is_zero(count: &u64) -> bool {
 
 impl RanPhase {
     fn new(report: &PhaseReport) -> Self {
-        let PhaseReport { phase, seconds, activations_bytes, unplanned, copied_bytes } = *report;
-        Self { phase: phase.to_string(), seconds, activations_bytes, unplanned, copied_bytes }
+        let PhaseReport {
+            phase,
+            seconds,
+            activations_bytes,
+            unplanned,
+            copied_bytes,
+            registered_bytes,
+            pinned_bytes,
+        } = *report;
+        let phase = phase.to_string();
+        Self { phase, seconds, activations_bytes, unplanned, copied_bytes, registered_bytes, pinned_bytes }
     }
 }
 

@@ -40,7 +40,8 @@ impl<B: Backend> Backlog<B> {
 
     fn launch(&self) -> Result<()> {
         let (a, b) = (self.a.view(), self.b.view());
-        Ok(add(&self.queue, &Add { a, b, scale: 1.0, out: a })?)
+        let queue = &self.queue;
+        Ok(add(queue, &Add { a, b, scale: 1.0, out: a })?)
     }
 
     /// Queues all of it, on a stream that has nothing else to do.

@@ -18,6 +18,8 @@ pub(super) struct Rates {
     pub(super) pinned_to_device_bytes_per_second: Option<f64>,
     pub(super) pageable_to_device_bytes_per_second: Option<f64>,
     pub(super) device_to_host_bytes_per_second: Option<f64>,
+    /// Page-locking memory, zeroed: what streamed weights wait for when they are first copied.
+    pub(super) page_locking_bytes_per_second: Option<f64>,
     pub(super) gemm_bf16_flops_per_second: Option<f64>,
     pub(super) queue_seconds: f64,
 }
@@ -47,6 +49,8 @@ pub(super) fn measure<B: Backend>(device: &Device<B>, copy_bytes: u64, size: usi
         pinned_to_device_bytes_per_second: pinned.and_then(|seconds| rate(seconds, bytes)),
         pageable_to_device_bytes_per_second: rate(pageable, bytes),
         device_to_host_bytes_per_second: rate(back, bytes),
+        page_locking_bytes_per_second: locking_seconds(device, bytes)
+            .and_then(|seconds| rate(seconds, bytes)),
         gemm_bf16_flops_per_second: gemm(&queue, size)?,
         queue_seconds: queued,
     })
@@ -58,6 +62,21 @@ pub(in super::super) fn pinned<B: Backend>(queue: &Queue<B>, bytes: u64) -> Resu
     let target = queue.zeros(DType::U8, &[usize::try_from(bytes)?], "bench")?;
     let copy = |_| Ok(queue.stream().copy_from_pinned(target.view(), &source)?);
     Ok(Some(seconds(queue.stream(), copy)?))
+}
+
+/// What page-locking so many bytes takes; none where they cannot be, or need not.
+fn locking_seconds<B: Backend>(device: &Device<B>, bytes: u64) -> Option<f64> {
+    let once = || {
+        let start = Instant::now();
+        let pinned = device.pin(bytes).ok()?;
+        let took = start.elapsed().as_secs_f64();
+        drop(pinned);
+        Some(took)
+    };
+    if !device.backend().prefers_pinned() {
+        return None;
+    }
+    (0..5).map(|_| once()).collect::<Option<Vec<_>>>().map(median)
 }
 
 /// What the host needs to queue one small piece of work.

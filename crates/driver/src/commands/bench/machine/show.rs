@@ -68,6 +68,7 @@ impl Rates {
             ("page-locked memory to device", giga(self.pinned_to_device_bytes_per_second, "GB/s")),
             ("other memory to device", giga(self.pageable_to_device_bytes_per_second, "GB/s")),
             ("device to other memory", giga(self.device_to_host_bytes_per_second, "GB/s")),
+            ("page-locking", giga(self.page_locking_bytes_per_second, "GB/s")),
             ("bf16 product", giga(self.gemm_bf16_flops_per_second, "GFLOP/s")),
             ("queueing a fill", micro(self.queue_seconds)),
         ];

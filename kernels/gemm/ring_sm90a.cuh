@@ -1,0 +1,186 @@
+// The ring of stages through which x and weight reach the tensor cores of sm_90a: one thread brings them by TMA, two warpgroups multiply them by wgmma.
+//
+// In clusters of two blocks each of them has a tile of its own, and they have one operand in common (raster.cuh): each brings half of it to both. A stage is empty when the consumers of
+// both blocks gave it back, and both go through the same number of stages; what lies beyond the last row or column arrives as zeros, and nothing of it is stored.
+#pragma once
+#include "linear.cuh"
+#include "raster.cuh"
+
+#include "../base/pieces.cuh"
+#include "../base/ptx.cuh"
+
+namespace product {
+
+constexpr int consumers = 2, group_threads = 128, depth = 64, x_rows = 128;
+
+/// Where things lie in shared memory: stages of x and weight, what a finished tile waits in, the mbarriers.
+template <int columns_, int stages_, int blocks_, unsigned waiting_bytes_>
+struct Ring {
+    static_assert(blocks_ == 1 || blocks_ == 2);
+    static constexpr int columns = columns_, stages = stages_, blocks = blocks_;
+    static constexpr unsigned x_bytes = x_rows * depth * 2, weight_bytes = columns * depth * 2, stage_bytes = x_bytes + weight_bytes;
+    /// Of one consumer.
+    static constexpr unsigned waiting_bytes = waiting_bytes_;
+    static constexpr unsigned waiting = stages * stage_bytes, full = waiting + consumers * waiting_bytes, empty = full + 8 * stages;
+};
+
+/// Where one stands in the ring; the parity changes with every turn.
+template <class Ring>
+struct Turn {
+    unsigned stage = 0, parity = 0;
+    DEVICE void advance() {
+        if (++stage < Ring::stages) return;
+        stage = 0;
+        parity ^= 1;
+    }
+};
+
+/// What is done of out: of its tiles, or pairs of them, by blocks, or clusters of them.
+template <int columns, int blocks>
+struct Work : Pieces {
+    int down, across;
+
+    DEVICE Work(const LinearParams& p, unsigned grid_size, bool is_cut) {
+        down = (p.rows + x_rows - 1) / x_rows;
+        across = (p.columns + columns - 1) / columns;
+        units_each = (p.inner + depth - 1) / depth;
+        grid = static_cast<int>(grid_size) / blocks;
+        tiles = blocks == 1 ? down * across : pairs_of(down, across);
+        whole = is_cut ? tiles - tiles % grid : tiles;
+    }
+
+    DEVICE PairPlace place(int tile) const {
+        if constexpr (blocks == 1) return {tile_place(tile, down, across), false};
+        return pair_place(tile, down, across);
+    }
+};
+
+template <class Ring>
+using WorkOf = Work<Ring::columns, Ring::blocks>;
+
+template <class Ring>
+DEVICE void start_ring(unsigned smem) {
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < Ring::stages; stage++) {
+            mbarrier_init(smem + Ring::full + 8 * stage, 1);
+            mbarrier_init(smem + Ring::empty + 8 * stage, consumers * Ring::blocks);
+        }
+        fence_mbarrier_init();
+    }
+    if constexpr (Ring::blocks == 1) {
+        __syncthreads();
+    } else {
+        cluster_arrive();
+        cluster_wait();
+    }
+}
+
+/// The rows of one operand: all of them in two boxes for this block, or half of them for both.
+template <int rows>
+DEVICE void load_half_or_both(unsigned to, const TensorMap* map, unsigned full, int column, int row, bool is_shared, unsigned rank) {
+    constexpr unsigned half_bytes = rows / 2 * depth * 2;
+    if (is_shared) return bulk_load_multicast(to + rank * half_bytes, map, full, 3, column, row + static_cast<int>(rank) * (rows / 2));
+    bulk_load(to, map, full, column, row);
+    bulk_load(to + half_bytes, map, full, column, row + rows / 2);
+}
+
+/// Maps: 0 x, 1 weight. Boxes of whole tiles, or of half ones in clusters.
+template <class Ring>
+DEVICE void load_stage(unsigned stage, unsigned full, const TensorMap* maps, int column, const PairPlace& place, unsigned rank) {
+    const TilePlace tile = place.tile(static_cast<int>(rank));
+    if constexpr (Ring::blocks == 1) {
+        bulk_load(stage, &maps[0], full, column, tile.row * x_rows);
+        bulk_load(stage + Ring::x_bytes, &maps[1], full, column, tile.column * Ring::columns);
+    } else {
+        load_half_or_both<x_rows>(stage, &maps[0], full, column, tile.row * x_rows, place.is_across, rank);
+        load_half_or_both<Ring::columns>(stage + Ring::x_bytes, &maps[1], full, column, tile.column * Ring::columns, !place.is_across, rank);
+    }
+}
+
+/// Until the consumers, in a cluster those of both blocks, gave the stage back.
+template <class Ring>
+DEVICE void wait_empty(unsigned smem, const Turn<Ring>& turn) {
+    mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
+}
+
+template <class Ring>
+DEVICE void produce(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& work, unsigned rank) {
+    Turn<Ring> turn;
+    Piece piece;
+    for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
+        const PairPlace place = work.place(piece.tile);
+        for (int step = piece.first; step < piece.end; step++) {
+            const unsigned full = smem + Ring::full + 8 * turn.stage;
+            wait_empty(smem, turn);
+            mbarrier_arrive_expect(full, Ring::stage_bytes);
+            load_stage<Ring>(smem + turn.stage * Ring::stage_bytes, full, maps, step * depth, place, rank);
+            turn.advance();
+        }
+    }
+    // A block may not leave while the other's consumers still give stages back to it.
+    constexpr int last = Ring::blocks == 1 ? 0 : Ring::stages;
+    for (int stage = 0; stage < last; stage++) {
+        wait_empty(smem, turn);
+        turn.advance();
+    }
+}
+
+/// One thread for each block of the cluster.
+template <class Ring>
+DEVICE void give_back(unsigned smem, unsigned stage) {
+    const unsigned thread = threadIdx.x % group_threads, empty = smem + Ring::empty + 8 * stage;
+    if (thread >= Ring::blocks) return;
+    if constexpr (Ring::blocks == 1)
+        mbarrier_arrive(empty);
+    else
+        mbarrier_arrive_peer(peer_address(empty, thread));
+}
+
+/// Keeps the second consumer `lead` stages behind the first, so that one multiplies while the other stores: alone it has all of the tensor cores, so what the first loses to its
+/// store the second gains, and the other way round. It waits once, in its first tile.
+template <int lead>
+struct Lead {
+    static constexpr unsigned barrier = 3;
+
+    /// The step after which the second consumer may begin; -1: it has begun.
+    DEVICE static int begin(int tile, int steps, int group) {
+        if (lead == 0 || tile > 0) return -1;
+        if (group == 0) return min(lead, steps) - 1;
+        named_barrier_sync(barrier, consumers * group_threads);
+        return -1;
+    }
+    DEVICE static void signal() { named_barrier_arrive(barrier, consumers * group_threads); }
+};
+
+/// sums = x weight^T for the warpgroup's 64 rows, all but the last stage's products done; `finish_sums` waits for those.
+template <class Ring, class Lead>
+DEVICE void multiply(float (&sums)[Ring::columns / 2], unsigned smem, Turn<Ring>& turn, int steps, int group, int signal_step) {
+    unsigned before = 0;
+    for (int step = 0; step < steps; step++) {
+        const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);
+        const unsigned weight = smem + turn.stage * Ring::stage_bytes + Ring::x_bytes;
+        mbarrier_wait(smem + Ring::full + 8 * turn.stage, turn.parity);
+        group_fence();
+#pragma unroll
+        for (int k = 0; k < depth / 16; k++) {
+            group_product(sums, group_operand(x + k * 32, 16, 1024, Swizzle::Bytes128), group_operand(weight + k * 32, 16, 1024, Swizzle::Bytes128),
+                          step > 0 || k > 0);
+        }
+        group_commit();
+        // The products before these are done: their stage is free.
+        group_wait<1>();
+        if (step > 0) give_back<Ring>(smem, before);
+        if (step == signal_step) Lead::signal();
+        before = turn.stage;
+        turn.advance();
+    }
+}
+
+/// Waits for the last products, and gives the last stage back.
+template <class Ring>
+DEVICE void finish_sums(unsigned smem, const Turn<Ring>& turn, int steps) {
+    group_wait<0>();
+    if (steps > 0) give_back<Ring>(smem, turn.stage == 0 ? Ring::stages - 1 : turn.stage - 1);
+}
+
+}  // namespace product

@@ -1,0 +1,134 @@
+// LayerNorm of one row by one block, with whatever is done to the row before and with its result: what norm_mod.cu and layer_norm.cu share.
+//
+// Two passes over registers for the statistics, in fp32: one would lose the digits of the variance where the mean is large.
+#pragma once
+#include "row.cuh"
+
+namespace {
+
+/// Addresses of one row and its vectors, `columns` of each.
+struct Job {
+    bf16* x;             // written where there is an update
+    const bf16* y;       // what is added to x first, times gate; null without an update
+    const bf16* gate;    // null without an update
+    const bf16* factor;  // multiplies the normalised row: see `Factor`
+    const bf16* shift;   // added to that
+    bf16* out;
+};
+
+/// What multiplies a deviation from the mean: the vector itself, or one more than it.
+enum class Factor { Whole, OneMore };
+
+/// x + gate * y of eight columns, as bf16 holds them.
+DEVICE Packed8 updated(const float (&x)[8], const float (&y)[8], const float (&gate)[8]) {
+    float sum[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum[i] = fmaf(gate[i], y[i], x[i]);
+    return pack8(sum);
+}
+
+/// Eight columns of the result: deviation * inverse * factor + shift.
+template <Factor kind>
+DEVICE void finish(float (&deviation)[8], float inverse, const float (&factor)[8], const float (&shift)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float scaled = kind == Factor::OneMore ? fmaf(factor[i], inverse, inverse) : factor[i] * inverse;
+        deviation[i] = fmaf(deviation[i], scaled, shift[i]);
+    }
+}
+
+/// A row of exactly 8 * eights * threads columns, all addresses multiples of 16.
+template <int threads, int eights, bool updates, Factor kind>
+DEVICE void layer_norm_row(const Job& job, float eps) {
+    SUM_SLOTS(mean_slots, threads);
+    SUM_SLOTS(variance_slots, threads);
+    Packed8 held[eights];
+    load_row<threads>(job.x, held);
+    float x[eights][8];
+    if constexpr (updates) {
+        Packed8 y[eights];
+        load_row<threads>(job.y, y);
+#pragma unroll
+        for (int e = 0; e < eights; e++) {
+            float step[8], gate[8], value[8];
+            unpack8(load8_constant(job.gate + column_of<threads>(e)), gate);
+            unpack8(held[e], value);
+            unpack8(y[e], step);
+            held[e] = updated(value, step, gate);
+            store8(job.x + column_of<threads>(e), held[e]);
+        }
+    }
+    Sums sums;
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+        unpack8(held[e], x[e]);
+        sums.add(x[e]);
+    }
+    const float count = 8.0f * eights * threads;
+    const float mean = block_sum<threads>(sums.total(), mean_slots) / count;
+    Sums squares;
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[e][i] -= mean;
+        squares.add_squares(x[e]);
+    }
+    const float inverse = rsqrtf(block_sum<threads>(squares.total(), variance_slots) / count + eps);
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+        float factor[8], shift[8];
+        unpack8(load8_constant(job.factor + column_of<threads>(e)), factor);
+        unpack8(load8_constant(job.shift + column_of<threads>(e)), shift);
+        finish<kind>(x[e], inverse, factor, shift);
+        store_whole(job.out + column_of<threads>(e), x[e]);
+    }
+}
+
+/// A row of any length at any address. A thread reads back only what it has written itself.
+template <bool updates, Factor kind>
+DEVICE void layer_norm_any_row(const Job& job, unsigned columns, float eps) {
+    SUM_SLOTS(mean_slots, threads_max);
+    SUM_SLOTS(variance_slots, threads_max);
+    Sums sums;
+#pragma unroll 1
+    for (unsigned column = threadIdx.x * 8; column < columns; column += blockDim.x * 8) {
+        const unsigned here = min(columns - column, 8u);
+        float x[8];
+        load_eight(job.x + column, here, x);
+        if constexpr (updates) {
+            float step[8], gate[8];
+            load_eight(job.y + column, here, step);
+            load_eight(job.gate + column, here, gate);
+            unpack8(updated(x, step, gate), x);
+            store_eight(job.x + column, here, x);
+        }
+        sums.add(x);
+    }
+    const float count = static_cast<float>(columns);
+    const float mean = block_sum(sums.total(), mean_slots) / count;
+    const auto deviations = [&](unsigned column, unsigned here, float(&x)[8]) {
+        load_eight(job.x + column, here, x);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] = i < here ? x[i] - mean : 0.0f;
+    };
+    Sums squares;
+#pragma unroll 1
+    for (unsigned column = threadIdx.x * 8; column < columns; column += blockDim.x * 8) {
+        float x[8];
+        deviations(column, min(columns - column, 8u), x);
+        squares.add_squares(x);
+    }
+    const float inverse = rsqrtf(block_sum(squares.total(), variance_slots) / count + eps);
+#pragma unroll 1
+    for (unsigned column = threadIdx.x * 8; column < columns; column += blockDim.x * 8) {
+        const unsigned here = min(columns - column, 8u);
+        float x[8], factor[8], shift[8];
+        deviations(column, here, x);
+        load_eight(job.factor + column, here, factor);
+        load_eight(job.shift + column, here, shift);
+        finish<kind>(x, inverse, factor, shift);
+        store_eight(job.out + column, here, x);
+    }
+}
+
+}  // namespace
