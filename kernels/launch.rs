@@ -198,16 +198,19 @@ impl Launch {
         Self { image, grid, overlaps: false, maps, maps_count: 0 }
     }
 
-    /// The launch, begun while the one before it in its stream ends (programmatic dependent launch, sm_90 and newer): its blocks take their places as that one's leave
-    /// them. Only for kernels that begin with `wait_for_launch_before` (`base/ptx.cuh`): nothing else keeps them from reading what is not written yet.
+    /// The launch, begun while the one before it in its stream ends, where the architecture can (programmatic dependent launch, `sm_90` and newer): its blocks take
+    /// their places as that one's leave them. Only for kernels that begin with `wait_for_launch_before` (`base/ptx.cuh`): nothing else keeps them from reading
+    /// what is not written yet.
     ///
     /// ```
-    /// use lighterage_kernels::launch::{Grid, Launch};
-    /// assert!(Launch::new("norm_mod_3072_bf16", Grid::line(4608, 128)).overlapping().overlaps);
+    /// use lighterage_kernels::launch::{Arch, Grid, Launch, Target};
+    /// let launch = Launch::new("norm_mod_3072_bf16", Grid::line(4608, 128));
+    /// assert!(launch.overlapping(Target::typical(Arch::Sm90a)).overlaps);
+    /// assert!(!launch.overlapping(Target::typical(Arch::Sm89)).overlaps);
     /// ```
     #[must_use]
-    pub const fn overlapping(mut self) -> Self {
-        self.overlaps = true;
+    pub const fn overlapping(mut self, target: Target) -> Self {
+        self.overlaps = matches!(target.arch, Arch::Sm90a | Arch::Sm100a | Arch::Sm120a);
         self
     }
 

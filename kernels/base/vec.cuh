@@ -8,9 +8,6 @@ using Packed8 = uint4;
 
 DEVICE Packed8 load8(const bf16* address) { return *reinterpret_cast<const Packed8*>(address); }
 
-/// Of what nobody writes while the kernel runs: such loads may go before stores.
-DEVICE Packed8 load8_constant(const bf16* address) { return __ldg(reinterpret_cast<const Packed8*>(address)); }
-
 /// Of what is not read again soon: it is the first to leave the caches.
 DEVICE Packed8 load8_once(const bf16* address) { return __ldcs(reinterpret_cast<const Packed8*>(address)); }
 

@@ -15,6 +15,7 @@
 
 #include "../base/activation.cuh"
 #include "../base/cuda.cuh"
+#include "../base/ptx.cuh"
 #include "../base/tile.cuh"
 #include "../base/vec.cuh"
 #include "row.cuh"
@@ -105,7 +106,7 @@ template <bool is_whole>
 DEVICE Channels channels_of(const bf16* x, unsigned width, unsigned count, unsigned stride) {
     float first[8], sum[8], squares[8];
     const auto load = [&](unsigned pixel) {
-        if (is_whole) return load8_constant(x + pixel * stride);
+        if (is_whole) return load8(x + pixel * stride);
         float value[8];
         load_eight(x + pixel * stride, width, value);
         return pack8(value);
@@ -147,6 +148,7 @@ DEVICE void partial(const GroupNormParams& p) {
     SHARED_ARRAY(float4, sums_smem, channels_max / 4);
     SHARED_ARRAY(float, means_smem, channels_max);
     float* sums = reinterpret_cast<float*>(sums_smem);
+    wait_for_launch_before();
     if (p.pixels == 0) return;
     const Part part = part_of(p);
     const unsigned column = threadIdx.x % part.lanes * 8, row = threadIdx.x / part.lanes;
@@ -174,6 +176,7 @@ DEVICE void partial(const GroupNormParams& p) {
 
 template <bool is_whole>
 DEVICE void apply(const GroupNormParams& p) {
+    wait_for_launch_before();
     if (p.pixels == 0) return;
     const unsigned lanes = tile_lanes(p.channels), column = (blockIdx.x * lanes + threadIdx.x % lanes) * 8;
     if (column >= p.channels) return;
@@ -232,6 +235,7 @@ KERNEL(group_norm_partial_any_bf16)
 extern "C" __global__ void __launch_bounds__(threads) group_norm_finish_bf16(const __grid_constant__ GroupNormParams p) {
     SUM_SLOTS(mean_slots, threads);
     SUM_SLOTS(variance_slots, threads);
+    wait_for_launch_before();
     if (p.pixels == 0) return;
     const unsigned width = p.channels / p.groups, group = blockIdx.x;
     const unsigned block_pixels = block_pixels_of(p);

@@ -50,7 +50,7 @@ pub fn workspace(pixels: u32, channels: u32, groups: u32) -> usize {
 /// Partial statistics of fixed blocks of pixels, the statistics of the image, and the result, on every architecture. None where one group has no channel
 /// or more than [`CHANNELS_MAX`], which the op refuses.
 #[must_use]
-pub fn launches(params: &GroupNormParams, _target: Target) -> Launches {
+pub fn launches(params: &GroupNormParams, target: Target) -> Launches {
     let (pixels, channels, groups) = (params.pixels, params.channels, params.groups);
     if !is_possible(channels, groups) {
         return Launches::NONE;
@@ -73,9 +73,10 @@ pub fn launches(params: &GroupNormParams, _target: Target) -> Launches {
     } else {
         ["group_norm_partial_any_bf16", "group_norm_apply_any_bf16"]
     };
+    let grid = |blocks| Grid { blocks, threads: 256, shared_bytes: 0 };
     Launches::of(&[
-        Launch::new(images[0], Grid { blocks: partial, threads: 256, shared_bytes: 0 }),
-        Launch::new("group_norm_finish_bf16", Grid::line(groups, 256)),
-        Launch::new(images[1], Grid { blocks: apply, threads: 256, shared_bytes: 0 }),
+        Launch::new(images[0], grid(partial)).overlapping(target),
+        Launch::new("group_norm_finish_bf16", Grid::line(groups, 256)).overlapping(target),
+        Launch::new(images[1], grid(apply)).overlapping(target),
     ])
 }

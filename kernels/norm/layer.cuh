@@ -2,6 +2,7 @@
 //
 // Two passes over registers for the statistics, in fp32: one would lose the digits of the variance where the mean is large.
 #pragma once
+#include "../base/ptx.cuh"
 #include "row.cuh"
 
 namespace {
@@ -37,21 +38,28 @@ DEVICE void finish(float (&deviation)[8], float inverse, const float (&factor)[8
     }
 }
 
-/// A row of exactly 8 * eights * threads columns, all addresses multiples of 16.
+/// A row of exactly 8 * eights * threads columns, all addresses multiples of 16. Where nothing is updated the vectors
+/// are under way before the row is reduced; with an update their registers hold y and gate first.
 template <int threads, int eights, bool updates, Factor kind>
 DEVICE void layer_norm_row(const Job& job, float eps) {
     SUM_SLOTS(mean_slots, threads);
     SUM_SLOTS(variance_slots, threads);
-    Packed8 held[eights];
+    Packed8 held[eights], factors[eights], shifts[eights];
     load_row<threads>(job.x, held);
+    if constexpr (!updates) {
+        load_row<threads>(job.factor, factors);
+        load_row<threads>(job.shift, shifts);
+    }
     float x[eights][8];
     if constexpr (updates) {
-        Packed8 y[eights];
+        // All of it before the first store, which might write what is read behind it for all that the compiler knows.
+        Packed8 y[eights], gates[eights];
         load_row<threads>(job.y, y);
+        load_row<threads>(job.gate, gates);
 #pragma unroll
         for (int e = 0; e < eights; e++) {
             float step[8], gate[8], value[8];
-            unpack8(load8_constant(job.gate + column_of<threads>(e)), gate);
+            unpack8(gates[e], gate);
             unpack8(held[e], value);
             unpack8(y[e], step);
             held[e] = updated(value, step, gate);
@@ -74,11 +82,15 @@ DEVICE void layer_norm_row(const Job& job, float eps) {
         squares.add_squares(x[e]);
     }
     const float inverse = rsqrtf(block_sum<threads>(squares.total(), variance_slots) / count + eps);
+    if constexpr (updates) {
+        load_row<threads>(job.factor, factors);
+        load_row<threads>(job.shift, shifts);
+    }
 #pragma unroll
     for (int e = 0; e < eights; e++) {
         float factor[8], shift[8];
-        unpack8(load8_constant(job.factor + column_of<threads>(e)), factor);
-        unpack8(load8_constant(job.shift + column_of<threads>(e)), shift);
+        unpack8(factors[e], factor);
+        unpack8(shifts[e], shift);
         finish<kind>(x[e], inverse, factor, shift);
         store_whole(job.out + column_of<threads>(e), x[e]);
     }

@@ -23,6 +23,7 @@ DEVICE Job job_of(const LayerNormParams& p, unsigned row) {
 
 template <int threads, int eights>
 DEVICE void layer_norm(const LayerNormParams& p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) layer_norm_row<threads, eights, false, Factor::Whole>(job_of(p, blockIdx.x), p.eps);
 }
 
@@ -34,10 +35,11 @@ KERNEL(layer_norm_768_bf16)
 extern "C" __global__ void __launch_bounds__(128) layer_norm_1024_bf16(const __grid_constant__ LayerNormParams p) { layer_norm<128, 1>(p); }
 KERNEL(layer_norm_1024_bf16)
 
-extern "C" __global__ void __launch_bounds__(128, 9) layer_norm_3072_bf16(const __grid_constant__ LayerNormParams p) { layer_norm<128, 3>(p); }
+extern "C" __global__ void __launch_bounds__(128, 7) layer_norm_3072_bf16(const __grid_constant__ LayerNormParams p) { layer_norm<128, 3>(p); }
 KERNEL(layer_norm_3072_bf16)
 
 extern "C" __global__ void __launch_bounds__(threads_max) layer_norm_any_bf16(const __grid_constant__ LayerNormParams p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) layer_norm_any_row<false, Factor::Whole>(job_of(p, blockIdx.x), p.columns, p.eps);
 }
 KERNEL(layer_norm_any_bf16)

@@ -12,9 +12,9 @@ const EXACT: [Exact; 3] = [
 
 /// A block a row, on every architecture; images for the widths of models, and one for any other row.
 #[must_use]
-pub fn launches(params: &LayerNormParams, _target: Target) -> Launches {
+pub fn launches(params: &LayerNormParams, target: Target) -> Launches {
     let p = params;
     let addresses = [p.x, p.weight, p.bias, p.out, 2 * p.x_stride, 2 * p.out_stride];
     let (image, threads) = image(&EXACT, "layer_norm_any_bf16", p.columns, &addresses);
-    Launches::of(&[Launch::new(image, Grid::line(p.rows.max(1), threads))])
+    Launches::of(&[Launch::new(image, Grid::line(p.rows.max(1), threads)).overlapping(target)])
 }

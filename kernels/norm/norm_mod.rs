@@ -1,13 +1,13 @@
 //! How `norm_mod.cu` is launched.
 
 use super::rows::{Exact, image};
-use crate::launch::{Arch, Grid, Launch, Launches, Target};
+use crate::launch::{Grid, Launch, Launches, Target};
 use crate::params::NormModParams;
 
 const PLAIN: [Exact; 1] = [Exact { columns: 3072, threads: 128, image: "norm_mod_3072_bf16" }];
 const UPDATES: [Exact; 1] = [Exact { columns: 3072, threads: 128, image: "norm_mod_update_3072_bf16" }];
 
-/// A block a row, on every architecture; images for the widths of models, with and without update, and one for any other row. Those of the models wait by
+/// A block a row, on every architecture; images for the widths of models, with and without update, and one for any other row. All wait by
 /// themselves for the launch before, and begin while it ends where a card can do that.
 #[must_use]
 pub fn launches(params: &NormModParams, target: Target) -> Launches {
@@ -20,8 +20,5 @@ pub fn launches(params: &NormModParams, target: Target) -> Launches {
     } else {
         image(&UPDATES, "norm_mod_update_any_bf16", p.columns, &addresses)
     };
-    let launch = Launch::new(image, Grid::line(p.rows.max(1), threads));
-    let waits = [PLAIN, UPDATES].concat().iter().any(|exact| exact.image == image);
-    let launch = if waits && target.arch >= Arch::Sm90a { launch.overlapping() } else { launch };
-    Launches::of(&[launch])
+    Launches::of(&[Launch::new(image, Grid::line(p.rows.max(1), threads)).overlapping(target)])
 }

@@ -8,6 +8,7 @@
 #include "rms_norm.h"
 
 #include "../base/cuda.cuh"
+#include "../base/ptx.cuh"
 #include "row.cuh"
 
 namespace {
@@ -32,8 +33,9 @@ DEVICE void finish(float (&x)[8], float inverse, const float (&weight)[8]) {
 template <int threads, int eights>
 DEVICE void rms_norm(const RmsNormParams& p, unsigned row) {
     SUM_SLOTS(slots, threads);
-    Packed8 held[eights];
+    Packed8 held[eights], weights[eights];
     load_row<threads>(x_of(p, row), held);
+    load_row<threads>(weight_of(p), weights);
     float x[eights][8];
     Sums squares;
 #pragma unroll
@@ -46,7 +48,7 @@ DEVICE void rms_norm(const RmsNormParams& p, unsigned row) {
 #pragma unroll
     for (int e = 0; e < eights; e++) {
         float weight[8];
-        unpack8(load8_constant(weight_of(p) + column_of<threads>(e)), weight);
+        unpack8(weights[e], weight);
         finish(x[e], inverse, weight);
         store_whole(out_of(p, row) + column_of<threads>(e), x[e]);
     }
@@ -76,11 +78,13 @@ DEVICE void rms_norm_any(const RmsNormParams& p, unsigned row) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256) rms_norm_4096_bf16(const __grid_constant__ RmsNormParams p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) rms_norm<256, 2>(p, blockIdx.x);
 }
 KERNEL(rms_norm_4096_bf16)
 
 extern "C" __global__ void __launch_bounds__(threads_max) rms_norm_any_bf16(const __grid_constant__ RmsNormParams p) {
+    wait_for_launch_before();
     if (blockIdx.x < p.rows) rms_norm_any(p, blockIdx.x);
 }
 KERNEL(rms_norm_any_bf16)

@@ -11,6 +11,7 @@
 #include "softmax.h"
 
 #include "../base/cuda.cuh"
+#include "../base/ptx.cuh"
 #include "../base/reduce.cuh"
 #include "../base/vec.cuh"
 #include "row.cuh"
@@ -172,14 +173,26 @@ DEVICE void soften_held(const SoftmaxParams& p) {
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(threads) softmax_bf16(const __grid_constant__ SoftmaxParams p) { soften<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(threads) softmax_bf16(const __grid_constant__ SoftmaxParams p) {
+    wait_for_launch_before();
+    soften<bf16>(p);
+}
 KERNEL(softmax_bf16)
 
-extern "C" __global__ void __launch_bounds__(threads) softmax_f32_bf16(const __grid_constant__ SoftmaxParams p) { soften<float>(p); }
+extern "C" __global__ void __launch_bounds__(threads) softmax_f32_bf16(const __grid_constant__ SoftmaxParams p) {
+    wait_for_launch_before();
+    soften<float>(p);
+}
 KERNEL(softmax_f32_bf16)
 
-extern "C" __global__ void __launch_bounds__(held_threads, 2) softmax_held_bf16(const __grid_constant__ SoftmaxParams p) { soften_held<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(held_threads, 2) softmax_held_bf16(const __grid_constant__ SoftmaxParams p) {
+    wait_for_launch_before();
+    soften_held<bf16>(p);
+}
 KERNEL(softmax_held_bf16)
 
-extern "C" __global__ void __launch_bounds__(held_threads, 2) softmax_held_f32_bf16(const __grid_constant__ SoftmaxParams p) { soften_held<float>(p); }
+extern "C" __global__ void __launch_bounds__(held_threads, 2) softmax_held_f32_bf16(const __grid_constant__ SoftmaxParams p) {
+    wait_for_launch_before();
+    soften_held<float>(p);
+}
 KERNEL(softmax_held_f32_bf16)

@@ -195,7 +195,9 @@ fn hopper_boxes_and_pairs() {
     // One above the other; one row of tiles, and a column too few; an odd row of tiles below two, over two and over three columns.
     for (rows, columns, inner) in [(200, 104, 200), (100, 296, 130), (257, 264, 65), (300, 520, 64)] {
         let case = Case { rows, columns, inner, gaps: all_aligned(columns, inner), ..HOPPER };
-        BOXES.iter().for_each(|image| check_named(case, image));
+        // What differs between the variants shows in two of the shapes.
+        let images = if [100, 257].contains(&rows) { &BOXES[..] } else { &BOXES[..1] };
+        images.iter().for_each(|image| check_named(case, image));
     }
 }
 

@@ -116,10 +116,6 @@ fn norm_mod(case: Case) {
 
 /// The result of the last.
 fn norm_mod_in(case: Case, configs: &[Config]) -> Vec<f32> {
-    norm_mod_on(case, configs, TARGET)
-}
-
-fn norm_mod_on(case: Case, configs: &[Config], target: Target) -> Vec<f32> {
     let mut last = Vec::new();
     let Case { rows, columns, split, mean, deviation, gap, update } = case;
     let mut rng = Rng::from_env(21);
@@ -158,16 +154,14 @@ fn norm_mod_on(case: Case, configs: &[Config], target: Target) -> Vec<f32> {
         };
         let mut regions = vec![x_memory.region(), y_memory.region(), out.region()];
         regions.extend(vectors.iter_mut().map(Buffer::region));
-        let report = runs::launch(&norm::norm_mod::launches(&params, target), &params, &regions, config);
+        let report = runs::launch(&norm::norm_mod::launches(&params, TARGET), &params, &regions, config);
         if let Some(report) = report.filter(|_| config.checks) {
             let moved = (rows * columns * 2) as u64;
             assert_eq!(report.global_bytes_written, moved * if update { 2 } else { 1 }, "{case:?}");
-            if target == TARGET {
-                // In registers x is read once, elsewhere once more for each pass, from L1; y once; the vectors once a row, from L1.
-                let x = if columns == 3072 && !gap { 1 } else { 3 };
-                let others = if update { 4 } else { 2 };
-                assert_eq!(report.global_bytes_read, moved * (x + others), "{case:?}");
-            }
+            // In registers x is read once, elsewhere once more for each pass, from L1; y once; the vectors once a row, from L1.
+            let x = if columns == 3072 && !gap { 1 } else { 3 };
+            let others = if update { 4 } else { 2 };
+            assert_eq!(report.global_bytes_read, moved * (x + others), "{case:?}");
         }
         if update {
             assert_within(1.0, &place.gather(&x_memory.values()), &updated);

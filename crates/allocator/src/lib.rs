@@ -6,7 +6,8 @@
 //!   where requests are not known beforehand.
 //! * [`Steps`] records the requests of a step that repeats, finds an offset for each ([`Plan`]), and serves the step from one block from then on.
 //! * [`Pool`] is one stream's range of addresses, where a request's place depends on the sequence of requests alone. The activations of a
-//!   pipeline live there: a dry pass on `Sim` finds the offsets and the peak of a run to the byte.
+//!   pipeline live there: a dry pass on `Sim` is recorded ([`Recording`]), every request gets its place ([`Placement`]), and the run follows it
+//!   ([`Pool::follow`]), so that offsets and peak are known to the byte, and the peak is close to what lives at once.
 //! * [`Trace`] is a sequence of requests, to be replayed or planned: read from a log of RMM, from a memory snapshot of PyTorch, or from our own.
 //!   [`Replay`] does it on an allocator.
 //! * [`Snapshot`] is what an allocator holds at one instant and what happened last.
@@ -78,7 +79,7 @@ mod sync;
 mod tests;
 mod trace;
 
-pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Placement, Pool, Recording, Statistics};
 pub use caching::{
     Action, Allocator, AllocatorStatistics, Crumbs, DeviceBuffer, Event, Events, Gauge, Handle, Need,
     OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Sizes, Step, StepHandle, Steps,

@@ -626,7 +626,9 @@ unsafe extern "C" fn cuLaunchKernelEx(
         let config = unsafe { *config };
         for index in 0..config.attribute_count as usize {
             // SAFETY: the caller's pointer, to that many.
-            let attribute = unsafe { *config.attributes.add(index) };
+            let attribute = unsafe { config.attributes.add(index) };
+            // SAFETY: one of those.
+            let attribute = unsafe { *attribute };
             if attribute.id != abi::LAUNCH_OVERLAPS {
                 return Err(NOT_SUPPORTED);
             }

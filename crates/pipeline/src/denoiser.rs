@@ -17,6 +17,10 @@ use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache};
 /// would make stopping slower.
 pub const IN_FLIGHT_MAX: usize = 2;
 
+/// Places in a step that the pool of activations is told of: its survey went through one step, in which nothing was skipped.
+const STEP: &str = "step";
+const BLOCKS_DONE: &str = "blocks done";
+
 /// What the prompt says, and how strongly: the same for all steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Prompted<'a> {
@@ -217,6 +221,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         mark: Option<&Event<B>>,
     ) -> Result<()> {
+        self.queue.pool().mark(STEP);
         self.select(index, is_infused)?;
         let pass = Pass {
             queue: &self.queue,
@@ -474,6 +479,8 @@ impl<B: Backend> Pass<'_, '_, B> {
             }
             None => (),
         }
+        // A step whose blocks were skipped did not ask for their activations.
+        self.queue.pool().mark(BLOCKS_DONE);
         self.finish(branch, x)
     }
 

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lighterage_allocator::Placement;
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
 use lighterage_pager::{Goal, Link, Plan, Source, Turn, UnitId, Units};
 
@@ -35,7 +36,7 @@ impl Survey {
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
-        let phases = stage.into_seen();
+        let phases = stage.into_placed();
         let (source, products) = (Source::Copied, device.backend().products());
         Ok(Self { phases, page_bytes, rates, taken_bytes: 0, source, products })
     }
@@ -167,6 +168,7 @@ impl Survey {
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),
+            placement: Arc::clone(&seen.placement),
             activations_bytes: seen.activations_bytes,
             host_bytes: plan.pinned_bytes(&seen.units, false),
             pinned_bytes: plan.pinned_bytes(&seen.units, true),
@@ -300,6 +302,8 @@ pub struct PhaseForecast {
     pub phase: Phase,
     /// The weights that its plan speaks of.
     pub units: Arc<Units>,
+    /// Where each of its activations goes.
+    pub placement: Arc<Placement>,
     /// Physical bytes of activations at their peak; with `TeaCache` also of the weights that a skipped step reads.
     pub activations_bytes: u64,
     /// Pinned bytes of the host where page-locking gains nothing (`Host`): its converted weights, of a checkpoint whose element type is that of the run few.

@@ -7,7 +7,7 @@
 //! 2. [`Job::new`] checks the [`Options`], splits the prompt into ids, and registers every weight that this one picture will read. The text encoders
 //!    are made *for* these ids, since they copy only those rows of their tables.
 //! 3. [`Job::survey`] makes the picture on `Sim`, where memory has no bytes: the same code, with the pages of the device that is meant. It
-//!    yields, for every phase, the peak of the activations (exact, since the placement of tensors depends on the order of allocations alone) and
+//!    yields, for every phase, a place for each activation and so their peak (exact, since the run follows it: [`PhaseForecast::placement`]) and
 //!    the order in which weights are leased; with a card's rates ([`Job::survey_at`]) also the times. It takes milliseconds: one step stands for all.
 //! 4. [`Survey::within`] plans each phase in what the budget leaves beside its activations, or refuses with the numbers: how many bytes are missing,
 //!    in which phase, for what, and the smallest budget that would do. The resulting [`Forecast`] is what `--dry-run` prints.
@@ -22,6 +22,11 @@
 //!
 //! *The plan is the run.* A separate model of memory would have to be kept true; a dry pass of the very code cannot be wrong. Tests hold it: the
 //! ledger's peak equals the forecast's to the byte, the smallest budget runs, and one byte less is refused.
+//!
+//! *Activations are one arena, laid out beforehand.* All requests of a phase are known when their places are looked for, so large phases take hardly more than what
+//! lives in them at once (at most 1 % and a page at full size), and no address depends on timing. The survey goes through one step of the loop; the run says where in a step it is
+//! (`Pool::mark`), so that every step, also one that `TeaCache` cuts short, finds the same places. Should a run ask for something else than its survey did, it gets it from what the budget
+//! has, or a refusal with the numbers, and the [`Report`] says so.
 //!
 //! *The budget is invisible in the result.* It decides where weights wait, never which kernel reads them or in which order.
 //!

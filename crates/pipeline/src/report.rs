@@ -29,6 +29,8 @@ pub struct PhaseReport {
     pub seconds: f64,
     /// Physical bytes of activations at their peak.
     pub activations_bytes: u64,
+    /// Activations that the survey did not foresee, so that they have other places than planned: none, unless the run does something else than its survey.
+    pub unplanned: u64,
     /// Bytes of weights copied to the device.
     pub copied_bytes: u64,
     /// Bytes of files that were page-locked where they lie.
@@ -43,6 +45,7 @@ impl Report {
             phase: seen.phase,
             seconds: seen.seconds,
             activations_bytes: seen.activations_bytes,
+            unplanned: seen.unplanned,
             copied_bytes: seen.paged.copied_bytes,
             registered_bytes: seen.paged.registered_bytes,
             pinned_bytes: seen.paged.pinned_bytes,
@@ -84,8 +87,12 @@ impl fmt::Display for Report {
         let columns = ["phase", "seconds", "activations", "copied"];
         let [phase, seconds, activations, copied] = columns;
         writeln!(f, "{phase:<12}{seconds:>10}{activations:>14}{copied:>14}")?;
-        for PhaseReport { phase, seconds, activations_bytes, copied_bytes, .. } in &self.phases {
-            writeln!(f, "{phase:<12}{seconds:>10.3}{activations_bytes:>14}{copied_bytes:>14}")?;
+        for PhaseReport { phase, seconds, activations_bytes, unplanned, copied_bytes, .. } in &self.phases {
+            write!(f, "{phase:<12}{seconds:>10.3}{activations_bytes:>14}{copied_bytes:>14}")?;
+            if *unplanned > 0 {
+                write!(f, "  {unplanned} activations not as surveyed")?;
+            }
+            writeln!(f)?;
         }
         let (total, step) = (self.seconds(), self.seconds_per_step());
         write!(f, "{total:.3} s, {step:.4} s/step, peak {} of {} bytes", self.peak_bytes, self.cap_bytes)

@@ -3,15 +3,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lighterage_allocator::{Config as PoolConfig, Need, Pool};
+use lighterage_allocator::{Config as PoolConfig, Need, Placement, Pool};
 use lighterage_device::{Backend, Device, Purpose, Recorder, StreamKind, What};
 use lighterage_ops::Queue;
 use lighterage_pager::{Cycle, Pager, Plan, Statistics, UnitId, Units};
 
-use crate::{Error, Forecast, Lent, Observer, Result};
+use crate::{Error, Forecast, Lent, Observer, PhaseForecast, Result};
 
-/// Addresses that the pool of activations reserves: far more than any device holds, so that a free range is always found and the placement
-/// of tensors depends on the order of allocations alone.
+/// Addresses that the pool of activations reserves: far more than any device holds, so that a free range is always found.
 const ADDRESS_BYTES: u64 = 1 << 40;
 
 /// A part of a run whose weights are on the device together; the weights of two phases never are.
@@ -54,8 +53,14 @@ pub(crate) struct Seen {
     pub(crate) units: Arc<Units>,
     /// The kinds of turns, with their numbers in a run; empty after a planned one.
     pub(crate) cycles: Vec<Cycle>,
+    /// Where its activations go.
+    pub(crate) placement: Arc<Placement>,
     /// The most physical bytes that the pool of activations held, and the weights that a phase keeps beside its plan.
     pub(crate) activations_bytes: u64,
+    /// Of these the weights.
+    beside_bytes: u64,
+    /// Activations that the placement did not foresee.
+    pub(crate) unplanned: u64,
     /// What its pager came to.
     pub(crate) paged: Statistics,
     pub(crate) seconds: f64,
@@ -132,8 +137,8 @@ impl<'a, B: Backend> Stage<'a, B> {
         let start = Instant::now();
         let span = self.recorder().and_then(|recorder| recorder.begin(What::Phase, phase.to_string()));
         self.observer.phase(phase);
-        self.queue.pool().trim()?;
-        self.queue.pool().reset_peaks();
+        let placement = self.begin(phase)?;
+        let unplanned = self.queue.pool().statistics().unplanned;
         let edges = self.kept(units, beside)?;
         let cycle = Arc::new(self.pager(phase, units)?);
         // An activation that finds no room, because the budget was lowered or someone else has it, gets it from the weights.
@@ -150,12 +155,16 @@ impl<'a, B: Backend> Stage<'a, B> {
         if let Some(recorder) = self.recorder() {
             recorder.end(span);
         }
+        let statistics = self.queue.pool().statistics();
         let beside_bytes = edges.as_ref().map_or(0, |pager| pager.plan().bytes());
         self.seen.push(Seen {
             phase,
             units: Arc::clone(units),
             cycles: if self.is_dry() { cycles(&cycle, &self.turns) } else { Vec::new() },
-            activations_bytes: self.queue.pool().statistics().reserved_peak_bytes + beside_bytes,
+            placement,
+            activations_bytes: statistics.reserved_peak_bytes + beside_bytes,
+            beside_bytes,
+            unplanned: statistics.unplanned - unplanned,
             paged: cycle.statistics(),
             seconds: start.elapsed().as_secs_f64(),
         });
@@ -169,6 +178,42 @@ impl<'a, B: Backend> Stage<'a, B> {
 
     pub(crate) fn into_seen(self) -> Vec<Seen> {
         self.seen
+    }
+
+    /// What a dry pass saw, and places for all that it asked the pool for.
+    pub(crate) fn into_placed(self) -> Vec<Seen> {
+        let page_bytes = self.queue.device().info().page_bytes;
+        let placements = self.queue.pool().recorded().place(page_bytes);
+        let placed = |(seen, placement): (Seen, Arc<Placement>)| Seen {
+            activations_bytes: placement.bytes() + seen.beside_bytes,
+            placement,
+            ..seen
+        };
+        self.seen.into_iter().zip(placements).map(placed).collect()
+    }
+
+    /// Gives back what the phase before left free. Then a dry pass records what is asked for, and a run follows where it was placed.
+    fn begin(&self, phase: Phase) -> Result<Arc<Placement>> {
+        let pool = self.queue.pool();
+        pool.trim()?;
+        pool.reset_peaks();
+        match self.weights {
+            Weights::All => {
+                pool.record();
+                Ok(Arc::default())
+            }
+            Weights::Planned(forecast) => {
+                let placement = &self.planned(forecast, phase)?.placement;
+                pool.follow(placement);
+                Ok(Arc::clone(placement))
+            }
+        }
+    }
+
+    /// A survey sees every phase that a run has, in the same order: they are the same code.
+    fn planned<'f>(&self, forecast: &'f Forecast, phase: Phase) -> Result<&'f PhaseForecast> {
+        let planned = forecast.phases.get(self.seen.len()).filter(|planned| planned.phase == phase);
+        planned.ok_or(Error::Unplanned { phase })
     }
 
     fn kept(&self, units: &Arc<Units>, beside: &[UnitId]) -> Result<Option<Pager<B>>> {
@@ -185,10 +230,7 @@ impl<'a, B: Backend> Stage<'a, B> {
         Ok(match self.weights {
             Weights::All => Pager::resident(stream, units)?,
             Weights::Planned(forecast) => {
-                // A survey sees every phase that a run has, in the same order: they are the same code.
-                let planned = forecast.phases.get(self.seen.len()).filter(|planned| planned.phase == phase);
-                let planned = planned.ok_or(Error::Unplanned { phase })?;
-                Pager::planned(stream, units, &planned.plan)?
+                Pager::planned(stream, units, &self.planned(forecast, phase)?.plan)?
             }
         })
     }

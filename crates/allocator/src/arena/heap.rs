@@ -28,6 +28,18 @@ impl Heap {
         Some(offset)
     }
 
+    /// Takes `bytes` from `offset` on, if all of them are free.
+    pub(crate) fn take_at(&mut self, offset: u64, bytes: u64) -> bool {
+        let before = self.by_offset.range(..=offset).next_back().map(|(start, length)| (*start, *length));
+        let Some((start, length)) = before.filter(|(start, length)| offset + bytes <= start + length) else {
+            return false;
+        };
+        self.remove(start, length);
+        self.insert(start, offset - start);
+        self.insert(offset + bytes, start + length - offset - bytes);
+        true
+    }
+
     /// Gives a taken range back.
     pub(crate) fn give(&mut self, offset: u64, bytes: u64) {
         let (mut start, mut end) = (offset, offset + bytes);
@@ -128,6 +140,10 @@ mod tests {
             runs
         }
 
+        fn is_free(&self, offset: u64, bytes: u64) -> bool {
+            self.runs().iter().any(|(start, length)| *start <= offset && offset + bytes <= start + length)
+        }
+
         fn best_fit(&self, bytes: u64) -> Option<u64> {
             let fits = self.runs().into_iter().filter(|(_, length)| *length >= bytes);
             fits.min_by_key(|(start, length)| (*length, *start)).map(|(start, _)| start)
@@ -150,9 +166,18 @@ mod tests {
         let bytes_total = 300;
         let (mut heap, mut flags) = (Heap::new(bytes_total), Flags(vec![false; 300]));
         let mut live: Vec<(u64, u64)> = Vec::new();
-        let mut refused = 0;
+        let (mut refused, mut found) = (0, 0);
         for _ in 0..4000 {
-            if rng.below(5) < 3 {
+            if rng.below(6) == 0 {
+                let (offset, bytes) = (rng.below(280), 1 + rng.below(20));
+                let is_free = flags.is_free(offset, bytes);
+                assert_eq!(heap.take_at(offset, bytes), is_free, "{bytes} bytes at {offset}");
+                found += u32::from(is_free);
+                if is_free {
+                    live.push((offset, bytes));
+                    flags.set(offset, bytes, true);
+                }
+            } else if rng.below(5) < 3 {
                 let bytes = 1 + rng.below(40);
                 let (got, expected) = (heap.take(bytes), flags.best_fit(bytes));
                 assert_eq!(got, expected, "{bytes} bytes");
@@ -171,5 +196,6 @@ mod tests {
             assert_eq!(heap.largest(), flags.runs().iter().map(|run| run.1).max().unwrap_or(0));
         }
         assert!(refused > 100, "the sequence should also fill the heap: {refused} refusals");
+        assert!(found > 50, "{found} places were free");
     }
 }

@@ -2,7 +2,11 @@
 
 mod heap;
 mod pages;
+mod placement;
 mod pool;
+mod recording;
 
 pub(crate) use heap::Heap;
+pub use placement::Placement;
 pub use pool::{ALIGNMENT_BYTES, Buffer, Config, Pool, Statistics};
+pub use recording::Recording;

@@ -41,7 +41,7 @@ impl<B: Backend> Pages<B> {
 
     /// Gives every page that `range` touches memory. On an error, the pages that this call mapped are given back.
     pub(crate) fn map(&mut self, range: &Range<u64>) -> Result<()> {
-        let touched = self.index(range.start)..self.index(range.end.next_multiple_of(self.page_bytes));
+        let touched = self.touched(range);
         if self.pages.len() < touched.end {
             self.pages.resize(touched.end, Page::Empty);
         }
@@ -58,6 +58,14 @@ impl<B: Backend> Pages<B> {
             }
         }
         outcome
+    }
+
+    /// How many bytes of pages that `range` touches have no memory.
+    pub(crate) fn missing_bytes(&self, range: &Range<u64>) -> u64 {
+        let touched = self.touched(range);
+        let known = touched.start.min(self.pages.len())..touched.end.min(self.pages.len());
+        let ready = self.pages[known].iter().filter(|page| **page == Page::Ready).count();
+        self.offset(touched.len() - ready)
     }
 
     /// Gives back the memory of all pages that lie wholly in `range`, but for those that `keep` touches. No pending work may use them.
@@ -133,6 +141,10 @@ impl<B: Backend> Pages<B> {
             }
         }
         runs
+    }
+
+    fn touched(&self, range: &Range<u64>) -> Range<usize> {
+        self.index(range.start)..self.index(range.end.next_multiple_of(self.page_bytes))
     }
 
     fn index(&self, offset: u64) -> usize {

@@ -6,6 +6,8 @@ use lighterage_device::{Address, Backend, Counter, Device, Error as DeviceError,
 
 use super::heap::Heap;
 use super::pages::Pages;
+use super::placement::Placement;
+use super::recording::{Recorder, Recording};
 use crate::caching::{Handlers, Presses, ask, is_handling, register};
 use crate::error::top_tags;
 use crate::{Error, Need, OutOfMemory, PressureHandler, Registration, Result, Urgency};
@@ -35,12 +37,19 @@ pub struct Statistics {
     pub reserved_peak_bytes: u64,
     /// Allocations made.
     pub allocations: u64,
+    /// Those among them that a [`Placement`] had a place for.
+    pub planned: u64,
+    /// Those made while a placement was followed that it had no place for.
+    pub unplanned: u64,
 }
 
 /// Hands out device memory for one stream, in stream order. Cloning shares it.
 ///
 /// Memory of a dropped [`Buffer`] is handed out again at once: later work of the same stream comes after all work that used the
 /// buffer, so nothing waits, and once the pages are mapped neither `allocate` nor drop calls the driver.
+///
+/// By itself it places by best fit. A run that is known beforehand takes less: what one run asks for is [recorded](Self::record), places are found for all of it
+/// ([`Recording::place`]), and the next run [follows](Self::follow) them.
 ///
 /// The pool lives as long as its last clone or buffer; then it waits for the stream before its memory goes.
 #[derive(Debug)]
@@ -72,6 +81,28 @@ struct State<B: Backend> {
     allocated_bytes: u64,
     allocated_peak_bytes: u64,
     allocations: u64,
+    unplanned: u64,
+    planned: u64,
+    recorder: Option<Recorder>,
+    follower: Option<Follower>,
+}
+
+/// How many requests ahead a request is looked for in a placement that has another one next.
+const RESYNC_MAX: usize = 8;
+
+/// Where a run is in its placement.
+#[derive(Debug)]
+struct Follower {
+    placement: Arc<Placement>,
+    next: usize,
+}
+
+/// A range that was taken for a request, and where its placement goes on.
+#[derive(Debug)]
+struct Place {
+    range: Range<u64>,
+    /// None for a request that was not foreseen.
+    next: Option<usize>,
 }
 
 /// What is known of a range in use, beside its offset.
@@ -79,6 +110,8 @@ struct State<B: Backend> {
 struct Live {
     bytes: u64,
     tag: &'static str,
+    /// Counts the pool's requests.
+    request: u64,
 }
 
 impl<B: Backend> Pool<B> {
@@ -95,6 +128,10 @@ impl<B: Backend> Pool<B> {
             allocated_bytes: 0,
             allocated_peak_bytes: 0,
             allocations: 0,
+            unplanned: 0,
+            planned: 0,
+            recorder: None,
+            follower: None,
         };
         let (stream, state, handlers) = (stream.clone(), Mutex::new(state), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { stream, state, handlers }) })
@@ -141,11 +178,11 @@ impl<B: Backend> Pool<B> {
         }
         let mut state = self.inner.state();
         let rounded = bytes.max(1).checked_next_multiple_of(ALIGNMENT_BYTES);
-        let Some((rounded, offset)) = rounded.and_then(|rounded| Some((rounded, state.heap.take(rounded)?)))
-        else {
+        let Some(place) = rounded.and_then(|rounded| state.take(rounded)) else {
             return Err(self.refusal(&state, bytes, tag, None));
         };
-        let mut outcome = self.map(&mut state, &(offset..offset + rounded));
+        let range = &place.range;
+        let mut outcome = self.map(&mut state, range);
         for _ in 0..PRESSURE_ROUNDS_MAX {
             let Some(bytes) = outcome.as_ref().err().and_then(missing) else { break };
             // The range is taken, so others may allocate and give back meanwhile.
@@ -155,10 +192,10 @@ impl<B: Backend> Pool<B> {
             if given == 0 {
                 break;
             }
-            outcome = self.map(&mut state, &(offset..offset + rounded));
+            outcome = self.map(&mut state, range);
         }
         if let Err(error) = outcome {
-            state.heap.give(offset, rounded);
+            state.heap.give(range.start, range.end - range.start);
             return Err(match error {
                 DeviceError::OutOfBudget(_) | DeviceError::OutOfMemory { .. } => {
                     self.refusal(&state, bytes, tag, Some(error))
@@ -166,11 +203,48 @@ impl<B: Backend> Pool<B> {
                 other => other.into(),
             });
         }
-        state.note(offset, Live { bytes: rounded, tag });
+        let (offset, address) = (range.start, state.pages.address().offset(range.start));
+        state.note(&place, tag);
         self.inner.tell(&state);
-        let address = state.pages.address().offset(offset);
         drop(state);
         Ok(Buffer { pool: self.clone(), offset, address, bytes })
+    }
+
+    /// Begins a part of a recording: what is asked for from now on is noted until [`recorded`](Self::recorded). A part is what is placed for itself, and followed by
+    /// itself: where one ends, the pool should be [trimmed](Self::trim), and where it is followed, too.
+    ///
+    /// Buffers that are older than the first part are not in it.
+    pub fn record(&self) {
+        let mut state = self.inner.state();
+        let requests = state.allocations;
+        state.recorder.get_or_insert_with(|| Recorder::new(requests)).begin_part();
+    }
+
+    /// Ends the recording. Without one, it is empty.
+    #[must_use]
+    pub fn recorded(&self) -> Recording {
+        self.inner.state().recorder.take().map(Recorder::finish).unwrap_or_default()
+    }
+
+    /// From now on every request gets the place that was found for it, in order, instead of another one or none.
+    ///
+    /// A request that is not the next one is looked for a little further on; one that is not found, or whose place is not free, is placed by best fit and counted
+    /// ([`Statistics::unplanned`]). It may need pages that the placement does not have: where they are more than it has in all, those that hold nothing are given back first. So it never takes
+    /// what it may not, and always gets what there is.
+    pub fn follow(&self, placement: &Arc<Placement>) {
+        self.inner.state().follower = Some(Follower { placement: Arc::clone(placement), next: 0 });
+    }
+
+    /// Says that the program is at the place of that name. A recording notes it; where a placement is followed, the requests that come next are those that came
+    /// after that mark: of several ones the next, or from the last one on the first. So one turn of a loop, recorded, serves all of them, and what is skipped is passed over.
+    pub fn mark(&self, label: &'static str) {
+        let mut state = self.inner.state();
+        if let Some(recorder) = &mut state.recorder {
+            recorder.mark(label);
+        }
+        if let Some(Follower { placement, next }) = &mut state.follower {
+            *next = placement.marked(label, *next).unwrap_or(*next);
+        }
     }
 
     /// The device.
@@ -208,6 +282,8 @@ impl<B: Backend> Pool<B> {
             reserved_bytes: state.pages.reserved_bytes(),
             reserved_peak_bytes: state.pages.reserved_peak_bytes(),
             allocations: state.allocations,
+            planned: state.planned,
+            unplanned: state.unplanned,
         }
     }
 
@@ -220,6 +296,9 @@ impl<B: Backend> Pool<B> {
 
     /// Maps what is missing of a range; where memory is refused, once more after giving back every other page that holds nothing.
     fn map(&self, state: &mut State<B>, range: &Range<u64>) -> Result<(), DeviceError> {
+        if state.leaves_plan(range) {
+            self.release(state, range)?;
+        }
         match state.pages.map(range) {
             Err(DeviceError::OutOfBudget(_) | DeviceError::OutOfMemory { .. }) => {
                 self.release(state, range)?;
@@ -277,12 +356,48 @@ impl<B: Backend> Presses for Inner<B> {
     }
 }
 
+impl Follower {
+    /// Takes the place of the next request of this size, not far ahead, if it is free: its offset, and the number of the request after it.
+    fn take(&self, bytes: u64, heap: &mut Heap) -> Option<(u64, usize)> {
+        let ahead = self.placement.slots().iter().enumerate().skip(self.next).take(RESYNC_MAX + 1);
+        let mut fitting = ahead.filter(|(_, slot)| slot.bytes == bytes);
+        fitting
+            .find(|(_, slot)| heap.take_at(slot.offset, bytes))
+            .map(|(index, slot)| (slot.offset, index + 1))
+    }
+}
+
 impl<B: Backend> State<B> {
-    fn note(&mut self, offset: u64, live: Live) {
-        self.live.insert(offset, live);
+    /// A range for a request: the one that was found for it beforehand, or the best fit.
+    fn take(&mut self, bytes: u64) -> Option<Place> {
+        let planned = self.follower.as_ref().and_then(|follower| follower.take(bytes, &mut self.heap));
+        let (offset, next) = match planned {
+            Some((offset, next)) => (offset, Some(next)),
+            None => (self.heap.take(bytes)?, None),
+        };
+        Some(Place { range: offset..offset + bytes, next })
+    }
+
+    /// Whether to map a range would take more than the placement that is followed.
+    fn leaves_plan(&self, range: &Range<u64>) -> bool {
+        let limit = self.follower.as_ref().map_or(u64::MAX, |follower| follower.placement.bytes());
+        self.pages.reserved_bytes() + self.pages.missing_bytes(range) > limit
+    }
+
+    fn note(&mut self, place: &Place, tag: &'static str) {
+        let (request, bytes) = (self.allocations, place.range.end - place.range.start);
+        self.live.insert(place.range.start, Live { bytes, tag, request });
         self.allocations += 1;
-        self.allocated_bytes += live.bytes;
+        self.allocated_bytes += bytes;
         self.allocated_peak_bytes = self.allocated_peak_bytes.max(self.allocated_bytes);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.take(request, bytes);
+        }
+        if let Some(follower) = &mut self.follower {
+            self.planned += u64::from(place.next.is_some());
+            self.unplanned += u64::from(place.next.is_none());
+            follower.next = place.next.unwrap_or(follower.next);
+        }
     }
 
     fn free(&mut self, offset: u64) {
@@ -290,6 +405,9 @@ impl<B: Backend> State<B> {
         if let Some(live) = self.live.remove(&offset) {
             self.allocated_bytes -= live.bytes;
             self.heap.give(offset, live.bytes);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.give(live.request);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 #[cfg(test)]
 pub(crate) use pickled::{Pickled, Value};
+pub(crate) use plan::{Life, ORDERS, Placed, is_sound, live_peak, lives};
 pub use plan::{Plan, Slot};
 pub use replay::Replay;
 pub(crate) use rmm::{Row, RowAction, rmm_csv};

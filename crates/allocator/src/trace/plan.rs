@@ -37,10 +37,10 @@ pub struct Slot {
 
 /// A buffer's size and life, in positions of the trace: alive from the first up to before the last.
 #[derive(Clone, Copy, Debug)]
-struct Life {
-    bytes: u64,
-    birth: u32,
-    death: u32,
+pub(crate) struct Life {
+    pub(crate) bytes: u64,
+    pub(crate) birth: u32,
+    pub(crate) death: u32,
 }
 
 /// Requests up to this size are placed among themselves by best fit: they are many, and little of the whole.
@@ -69,7 +69,7 @@ impl Plan {
                 best = plan;
             }
         }
-        assert!(best.is_sound(&lives), "a plan of {} buffers overlaps", lives.len());
+        assert!(is_sound(&best.slots, &lives), "a plan of {} buffers overlaps", lives.len());
         best
     }
 
@@ -89,29 +89,29 @@ impl Plan {
         let bytes = slots.iter().map(|slot| slot.offset + slot.bytes).max().unwrap_or(0);
         Self { slots, bytes }
     }
-
-    /// Sweeps over the time and looks for two living buffers that meet.
-    fn is_sound(&self, lives: &[Life]) -> bool {
-        let mut events: Vec<(u32, bool, usize)> = Vec::with_capacity(2 * lives.len());
-        for (index, life) in lives.iter().enumerate() {
-            events.extend([(life.birth, true, index), (life.death, false, index)]);
-        }
-        // Ends before births at the same position.
-        events.sort_unstable_by_key(|(at, is_birth, index)| (*at, *is_birth, *index));
-        let mut alive: BTreeMap<u64, u64> = BTreeMap::new();
-        events.into_iter().all(|(_, is_birth, index)| {
-            let Slot { offset, bytes } = self.slots[index];
-            if !is_birth {
-                return alive.remove(&offset).is_some();
-            }
-            let before = alive.range(..offset).next_back().is_none_or(|(_, end)| *end <= offset);
-            let after = alive.range(offset..).next().is_none_or(|(start, _)| *start >= offset + bytes);
-            before && after && alive.insert(offset, offset + bytes).is_none()
-        })
-    }
 }
 
-fn lives(trace: &Trace) -> Vec<Life> {
+/// Sweeps over the time and looks for two living buffers that meet.
+pub(crate) fn is_sound(slots: &[Slot], lives: &[Life]) -> bool {
+    let mut events: Vec<(u32, bool, usize)> = Vec::with_capacity(2 * lives.len());
+    for (index, life) in lives.iter().enumerate() {
+        events.extend([(life.birth, true, index), (life.death, false, index)]);
+    }
+    // Ends before births at the same position.
+    events.sort_unstable_by_key(|(at, is_birth, index)| (*at, *is_birth, *index));
+    let mut alive: BTreeMap<u64, u64> = BTreeMap::new();
+    events.into_iter().all(|(_, is_birth, index)| {
+        let Slot { offset, bytes } = slots[index];
+        if !is_birth {
+            return alive.remove(&offset).is_some();
+        }
+        let before = alive.range(..offset).next_back().is_none_or(|(_, end)| *end <= offset);
+        let after = alive.range(offset..).next().is_none_or(|(start, _)| *start >= offset + bytes);
+        before && after && alive.insert(offset, offset + bytes).is_none()
+    })
+}
+
+pub(crate) fn lives(trace: &Trace) -> Vec<Life> {
     let end = u32::try_from(trace.ops().len()).unwrap_or(u32::MAX);
     let mut lives = Vec::new();
     let mut index_of = vec![0; trace.ids()];
@@ -128,7 +128,7 @@ fn lives(trace: &Trace) -> Vec<Life> {
     lives
 }
 
-fn live_peak(lives: &[Life]) -> u64 {
+pub(crate) fn live_peak<'a>(lives: impl IntoIterator<Item = &'a Life>) -> u64 {
     let mut changes: Vec<(u32, bool, u64)> = Vec::new();
     for life in lives {
         changes.extend([(life.birth, true, life.bytes), (life.death, false, life.bytes)]);
@@ -140,6 +140,10 @@ fn live_peak(lives: &[Life]) -> u64 {
         peak = peak.max(live);
     }
     peak
+}
+
+fn end(lives: &[Life]) -> u32 {
+    lives.iter().map(|life| life.death).max().unwrap_or(0)
 }
 
 /// Best fit as it would happen at run time.
@@ -168,17 +172,17 @@ fn best_fit(lives: &[Life], some: &[usize], slots: &mut [Slot]) {
     }
 }
 
-type Order = fn(&Life) -> (Reverse<u128>, Reverse<u64>, u32);
+pub(crate) type Order = fn(&Life) -> (Reverse<u128>, Reverse<u64>, u32);
 
 /// Largest first; largest product of size and duration first; longest duration first.
-const ORDERS: [Order; 3] = [
+pub(crate) const ORDERS: [Order; 3] = [
     |life| (Reverse(u128::from(life.bytes)), Reverse(life.duration()), life.birth),
     |life| (Reverse(u128::from(life.bytes) * u128::from(life.duration())), Reverse(life.bytes), life.birth),
     |life| (Reverse(u128::from(life.duration())), Reverse(life.bytes), life.birth),
 ];
 
 impl Life {
-    fn duration(&self) -> u64 {
+    pub(crate) fn duration(&self) -> u64 {
         u64::from(self.death - self.birth)
     }
 }
@@ -190,7 +194,7 @@ fn greedy(lives: &[Life], order: Order) -> Plan {
         (0..lives.len()).partition(|index| lives[*index].bytes > CRUMB_BYTES_MAX);
     large.sort_unstable_by_key(|index| order(&lives[*index]));
     let mut slots = vec![Slot { offset: 0, bytes: 0 }; lives.len()];
-    let mut placed = Placed::new(lives);
+    let mut placed = Placed::new(end(lives));
     let mut top = 0;
     for index in large {
         let offset = placed.lowest(&lives[index]);
@@ -206,7 +210,7 @@ fn greedy(lives: &[Life], order: Order) -> Plan {
 }
 
 /// What was placed: for each part of the time, in coarse and in fine parts, what lives in it, by offset.
-struct Placed {
+pub(crate) struct Placed {
     levels: Vec<Level>,
 }
 
@@ -224,8 +228,8 @@ struct Taken {
 }
 
 impl Placed {
-    fn new(lives: &[Life]) -> Self {
-        let end = lives.iter().map(|life| life.death).max().unwrap_or(0);
+    /// Nothing, of a time that ends before `end`.
+    pub(crate) fn new(end: u32) -> Self {
         let level = |parts: u32| {
             let part_length = end.div_ceil(parts).max(1);
             Level { part_length, parts: vec![Vec::new(); (end / part_length + 1) as usize] }
@@ -234,7 +238,7 @@ impl Placed {
     }
 
     /// The lowest offset at which a buffer meets nothing that was placed.
-    fn lowest(&self, life: &Life) -> u64 {
+    pub(crate) fn lowest(&self, life: &Life) -> u64 {
         let is_fine = |level: &&Level| level.parts_of(life).count() <= 2;
         let level = self.levels.iter().find(is_fine).or(self.levels.last());
         match level.map(|level| &level.parts[level.parts_of(life)]) {
@@ -244,7 +248,24 @@ impl Placed {
         }
     }
 
-    fn insert(&mut self, life: &Life, offset: u64) {
+    /// The start of the shortest gap between what was placed that holds a buffer, the lowest among equals; behind all if there is none.
+    pub(crate) fn best_fit(&self, life: &Life) -> u64 {
+        let parts = self.levels.first().map_or(&[][..], |level| &level.parts[level.parts_of(life)]);
+        let meeting = parts.iter().flatten().filter(|taken| taken.meets(life));
+        let mut taken: Vec<(u64, u64)> = meeting.map(|taken| (taken.offset, taken.end)).collect();
+        taken.sort_unstable();
+        let (mut top, mut best) = (0, None);
+        for (offset, end) in taken {
+            let length = offset.saturating_sub(top);
+            if length >= life.bytes && best.is_none_or(|(shortest, _)| length < shortest) {
+                best = Some((length, top));
+            }
+            top = top.max(end);
+        }
+        best.map_or(top, |(_, start)| start)
+    }
+
+    pub(crate) fn insert(&mut self, life: &Life, offset: u64) {
         let taken = Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death };
         for level in &mut self.levels {
             let parts = level.parts_of(life);
@@ -327,7 +348,7 @@ mod tests {
             let (plan, lives) = (Plan::new(&trace), lives(&trace));
             assert!(plan.bytes() >= live_peak(&lives) && plan.bytes() <= online(&lives).bytes());
             for order in ORDERS {
-                assert!(greedy(&lives, order).is_sound(&lives));
+                assert!(is_sound(&greedy(&lives, order).slots, &lives));
             }
         }
     }
@@ -344,7 +365,7 @@ mod tests {
         let mut rng = Rng::from_env(7);
         for _ in 0..20 {
             let lives = lives(&random(&mut rng, 600));
-            let (mut parts, mut all) = (Placed::new(&lives), Vec::new());
+            let (mut parts, mut all) = (Placed::new(end(&lives)), Vec::new());
             for life in &lives {
                 let offset = parts.lowest(life);
                 assert_eq!(offset, lowest_of_all(&all, life), "{life:?}");
@@ -361,6 +382,6 @@ mod tests {
         let last = plan.slots.len() - 1;
         let victim = (0..last).rev().find(|index| lives[*index].death > lives[last].birth).unwrap();
         plan.slots[last].offset = plan.slots[victim].offset;
-        assert!(!plan.is_sound(&lives));
+        assert!(!is_sound(&plan.slots, &lives));
     }
 }

@@ -2,7 +2,7 @@
 
 #[path = "../../../pager/tests/watched/mod.rs"]
 #[expect(dead_code, reason = "the pager's tests use the rest")]
-mod watched;
+pub(crate) mod watched;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

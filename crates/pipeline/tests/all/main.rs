@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured, with -- --nocapture")]
 
+mod arena;
 mod budget;
 mod builtin;
 mod calls;

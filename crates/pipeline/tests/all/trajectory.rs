@@ -26,6 +26,7 @@ fn latents<B: Backend>(
     let forecast = survey.within(device.ledger().cap_bytes()).expect("a feasible budget");
     let made = trajectory.run(device, &forecast, &mut ()).expect("a run");
     assert!(device.ledger().peak_bytes() <= forecast.peak_bytes());
+    assert!(made.report.phases.iter().all(|phase| phase.unplanned == 0), "{}", made.report);
     made.steps
 }
 

@@ -105,6 +105,9 @@ struct RanPhase {
     phase: String,
     seconds: f64,
     activations_bytes: u64,
+    /// Activations that the survey did not foresee.
+    #[serde(skip_serializing_if = "is_zero")]
+    unplanned: u64,
     copied_bytes: u64,
     /// Page-locked in the files, and elsewhere.
     registered_bytes: u64,
@@ -139,12 +142,24 @@ impl Record {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl RanPhase {
     fn new(report: &PhaseReport) -> Self {
-        let PhaseReport { phase, seconds, activations_bytes, copied_bytes, registered_bytes, pinned_bytes } =
-            *report;
+        let PhaseReport {
+            phase,
+            seconds,
+            activations_bytes,
+            unplanned,
+            copied_bytes,
+            registered_bytes,
+            pinned_bytes,
+        } = *report;
         let phase = phase.to_string();
-        Self { phase, seconds, activations_bytes, copied_bytes, registered_bytes, pinned_bytes }
+        Self { phase, seconds, activations_bytes, unplanned, copied_bytes, registered_bytes, pinned_bytes }
     }
 }
 

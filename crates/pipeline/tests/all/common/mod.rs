@@ -83,5 +83,9 @@ pub(crate) fn run(job: &Job, survey: &Survey, config: HostConfig, budget_bytes: 
     assert!(device.ledger().peak_bytes() <= budget_bytes);
     assert_eq!(device.ledger().peak_bytes(), forecast.peak_bytes(), "the dry pass is exact");
     assert_eq!(device.ledger().granted_bytes(), 0, "everything is given back");
+    for (phase, planned) in picture.report.phases.iter().zip(&forecast.phases) {
+        assert_eq!(phase.unplanned, 0, "{phase:?}: every activation has its place from the survey");
+        assert_eq!(phase.activations_bytes, planned.activations_bytes, "{phase:?}");
+    }
     picture
 }
