@@ -3,9 +3,9 @@
 // For sm_90a: wgmma, TMA, warp specialisation, clusters. x and weight have to begin at multiples of 16 bytes, with strides that are (TMA's rule): what does not, linear_sm80.cu does.
 // fp32 sums over k in ascending order, rounded to bf16 after the bias, the activation, the gate and the residual.
 //
-// Mapping: one block a multiprocessor takes tile after tile of out, 128 rows by 256 or 128 columns, in the order of raster.cuh. One
-// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of stages (ring_sm90a.cuh), 48 KiB each or 32, and runs
-// on into the next tile while this one is finished. Two warpgroups consume, 64 rows each: wgmma m64n256k16 or m64n128k16, both operands from shared
+// Mapping: one block a multiprocessor takes tile after tile of out, 128 rows by 256, 128 or 64 columns, in the order of raster.cuh. One
+// warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of stages (ring_sm90a.cuh), 48, 32 or 24 KiB each, and runs
+// on into the next tile while this one is finished. Two warpgroups consume, 64 rows each: wgmma m64n256k16, n128 or n64, both operands from shared
 // memory, one stage's products under way while the next are issued; a stage goes back one step later. The bias is fetched beside the last products. Then the sums
 // leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
 //   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
@@ -18,55 +18,71 @@
 // `cut`: the tiles, or pairs, that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
 // sums, fp32, in the workspace, and linear_sm90a_join adds them in the order of k and finishes the tile. Sizes and the number of blocks alone decide that: the
 // same bits every run. linear.rs chooses it where the last round would leave too many multiprocessors idle.
-// Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64].
+// `tail`: those tiles are done as four tails of 64 columns each, which take the places of whole tiles in the ring: as many blocks have something to do, and no second launch follows.
+// Maps: 0 x, 1 weight, both boxes of [rows][64] in the 128-byte swizzle, as many rows as a tile has, in pairs half of them; 2 out, boxes of [64][64]; for tails 3, weight in boxes of [64][64].
 //
 // Bytes: out and residual once; x once for each strip of tiles across, weight once for each down, from L2. A stage of 128 x 256 x 64 is 1024 clk of products and 48 KiB of L2, 32 KiB in pairs.
-// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack are 617 us if products bound them, as they should
-// in pairs; 671 us in single blocks, 728 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
+// Predicted on H100 for (4112, 21504, 3072), 543 GFLOP, 334 MB (111 us at 3.0 TB/s), at 1.75 GHz: 21 rounds of 48 stages and a tile to pack, and 4 us to begin, are 621 us if products bound them, as they should
+// in pairs; 674 us in single blocks, 731 us where threads store (docs/kernels/linear.md; at the 1.5 GHz that 700 W leave: 720, 783, 850 us; measured so: 785 us).
 #include "store_sm90a.cuh"
 
 namespace {
 
 using namespace product;
 
-template <class Ring, class Store, bool is_cut, class Lead>
+/// Of `columns` columns; in pieces, what they leave goes to the workspace.
+template <class Ring, class Store, class Lead, int columns, bool is_cut>
+DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, int signal_step, const TensorMap* out,
+                         const Leaving& tile, int slot) {
+    float sums[columns / 2] = {};
+    unsigned bias[columns / 8];
+    multiply<Ring, Lead>(sums, smem, turn, steps, tile.group, signal_step);
+    load_bias<columns>(e, tile.column, bias);
+    finish_sums<Ring>(smem, turn, steps);
+    if (is_cut && slot >= 0)
+        store_sums(piece_sums(p, slot), sums, tile.group);
+    else
+        Store::store(sums, bias, e, out, tile);
+}
+
+template <class Ring, class Store, Last last, class Lead>
 DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
     const Epilogue e = epilogue_of(p);
+    const auto leaving = [&](TilePlace place, int columns) {
+        return Leaving{int64_t{place.row} * x_rows + group * group_rows, place.column * columns, group,
+                       memory + Ring::waiting + group * Ring::waiting_bytes};
+    };
     Turn<Ring> turn;
     Piece piece;
     for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
         const TilePlace place = work.place(piece.tile).tile(static_cast<int>(rank));
-        const Leaving tile{int64_t{place.row} * x_rows + group * group_rows, place.column * Ring::columns, group,
-                           memory + Ring::waiting + group * Ring::waiting_bytes};
-        const int steps = piece.end - piece.first;
-        float sums[Ring::columns / 2] = {};
-        unsigned bias[Ring::columns / 8];
-        multiply<Ring, Lead>(sums, smem, turn, steps, group, Lead::begin(i, steps, group));
-        load_bias<Ring::columns>(e, tile.column, bias);
-        finish_sums<Ring>(smem, turn, steps);
-        if (is_cut && piece.slot >= 0)
-            store_sums(piece_sums(p, piece.slot * Ring::blocks + static_cast<int>(rank)), sums, group);
-        else
-            Store::store(sums, bias, e, out, tile);
+        const int steps = piece.end - piece.first, slot = piece.slot < 0 ? -1 : piece.slot * Ring::blocks + static_cast<int>(rank);
+        consume_tile<Ring, Store, Lead, Ring::columns, last == Last::Cut>(p, e, smem, turn, steps, Lead::begin(i, steps, group), out,
+                                                                          leaving(place, Ring::columns), slot);
+    }
+    if constexpr (last == Last::Tails) {
+        for (int i = blockIdx.x; i < work.tails; i += gridDim.x) {
+            consume_tile<Ring, Store, Lead, tail_columns, false>(p, e, smem, turn, work.units_each, -1, out, leaving(work.tail(i), tail_columns), -1);
+        }
     }
     Store::finish();
 }
 
-template <class Ring, class Store, bool is_cut = false, int lead = 0>
+template <class Ring, class Store, Last last = Last::Whole, int lead = 0>
 DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
     const unsigned smem = shared_address(memory), rank = Ring::blocks == 1 ? 0 : cluster_rank();
-    if (is_cut && blockIdx.x == 0 && threadIdx.x == 0) *workspace_grid(p) = gridDim.x;
+    if (last == Last::Cut && blockIdx.x == 0 && threadIdx.x == 0) *workspace_grid(p) = gridDim.x;
     start_ring<Ring>(smem);
-    const WorkOf<Ring> work(p, gridDim.x, is_cut);
+    const WorkOf<Ring> work(p, gridDim.x, last);
     if (threadIdx.x < group_threads) {
         release_registers<40>();
-        if (threadIdx.x == 0) produce<Ring>(smem, maps, work, rank);
+        if (threadIdx.x == 0) produce<Ring, last>(smem, maps, work, rank);
     } else {
         take_registers<232>();
-        consume<Ring, Store, is_cut, Lead<lead>>(memory, p, work, maps + 2, rank);
+        consume<Ring, Store, last, Lead<lead>>(memory, p, work, maps + 2, rank);
     }
 }
 
@@ -75,7 +91,7 @@ DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
 template <int blocks>
 DEVICE void join(const LinearParams& p) {
     constexpr int columns = 256;
-    const Work<columns, blocks> work(p, *workspace_grid(p), true);
+    const Work<columns, blocks> work(p, *workspace_grid(p), Last::Cut);
     const int cut = blockIdx.x / blocks, rank = blockIdx.x % blocks;
     const TilePlace place = work.place(work.whole + cut).tile(rank);
     const int row = blockIdx.y * 8 + threadIdx.x / 32, column = threadIdx.x % 32 * 8;
@@ -105,7 +121,7 @@ DEVICE void join(const LinearParams& p) {
 extern "C" __global__ void THREADS linear_sm90a_128x256_bf16 LINEAR(256, 4, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x256_bf16)
 
-extern "C" __global__ void THREADS linear_sm90a_128x256_cut_bf16 LINEAR(256, 4, 1, 2, StoreRows, true)
+extern "C" __global__ void THREADS linear_sm90a_128x256_cut_bf16 LINEAR(256, 4, 1, 2, StoreRows, Last::Cut)
 KERNEL(linear_sm90a_128x256_cut_bf16)
 
 extern "C" __global__ void THREADS linear_sm90a_128x128_bf16 LINEAR(128, 6, 1, 2, StoreRows)
@@ -114,22 +130,28 @@ KERNEL(linear_sm90a_128x128_bf16)
 extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>)
 KERNEL(linear_sm90a_128x256_boxes_bf16)
 
-extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_cut_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>, true)
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_cut_bf16 LINEAR(256, 4, 1, 3, StoreBoxes<2>, Last::Cut)
 KERNEL(linear_sm90a_128x256_boxes_cut_bf16)
 
 extern "C" __global__ void THREADS linear_sm90a_128x128_boxes_bf16 LINEAR(128, 6, 1, 3, StoreBoxes<2>)
 KERNEL(linear_sm90a_128x128_boxes_bf16)
 
+extern "C" __global__ void THREADS linear_sm90a_128x256_boxes_tail_bf16 LINEAR(256, 4, 1, 4, StoreBoxes<2>, Last::Tails)
+KERNEL(linear_sm90a_128x256_boxes_tail_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_128x64_boxes_bf16 LINEAR(64, 8, 1, 3, StoreBoxes<1>)
+KERNEL(linear_sm90a_128x64_boxes_bf16)
+
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)
 
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_cut_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, true)
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_cut_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, Last::Cut)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_cut_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
 
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_apart_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, false, 2)
+extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_apart_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, Last::Whole, 2)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_apart_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)

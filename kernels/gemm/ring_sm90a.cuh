@@ -35,18 +35,37 @@ struct Turn {
     }
 };
 
+/// What becomes of the tiles that are left over after whole rounds: done whole, cut along k, or done as tails of 64 columns.
+enum class Last { Whole, Cut, Tails };
+
+constexpr int tail_columns = 64;
+
 /// What is done of out: of its tiles, or pairs of them, by blocks, or clusters of them.
 template <int columns, int blocks>
 struct Work : Pieces {
     int down, across;
+    /// Tails behind the tiles.
+    int tails;
 
-    DEVICE Work(const LinearParams& p, unsigned grid_size, bool is_cut) {
+    DEVICE Work(const LinearParams& p, unsigned grid_size, Last last) {
         down = (p.rows + x_rows - 1) / x_rows;
         across = (p.columns + columns - 1) / columns;
         units_each = (p.inner + depth - 1) / depth;
         grid = static_cast<int>(grid_size) / blocks;
         tiles = blocks == 1 ? down * across : pairs_of(down, across);
-        whole = is_cut ? tiles - tiles % grid : tiles;
+        whole = last == Last::Whole ? tiles : tiles - tiles % grid;
+        tails = 0;
+        if (last == Last::Tails) {
+            tails = (tiles - whole) * (columns / tail_columns);
+            tiles = whole;
+        }
+    }
+
+    /// Tail `index`, its column counted in tails. It may lie beyond the last column.
+    DEVICE TilePlace tail(int index) const {
+        constexpr int each = columns / tail_columns;
+        const TilePlace tile = tile_place(whole + index / each, down, across);
+        return {tile.row, tile.column * each + index % each};
     }
 
     DEVICE PairPlace place(int tile) const {
@@ -103,7 +122,24 @@ DEVICE void wait_empty(unsigned smem, const Turn<Ring>& turn) {
     mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
 }
 
+/// Tails take the places of whole tiles in the stages, and fill a part of them. Map 3 is the weight, in boxes of a tail's columns.
 template <class Ring>
+DEVICE void produce_tails(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& work, Turn<Ring>& turn) {
+    constexpr unsigned bytes = Ring::x_bytes + tail_columns * depth * 2;
+    for (int i = blockIdx.x; i < work.tails; i += gridDim.x) {
+        const TilePlace tail = work.tail(i);
+        for (int step = 0; step < work.units_each; step++) {
+            const unsigned full = smem + Ring::full + 8 * turn.stage, stage = smem + turn.stage * Ring::stage_bytes;
+            wait_empty(smem, turn);
+            mbarrier_arrive_expect(full, bytes);
+            bulk_load(stage, &maps[0], full, step * depth, tail.row * x_rows);
+            bulk_load(stage + Ring::x_bytes, &maps[3], full, step * depth, tail.column * tail_columns);
+            turn.advance();
+        }
+    }
+}
+
+template <class Ring, Last last>
 DEVICE void produce(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& work, unsigned rank) {
     Turn<Ring> turn;
     Piece piece;
@@ -117,9 +153,10 @@ DEVICE void produce(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& wo
             turn.advance();
         }
     }
+    if constexpr (last == Last::Tails) produce_tails<Ring>(smem, maps, work, turn);
     // A block may not leave while the other's consumers still give stages back to it.
-    constexpr int last = Ring::blocks == 1 ? 0 : Ring::stages;
-    for (int stage = 0; stage < last; stage++) {
+    constexpr int waits = Ring::blocks == 1 ? 0 : Ring::stages;
+    for (int stage = 0; stage < waits; stage++) {
         wait_empty(smem, turn);
         turn.advance();
     }
@@ -153,8 +190,8 @@ struct Lead {
 };
 
 /// sums = x weight^T for the warpgroup's 64 rows, all but the last stage's products done; `finish_sums` waits for those.
-template <class Ring, class Lead>
-DEVICE void multiply(float (&sums)[Ring::columns / 2], unsigned smem, Turn<Ring>& turn, int steps, int group, int signal_step) {
+template <class Ring, class Lead, int count>
+DEVICE void multiply(float (&sums)[count], unsigned smem, Turn<Ring>& turn, int steps, int group, int signal_step) {
     unsigned before = 0;
     for (int step = 0; step < steps; step++) {
         const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);

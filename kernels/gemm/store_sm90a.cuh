@@ -95,7 +95,9 @@ struct StoreBoxes {
     template <int count>
     DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap* out, const Leaving& tile) {
         // As many boxes at a time as a tile has, or one.
-        constexpr int tile_boxes = count * 2 / columns, turn = boxes >= tile_boxes ? tile_boxes : 1, turns_left = boxes / turn - 1;
+        constexpr int tile_boxes = count * 2 / columns, turn = boxes >= tile_boxes ? tile_boxes : 1;
+        // Boxes that go all at once have one place.
+        constexpr int turns_left = boxes >= tile_boxes ? 0 : boxes - 1;
         const bool is_first = threadIdx.x % group_threads == 0;
 #pragma unroll
         for (int box = 0; box < tile_boxes; box += turn) {

@@ -171,14 +171,18 @@ fn hopper_variants_give_the_same_bits() {
 }
 
 /// The variants whose tiles leave by TMA; in the first four two blocks work together.
-const BOXES: [&str; 6] = [
+const BOXES: [&str; 8] = [
     "linear_sm90a_pair_128x256_boxes_bf16",
     "linear_sm90a_pair_128x256_boxes4_bf16",
     "linear_sm90a_pair_128x256_boxes_apart_bf16",
     "linear_sm90a_pair_128x128_boxes_bf16",
     "linear_sm90a_128x256_boxes_bf16",
     "linear_sm90a_128x128_boxes_bf16",
+    "linear_sm90a_128x64_boxes_bf16",
+    TAIL,
 ];
+
+const TAIL: &str = "linear_sm90a_128x256_boxes_tail_bf16";
 
 /// Gaps after which `out` can be stored by TMA, too.
 fn all_aligned(columns: usize, inner: usize) -> [usize; 4] {
@@ -197,6 +201,17 @@ fn hopper_boxes_and_pairs() {
     }
 }
 
+/// One tile too many for two rounds of three blocks, and one for a fourth block; no whole round; nothing left over. In the middle of a column of tiles, so that two of the tails lie beyond
+/// the last one.
+#[test]
+fn hopper_tails() {
+    for (rows, columns, multiprocessors) in [(6 * 128 + 9, 200, 3), (200, 392, 7), (256, 264, 4)] {
+        let target = Target { multiprocessors, ..HOPPER.target };
+        let case = Case { rows, columns, inner: 9 * 64 - 8, gaps: [8, 0, 8, 16], target, ..HOPPER };
+        check_named(Case { residual: Residual::InPlace, ..case }, TAIL);
+    }
+}
+
 #[test]
 fn hopper_boxes_with_every_epilogue() {
     let case = Case { rows: 130, columns: 264, inner: 64, ..HOPPER };
@@ -204,7 +219,10 @@ fn hopper_boxes_with_every_epilogue() {
     for (activation, bias) in [(0, true), (0, false), (1, true), (4, false)] {
         for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
             let case = Case { activation, bias, residual, ..case };
-            BOXES[..2].iter().for_each(|image| compare(case, Variant::Named(image), &configs));
+            BOXES[..2]
+                .iter()
+                .chain(&BOXES[6..])
+                .for_each(|image| compare(case, Variant::Named(image), &configs));
         }
     }
 }
