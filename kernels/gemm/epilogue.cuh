@@ -35,6 +35,23 @@ DEVICE void store_part(bf16* into, int count, bool is_aligned, const float (&val
         if (i < count) into[i] = __float2bfloat16_rn(value[i]);
 }
 
+template <unsigned kind>
+DEVICE void activate_eight(float (&value)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) value[i] = rounded(activate(value[i], kind));
+}
+
+/// Eight at once. Chosen once for all of them: chosen for each, every exponential waited for the one before.
+DEVICE void activate_rounded(float (&value)[8], unsigned activation) {
+    switch (activation) {
+        case 1: return activate_eight<1>(value);
+        case 2: return activate_eight<2>(value);
+        case 3: return activate_eight<3>(value);
+        case 4: return activate_eight<4>(value);
+        case 5: return activate_eight<5>(value);
+    }
+}
+
 /// Whether anything is left to do after the bias.
 DEVICE bool is_fused(const Epilogue& e) { return e.activation != 0 || e.gate != nullptr || e.residual != nullptr; }
 
@@ -42,10 +59,7 @@ DEVICE bool is_fused(const Epilogue& e) { return e.activation != 0 || e.gate != 
 DEVICE void finish_part(const Epilogue& e, Packed8 sums, int64_t row, int column, int count, float (&value)[8]) {
     float other[8];
     unpack8(sums, value);
-    if (e.activation != 0) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) value[i] = rounded(activate(value[i], e.activation));
-    }
+    if (e.activation != 0) activate_rounded(value, e.activation);
     if (e.gate != nullptr) {
         load_part(e.gate + column, count, e.is_aligned, other);
 #pragma unroll
