@@ -354,7 +354,7 @@ mod tests {
                 GroupNorm { activation: Some(ActivationKind::Gelu), ..good },
                 "group_norm: activation is 2, should be none or 4, SiLU",
             ),
-            (GroupNorm { workspace: none.view(), ..good }, "group_norm: workspace should be [12], is F32[0]"),
+            (GroupNorm { workspace: none.view(), ..good }, "group_norm: workspace should be [18], is F32[0]"),
             (GroupNorm { weight: short.view(), ..good }, "group_norm: weight should be [6], is F32[5]"),
             (GroupNorm { bias: short.view(), ..good }, "group_norm: bias should be [6], is F32[5]"),
             (
