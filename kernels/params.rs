@@ -566,7 +566,8 @@ const _: () = {
     ["Offset of field: LinearParams::rows"][::std::mem::offset_of!(LinearParams, rows) - 88usize];
     ["Offset of field: LinearParams::columns"][::std::mem::offset_of!(LinearParams, columns) - 92usize];
     ["Offset of field: LinearParams::inner"][::std::mem::offset_of!(LinearParams, inner) - 96usize];
-    ["Offset of field: LinearParams::activation"][::std::mem::offset_of!(LinearParams, activation) - 100usize];
+    ["Offset of field: LinearParams::activation"]
+        [::std::mem::offset_of!(LinearParams, activation) - 100usize];
 };
 #[doc = " out\\[c, r\\] = x\\[r, c\\]"]
 #[repr(C)]
