@@ -123,11 +123,9 @@ const SM80: [Config; 3] = [
     warps("linear_sm80_64x64_bf16", [64, 64], [2, 2], 4),
 ];
 /// Those of `linear_sm90a.cu`, then those of `linear_sm80.cu`.
-const SM90A: [Config; 16] = [
+const SM90A: [Config; 13] = [
     pair(groups("linear_sm90a_pair_128x256_boxes_bf16", 256, 4, Store::Boxes(2))),
     cut(pair(groups("linear_sm90a_pair_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2)))),
-    pair(groups("linear_sm90a_pair_128x256_boxes4_bf16", 256, 3, Store::Boxes(4))),
-    pair(groups("linear_sm90a_pair_128x256_boxes_apart_bf16", 256, 4, Store::Boxes(2))),
     pair(groups("linear_sm90a_pair_128x128_boxes_bf16", 128, 6, Store::Boxes(2))),
     groups("linear_sm90a_128x256_boxes_bf16", 256, 4, Store::Boxes(2)),
     cut(groups("linear_sm90a_128x256_boxes_cut_bf16", 256, 4, Store::Boxes(2))),
@@ -135,7 +133,6 @@ const SM90A: [Config; 16] = [
     groups("linear_sm90a_128x128_boxes_bf16", 128, 6, Store::Boxes(2)),
     groups("linear_sm90a_128x64_boxes_bf16", 64, 8, Store::Boxes(1)),
     groups("linear_sm90a_128x256_bf16", 256, 4, Store::Rows),
-    cut(groups("linear_sm90a_128x256_cut_bf16", 256, 4, Store::Rows)),
     groups("linear_sm90a_128x128_bf16", 128, 6, Store::Rows),
     SM80[0],
     SM80[1],
@@ -301,9 +298,17 @@ fn pieces(shape: Shape) -> u64 {
     if shape.rows <= 16 || shape.inner == 0 || shape.alignment == Alignment::Less {
         return 0;
     }
+    let is_cut = |config: &Config| config.unit == Unit::CutGroups;
+    // A round whole costs less than the cut saves in all: most products, each of whose launches comes by here.
+    let round = |config: &Config| {
+        let (target, steps) = (Target::typical(Arch::Sm90a), u64::from(shape.inner.div_ceil(config.depth)));
+        steps * stage_clocks(*config, units(*config, shape), target) + store_clocks(*config, target)
+    };
+    if SM90A.iter().filter(|config| is_cut(config)).all(|config| round(config) <= CUT_CLOCKS) {
+        return 0;
+    }
     let need = |multiprocessors: u32| {
         let target = Target { multiprocessors, ..Target::typical(Arch::Sm90a) };
-        let is_cut = |config: &Config| config.unit == Unit::CutGroups;
         let of = |config: &Config| Cut::of(*config, shape, u64::from(multiprocessors));
         // Of every variant that cuts, so that a table may name another one.
         let most = SM90A.iter().filter(|config| is_cut(config)).filter_map(of).map(Cut::pieces).max();
@@ -537,9 +542,10 @@ pub const fn call(params: &LinearParams) -> Call {
 /// What [`plan`] says: one of our variants, or one product of cuBLASLt.
 #[must_use]
 pub fn launches(params: &LinearParams, target: Target) -> Launches {
+    let needs = |config| workspace_bytes_of(config, params, target);
     match plan(call(params), target) {
         // A card that needs more slots than those that the workspace was sized for.
-        Plan::Own(config) if workspace_bytes_of(config, params, target) > workspace_bytes(params) => {
+        Plan::Own(config) if needs(config) > 0 && needs(config) > workspace_bytes(params) => {
             launches_of(whole(config), params, target)
         }
         plan => launches_by(plan, params, target),
@@ -998,9 +1004,9 @@ mod tests {
         assert!(off.is_empty(), "{off:#?}");
     }
 
-    /// Where the model may be further off, and by what factor. The first is the last size that goes by mma.sync, where both should be equally fast; with the second, 64 steps in one round of
-    /// 128 tiles, pairs ask less of L2 and still lose by 2.2 us, which the model cannot know from three others of one round where they lose by 1.
-    const EXCEPTIONS: [(Shape, f64); 2] = [(aligned(77, 2304, 768), 1.08), (aligned(512, 4096, 4096), 1.08)];
+    /// Where the model is known to be further off, and by what factor: eight stages, then a gate with residual, which boxes do in shared memory with two barriers more. The model does not see
+    /// what comes after the sums.
+    const EXCEPTIONS: [(Shape, f64); 1] = [(aligned(16_384, 512, 512), 1.09)];
 
     #[test]
     fn predictions_of_the_documents() {

@@ -9,9 +9,7 @@
 // memory, one stage's products under way while the next are issued; a stage goes back one step later. The bias is fetched beside the last products. Then the sums
 // leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
 //   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
-//   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out aligned to 16 bytes);
-//   .._boxes4_bf16  the same, with room for all four boxes of a tile, and a stage less;
-//   .._boxes_apart  the same with two boxes, and the second consumer two stages behind the first: one multiplies while the other packs.
+//   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out and its rows whole pieces of 16 bytes).
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
 // Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
 // in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
@@ -31,12 +29,12 @@ namespace {
 using namespace product;
 
 /// Of `columns` columns; in pieces, what they leave goes to the workspace.
-template <class Ring, class Store, class Lead, int columns, bool is_cut>
-DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, int signal_step, const TensorMap* out,
-                         const Leaving& tile, int slot) {
+template <class Ring, class Store, int columns, bool is_cut>
+DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, const TensorMap* out, const Leaving& tile,
+                         int slot) {
     float sums[columns / 2] = {};
     unsigned bias[columns / 8];
-    multiply<Ring, Lead>(sums, smem, turn, steps, tile.group, signal_step);
+    multiply<Ring>(sums, smem, turn, steps, tile.group);
     load_bias<columns>(e, tile.column, bias);
     finish_sums<Ring>(smem, turn, steps);
     if (is_cut && slot >= 0)
@@ -45,7 +43,7 @@ DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem
         Store::store(sums, bias, e, out, tile);
 }
 
-template <class Ring, class Store, Last last, class Lead>
+template <class Ring, class Store, Last last>
 DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
@@ -59,18 +57,17 @@ DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<R
     for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
         const TilePlace place = work.place(piece.tile).tile(static_cast<int>(rank));
         const int steps = piece.end - piece.first, slot = piece.slot < 0 ? -1 : piece.slot * Ring::blocks + static_cast<int>(rank);
-        consume_tile<Ring, Store, Lead, Ring::columns, last == Last::Cut>(p, e, smem, turn, steps, Lead::begin(i, steps, group), out,
-                                                                          leaving(place, Ring::columns), slot);
+        consume_tile<Ring, Store, Ring::columns, last == Last::Cut>(p, e, smem, turn, steps, out, leaving(place, Ring::columns), slot);
     }
     if constexpr (last == Last::Tails) {
         for (int i = blockIdx.x; i < work.tails; i += gridDim.x) {
-            consume_tile<Ring, Store, Lead, tail_columns, false>(p, e, smem, turn, work.units_each, -1, out, leaving(work.tail(i), tail_columns), -1);
+            consume_tile<Ring, Store, tail_columns, false>(p, e, smem, turn, work.units_each, out, leaving(work.tail(i), tail_columns), -1);
         }
     }
     Store::finish();
 }
 
-template <class Ring, class Store, Last last = Last::Whole, int lead = 0>
+template <class Ring, class Store, Last last = Last::Whole>
 DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
     DYNAMIC_SHARED(memory);
     const unsigned smem = shared_address(memory), rank = Ring::blocks == 1 ? 0 : cluster_rank();
@@ -82,7 +79,7 @@ DEVICE void linear(const LinearParams& p, const TensorMap* maps) {
         if (threadIdx.x == 0) produce<Ring, last>(smem, maps, work, rank);
     } else {
         take_registers<232>();
-        consume<Ring, Store, last, Lead<lead>>(memory, p, work, maps + 2, rank);
+        consume<Ring, Store, last>(memory, p, work, maps + 2, rank);
     }
 }
 
@@ -121,9 +118,6 @@ DEVICE void join(const LinearParams& p) {
 extern "C" __global__ void THREADS linear_sm90a_128x256_bf16 LINEAR(256, 4, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x256_bf16)
 
-extern "C" __global__ void THREADS linear_sm90a_128x256_cut_bf16 LINEAR(256, 4, 1, 2, StoreRows, Last::Cut)
-KERNEL(linear_sm90a_128x256_cut_bf16)
-
 extern "C" __global__ void THREADS linear_sm90a_128x128_bf16 LINEAR(128, 6, 1, 2, StoreRows)
 KERNEL(linear_sm90a_128x128_bf16)
 
@@ -147,12 +141,6 @@ KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_cut_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, Last::Cut)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_cut_bf16, 2)
-
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes4_bf16 LINEAR(256, 3, 2, 3, StoreBoxes<4>)
-KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes4_bf16, 2)
-
-extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_apart_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>, Last::Whole, 2)
-KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_apart_bf16, 2)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x128_boxes_bf16 LINEAR(128, 6, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x128_boxes_bf16, 2)

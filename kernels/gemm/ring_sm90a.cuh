@@ -173,25 +173,9 @@ DEVICE void give_back(unsigned smem, unsigned stage) {
         mbarrier_arrive_peer(peer_address(empty, thread));
 }
 
-/// Keeps the second consumer `lead` stages behind the first, so that one multiplies while the other stores: alone it has all of the tensor cores, so what the first loses to its
-/// store the second gains, and the other way round. It waits once, in its first tile.
-template <int lead>
-struct Lead {
-    static constexpr unsigned barrier = 3;
-
-    /// The step after which the second consumer may begin; -1: it has begun.
-    DEVICE static int begin(int tile, int steps, int group) {
-        if (lead == 0 || tile > 0) return -1;
-        if (group == 0) return min(lead, steps) - 1;
-        named_barrier_sync(barrier, consumers * group_threads);
-        return -1;
-    }
-    DEVICE static void signal() { named_barrier_arrive(barrier, consumers * group_threads); }
-};
-
 /// sums = x weight^T for the warpgroup's 64 rows, all but the last stage's products done; `finish_sums` waits for those.
-template <class Ring, class Lead, int count>
-DEVICE void multiply(float (&sums)[count], unsigned smem, Turn<Ring>& turn, int steps, int group, int signal_step) {
+template <class Ring, int count>
+DEVICE void multiply(float (&sums)[count], unsigned smem, Turn<Ring>& turn, int steps, int group) {
     unsigned before = 0;
     for (int step = 0; step < steps; step++) {
         const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);
@@ -207,7 +191,6 @@ DEVICE void multiply(float (&sums)[count], unsigned smem, Turn<Ring>& turn, int 
         // The products before these are done: their stage is free.
         group_wait<1>();
         if (step > 0) give_back<Ring>(smem, before);
-        if (step == signal_step) Lead::signal();
         before = turn.stage;
         turn.advance();
     }

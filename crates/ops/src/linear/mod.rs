@@ -57,9 +57,7 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
     if params.rows == 0 || params.columns == 0 {
         return Ok(());
     }
-    let workspace = workspace(queue, &params, args)?;
-    let params =
-        LinearParams { workspace: workspace.as_ref().map_or(0, |workspace| workspace.address().0), ..params };
+    let (params, _room) = with_workspace(queue, params, args)?;
     match (args.x.dtype(), args.out.dtype()) {
         // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory
         // stays mapped until the work launched on it is done.
@@ -72,15 +70,19 @@ pub fn linear<B: Backend>(queue: &Queue<B>, args: &Linear<'_>) -> Result<()> {
     Ok(())
 }
 
-/// For the pieces of what Hopper cuts; taken everywhere, so that a plan made on any device is exact.
-fn workspace<B: Backend>(
+/// The parameters with room for the pieces of what Hopper cuts, which lives as long as the buffer; taken everywhere, so that a plan made on any device is exact.
+fn with_workspace<B: Backend>(
     queue: &Queue<B>,
-    params: &LinearParams,
+    params: LinearParams,
     args: &Linear<'_>,
-) -> Result<Option<Buffer<B>>> {
+) -> Result<(LinearParams, Option<Buffer<B>>)> {
     let is_product = (args.x.dtype(), args.out.dtype()) == (DType::Bf16, DType::Bf16);
-    let bytes = if is_product { workspace_bytes(params) } else { 0 };
-    if bytes == 0 { Ok(None) } else { Ok(Some(queue.pool().allocate(bytes, "linear workspace")?)) }
+    let bytes = if is_product { workspace_bytes(&params) } else { 0 };
+    if bytes == 0 {
+        return Ok((params, None));
+    }
+    let room = queue.pool().allocate(bytes, "linear workspace")?;
+    Ok((LinearParams { workspace: room.address().0, ..params }, Some(room)))
 }
 
 impl<'a> Linear<'a> {

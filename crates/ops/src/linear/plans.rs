@@ -41,10 +41,7 @@ pub fn linear_plans(queue: &Queue<Cuda>, args: &Linear<'_>, algorithms_max: usiz
 /// # Errors
 /// As [`linear_plans`].
 pub fn linear_by(queue: &Queue<Cuda>, args: &Linear<'_>, plan: Plan) -> Result<()> {
-    let params = params(queue, args)?;
-    let workspace = super::workspace(queue, &params, args)?;
-    let params =
-        LinearParams { workspace: workspace.as_ref().map_or(0, |workspace| workspace.address().0), ..params };
+    let (params, _room) = super::with_workspace(queue, params(queue, args)?, args)?;
     let launches = launches_by(plan, &params, queue.device().backend().target());
     // SAFETY: `params` found every tensor in shape, of this stream, and the output apart from the inputs; a view's memory stays mapped until the work
     // launched on it is done. The launches are of these very parameters.
