@@ -129,7 +129,7 @@ impl<B: Backend> Pager<B> {
         match (made, compute, copy) {
             (Some(Ok(value)), Ok(compute), Some(copy)) => {
                 guard.close();
-                Ok((value, self.launch(begun, compute, copy)?))
+                Ok((value, self.launch(&begun, compute, copy)?))
             }
             (made, compute, _) => {
                 guard.close();
@@ -162,7 +162,9 @@ impl<B: Backend> Pager<B> {
             return Ok(false);
         }
         // SAFETY: the caller's promise; the weights are where they were, since the version is the same.
-        unsafe { self.launch_both(&state, &mut turn.compute, &mut turn.copy) }?;
+        unsafe { state.feed.stream().replay(&mut turn.copy) }?;
+        // SAFETY: as above.
+        unsafe { self.launch_second(&state, &mut turn.compute) }?;
         state.leases += turn.leases;
         state.copied_bytes += turn.copied_bytes;
         if let Some(recorder) = self.compute.device().recorder() {
@@ -192,13 +194,23 @@ impl<B: Backend> Pager<B> {
     }
 
     /// Launches what was recorded.
-    fn launch(&self, begun: Begun, mut compute: B::Graph, mut copy: B::Graph) -> Result<Option<Recorded<B>>> {
+    fn launch(
+        &self,
+        begun: &Begun,
+        mut compute: B::Graph,
+        mut copy: B::Graph,
+    ) -> Result<Option<Recorded<B>>> {
         let mut state = self.state();
-        state.joint = Joint::Replaying;
         // SAFETY: what was promised for each piece of work when it was recorded, just now, holds: it is done once, as if it had been queued then.
-        unsafe { self.launch_both(&state, &mut compute, &mut copy) }?;
-        let is_periodic = begun.shape.is_some() && begun.shape == self.shape(&state);
-        if !is_periodic {
+        if let Err(error) = unsafe { state.feed.stream().replay(&mut copy) } {
+            drop(state);
+            self.abandon(begun)?;
+            return Err(error.into());
+        }
+        state.joint = Joint::Replaying;
+        // SAFETY: as above.
+        unsafe { self.launch_second(&state, &mut compute) }?;
+        if begun.shape.is_none() || begun.shape != self.shape(&state) {
             self.leave(&mut state)?;
             return Ok(None);
         }
@@ -208,19 +220,12 @@ impl<B: Backend> Pager<B> {
         Ok(Some(Recorded { compute, copy, pager, version, leases, arrivals, copied_bytes }))
     }
 
-    /// Both graphs wait for each other: where the second cannot be launched, the first is let go.
+    /// Both graphs wait for each other: where the second cannot be launched, the first is let go, and both streams have failed.
     ///
     /// # Safety
     /// - As [`Stream::replay`].
-    unsafe fn launch_both(
-        &self,
-        state: &State<B>,
-        compute: &mut B::Graph,
-        copy: &mut B::Graph,
-    ) -> Result<(), DeviceError> {
+    unsafe fn launch_second(&self, state: &State<B>, compute: &mut B::Graph) -> Result<(), DeviceError> {
         // SAFETY: the caller's promise.
-        unsafe { state.feed.stream().replay(copy) }?;
-        // SAFETY: as above.
         let launched = unsafe { self.compute.replay(compute) };
         launched.inspect_err(|error| {
             let why = format!("the launches that copies wait for could not be queued: {error}");

@@ -18,6 +18,8 @@ pub struct Survey {
     taken_bytes: u64,
     /// Where streamed weights are page-locked.
     source: Source,
+    /// Whether steps of the loop are replayed.
+    is_replayed: bool,
     products: Vec<ProductCall>,
 }
 
@@ -38,7 +40,7 @@ impl Survey {
         walk(&mut stage)?;
         let phases = stage.into_placed();
         let (source, products) = (Source::Copied, device.backend().products());
-        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, source, products })
+        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, source, is_replayed: false, products })
     }
 
     /// The survey for a device of whose budget so many bytes are gone before anything runs: what the driver takes for context, kernels and libraries
@@ -62,6 +64,23 @@ impl Survey {
     #[must_use]
     pub fn fed_from(self, source: Source) -> Self {
         Self { source, ..self }
+    }
+
+    /// The survey for a run whose loop replays its steps as graphs, or does not: it changes no bit and no byte of the device's, and costs the host some kilobytes of page-locked
+    /// memory, for [flags](lighterage_device::Flags).
+    ///
+    /// ```
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let (plain, replayed) = (survey.within(8 << 30)?, survey.clone().replayed(true).within(8 << 30)?);
+    /// assert_eq!(plain.peak_bytes(), replayed.peak_bytes());
+    /// assert!((1..8000).contains(&(replayed.pinned_bytes() - plain.pinned_bytes())));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn replayed(self, is_replayed: bool) -> Self {
+        Self { is_replayed, ..self }
     }
 
     /// Plans every phase within what the device's ledger allows in all; nothing may run on it yet.
@@ -165,14 +184,18 @@ impl Survey {
         let weights_budget = budget_bytes - self.taken_bytes - seen.activations_bytes;
         let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
         let plan = Plan::new(&seen.units, &Goal { link: self.link(), source: self.source, ..goal })?;
+        let is_replayed = self.is_replayed && seen.is_of_the_loop();
+        let flag_bytes = if is_replayed { plan.flag_bytes() } else { 0 };
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),
             placement: Arc::clone(&seen.placement),
             activations_bytes: seen.activations_bytes,
-            host_bytes: plan.pinned_bytes(&seen.units, false),
-            pinned_bytes: plan.pinned_bytes(&seen.units, true),
-            least_bytes: [false, true].map(|is_card| plan.least_pinned_bytes(&seen.units, is_card)),
+            host_bytes: plan.pinned_bytes(&seen.units, false) + flag_bytes,
+            pinned_bytes: plan.pinned_bytes(&seen.units, true) + flag_bytes,
+            least_bytes: [false, true]
+                .map(|is_card| plan.least_pinned_bytes(&seen.units, is_card) + flag_bytes),
+            is_replayed,
             plan,
         })
     }
@@ -312,6 +335,8 @@ pub struct PhaseForecast {
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
+    /// Whether its steps are replayed as graphs; the flags that this takes are among the host's bytes.
+    pub is_replayed: bool,
     /// The fewest bytes that either can be: on `Host`, and on a card.
     pub(crate) least_bytes: [u64; 2],
 }

@@ -93,7 +93,7 @@ pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>, place: &PlaceArg
         let why = "--device sim computes nothing: `plan` shows what a simulated card would do";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let survey = job.survey(device.info().page_bytes)?.fed_from(place.source());
+    let survey = place.plans(job.survey(device.info().page_bytes)?);
     Ok(survey.beside(device.ledger().granted_bytes()))
 }
 
