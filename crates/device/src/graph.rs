@@ -1,7 +1,12 @@
+use std::time::Duration;
+
 use crate::{Backend, Device, Grant, Purpose, Result, Stream};
 
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
+
+/// How long no flag may change while work waits for one, if nobody says otherwise: longer than the few launches between two flags of the largest step.
+pub(crate) const FLAG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A row of flags, all lowered at first: what joins graphs that run beside each other.
 ///

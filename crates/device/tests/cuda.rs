@@ -277,9 +277,9 @@ fn any_failed_call_is_reported_and_everything_is_released() {
         }
         println!("{calls} calls; reported: {reported:?}; silent: {silent:?}");
         assert!(silent.iter().all(|name| SILENT.contains(&name.as_str())), "unreported: {silent:?}");
-        // Of two ways to fail, each once: the last look of a stream, the staging memory, and each event of it.
+        // Of two ways to fail, each once: the last look of a stream, the staging memory and the flags', and each event of the former.
         let count = |wanted: &str| silent.iter().filter(|name| *name == wanted).count();
-        assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 2, "{silent:?}");
+        assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 4, "{silent:?}");
         assert!(reported.len() >= 38, "{reported:?}");
     });
 }

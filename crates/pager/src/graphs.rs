@@ -49,7 +49,7 @@ struct Shape {
     pending: Option<(usize, Vec<Piece>, u64, bool)>,
     covered: Option<u64>,
     script: Vec<(u32, Option<u64>)>,
-    /// All of these are true: nothing is loaded, or page-locked, for the first time.
+    /// Whether nothing is loaded, or page-locked, for the first time, and a turn has gone by.
     is_settled: bool,
 }
 
@@ -303,7 +303,10 @@ impl<B: Backend> Pager<B> {
             pending: state.pending.as_ref().map(pending),
             covered: relative(state.covered + self.plan.cycle().len() as u64).filter(|_| state.is_ordered),
             script: state.script.relative(base),
-            is_settled: state.is_settled && state.script.is_loaded() && state.feed.is_settled(&state.plan),
+            is_settled: state.is_settled
+                && base >= self.plan.cycle().len() as u64
+                && state.script.is_loaded()
+                && state.feed.is_settled(&state.plan),
         })
     }
 

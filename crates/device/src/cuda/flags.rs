@@ -9,7 +9,7 @@
 //! for that reason: the host sees them without a stream, and can let a stream go that waits.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub(super) struct Words {
     /// The same as the device sees it.
     on_device: u64,
     count: usize,
+    /// Whether any work was ever told of them: else nothing waits for one.
+    is_used: AtomicBool,
     watch: Mutex<Watch>,
     memory: Arc<Memory>,
 }
@@ -58,8 +60,8 @@ impl Words {
     ) -> Result<Arc<Self>> {
         let first = memory.pin(bytes(count))?;
         let watch = Watch { patience, seen: Vec::new(), since: Instant::now(), given_up: None };
-        let mut words =
-            Self { first, on_device: 0, count, watch: Mutex::new(watch), memory: Arc::clone(memory) };
+        let (is_used, watch, memory) = (AtomicBool::new(false), Mutex::new(watch), Arc::clone(memory));
+        let mut words = Self { first, on_device: 0, count, is_used, watch, memory };
         // SAFETY: writes one address; the memory is page-locked since just now, and a context is current since then.
         let code =
             unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut words.on_device, host_pointer(first), 0) };
@@ -81,6 +83,7 @@ impl Words {
 
     fn queue(&self, stream: CUstream, operations: &mut [CUstreamBatchMemOpParams]) -> Result<()> {
         self.outcome()?;
+        self.is_used.store(true, Ordering::Relaxed);
         let count = u32::try_from(operations.len()).unwrap_or(u32::MAX);
         // SAFETY: the stream is alive and reads `count` operations before the call returns; their words live until the stream was waited for, since it keeps them.
         let code = unsafe { sys::cuStreamBatchMemOp_v2(stream, count, operations.as_mut_ptr(), 0) };
@@ -135,6 +138,9 @@ impl Words {
 
     /// Looks whether a flag has changed since the last time. If none has for too long they are given up, and whoever waits is let go.
     pub(super) fn look(&self) {
+        if !self.is_used.load(Ordering::Relaxed) {
+            return;
+        }
         let now: Vec<u32> = self.words().map(|word| word.load(Ordering::Relaxed)).collect();
         let mut watch = self.watch();
         if watch.seen != now {

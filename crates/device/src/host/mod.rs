@@ -22,6 +22,7 @@ use self::memory::Memory;
 use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Run, Source, Transfer, Work};
+use crate::graph::FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
@@ -61,7 +62,7 @@ impl Default for HostConfig {
             seed: None,
             fail_call: None,
             emulate: None,
-            flag_patience: Duration::from_secs(60),
+            flag_patience: FLAG_PATIENCE,
         }
     }
 }
