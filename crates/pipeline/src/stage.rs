@@ -66,13 +66,6 @@ pub(crate) struct Seen {
     pub(crate) seconds: f64,
 }
 
-impl Seen {
-    /// The units of all its turns, in the order of their visits.
-    pub(crate) fn visited(&self) -> Vec<UnitId> {
-        self.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit)).collect()
-    }
-}
-
 /// Where weights come from: everything at once, to see what is needed, or by a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weights<'a> {
