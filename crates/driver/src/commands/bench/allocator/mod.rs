@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]
     traces: PathBuf,
     /// The traces to replay, by the names of their files; those of models, if none is named. Or files: memory snapshots of PyTorch or of ours
-    /// (.pickle), logs of RMM (.csv), traces (.bin, .bin.zst).
+    /// (.pickle), logs of RMM (.csv), traces (.bin, .columns, both also with .zst).
     #[arg(long, value_name = "NAME|FILE")]
     trace: Vec<String>,
     /// Program that runs PyTorch's allocator.
@@ -342,12 +342,14 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
 fn load(arguments: &Arguments, name: &str) -> Result<Trace> {
     let named = Path::new(name);
     let path =
-        if named.is_file() { named.to_owned() } else { arguments.traces.join(format!("{name}.bin.zst")) };
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let bytes = if extension == "zst" { unpack(&path)? } else { read(&path)? };
-    let trace = match extension {
+        if named.is_file() { named.to_owned() } else { arguments.traces.join(format!("{name}.columns.zst")) };
+    let packed = path.extension().is_some_and(|extension| extension == "zst");
+    let (bytes, unpacked) =
+        if packed { (unpack(&path)?, path.with_extension("")) } else { (read(&path)?, path.clone()) };
+    let trace = match unpacked.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
         "pickle" => Trace::from_snapshot(&bytes),
         "csv" => Trace::from_rmm_csv(&String::from_utf8_lossy(&bytes)),
+        "columns" => Trace::from_columns(&bytes),
         _ => Trace::from_binary(&bytes),
     };
     let unread = |error| Failure::Usage(format!("{}: {error}", path.display()));
