@@ -71,11 +71,6 @@ impl Seen {
     pub(crate) fn is_of_the_loop(&self) -> bool {
         matches!(self.phase, Phase::Denoise | Phase::Bare) && self.beside_bytes == 0
     }
-
-    /// The units of all its turns, in the order of their visits.
-    pub(crate) fn visited(&self) -> Vec<UnitId> {
-        self.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit)).collect()
-    }
 }
 
 /// Where weights come from: everything at once, to see what is needed, or by a plan.

@@ -1,5 +1,6 @@
 use std::iter;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Plan;
 
@@ -27,7 +28,7 @@ pub(crate) struct Piece {
 /// The same code tells the plan what to expect and the pager what to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    homes: Vec<Home>,
+    homes: Arc<[Home]>,
     /// For a resident page: whether it was copied.
     loaded: Vec<bool>,
     ring: Vec<RingPage>,
@@ -46,7 +47,7 @@ struct RingPage {
 const NOTHING: u32 = u32::MAX;
 
 impl Script {
-    pub(crate) fn new(homes: Vec<Home>, ring_pages: u32) -> Self {
+    pub(crate) fn new(homes: Arc<[Home]>, ring_pages: u32) -> Self {
         let loaded = vec![false; homes.len()];
         let ring = vec![RingPage { holds: NOTHING, used: 0 }; ring_pages as usize];
         Self { homes, loaded, ring, after: 0 }
