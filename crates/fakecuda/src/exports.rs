@@ -438,7 +438,7 @@ unsafe extern "C" fn cuStreamBatchMemOp_v2(
             // SAFETY: one of those.
             let abi::MemoryOperation { kind, address, value, flags, .. } = unsafe { *operation };
             driver.memory.check_word(address).map_err(|_| INVALID_VALUE)?;
-            let value = value as u32;
+            let Ok(value) = u32::try_from(value) else { return Err(INVALID_VALUE) };
             batch.push(match (kind, flags) {
                 (abi::WAIT_VALUE, abi::WAIT_VALUE_EQUAL) => Operation::WaitValue { address, value },
                 (abi::WRITE_VALUE, abi::WRITE_VALUE_BEHIND_ALL) => Operation::WriteValue { address, value },

@@ -304,7 +304,7 @@ impl<B: Backend> Pager<B> {
             covered: relative(state.covered + self.plan.cycle().len() as u64).filter(|_| state.is_ordered),
             script: state.script.relative(base),
             is_settled: state.is_settled
-                && base >= self.plan.cycle().len() as u64
+                && state.leases >= self.plan.cycle().len() as u64
                 && state.script.is_loaded()
                 && state.feed.is_settled(&state.plan),
         })
