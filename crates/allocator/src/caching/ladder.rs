@@ -118,7 +118,7 @@ impl<B: Backend> Inner<B> {
         rung: usize,
         search: fn(&mut Core, &Request) -> Option<u32>,
     ) -> Option<Handle> {
-        let mut state = self.heap();
+        let mut state = self.whole();
         state.core.join_kept();
         let index = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
@@ -540,7 +540,7 @@ impl<B: Backend> Inner<B> {
     fn refusal(&self, request: &Request, missing: u64, cause: Option<DeviceError>) -> Error {
         let ledger = self.device.ledger();
         let (limit, granted) = (ledger.limit_bytes(), ledger.granted_by_purpose());
-        let state = &mut *self.heap();
+        let state = &mut *self.whole();
         state.core.join_kept();
         state.core.counts.events.ooms += 1;
         state.core.counts.events.rungs[7] += 1;

@@ -191,14 +191,14 @@ impl<B: Backend> Allocator<B> {
     #[must_use]
     pub fn statistics(&self) -> AllocatorStatistics {
         let ledger = Granted::of(self);
-        ledger.statistics(&self.inner.heap().core)
+        ledger.statistics(&self.inner.whole().core)
     }
 
     /// Looks at the books while nobody changes them and no block is on its way.
     pub(crate) fn read_books<T>(&self, look: impl FnOnce(&Core, &Tags, AllocatorStatistics) -> T) -> T {
         let _growth = self.inner.growth.lock();
         let ledger = Granted::of(self);
-        let state = self.inner.heap();
+        let state = self.inner.whole();
         look(&state.core, &state.tags, ledger.statistics(&state.core))
     }
 
@@ -215,13 +215,13 @@ impl<B: Backend> Allocator<B> {
 
     /// Sets all peaks to the present values.
     pub fn reset_peaks(&self) {
-        self.inner.heap().core.counts.reset_peaks();
+        self.inner.whole().core.counts.reset_peaks();
     }
 
     /// Starts a scope, which knows the peak within it when it ends; scopes nest, and the peaks outside are as if there had been none.
     #[must_use]
     pub fn scope(&self) -> Scope<B> {
-        let mut state = self.inner.heap();
+        let mut state = self.inner.whole();
         let outside = state.core.counts.all().allocated_bytes.peak;
         state.core.counts.reset_allocated_peak();
         drop(state);
