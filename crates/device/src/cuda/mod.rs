@@ -11,6 +11,7 @@ mod api;
 mod context;
 mod cublaslt;
 mod graph;
+mod host_pages;
 mod memory;
 mod modules;
 mod probe;
