@@ -404,6 +404,16 @@ impl<B: Backend> Feed<B> {
         self.in_place.clear();
     }
 
+    /// Whether all that the plan streams lies page-locked where it is copied from, so that copies are all that is left to do: no stage, and nothing for the first time.
+    pub(crate) fn is_settled(&self, plan: &Plan) -> bool {
+        let is_there = |(page, home): (usize, &Home)| {
+            *home == Home::Resident
+                || self.layout.direct[page]
+                || (self.filled[page] && (self.layout.is_in_place[page] || self.places[page].is_some()))
+        };
+        plan.homes().iter().zip(0..).map(|(home, page)| (page, home)).all(is_there)
+    }
+
     pub(crate) const fn stream(&self) -> &Stream<B> {
         &self.stream
     }

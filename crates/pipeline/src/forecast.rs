@@ -15,6 +15,8 @@ pub struct Survey {
     rates: Option<Rates>,
     /// What of a budget is not for this program's phases.
     taken_bytes: u64,
+    /// Whether steps of the loop are replayed.
+    is_replayed: bool,
     products: Vec<ProductCall>,
 }
 
@@ -46,7 +48,8 @@ impl Survey {
             Surveyed { planner: Planner::new(&seen.units, goal), seen }
         };
         let phases = stage.into_placed().into_iter().map(surveyed).collect();
-        Ok(Self { phases, rates, taken_bytes: 0, products: device.backend().products() })
+        let products = device.backend().products();
+        Ok(Self { phases, rates, taken_bytes: 0, is_replayed: false, products })
     }
 
     /// The survey for a device of whose budget so many bytes are gone before anything runs: what the driver takes for context, kernels and libraries
@@ -71,6 +74,23 @@ impl Survey {
     pub fn fed_from(self, source: Source) -> Self {
         let fed = |Surveyed { seen, planner }| Surveyed { seen, planner: planner.fed_from(source) };
         Self { phases: self.phases.into_iter().map(fed).collect(), ..self }
+    }
+
+    /// The survey for a run whose loop replays its steps as graphs, or does not: it changes no bit and no byte of the device's, and costs the host some kilobytes of page-locked
+    /// memory, for [flags](lighterage_device::Flags).
+    ///
+    /// ```
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let (plain, replayed) = (survey.within(8 << 30)?, survey.clone().replayed(true).within(8 << 30)?);
+    /// assert_eq!(plain.peak_bytes(), replayed.peak_bytes());
+    /// assert!((1..8000).contains(&(replayed.pinned_bytes() - plain.pinned_bytes())));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn replayed(self, is_replayed: bool) -> Self {
+        Self { is_replayed, ..self }
     }
 
     /// Plans every phase within what the device's ledger allows in all; nothing may run on it yet.
@@ -169,14 +189,17 @@ impl Survey {
     fn plan(&self, Surveyed { seen, planner }: &Surveyed, budget_bytes: u64) -> Result<PhaseForecast> {
         let plan = planner.within(budget_bytes - self.taken_bytes - seen.activations_bytes)?;
         let [on_host, on_card] = [false, true].map(|is_card| plan.host_bytes(&seen.units, is_card));
+        let is_replayed = self.is_replayed && seen.is_of_the_loop();
+        let flag_bytes = if is_replayed { plan.flag_bytes() } else { 0 };
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),
             placement: Arc::clone(&seen.placement),
             activations_bytes: seen.activations_bytes,
-            host_bytes: on_host.pinned,
-            pinned_bytes: on_card.pinned,
-            least_bytes: [on_host.least, on_card.least],
+            host_bytes: on_host.pinned + flag_bytes,
+            pinned_bytes: on_card.pinned + flag_bytes,
+            least_bytes: [on_host.least + flag_bytes, on_card.least + flag_bytes],
+            is_replayed,
             plan,
         })
     }
@@ -317,6 +340,8 @@ pub struct PhaseForecast {
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
+    /// Whether its steps are replayed as graphs; the flags that this takes are among the host's bytes.
+    pub is_replayed: bool,
     /// The fewest bytes that either can be: on `Host`, and on a card.
     pub(crate) least_bytes: [u64; 2],
 }

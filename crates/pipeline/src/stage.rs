@@ -66,6 +66,13 @@ pub(crate) struct Seen {
     pub(crate) seconds: f64,
 }
 
+impl Seen {
+    /// Whether its turns are steps of the loop, and no weights are beside them, as where the loop decides in the middle of a step.
+    pub(crate) fn is_of_the_loop(&self) -> bool {
+        matches!(self.phase, Phase::Denoise | Phase::Bare) && self.beside_bytes == 0
+    }
+}
+
 /// Where weights come from: everything at once, to see what is needed, or by a plan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weights<'a> {
@@ -223,7 +230,13 @@ impl<'a, B: Backend> Stage<'a, B> {
         Ok(match self.weights {
             Weights::All => Pager::resident(stream, units)?,
             Weights::Planned(forecast) => {
-                Pager::planned(stream, units, &self.planned(forecast, phase)?.plan)?
+                let planned = self.planned(forecast, phase)?;
+                let pager = Pager::planned(stream, units, &planned.plan)?;
+                if planned.is_replayed && stream.device().backend().can_replay() {
+                    pager.replayable()?
+                } else {
+                    pager
+                }
             }
         })
     }

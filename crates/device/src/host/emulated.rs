@@ -1,5 +1,7 @@
 //! The kernels' CUDA sources on the emulator, in place of the host functions.
 
+use std::sync::Arc;
+
 use super::memory::Memory;
 use super::work::Run;
 use crate::{Error, Kernel, Result, Target, Workers};
@@ -48,7 +50,7 @@ impl Emulation {
         // Bounds are those of the moment: what the kernel may touch is mapped until it is done.
         let regions = if self.checks { memory.accessible_ranges() } else { Vec::new() };
         let (emulation, params) = (*self, *params);
-        Ok(Box::new(move |workers: &Workers| {
+        Ok(Arc::new(move |workers: &Workers| {
             // SAFETY: the promise of who made the work.
             unsafe { emulation.perform(&launches, bytes_of(&params), &regions, workers) }
         }))

@@ -128,7 +128,7 @@ impl Steps<'_> {
     fn run_on_host(&self) -> Result<Report> {
         let link = self.arguments.link.map(|link| link * 1e6);
         let config = HostConfig { link_bytes_per_second: link, ..self.arguments.place.host_config() };
-        let survey = self.job.survey(config.page_bytes)?.fed_from(self.arguments.place.source());
+        let survey = self.arguments.place.plans(self.job.survey(config.page_bytes)?);
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)?;
         let name = Host::new(config)?.info().name.clone();
         self.report(&name, link, u64::MAX, (&survey, &forecasts), |forecast| {
