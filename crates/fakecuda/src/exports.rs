@@ -439,6 +439,7 @@ unsafe extern "C" fn cuStreamBatchMemOp_v2(
             // SAFETY: one of those.
             let abi::MemoryOperation { kind, address, value, flags, .. } = unsafe { *operation };
             driver.memory.check_word(address).map_err(|_| INVALID_VALUE)?;
+            #[expect(clippy::cast_possible_truncation, reason = "a union of 32 and 64 bits")]
             let value = value as u32;
             batch.push(match (kind, flags) {
                 (abi::WAIT_VALUE, abi::WAIT_VALUE_EQUAL) => Operation::WaitValue { address, value },
