@@ -97,7 +97,7 @@ fn weights(folder: &std::path::Path, units: usize, rows: usize) -> Result<Checkp
         bytes,
     });
     write(&path, &tensors.collect::<Vec<_>>())?;
-    mapping::open(&path)
+    Ok(mapping::open(&path)?)
 }
 
 fn units_of(checkpoint: &Checkpoint) -> Result<(Arc<Units>, Vec<UnitId>)> {
