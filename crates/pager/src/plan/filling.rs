@@ -105,7 +105,7 @@ mod tests {
     fn a_stage_is_filled_while_the_other_is_copied() {
         let mut filling = Filling::new(RATES, 0, 8);
         // Each stage takes 4 s to lock, 2 to fill and 8 to copy.
-        let ends = filling.stage(24, 0.0, |bytes| as_f64(bytes));
+        let ends = filling.stage(24, 0.0, as_f64);
         assert_eq!(ends, 6.0 + 3.0 * 8.0, "the copies never wait after the first");
         assert_eq!(filling.now, 14.0 + 2.0, "the third fill waits for the first copy");
         let mut fast = Filling::new(RATES, 0, 8);
