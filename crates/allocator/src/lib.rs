@@ -87,7 +87,7 @@ pub use arena::{ALIGNMENT_BYTES, Buffer, Config, Placement, Pool, Recording, Sta
 pub use caching::{
     Action, Allocator, AllocatorStatistics, Crumbs, DeviceBuffer, Event, Events, Gauge, Handle, Magazines,
     Need, OnStream, PoolCounts, PressureHandler, Registration, Scope, Settings, Sizes, Step, StepHandle,
-    Steps, Tag, Urgency,
+    Steps, Tag, Times, Urgency,
 };
 pub use error::{Error, OutOfBudget, OutOfMemory, Result};
 pub use snapshot::{BlockState, Segment, SegmentBlock, Snapshot};

@@ -368,6 +368,10 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
         true
     }
 
+    /// The host has moved so many bytes from files to memory that copies read. Only where the device works by a model does that need to be said: there it takes the
+    /// host's time.
+    fn filled(&self, _bytes: u64) {}
+
     /// Seconds that the work queued so far should take, where the device works by a model; else none.
     fn modelled(&self) -> Option<Modelled> {
         None

@@ -249,6 +249,21 @@ const SILENT: [&str; 15] = [
     "cuStreamSynchronize",
 ];
 
+/// Where the driver locks no memory of the process's own it is asked for memory of its.
+#[test]
+fn a_driver_that_registers_nothing_allocates() {
+    let test = "a_driver_that_registers_nothing_allocates";
+    inside(test, &[("FAKECUDA_REGISTER", "0")], || {
+        let (control, device) = (Control::new(), open().unwrap());
+        let pinned = device.pin(1 << 20).unwrap();
+        assert!(control.left() > 0);
+        drop(pinned);
+        device.take_deferred().unwrap();
+        drop(device);
+        assert_eq!(control.left(), 0);
+    });
+}
+
 #[test]
 fn any_failed_call_is_reported_and_everything_is_released() {
     inside_with("any_failed_call_is_reported_and_everything_is_released", &[], with_products, || {

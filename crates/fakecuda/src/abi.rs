@@ -28,6 +28,7 @@ pub(crate) const STREAM_CAPTURE_ISOLATION: Code = 905;
 pub(crate) const ATTRIBUTE_MULTIPROCESSORS: u32 = 16;
 pub(crate) const ATTRIBUTE_CAPABILITY_MAJOR: u32 = 75;
 pub(crate) const ATTRIBUTE_CAPABILITY_MINOR: u32 = 76;
+pub(crate) const ATTRIBUTE_REGISTER: u32 = 99;
 pub(crate) const ATTRIBUTE_VIRTUAL_MEMORY: u32 = 102;
 pub(crate) const ATTRIBUTE_READ_ONLY_REGISTER: u32 = 113;
 

@@ -5,9 +5,9 @@ use lighterage_kernels::launch::{Arch, Target, TensorMap};
 
 use crate::abi::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
-    ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription, AllocationProperties, Code,
-    FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND, NOT_READY, NOT_SUPPORTED,
-    OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
+    ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription,
+    AllocationProperties, Code, FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND,
+    NOT_READY, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
@@ -117,6 +117,7 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, dev: 
         let (major, minor) = driver.config.capability;
         let answer = match attribute {
             ATTRIBUTE_READ_ONLY_REGISTER => 1,
+            ATTRIBUTE_REGISTER => u32::from(driver.config.registers),
             ATTRIBUTE_MULTIPROCESSORS => multiprocessors(major, minor),
             ATTRIBUTE_CAPABILITY_MAJOR => major,
             ATTRIBUTE_CAPABILITY_MINOR => minor,
@@ -438,7 +439,8 @@ unsafe extern "C" fn cuStreamBatchMemOp_v2(
             // SAFETY: one of those.
             let abi::MemoryOperation { kind, address, value, flags, .. } = unsafe { *operation };
             driver.memory.check_word(address).map_err(|_| INVALID_VALUE)?;
-            let Ok(value) = u32::try_from(value) else { return Err(INVALID_VALUE) };
+            #[expect(clippy::cast_possible_truncation, reason = "a union of 32 and 64 bits")]
+            let value = value as u32;
             batch.push(match (kind, flags) {
                 (abi::WAIT_VALUE, abi::WAIT_VALUE_EQUAL) => Operation::WaitValue { address, value },
                 (abi::WRITE_VALUE, abi::WRITE_VALUE_BEHIND_ALL) => Operation::WriteValue { address, value },

@@ -11,9 +11,9 @@ use crate::units::Units;
 use crate::{Error, Result};
 
 /// How many stages there are: one is filled while the other's copy is under way.
-const STAGES: usize = 2;
+pub(crate) const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
-const STAGE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const STAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// The longest block of the arena, and the longest window of a file that is page-locked at once, in bytes: some drivers refuse more, and pinning takes its time, 1 to 1.7 GB/s.
 /// Tests have some of each in little memory.
@@ -553,6 +553,7 @@ impl<B: Backend> Feed<B> {
             let target = part_of(&mut stage.memory, 0, bytes.end - bytes.start);
             convert::write(tape, units, bytes, target, Access::Read)?;
         }
+        self.stream.device().backend().filled(bytes.end - bytes.start);
         let source = stage.memory.address();
         // SAFETY: the caller's promise for `target`; the stage is not written before its event, recorded below, was waited for.
         unsafe { self.copy_from(target, source, bytes.end - bytes.start) }?;
@@ -593,6 +594,7 @@ impl<B: Backend> Feed<B> {
                 let target = part_of(arena, offset, bytes.end - bytes.start);
                 convert::write(tape, units, &bytes, target, Access::Mapped)?;
             }
+            self.device().backend().filled(tape.bytes_of(&(first..end)));
             self.filled[first as usize..end as usize].fill(true);
         }
         Ok(())

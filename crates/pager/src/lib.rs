@@ -124,5 +124,5 @@ pub use finite::check_finite;
 pub use graphs::Recorded;
 pub use lease::Lease;
 pub use pager::{Pager, Statistics};
-pub use plan::{Cycle, Goal, HostBytes, Limit, Link, Plan, Planner, Source, Turn, Visit};
+pub use plan::{Cycle, Goal, HostBytes, HostRates, Limit, Link, Plan, Planner, Source, Turn, Visit};
 pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

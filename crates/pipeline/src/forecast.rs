@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lighterage_allocator::Placement;
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
-use lighterage_pager::{Goal, Link, Plan, Planner, Source, Turn, UnitId, Units};
+use lighterage_pager::{Goal, HostRates, Link, Plan, Planner, Source, Turn, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -43,7 +43,8 @@ impl Survey {
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
         let surveyed = |seen: Seen| {
-            let goal = Goal { link: link(rates), ..Goal::new(seen.cycles.clone(), 0, page_bytes) };
+            let goal = Goal::new(seen.cycles.clone(), 0, page_bytes);
+            let goal = Goal { link: link(rates), host: rates.as_ref().map_or(HostRates::FREE, host), ..goal };
             Surveyed { planner: Planner::new(&seen.units, goal), seen }
         };
         let phases = stage.into_placed().into_iter().map(surveyed).collect();
@@ -212,6 +213,11 @@ impl Survey {
             largest_unit: planner.largest_unit().to_owned(),
         })
     }
+}
+
+/// What a host does before copies can begin, by the rates of a device.
+pub(crate) const fn host(rates: &Rates) -> HostRates {
+    HostRates { lock_bytes_per_second: rates.lock_bytes, read_bytes_per_second: rates.read_bytes }
 }
 
 fn link(rates: Option<Rates>) -> Link {
@@ -384,6 +390,26 @@ impl Forecast {
     #[must_use]
     pub fn pageable_bytes(&self) -> u64 {
         self.phases.iter().map(PhaseForecast::pageable_bytes).max().unwrap_or(0)
+    }
+
+    /// Seconds from the beginning of the run to the end of the loop's first step: the phases before it, what the host page-locks and fills, and what crosses the link.
+    /// They mean something only if the survey had rates.
+    ///
+    /// ```
+    /// use lighterage_device::Profile;
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let rates = Profile::named("h100").map(|profile| profile.rates);
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, rates)?;
+    /// let seconds = |budget| Ok::<_, lighterage_pipeline::Error>(survey.within(budget)?.first_step_seconds());
+    /// assert!(seconds(4 << 30)? > 2.0 * seconds(24 << 30)?, "what is streamed is page-locked first");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn first_step_seconds(&self) -> f64 {
+        let before = self.phases.iter().take_while(|planned| planned.phase != Phase::Denoise);
+        let before: f64 = before.map(PhaseForecast::seconds).sum();
+        before + self.denoise().map_or(0.0, Plan::first_turn_seconds)
     }
 
     /// Seconds of all phases.

@@ -12,6 +12,7 @@ use super::magazines::Magazines;
 use super::pressure::{self, Handlers};
 use super::settings::{Magazines as When, Settings};
 use super::tags::{Tag, Tags};
+use super::times::Watch;
 use crate::sync::{Apart, Guard, Lock};
 use crate::{ALIGNMENT_BYTES, Error, Result};
 
@@ -54,6 +55,8 @@ pub(super) struct Inner<B: Backend> {
     number: u32,
     pub(super) device: Device<B>,
     pub(super) settings: Settings,
+    /// For what hands out, and for what takes back.
+    pub(super) watches: Option<Box<[Watch; 2]>>,
     pub(super) magazines: Magazines,
     heap: Apart<Lock<State<B>>>,
     /// Held by the one thread that maps, unmaps or records: the driver takes a lock of its own for these anyway.
@@ -135,6 +138,10 @@ impl<B: Backend> Allocator<B> {
             inner: Arc::new(Inner {
                 number: ALLOCATORS.fetch_add(1, Ordering::Relaxed),
                 device: device.clone(),
+                watches: settings.times.then(|| {
+                    let clock = device.backend().clock();
+                    Box::new([Watch::new(&clock), Watch::new(&clock)])
+                }),
                 magazines: Magazines::new(when),
                 settings,
                 heap: Apart::new(Lock::new_watched(state)),
@@ -193,7 +200,7 @@ impl<B: Backend> Allocator<B> {
     /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignHandle`] if another allocator gave it out.
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free(handle)
+        self.inner.free_timed(handle)
     }
 
     /// Notes that another stream uses the memory too: after it was given back, nobody gets it before that stream's work queued until then is done.
@@ -265,7 +272,10 @@ impl<B: Backend> OnStream<B> {
     /// [`Error::Reentrant`] from within a pressure handler, [`Error::OffPlan`] while capturing. Nothing is handed out or left half mapped then.
     #[inline]
     pub fn allocate(&self, bytes: u64, tag: Tag) -> Result<Handle> {
-        self.inner.allocate(self.owner, bytes, tag)
+        match &self.inner.watches {
+            None => self.inner.allocate(self.owner, bytes, tag),
+            Some(watches) => watches[0].time(|| self.inner.allocate(self.owner, bytes, tag)),
+        }
     }
 
     /// A typed buffer that gives its memory back when it is dropped.
@@ -284,7 +294,7 @@ impl<B: Backend> OnStream<B> {
     /// As [`Allocator::free`].
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free(handle)
+        self.inner.free_timed(handle)
     }
 
     /// The stream.
@@ -341,6 +351,7 @@ impl<B: Backend> Inner<B> {
             state.core.counts.events.rungs[1] += 1;
             let due = state.core.is_event_due(owner, self.settings.event_every);
             let handle = self.handle(&state.core, index);
+            self.tell(&state);
             drop(state);
             if due {
                 self.poll_if_idle();
@@ -349,6 +360,14 @@ impl<B: Backend> Inner<B> {
         }
         drop(state);
         self.climb(&request)
+    }
+
+    #[inline]
+    fn free_timed(&self, handle: Handle) -> Result<()> {
+        match &self.watches {
+            None => self.free(handle),
+            Some(watches) => watches[1].time(|| self.free(handle)),
+        }
     }
 
     #[inline]
@@ -371,6 +390,7 @@ impl<B: Backend> Inner<B> {
         } else if block.heap == Heap::Large || !self.magazines.lend(core, handle.index) {
             core.give(handle.index);
         }
+        self.tell(&state);
         Ok(())
     }
 

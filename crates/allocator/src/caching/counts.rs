@@ -251,6 +251,22 @@ impl Counts {
         }
     }
 
+    /// Bytes handed out now.
+    pub(crate) const fn allocated_bytes(&self) -> u64 {
+        self.current[1]
+    }
+
+    /// Bytes that other streams may still use.
+    pub(crate) const fn pending_bytes(&self) -> u64 {
+        let [small, large] = &self.heaps;
+        small.pending[1] + large.pending[1]
+    }
+
+    /// Bytes in chunks now.
+    pub(crate) const fn reserved_bytes(&self) -> u64 {
+        self.reserved.current
+    }
+
     pub(crate) fn create(&mut self, bytes: u64) {
         self.events.creates += 1;
         self.reserved.add(bytes);

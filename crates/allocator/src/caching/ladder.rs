@@ -58,6 +58,7 @@ impl<B: Backend> Inner<B> {
                 Grown::Done(handle) => {
                     drop(events);
                     self.heap().core.counts.events.retries += u64::from(is_retry);
+                    self.tell_all();
                     self.mind_watermark();
                     return Ok(handle);
                 }
@@ -533,6 +534,7 @@ impl<B: Backend> Inner<B> {
                 self.heap().core.chunks.put(chunk, ChunkPlace::Idle);
             }
         }
+        self.tell_all();
         outcome.and_then(|()| Ok(self.device.take_deferred()?))?;
         Ok(given)
     }
@@ -645,6 +647,7 @@ impl<B: Backend> Allocator<B> {
             let refusal = self.inner.create(missing, true, &mut hand)?;
             made += hand.pages(self.inner.big_pages()) * page;
             self.inner.put_down(hand, None);
+            self.inner.tell_all();
             if refusal.is_some() {
                 break;
             }

@@ -8,9 +8,11 @@ mod settings;
 mod statistics;
 mod steps;
 mod tags;
+mod times;
 
 mod ladder;
 mod streams;
+mod told;
 
 mod bins;
 mod block;
@@ -38,3 +40,4 @@ pub use settings::{Magazines, Settings};
 pub use statistics::{AllocatorStatistics, Crumbs, Scope};
 pub use steps::{Step, StepHandle, Steps};
 pub use tags::Tag;
+pub use times::Times;

@@ -126,6 +126,7 @@ const KEYS: &[(&str, Key)] = &[
             Ok(())
         }),
     ),
+    ("times", Key::Sets(|settings, item| item.boolean().map(|value| settings.times = value))),
 ];
 
 const MAGAZINES: [(&str, Magazines); 3] =
@@ -142,7 +143,7 @@ impl Settings {
     /// | `large_segment_size_mb` | a multiple of 2 | [`big_chunk_pages`](Settings::big_chunk_pages), in CUDA's pages of 2 MiB |
     /// | `expandable_segments_reserve` | GiB, as `40G` | [`address_bytes`](Settings::address_bytes) |
     /// | `headroom_permille`, `slack_permille` | thousandths; for the second also `None` | the fields of these names |
-    /// | `stream_waits` | `True`, `False` | [`stream_waits`](Settings::stream_waits) |
+    /// | `stream_waits`, `times` | `True`, `False` | the fields of these names |
     /// | `event_every`, `trace_events` | a number | the fields of these names |
     /// | `watermark_mb` | MiB | [`watermark_bytes`](Settings::watermark_bytes) |
     /// | `magazines` | `never`, `contended`, `always` | [`magazines`](Settings::magazines) |
@@ -203,7 +204,8 @@ impl fmt::Display for Settings {
         write!(f, ",stream_waits:{waits},event_every:{event_every}")?;
         write!(f, ",watermark_mb:{},trace_events:{trace_events}", self.watermark_bytes / MIB)?;
         let named = MAGAZINES.iter().find(|(_, when)| *when == self.magazines);
-        named.map_or(Ok(()), |(name, _)| write!(f, ",magazines:{name}"))
+        named.map_or(Ok(()), |(name, _)| write!(f, ",magazines:{name}"))?;
+        write!(f, ",times:{}", if self.times { "True" } else { "False" })
     }
 }
 
@@ -321,7 +323,7 @@ mod tests {
     #[test]
     fn every_key_sets_its_field() {
         let text = "large_segment_size_mb:64,expandable_segments_reserve:40G,headroom_permille:0,slack_permille:20,\
-                    stream_waits:False,event_every:9,watermark_mb:256,trace_events:1000,magazines:never";
+                    stream_waits:False,event_every:9,watermark_mb:256,trace_events:1000,magazines:never,times:True";
         let expected = Settings {
             big_chunk_pages: 32,
             address_bytes: Some(40 << 30),
@@ -332,6 +334,7 @@ mod tests {
             watermark_bytes: 256 << 20,
             trace_events: 1000,
             magazines: Magazines::Never,
+            times: true,
             ..Settings::default()
         };
         assert_eq!(Settings::parse(text).unwrap(), expected);

@@ -50,6 +50,7 @@ impl<B: Backend> Inner<B> {
         let mut state = self.heap();
         state.core.settle_pending();
         state.core.settle();
+        self.tell(&state);
         outcome
     }
 

@@ -12,6 +12,7 @@ mod context;
 mod cublaslt;
 mod flags;
 mod graph;
+mod host_pages;
 mod memory;
 mod modules;
 mod probe;

@@ -245,6 +245,15 @@ impl Sim {
         }
     }
 
+    /// Books the time in which the host moves or page-locks so many bytes at a rate.
+    fn host_work(&self, state: &mut State, bytes: u64, rate: fn(&Rates) -> f64) {
+        if let Some(rates) = &self.rates {
+            let seconds = as_f64(bytes) / rate(rates);
+            state.timeline.spend(seconds);
+            state.modelled.host_seconds += seconds;
+        }
+    }
+
     /// Books the time of a call that queues something; whether there is a clock.
     fn call(&self, state: &mut State) -> Option<Rates> {
         if let Some(rates) = &self.rates {
@@ -359,7 +368,9 @@ impl Backend for Sim {
     }
 
     fn pin(&self, bytes: u64) -> Result<Address> {
-        let State { space, next, .. } = &mut *self.state();
+        let state = &mut *self.state();
+        self.host_work(state, bytes, |rates| rates.lock_bytes);
+        let State { space, next, .. } = state;
         space.pin(bytes, || take(next, "pin", self.info.page_bytes, bytes.max(1)))
     }
 
@@ -368,7 +379,9 @@ impl Backend for Sim {
     }
 
     unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
-        self.state().space.register(first, bytes, || Ok(()))
+        let state = &mut *self.state();
+        self.host_work(state, bytes, |rates| rates.lock_bytes);
+        state.space.register(first, bytes, || Ok(()))
     }
 
     unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
@@ -561,6 +574,10 @@ impl Backend for Sim {
             state.timeline.replay(stream.0, &graph.work);
         }
         Ok(())
+    }
+
+    fn filled(&self, bytes: u64) {
+        self.host_work(&mut self.state(), bytes, |rates| rates.read_bytes);
     }
 
     fn modelled(&self) -> Option<Modelled> {

@@ -1,4 +1,5 @@
 mod bound;
+mod filling;
 mod goal;
 mod planner;
 mod resize;
@@ -13,6 +14,8 @@ mod timing;
 
 use std::sync::Arc;
 
+use self::filling::Filling;
+pub use self::filling::HostRates;
 pub use self::goal::{Cycle, Goal, Link, Source, Visit};
 pub use self::planner::Planner;
 pub(crate) use self::script::{Home, Piece, Script};
@@ -20,7 +23,7 @@ use self::search::Choice;
 pub(crate) use self::tape::Tape;
 use self::timing::{Clock, steady};
 use crate::Result;
-use crate::feed::FeedLayout;
+use crate::feed::{FeedLayout, STAGE_BYTES_MAX};
 use crate::units::{UnitId, Units};
 
 /// What is resident and what is streamed through a ring of which size, and what that is expected to take: a pure function of units, cycles, link and budget.
@@ -38,6 +41,7 @@ pub struct Plan {
     /// Leases held at once.
     held: usize,
     source: Source,
+    host: HostRates,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -243,10 +247,25 @@ impl Plan {
         self.tape.page_bytes
     }
 
-    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits.
+    /// The same plan with other rates of the host.
+    #[must_use]
+    pub fn fed_at(self, host: HostRates) -> Self {
+        Self { host, ..self }
+    }
+
+    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits, and the host page-locks and
+    /// fills what copies read.
     #[must_use]
     pub fn first_turn_seconds(&self) -> f64 {
         let mut clock = Clock::new(&self.link, &self.tape, 1.0);
+        if self.host != HostRates::FREE {
+            let is_again = self.is_read_again();
+            let is_kept = |page: usize| self.choice.homes[page] != Home::Resident && is_again[page];
+            let bytes = |page: u32| self.tape.bytes_of(&(page..page + 1));
+            let arena = (0..self.tape.pages).filter(|page| is_kept(*page as usize)).map(bytes).sum();
+            let stage = self.tape.longest_bytes().min(STAGE_BYTES_MAX.max(self.tape.page_bytes));
+            clock = clock.filled_by(Filling::new(self.host, arena, stage), is_again);
+        }
         if let Some(cycle) = self.cycles.first() {
             clock.turn(&mut self.script(), cycle);
         }
@@ -326,8 +345,8 @@ impl Plan {
     fn with_visits(tape: Arc<Tape>, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
         let visits = goal.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        let (cycles, link, held, source) = (goal.cycles.clone(), goal.link, goal.held, goal.source);
-        Self { tape, choice, cycles, link, turns, visited, held, source }
+        let Goal { link, held, source, host, .. } = *goal;
+        Self { tape, choice, cycles: goal.cycles.clone(), link, turns, visited, held, source, host }
     }
 }
 

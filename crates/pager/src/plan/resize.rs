@@ -48,6 +48,7 @@ impl Plan {
             page_bytes: self.tape.page_bytes,
             held: self.held,
             source: self.source,
+            host: self.host,
         };
         let choice = Question::new(&self.tape, &goal).answer()?;
         Some(Self::of(Arc::clone(&self.tape), keeping(choice, self.homes(), fixed), &goal))

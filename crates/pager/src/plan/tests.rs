@@ -180,6 +180,8 @@ const RATES: Rates = Rates {
     memory_bytes: 1.0,
     link_bytes: 1.0,
     pageable_bytes: 1.0,
+    lock_bytes: f64::INFINITY,
+    read_bytes: f64::INFINITY,
     launch_seconds: 0.0,
     copy_seconds: 0.0,
     call_seconds: 0.0,

@@ -1,3 +1,4 @@
+use crate::plan::filling::Filling;
 use crate::plan::goal::{Cycle, Link};
 use crate::plan::script::{Piece, Script};
 use crate::plan::tape::Tape;
@@ -24,6 +25,8 @@ pub(crate) struct Clock<'a> {
     /// Seconds that launches waited for copies.
     pub(crate) stalled: f64,
     pub(crate) copied_bytes: u64,
+    /// What the host does before a copy, and by page whether it will be copied again; none: nothing that takes time.
+    filling: Option<(Filling, Vec<bool>)>,
 }
 
 impl<'a> Clock<'a> {
@@ -37,7 +40,14 @@ impl<'a> Clock<'a> {
             ended: Vec::new(),
             stalled: 0.0,
             copied_bytes: 0,
+            filling: None,
         }
+    }
+
+    /// With a host that has to bring the bytes first.
+    pub(crate) fn filled_by(mut self, filling: Filling, is_again: Vec<bool>) -> Self {
+        self.filling = Some((filling, is_again));
+        self
     }
 
     /// When the launches of all visits so far are through.
@@ -50,8 +60,16 @@ impl<'a> Clock<'a> {
         for piece in pieces {
             let after = usize::try_from(piece.after + base).unwrap_or(usize::MAX);
             let free = after.checked_sub(1).map_or(0.0, |visit| self.ended[visit]);
-            self.copied_bytes += self.tape.bytes_of(&piece.pages);
-            self.copied = self.copied.max(free) + self.copy_seconds(piece);
+            let bytes = self.tape.bytes_of(&piece.pages);
+            self.copied_bytes += bytes;
+            let (from, link) = (self.copied.max(free), self.link);
+            self.copied = match &mut self.filling {
+                None => from + self.copy_seconds(piece),
+                Some((filling, is_again)) if piece.is_streamed && is_again[piece.pages.start as usize] => {
+                    from.max(filling.keep(bytes)) + link.seconds(bytes)
+                }
+                Some((filling, _)) => filling.stage(bytes, from, |bytes| link.seconds(bytes)),
+            };
         }
         let ready = if pieces.is_empty() { self.computed } else { self.computed.max(self.copied) };
         self.stalled += ready - self.computed;
@@ -62,7 +80,7 @@ impl<'a> Clock<'a> {
 
     /// How long a copy takes the link.
     fn copy_seconds(&self, piece: &Piece) -> f64 {
-        self.link.copy_seconds + as_f64(self.tape.bytes_of(&piece.pages)) / self.link.bytes_per_second
+        self.link.seconds(self.tape.bytes_of(&piece.pages))
     }
 
     /// A turn whose copies are still to be found out.
