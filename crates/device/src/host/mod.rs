@@ -11,6 +11,7 @@ mod work;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::emulated::Emulation;
+use self::emulated::Order;
 use self::faults::Faults;
 use self::lane::Lane;
 use self::link::Link;
@@ -79,7 +80,10 @@ pub struct Host {
 
 /// A stream of a [`Host`]. Dropping it waits for its work.
 #[derive(Debug)]
-pub struct HostStream(Engine);
+pub struct HostStream {
+    engine: Engine,
+    order: Arc<Order>,
+}
 
 #[derive(Debug)]
 enum Engine {
@@ -89,14 +93,15 @@ enum Engine {
 
 impl HostStream {
     fn push(&self, work: Work) -> Result<()> {
-        match &self.0 {
+        self.order.see(&work);
+        match &self.engine {
             Engine::Thread(lane) => lane.push(work),
             Engine::Seeded { scheduler, stream } => scheduler.push(*stream, work),
         }
     }
 
     fn synchronize(&self) -> Outcome {
-        match &self.0 {
+        match &self.engine {
             Engine::Thread(lane) => lane.synchronize(),
             Engine::Seeded { scheduler, stream } => scheduler.synchronize(*stream),
         }
@@ -105,7 +110,7 @@ impl HostStream {
 
 impl Drop for HostStream {
     fn drop(&mut self) {
-        if let Engine::Seeded { scheduler, stream } = &self.0 {
+        if let Engine::Seeded { scheduler, stream } = &self.engine {
             // Failures were reported by the calls on the stream; a lane waits in its own drop.
             let _ = scheduler.synchronize(*stream);
         }
@@ -282,12 +287,13 @@ impl Backend for Host {
 
     fn stream(&self, kind: StreamKind) -> Result<HostStream> {
         self.faults.enter("stream").refuse()?;
-        Ok(HostStream(match &self.scheduler {
+        let engine = match &self.scheduler {
             None => Engine::Thread(Lane::new(kind, Arc::clone(&self.machine), Arc::clone(&self.memory))?),
             Some(scheduler) => {
                 Engine::Seeded { scheduler: Arc::clone(scheduler), stream: scheduler.stream() }
             }
-        }))
+        };
+        Ok(HostStream { engine, order: Arc::default() })
     }
 
     fn event(&self) -> Result<HostEvent> {
@@ -349,7 +355,9 @@ impl Backend for Host {
     unsafe fn launch<K: Kernel>(&self, stream: &HostStream, params: &K::Params) -> Result<()> {
         let run = match &self.emulation {
             // SAFETY: the caller's promise, which holds until the kernel is done.
-            Some(emulation) => unsafe { emulation.run::<K>(params, &self.memory, &self.info.name) }?,
+            Some(emulation) => {
+                unsafe { emulation.run::<K>(params, &stream.order, &self.memory, &self.info.name) }?
+            }
             // SAFETY: as above.
             None => unsafe { on_host::<K>(*params) },
         };
@@ -403,7 +411,7 @@ impl Backend for Host {
 
     /// No driver call: it is not counted among them. A drawn interleaving has no time.
     fn stamp(&self, stream: &HostStream, stamp: Stamp) -> Result<()> {
-        match &stream.0 {
+        match &stream.engine {
             Engine::Thread(lane) => lane.push(Work::Stamp(stamp)),
             Engine::Seeded { .. } => Ok(()),
         }
