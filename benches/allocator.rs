@@ -21,7 +21,7 @@ fn on_compute(allocator: &Allocator<Sim>) -> OnStream<Sim> {
 }
 
 fn trace(name: &str) -> Trace {
-    Trace::from_binary(&trace_bytes(name)).expect("a trace")
+    Trace::from_columns(&trace_bytes(name)).expect("a trace")
 }
 
 fn pairs(criterion: &mut Criterion) {

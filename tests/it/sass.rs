@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lighterage_kernels::images;
 use lighterage_kernels::launch::Arch;
@@ -49,6 +51,26 @@ fn disassemble(cubin: &std::path::Path) -> Instructions {
     instructions(&String::from_utf8_lossy(&output.stdout))
 }
 
+/// What each cubin holds, in their order; a disassembler works on one processor.
+fn disassemble_all(cubins: &[PathBuf]) -> Vec<Instructions> {
+    let next = AtomicUsize::new(0);
+    let found: Vec<OnceLock<Instructions>> = cubins.iter().map(|_| OnceLock::new()).collect();
+    let work = || {
+        while let Some((cubin, place)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            cubins.get(index).zip(found.get(index))
+        } {
+            place.set(disassemble(cubin)).expect("each index is given out once");
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    found.into_iter().map(|place| place.into_inner().expect("every cubin was looked at")).collect()
+}
+
 #[test]
 fn kernels_have_what_they_are_written_with_and_no_local_memory() {
     let folder = PathBuf::from(concat!(env!("OUT_DIR"), "/images"));
@@ -57,9 +79,8 @@ fn kernels_have_what_they_are_written_with_and_no_local_memory() {
     let mut cubins: Vec<PathBuf> = cubins.map(|entry| entry.expect("readable").path()).collect();
     cubins.retain(|path| path.extension().is_some_and(|extension| extension == "cubin"));
     cubins.sort();
-    for cubin in &cubins {
+    for (cubin, found) in cubins.iter().zip(disassemble_all(&cubins)) {
         let name = cubin.file_name().and_then(|name| name.to_str()).expect("a name");
-        let found = disassemble(cubin);
         assert!(!found.is_empty(), "no function in {name}");
         for (function, words) in &found {
             functions += 1;

@@ -1,10 +1,61 @@
-//! The lock of the books, and who holds it.
+//! The lock of the books, who holds it, and which thread is asking.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+/// Threads that have asked for their number so far.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Number of this thread, or 0. It has no destructor, so that it is there as long as the thread.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the calling thread, from 1 on: no two threads share it.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    #[cfg(test)]
+    if tested::UNDER_SHUTTLE.get() {
+        // Its threads are one to the machine.
+        return usize::from(shuttle::current::me()) + 1;
+    }
+    match NUMBER.get() {
+        0 => new_number(),
+        number => number,
+    }
+}
+
+#[cold]
+fn new_number() -> usize {
+    let number = THREADS.fetch_add(1, Ordering::Relaxed) + 1;
+    NUMBER.set(number);
+    number
+}
+
+/// A value on cache lines of its own, of which processors fetch two at once: who writes it does not slow down who reads its neighbours.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Apart<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// Tries before the thread lets others run.
 const SPINS: u32 = 64;
@@ -51,6 +102,7 @@ impl<T> Lock<T> {
     }
 
     /// The lock, if it is free.
+    #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.0.try_lock().map(|inner| Guard { inner })
     }
@@ -96,7 +148,6 @@ impl<T> DerefMut for Guard<'_, T> {
 /// Under test a lock is shuttle's where shuttle chooses whose turn it is, and says who holds it.
 #[cfg(test)]
 pub(crate) mod tested {
-    use std::cell::Cell;
     use std::sync::PoisonError;
 
     use super::*;
@@ -117,7 +168,7 @@ pub(crate) mod tested {
     #[derive(Debug)]
     enum Engine<T> {
         Spin(SpinMutex<T>),
-        Shuttle(shuttle::sync::Mutex<T>),
+        Shuttle(Box<shuttle::sync::Mutex<T>>),
     }
 
     #[derive(Debug)]
@@ -135,7 +186,7 @@ pub(crate) mod tested {
     impl<T> Lock<T> {
         pub(crate) fn new(value: T) -> Self {
             let engine = if UNDER_SHUTTLE.get() {
-                Engine::Shuttle(shuttle::sync::Mutex::new(value))
+                Engine::Shuttle(Box::new(shuttle::sync::Mutex::new(value)))
             } else {
                 Engine::Spin(SpinMutex::new(value))
             };

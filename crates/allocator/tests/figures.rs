@@ -19,7 +19,7 @@ const MODELS: [(&str, u64); 7] = [
 ];
 
 fn trace(name: &str) -> Trace {
-    Trace::from_binary(&trace_bytes(name)).unwrap()
+    Trace::from_columns(&trace_bytes(name)).unwrap()
 }
 
 fn allocator(limit: u64, settings: Settings) -> Allocator<Sim> {

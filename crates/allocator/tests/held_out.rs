@@ -24,7 +24,7 @@ struct Life {
 }
 
 fn lives(name: &str) -> Vec<Life> {
-    let trace = Trace::from_binary(&trace_bytes(name)).unwrap();
+    let trace = Trace::from_columns(&trace_bytes(name)).unwrap();
     let last = trace.ops().len() as f64;
     let mut alive = BTreeMap::new();
     let mut lives: Vec<Life> = Vec::new();
@@ -122,7 +122,7 @@ fn held_out() -> Vec<(String, Trace)> {
         traces.push((format!("{first} beside {second}"), beside(first, second)));
     }
     for name in RANDOM_TRACES {
-        traces.push((name.to_owned(), Trace::from_binary(&trace_bytes(name)).unwrap()));
+        traces.push((name.to_owned(), Trace::from_columns(&trace_bytes(name)).unwrap()));
     }
     traces
 }
@@ -161,7 +161,7 @@ fn refused(trace: &Trace, settings: &Settings, permille: u64) -> usize {
 fn slack_of_other_rules() {
     let rules = [Some(0), Some(5), Some(10), Some(15), Some(20), Some(30), Some(50), None];
     let chosen_by =
-        MODEL_TRACES.map(|name| (name.to_owned(), Trace::from_binary(&trace_bytes(name)).unwrap()));
+        MODEL_TRACES.map(|name| (name.to_owned(), Trace::from_columns(&trace_bytes(name)).unwrap()));
     for (kind, traces) in [("chosen by", chosen_by.to_vec()), ("held out", held_out())] {
         for rule in rules {
             let settings = Settings { slack_permille: rule, ..Settings::default() };

@@ -84,6 +84,10 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     type Stream: fmt::Debug + Send + Sync;
     /// A point in a stream's work. An event that was never recorded counts as complete.
     type Event: fmt::Debug + Send + Sync;
+    /// A row of flags: each is raised by one stream and taken by another.
+    type Flags: fmt::Debug + Send + Sync;
+    /// Work that was recorded instead of done.
+    type Graph: fmt::Debug + Send;
 
     /// Constants of the device.
     fn info(&self) -> &Info;
@@ -290,10 +294,83 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 
+    /// Whether work can be [recorded](Backend::begin_graph) and streams order each other by [flags](Backend::flags).
+    fn can_replay(&self) -> bool {
+        false
+    }
+
+    /// So many flags, all lowered: words of page-locked memory, four bytes each.
+    ///
+    /// Flags do what events do where the streams' work is in graphs that are replayed again and again: an event that was recorded stays recorded, so whoever waits may find
+    /// the record of the replay before. A flag that was [taken](Backend::take) is lowered again.
+    ///
+    /// # Errors
+    /// [`Error::NoReplay`](crate::Error::NoReplay) where there are none, [`Error::Driver`](crate::Error::Driver) if there is no memory for them.
+    fn flags(&self, _count: usize) -> Result<Self::Flags> {
+        self.no_replay()
+    }
+
+    /// Queues raising a flag, when all work before it is done. The flag is lowered then: whoever raises knows that the last one was taken.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    fn raise(&self, _stream: &Self::Stream, _flags: &Self::Flags, _index: usize) -> Result<()> {
+        self.no_replay()
+    }
+
+    /// Makes later work of the stream wait until the flag is raised, and lowers it.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed. A flag that nobody raises fails the stream in the end.
+    fn take(&self, _stream: &Self::Stream, _flags: &Self::Flags, _index: usize) -> Result<()> {
+        self.no_replay()
+    }
+
+    /// Gives the flags up: work that waits for one goes on, as failed with these words. For whoever could not queue what would have raised them.
+    fn give_up(&self, _flags: &Self::Flags, _why: &str) {}
+
+    /// From now on work that is queued on this stream is recorded instead of done: copies from page-locked memory and on the device, fills, launches and flags. What
+    /// refers to the moment, staged copies, reads and waits of the host, is refused; the recording is spoilt then, or goes on without it.
+    ///
+    /// # Errors
+    /// [`Error::NoReplay`](crate::Error::NoReplay) where that cannot be done; what the driver reports.
+    fn begin_graph(&self, _stream: &Self::Stream) -> Result<()> {
+        self.no_replay()
+    }
+
+    /// Ends the recording, also one that was spoilt.
+    ///
+    /// # Errors
+    /// What spoilt it; [`Error::Driver`](crate::Error::Driver) if there is no memory for the graph.
+    fn end_graph(&self, _stream: &Self::Stream) -> Result<Self::Graph> {
+        self.no_replay()
+    }
+
+    /// Queues all work of a graph, by one call.
+    ///
+    /// # Errors
+    /// [`Error::Stream`](crate::Error::Stream) if earlier work failed.
+    ///
+    /// # Safety
+    /// - What was promised for each piece of the work when it was recorded holds for this replay too.
+    unsafe fn replay(&self, _stream: &Self::Stream, _graph: &mut Self::Graph) -> Result<()> {
+        self.no_replay()
+    }
+
+    /// The answer where nothing can be recorded.
+    #[doc(hidden)]
+    fn no_replay<T>(&self) -> Result<T> {
+        Err(crate::Error::NoReplay { device: self.info().name.clone() })
+    }
+
     /// Whether copies from page-locked memory are faster than from any other.
     fn prefers_pinned(&self) -> bool {
         true
     }
+
+    /// The host has moved so many bytes from files to memory that copies read. Only where the device works by a model does that need to be said: there it takes the
+    /// host's time.
+    fn filled(&self, _bytes: u64) {}
 
     /// Seconds that the work queued so far should take, where the device works by a model; else none.
     fn modelled(&self) -> Option<Modelled> {

@@ -52,6 +52,12 @@ pub enum Error {
         /// Name of the device.
         device: String,
     },
+    /// Work cannot be recorded and replayed.
+    #[error("{device} replays no recorded work")]
+    NoReplay {
+        /// Name of the device.
+        device: String,
+    },
     /// A line of a table of products cannot be kept.
     #[error("table of products, line {line:?}: {message}")]
     Product {

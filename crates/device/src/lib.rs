@@ -11,13 +11,14 @@
 //!    a [`Ledger`] before it exists and goes back when the shell is dropped. What a `Drop` cannot return, the device's next call does.
 //! 3. [`View`]: a tensor in device memory as a launch sees it. [`Kernel`]: what can be launched.
 //! 4. [`Cuda`], [`Host`] and [`Sim`]: three backends.
-//! 5. [`Recorder`]: what the streams did and when, for traces and reports.
+//! 5. [`Stream::capture`], [`Stream::replay`] and [`Flags`]: work that is recorded once and queued by one call, and what joins such work of two streams.
+//! 6. [`Recorder`]: what the streams did and when, for traces and reports.
 //!
 //! # Which backend for what
 //!
 //! | | memory | work | for |
 //! |---|---|---|---|
-//! | [`Cuda`] | the driver's virtual memory management | the driver's streams, events, [graphs](Graph) | running on a GPU |
+//! | [`Cuda`] | the driver's virtual memory management | the driver's streams, events, graphs | running on a GPU |
 //! | [`Host`] | a sparse file in memory, mapped where chunks are mapped | a thread for each stream, [`Workers`] inside kernels | running without a GPU; real asynchrony, sanitizers, `/proc` |
 //! | [`Host`] with a [seed](HostConfig::seed) | the same, with memory in flight poisoned | no threads: whose turn it is, is drawn | finding missing events and unhandled failures, repeatably |
 //! | [`Host`], [emulating](HostConfig::emulate) | the same | kernels are the CUDA sources on the emulator | the CUDA path without a GPU: its grids, its parameters, its bits, but for the driver |
@@ -91,6 +92,7 @@
 //! ```
 
 mod backend;
+mod graph;
 mod ledger;
 mod memory;
 mod stream;
@@ -111,9 +113,10 @@ mod space;
 mod error;
 
 pub use backend::{Address, Backend, ChunkId, Info, Modelled, StreamKind};
-pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaStream, Graph, ProductLibrary};
+pub use cuda::{Cuda, CudaConfig, CudaEvent, CudaFlags, CudaStream, Graph, ProductLibrary};
 pub use error::{Error, OutOfBudget, Result};
-pub use host::{Emulation, Host, HostConfig, HostEvent, HostStream};
+pub use graph::{FLAG_BYTES, Flags};
+pub use host::{Emulation, Host, HostConfig, HostEvent, HostFlags, HostGraph, HostStream};
 pub use kernel::{Cost, Kernel};
 pub use ledger::{Grant, Ledger, Purpose};
 pub use lighterage_kernels::gemm::linear::Call as ProductCall;
@@ -125,8 +128,8 @@ pub use recorder::{
     Clock, Counter, Counts, Dependency, Detail, Open, Recorder, Recording, Sample, Span, Stamp, What,
 };
 pub use sim::{
-    CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimStream,
-    Traffic,
+    CallCost, MemoryCalls, MemoryCosts, Profile, Rates, Sim, SimConfig, SimCounters, SimEvent, SimFlags,
+    SimGraph, SimStream, Traffic,
 };
 pub use space::Usage;
 pub use stream::{Event, Stream, StreamId};

@@ -114,7 +114,7 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// [`Error::WrongStream`], [`Error::NotContiguous`], [`Error::Size`], or what the driver reports.
     pub fn read<T: Pod>(&self, source: View<'_>) -> Result<Option<Vec<T>>> {
-        let mut values: Vec<T> = vec![T::zeroed(); source.layout().bytes() / size_of::<T>().max(1)];
+        let mut values: Vec<T> = bytemuck::zeroed_vec(source.layout().bytes() / size_of::<T>().max(1));
         Ok(self.read_into(&mut values, source)?.then_some(values))
     }
 

@@ -25,6 +25,8 @@ const RATES: Rates = Rates {
     memory_bytes: 1e12,
     link_bytes: 1e3,
     pageable_bytes: 1e2,
+    lock_bytes: f64::INFINITY,
+    read_bytes: f64::INFINITY,
     launch_seconds: 0.0,
     copy_seconds: 0.0,
     call_seconds: 0.0,
@@ -129,6 +131,20 @@ fn every_call_takes_the_host_a_moment() -> Result<()> {
     bench.check(0.25 * 5.0);
     assert_eq!(bench.device.backend().modelled().unwrap().host_seconds, 1.25);
     assert_eq!(bench.device.backend().modelled().unwrap().compute_seconds, 1.0);
+    Ok(())
+}
+
+#[test]
+fn page_locking_and_filling_take_the_host_their_time() -> Result<()> {
+    let bench = Bench::new(Rates { lock_bytes: 64.0, read_bytes: 128.0, ..RATES })?;
+    let before = bench.device.backend().now_seconds();
+    bench.launch(1.0)?;
+    let pinned = bench.device.pin(256)?;
+    bench.device.backend().filled(256);
+    assert_eq!(bench.device.backend().now_seconds() - before, 4.0 + 2.0);
+    // The launch went on meanwhile.
+    bench.check(before + 6.0);
+    drop(pinned);
     Ok(())
 }
 

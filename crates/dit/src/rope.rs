@@ -1,5 +1,8 @@
+use std::cell::LazyCell;
+
 use lighterage_device::Backend;
 use lighterage_ops::{Queue, Tensor};
+use lighterage_shape::DType;
 
 use crate::{Config, Result};
 
@@ -23,12 +26,14 @@ impl<B: Backend> Rope<B> {
     /// # Errors
     /// [`Error::Ops`](crate::Error::Ops) if there is no memory.
     pub fn new(queue: &Queue<B>, config: &Config, ids: &[[f32; 3]]) -> Result<Self> {
-        let angles: Vec<f64> = ids.iter().flat_map(|id| angles(config.axes_dims_rope, *id)).collect();
+        let angles = LazyCell::new(|| -> Vec<f64> {
+            ids.iter().flat_map(|id| angles(config.axes_dims_rope, *id)).collect()
+        });
         let shape = [ids.len(), config.attention_head_dim / 2];
         let table = |function: fn(f64) -> f64, tag| -> Result<Tensor<B>> {
             #[expect(clippy::cast_possible_truncation, reason = "rounded to f32 on purpose")]
-            let values: Vec<f32> = angles.iter().map(|angle| function(*angle) as f32).collect();
-            Ok(queue.upload(&values, &shape, tag)?)
+            let values = || angles.iter().map(|angle| function(*angle) as f32).collect();
+            Ok(queue.upload_made(DType::F32, &shape, tag, values)?)
         };
         Ok(Self { cos: table(f64::cos, "rope cos")?, sin: table(f64::sin, "rope sin")? })
     }

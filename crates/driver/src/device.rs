@@ -3,6 +3,7 @@ use lighterage_device::{
     ProductTable, Sim, SimConfig, Target,
 };
 use lighterage_pager::Source;
+use lighterage_pipeline::Survey;
 use lighterage_shape::DType;
 
 use crate::failure::{Failure, Result};
@@ -47,6 +48,11 @@ pub(crate) struct PlaceArguments {
     /// host holds them once. Changes no result.
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = HostWeights::Copied)]
     host_weights: HostWeights,
+    /// Replays the steps of the loop as graphs, one of launches and one of copies, where that can be done: the host queues two calls a step in place of thousands. Changes no
+    /// result. Steps are queued piece by piece as ever where `TeaCache` decides in their middle, where streamed weights do not all fit `--host-memory`, while memory is
+    /// given up under pressure, and where every lease is recorded (`--trace`).
+    #[arg(long)]
+    graphs: bool,
     /// Whose launches the emulated device runs.
     #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
     emu_arch: ArchName,
@@ -207,12 +213,13 @@ impl PlaceArguments {
         Ledger::new(self.host_memory.map_or(u64::MAX, |size| size.0))
     }
 
-    /// Where streamed weights are page-locked.
-    pub(crate) const fn source(&self) -> Source {
-        match self.host_weights {
+    /// What a survey plans, with weights page-locked and steps replayed as the options have it.
+    pub(crate) fn plans(&self, survey: Survey) -> Survey {
+        let source = match self.host_weights {
             HostWeights::Copied => Source::Copied,
             HostWeights::Registered => Source::Registered,
-        }
+        };
+        survey.fed_from(source).replayed(self.graphs)
     }
 
     /// Whether reads give values.

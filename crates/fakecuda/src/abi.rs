@@ -16,6 +16,7 @@ pub(crate) const INVALID_HANDLE: Code = 400;
 pub(crate) const NOT_FOUND: Code = 500;
 pub(crate) const NOT_READY: Code = 600;
 pub(crate) const ILLEGAL_ADDRESS: Code = 700;
+pub(crate) const LAUNCH_TIMEOUT: Code = 702;
 pub(crate) const MISALIGNED_ADDRESS: Code = 716;
 pub(crate) const LAUNCH_FAILED: Code = 719;
 pub(crate) const NOT_SUPPORTED: Code = 801;
@@ -27,6 +28,7 @@ pub(crate) const STREAM_CAPTURE_ISOLATION: Code = 905;
 pub(crate) const ATTRIBUTE_MULTIPROCESSORS: u32 = 16;
 pub(crate) const ATTRIBUTE_CAPABILITY_MAJOR: u32 = 75;
 pub(crate) const ATTRIBUTE_CAPABILITY_MINOR: u32 = 76;
+pub(crate) const ATTRIBUTE_REGISTER: u32 = 99;
 pub(crate) const ATTRIBUTE_VIRTUAL_MEMORY: u32 = 102;
 pub(crate) const ATTRIBUTE_READ_ONLY_REGISTER: u32 = 113;
 
@@ -94,6 +96,31 @@ pub(crate) struct LaunchConfig {
     pub(crate) attributes: *const LaunchAttribute,
     pub(crate) attribute_count: u32,
 }
+
+/// `CUstreamBatchMemOpParams`: of a wait or a write, which have the same fields.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryOperation {
+    /// One of the two below.
+    pub(crate) kind: u32,
+    pub(crate) padding: u32,
+    pub(crate) address: u64,
+    /// The low 32 bits, for those kinds.
+    pub(crate) value: u64,
+    pub(crate) flags: u32,
+    pub(crate) more_padding: u32,
+    pub(crate) alias: u64,
+    pub(crate) rest: u64,
+}
+
+/// `CU_STREAM_MEM_OP_WAIT_VALUE_32`, with `CU_STREAM_WAIT_VALUE_EQ`.
+pub(crate) const WAIT_VALUE: u32 = 1;
+pub(crate) const WAIT_VALUE_EQUAL: u32 = 1;
+/// `CU_STREAM_MEM_OP_WRITE_VALUE_32`, with a barrier before it.
+pub(crate) const WRITE_VALUE: u32 = 2;
+pub(crate) const WRITE_VALUE_BEHIND_ALL: u32 = 0;
+/// A batch has fewer operations than this.
+pub(crate) const MEMORY_OPERATIONS_END: u32 = 256;
 
 /// `CUtensorMap`: opaque to its users.
 #[repr(C, align(64))]

@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) driver: i32,
     pub(crate) memory: u64,
     pub(crate) has_virtual_memory: bool,
+    /// Whether memory of the process's own can be page-locked.
+    pub(crate) registers: bool,
     pub(crate) devices: i32,
     /// What its cuBLASLt says that it is.
     pub(crate) products_version: u64,
@@ -33,6 +35,7 @@ impl Config {
             driver: i32::try_from(number("FAKECUDA_DRIVER", 13_000)).unwrap_or(0),
             memory: number("FAKECUDA_MEMORY", 4 << 30),
             has_virtual_memory: number("FAKECUDA_VMM", 1) != 0,
+            registers: number("FAKECUDA_REGISTER", 1) != 0,
             devices: i32::try_from(number("FAKECUDA_DEVICES", 1)).unwrap_or(0),
             products_version: number("FAKECUDA_CUBLASLT", 130_100),
             #[cfg(feature = "emu")]

@@ -5,9 +5,9 @@ use lighterage_kernels::launch::{Arch, Target, TensorMap};
 
 use crate::abi::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
-    ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription, AllocationProperties, Code,
-    FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND, NOT_READY, NOT_SUPPORTED,
-    OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
+    ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription,
+    AllocationProperties, Code, FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND,
+    NOT_READY, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
@@ -117,6 +117,7 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, dev: 
         let (major, minor) = driver.config.capability;
         let answer = match attribute {
             ATTRIBUTE_READ_ONLY_REGISTER => 1,
+            ATTRIBUTE_REGISTER => u32::from(driver.config.registers),
             ATTRIBUTE_MULTIPROCESSORS => multiprocessors(major, minor),
             ATTRIBUTE_CAPABILITY_MAJOR => major,
             ATTRIBUTE_CAPABILITY_MINOR => minor,
@@ -346,6 +347,20 @@ unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> Code {
     })
 }
 
+/// Addresses are one and the same for host and device.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemHostGetDevicePointer_v2(place: *mut u64, address: *mut c_void, flags: u32) -> Code {
+    call("cuMemHostGetDevicePointer", OPERATING_SYSTEM, |driver| {
+        driver.current()?;
+        let address = number(address);
+        if flags != 0 || driver.memory.check_word(address).is_err() {
+            return Err(INVALID_VALUE);
+        }
+        // SAFETY: the caller's pointer.
+        unsafe { put(place, address) }
+    })
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemHostRegister_v2(address: *mut c_void, bytes: usize, flags: u32) -> Code {
     call("cuMemHostRegister", OUT_OF_MEMORY, |driver| {
@@ -393,6 +408,46 @@ unsafe extern "C" fn cuStreamSynchronize(stream: *mut c_void) -> Code {
     call("cuStreamSynchronize", OPERATING_SYSTEM, |driver| {
         driver.current()?;
         driver.synchronize(number(stream))
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuStreamQuery(stream: *mut c_void) -> Code {
+    call("cuStreamQuery", OPERATING_SYSTEM, |driver| {
+        driver.current()?;
+        if driver.query_stream(number(stream))? { Ok(()) } else { Err(NOT_READY) }
+    })
+}
+
+/// Words that are waited for, until they have a value, and words that are written: the kinds that are used here.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuStreamBatchMemOp_v2(
+    stream: *mut c_void,
+    count: u32,
+    operations: *const abi::MemoryOperation,
+    flags: u32,
+) -> Code {
+    call("cuStreamBatchMemOp", OPERATING_SYSTEM, |driver| {
+        driver.current()?;
+        if flags != 0 || operations.is_null() || count >= abi::MEMORY_OPERATIONS_END {
+            return Err(INVALID_VALUE);
+        }
+        let mut batch = Vec::new();
+        for index in 0..count as usize {
+            // SAFETY: the caller's pointer, to that many.
+            let operation = unsafe { operations.add(index) };
+            // SAFETY: one of those.
+            let abi::MemoryOperation { kind, address, value, flags, .. } = unsafe { *operation };
+            driver.memory.check_word(address).map_err(|_| INVALID_VALUE)?;
+            #[expect(clippy::cast_possible_truncation, reason = "a union of 32 and 64 bits")]
+            let value = value as u32;
+            batch.push(match (kind, flags) {
+                (abi::WAIT_VALUE, abi::WAIT_VALUE_EQUAL) => Operation::WaitValue { address, value },
+                (abi::WRITE_VALUE, abi::WRITE_VALUE_BEHIND_ALL) => Operation::WriteValue { address, value },
+                _ => return Err(NOT_SUPPORTED),
+            });
+        }
+        batch.into_iter().try_for_each(|operation| driver.streams.push(number(stream), operation))
     })
 }
 

@@ -205,6 +205,16 @@ impl Memory {
         self.pinned.remove(&address).map(drop).ok_or(INVALID_VALUE)
     }
 
+    /// Whether a word of page-locked memory is there, where it may be.
+    pub(crate) fn check_word(&self, address: u64) -> Result {
+        if !address.is_multiple_of(4) {
+            return Err(INVALID_VALUE);
+        }
+        let before = self.pinned.range(..=address).next_back();
+        let is_there = before.is_some_and(|(start, memory)| address + 4 <= start + memory.len() as u64);
+        if is_there { Ok(()) } else { self.check(address, 4) }
+    }
+
     pub(crate) fn register(&mut self, address: u64, bytes: u64) -> Result {
         let before = self.registered.range(..address + bytes).next_back();
         if address == 0 || bytes == 0 || before.is_some_and(|(start, length)| start + length > address) {

@@ -1,15 +1,16 @@
 //! Streams and events: queues that are worked off when somebody waits, and points in them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::abi::{
-    Code, INVALID_HANDLE, NOT_READY, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION,
+    Code, INVALID_HANDLE, LAUNCH_TIMEOUT, NOT_READY, STREAM_CAPTURE_INVALIDATED, STREAM_CAPTURE_ISOLATION,
     STREAM_CAPTURE_UNSUPPORTED,
 };
 use crate::driver::{Driver, Result, named};
 use crate::kernels::Launch;
-use crate::memory::pointer;
+use crate::memory::{Memory, pointer};
 use crate::product::Product;
 
 /// One piece of queued work. Host addresses are read and written when it is its turn.
@@ -39,6 +40,16 @@ pub(crate) enum Operation {
     RecordExternal(u64),
     /// In a graph: waits for what the event recorded last when it is its turn.
     WaitExternal(u64),
+    /// Waits until the word has the value.
+    WaitValue {
+        address: u64,
+        value: u32,
+    },
+    /// Writes a word, seen by all when all before it is done.
+    WriteValue {
+        address: u64,
+        value: u32,
+    },
 }
 
 /// All work of a stream up to a number.
@@ -189,14 +200,27 @@ impl Driver {
         streams.into_iter().try_for_each(|stream| self.synchronize(stream))
     }
 
-    /// Whether the event's point is reached. Asking again and again gets there: each time one more piece of work is done.
+    /// Whether the event's point is reached. Asking again and again gets there, if anything does: each time one more piece of work is done.
     pub(crate) fn query(&mut self, event: u64) -> Result<bool> {
         let Some(point) = *self.streams.events.get(&event).ok_or(INVALID_HANDLE)? else { return Ok(true) };
+        self.look(point)
+    }
+
+    /// Whether a stream has done all its work, with the same effect.
+    pub(crate) fn query_stream(&mut self, stream: u64) -> Result<bool> {
+        let named_stream = named(&mut self.streams.streams, stream)?;
+        if named_stream.recording.is_some() {
+            return Err(self.streams.spoil(stream, STREAM_CAPTURE_UNSUPPORTED));
+        }
+        let count = named_stream.queued;
+        self.look(Point { stream, count })
+    }
+
+    fn look(&mut self, point: Point) -> Result<bool> {
         if self.streams.is_done(point) {
             return Ok(true);
         }
-        let next = self.streams.streams.get(&point.stream).map_or(0, |stream| stream.done + 1);
-        self.reach(Point { stream: point.stream, count: next })?;
+        self.step(point.stream, &mut Vec::new())?;
         Ok(false)
     }
 
@@ -215,20 +239,55 @@ impl Driver {
         if self.failed.is_some() { Ok(()) } else { outcome }
     }
 
+    /// Where a driver would wait for ever, because of words that nobody writes, the context fails.
     fn reach(&mut self, point: Point) -> Result {
         while !self.streams.is_done(point) {
-            let Some(stream) = self.streams.streams.get_mut(&point.stream) else { break };
-            let Some(operation) = stream.queue.pop_front() else { break };
-            let outcome = self.perform(&operation, point.stream);
-            if let Some(stream) = self.streams.streams.get_mut(&point.stream) {
-                stream.done += 1;
-            }
-            if let Err(code) = outcome {
-                self.failed = Some(code);
-                return Err(code);
+            if !self.step(point.stream, &mut Vec::new())? {
+                self.failed = Some(LAUNCH_TIMEOUT);
+                return Err(LAUNCH_TIMEOUT);
             }
         }
         Ok(())
+    }
+
+    /// Does a piece of work that brings this stream on: its next one, or where that waits, one of a stream that it waits for. Streams that wait for this one are in `behind`.
+    /// False if there is none.
+    fn step(&mut self, stream: u64, behind: &mut Vec<u64>) -> Result<bool> {
+        let Some(named_stream) = self.streams.streams.get(&stream) else { return Ok(false) };
+        let Some(operation) = named_stream.queue.front().cloned() else { return Ok(false) };
+        if let Some(others) = self.waits_for(&operation)? {
+            behind.push(stream);
+            let mut has_stepped = false;
+            for other in others {
+                has_stepped = has_stepped || (!behind.contains(&other) && self.step(other, behind)?);
+            }
+            behind.pop();
+            return Ok(has_stepped);
+        }
+        let outcome = self.perform(&operation, stream);
+        if let Some(stream) = self.streams.streams.get_mut(&stream) {
+            stream.queue.pop_front();
+            stream.done += 1;
+        }
+        if let Err(code) = outcome {
+            self.failed = Some(code);
+        }
+        outcome.map(|()| true)
+    }
+
+    /// The streams that have to go on before this can be done; none if it can be done now.
+    fn waits_for(&mut self, operation: &Operation) -> Result<Option<Vec<u64>>> {
+        let point = match operation {
+            Operation::Wait(point) => Some(*point),
+            Operation::WaitExternal(event) => *named(&mut self.streams.events, *event)?,
+            Operation::WaitValue { address, value } => {
+                let is_there = read_word(&self.memory, *address)? == *value;
+                // Any of them may write it.
+                return Ok((!is_there).then(|| self.streams.streams.keys().copied().collect()));
+            }
+            _ => None,
+        };
+        Ok(point.filter(|point| !self.streams.is_done(*point)).map(|point| vec![point.stream]))
     }
 
     fn perform(&mut self, operation: &Operation, stream: u64) -> Result {
@@ -262,17 +321,26 @@ impl Driver {
                 self.products_made += 1;
                 product.run(&self.memory)
             }
-            Operation::Wait(point) => self.reach(*point),
+            // They have been waited for.
+            Operation::Wait(_) | Operation::WaitExternal(_) | Operation::WaitValue { .. } => Ok(()),
+            Operation::WriteValue { address, value } => {
+                self.memory.check_word(*address)?;
+                // SAFETY: checked just now; who else looks at it does so as at an atomic.
+                unsafe { AtomicU32::from_ptr(pointer(*address).cast()) }.store(*value, Ordering::SeqCst);
+                Ok(())
+            }
             Operation::RecordExternal(event) => {
                 let count = self.streams.streams.get(&stream).map_or(0, |stream| stream.done + 1);
                 // An event has to live as long as a graph may record it.
                 *named(&mut self.streams.events, *event)? = Some(Point { stream, count });
                 Ok(())
             }
-            Operation::WaitExternal(event) => match *named(&mut self.streams.events, *event)? {
-                Some(point) => self.reach(point),
-                None => Ok(()),
-            },
         }
     }
+}
+
+fn read_word(memory: &Memory, address: u64) -> Result<u32> {
+    memory.check_word(address)?;
+    // SAFETY: checked just now; who else looks at it does so as at an atomic.
+    Ok(unsafe { AtomicU32::from_ptr(pointer(address).cast()) }.load(Ordering::SeqCst))
 }

@@ -101,6 +101,40 @@ impl<B: Backend> Queue<B> {
         }
     }
 
+    /// As [`upload_as`](Queue::upload_as), of values that are only made where memory has bytes: on `Sim` nobody looks at them.
+    ///
+    /// ```
+    /// # use lighterage_allocator::{Config, Pool};
+    /// # use lighterage_device::{Device, Ledger, Purpose, Sim, SimConfig, StreamKind};
+    /// # use lighterage_ops::Queue;
+    /// # use lighterage_shape::DType;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let device = Device::new(Sim::new(SimConfig::default())?, Ledger::new(2 << 20), Ledger::new(0));
+    /// # let stream = device.stream(StreamKind::Compute)?;
+    /// # let queue = Queue::new(Pool::new(&stream, Config { purpose: Purpose::Activations, reserve_bytes: 1 << 30 })?);
+    /// let tensor = queue.upload_made(DType::Bf16, &[2, 3], "values", || panic!("nobody asks"))?;
+    /// assert_eq!(tensor.shape(), &[2, 3]);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`upload_as`](Queue::upload_as).
+    pub fn upload_made(
+        &self,
+        dtype: DType,
+        shape: &[usize],
+        tag: &'static str,
+        make: impl FnOnce() -> Vec<f32>,
+    ) -> Result<Tensor<B>> {
+        // Zeros that nobody touches cost no memory.
+        let count = shape.iter().product();
+        match dtype {
+            _ if self.device().info().has_bytes => self.upload_as(dtype, &make(), shape, tag),
+            DType::Bf16 => self.upload::<bf16>(&bytemuck::zeroed_vec(count), shape, tag),
+            _ => self.upload_as(dtype, &bytemuck::zeroed_vec(count), shape, tag),
+        }
+    }
+
     /// The values of a contiguous f32 or bf16 tensor as f32, after all earlier work. `None` where memory has no bytes (`Sim`).
     ///
     /// # Errors

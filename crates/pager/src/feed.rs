@@ -11,9 +11,9 @@ use crate::units::Units;
 use crate::{Error, Result};
 
 /// How many stages there are: one is filled while the other's copy is under way.
-const STAGES: usize = 2;
+pub(crate) const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
-const STAGE_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const STAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// The longest block of the arena, and the longest window of a file that is page-locked at once, in bytes: some drivers refuse more, and pinning takes its time, 1 to 1.7 GB/s.
 /// Tests have some of each in little memory.
@@ -404,6 +404,16 @@ impl<B: Backend> Feed<B> {
         self.in_place.clear();
     }
 
+    /// Whether all that the plan streams lies page-locked where it is copied from, so that copies are all that is left to do: no stage, and nothing for the first time.
+    pub(crate) fn is_settled(&self, plan: &Plan) -> bool {
+        let is_there = |(page, home): (usize, &Home)| {
+            *home == Home::Resident
+                || self.layout.direct[page]
+                || (self.filled[page] && (self.layout.is_in_place[page] || self.places[page].is_some()))
+        };
+        plan.homes().iter().zip(0..).map(|(home, page)| (page, home)).all(is_there)
+    }
+
     pub(crate) const fn stream(&self) -> &Stream<B> {
         &self.stream
     }
@@ -543,6 +553,7 @@ impl<B: Backend> Feed<B> {
             let target = part_of(&mut stage.memory, 0, bytes.end - bytes.start);
             convert::write(tape, units, bytes, target, Access::Read)?;
         }
+        self.stream.device().backend().filled(bytes.end - bytes.start);
         let source = stage.memory.address();
         // SAFETY: the caller's promise for `target`; the stage is not written before its event, recorded below, was waited for.
         unsafe { self.copy_from(target, source, bytes.end - bytes.start) }?;
@@ -583,6 +594,7 @@ impl<B: Backend> Feed<B> {
                 let target = part_of(arena, offset, bytes.end - bytes.start);
                 convert::write(tape, units, &bytes, target, Access::Mapped)?;
             }
+            self.device().backend().filled(tape.bytes_of(&(first..end)));
             self.filled[first as usize..end as usize].fill(true);
         }
         Ok(())

@@ -45,6 +45,10 @@
 //! ones: a plan for less memory, at the same addresses. What a held lease lies in is not touched, so it may happen at any moment. When the pressure is over for a turn the
 //! pages are taken back ([`Pager::regrow`]). This is the one time when a pager waits for the device and maps pages in the middle of a run.
 //!
+//! # Graphs
+//!
+//! In the steady state each turn queues the same work, so it can be recorded once and replayed by two calls: [`Pager::replayable`], [`Pager::capture`], [`Pager::replay`].
+//!
 //! # Where copies come from
 //!
 //! On a card: from page-locked memory that holds exactly the bytes that are streamed more than once, filled (and converted) when they are first copied; residents, and
@@ -101,6 +105,7 @@ mod convert;
 mod error;
 mod feed;
 mod finite;
+mod graphs;
 mod in_place;
 mod lease;
 mod memory;
@@ -116,7 +121,8 @@ mod units;
 
 pub use error::{Error, Result};
 pub use finite::check_finite;
+pub use graphs::Recorded;
 pub use lease::Lease;
 pub use pager::{Pager, Statistics};
-pub use plan::{Cycle, Goal, Limit, Link, Plan, Source, Turn, Visit};
+pub use plan::{Cycle, Goal, HostBytes, HostRates, Limit, Link, Plan, Planner, Source, Turn, Visit};
 pub use units::{ALIGNMENT_BYTES, Piece, TensorSpec, Transform, UnitId, UnitSpec, Units};

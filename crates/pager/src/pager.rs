@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lighterage_device::{Backend, Stream, What};
 
+use crate::graphs;
 use crate::lease::Lease;
 use crate::plan::{Cycle, Plan};
 use crate::sequence::Sequence;
@@ -35,6 +36,8 @@ pub struct Pager<B: Backend> {
     pub(crate) plan: Arc<Plan>,
     /// Whether leases may come in any order, so that nothing can ever be streamed.
     pub(crate) takes_any_order: bool,
+    /// Its name, as recorded turns have it.
+    pub(crate) number: u64,
     state: Mutex<State<B>>,
     #[cfg(test)]
     fault: Option<Fault>,
@@ -49,6 +52,8 @@ pub(crate) enum Fault {
     NoWaitForLaunches,
     /// The ring's space is used again while the unit before the one that is free now is still read.
     OneUnitEarly,
+    /// Whoever takes a flag in a recorded turn leaves it raised.
+    LeavesFlagsRaised,
     /// Under pressure pages are given back while a lease of them is held.
     MovesHeldPages,
     /// Weights are known by their names: those of the first model that has such a name.
@@ -134,6 +139,7 @@ impl<B: Backend> Pager<B> {
         } else if kind >= cycles {
             return Err(Error::Turn { kind, cycles });
         } else if state.leased.kind != kind || state.leased.position != 0 {
+            self.leave(&mut state)?;
             state.turn_to(kind);
         }
         self.adapt(&mut state)
@@ -197,6 +203,7 @@ impl<B: Backend> Pager<B> {
             units,
             plan,
             takes_any_order: false,
+            number: graphs::next_pager(),
             state: Mutex::new(state),
             #[cfg(test)]
             fault,
@@ -361,7 +368,7 @@ impl<B: Backend> Pager<B> {
             return Ok(());
         };
         let issued = if is_announced {
-            state.feed.stream().record(&state.arrivals[slot].event)?;
+            self.announce_arrival(state, slot)?;
             state.issued
         } else {
             0
@@ -384,7 +391,7 @@ impl<B: Backend> Pager<B> {
     fn wait_for_arrival(&self, state: &mut State<B>, slot: usize) -> Result<()> {
         let issued = state.arrivals[slot].issued;
         if issued > state.waited && !self.has(Fault::NoWaitForCopy) {
-            self.compute.wait(&state.arrivals[slot].event)?;
+            self.take_arrival(state, slot)?;
             state.waited = issued;
         }
         Ok(())
@@ -392,10 +399,10 @@ impl<B: Backend> Pager<B> {
 
     /// Makes the copy stream wait for the launches of all visits below `after`, once.
     fn wait_for_launches(&self, state: &mut State<B>, after: u64) -> Result<()> {
-        if after > state.covered && !self.has(Fault::NoWaitForLaunches) {
-            let event = &state.freed[self.slot(after - 1)];
-            self.compute.record(event)?;
-            state.feed.stream().wait(event)?;
+        if after > state.covered {
+            if !self.has(Fault::NoWaitForLaunches) {
+                self.take_launches(state, self.slot(after - 1))?;
+            }
             state.covered = state.oldest();
         }
         Ok(())

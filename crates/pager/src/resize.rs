@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lighterage_device::Backend;
 
+use crate::graphs::Joint;
 use crate::pager::Fault;
 use crate::plan::Plan;
 use crate::state::State;
@@ -84,6 +85,7 @@ impl<B: Backend> Pager<B> {
 
     /// Goes on with a change that failed half way.
     pub(crate) fn settle(&self, state: &mut State<B>) -> Result<()> {
+        self.leave(state)?;
         if !state.is_settled {
             self.quiet(state)?;
             state.memory.settle(state.plan.homes())?;
@@ -94,7 +96,8 @@ impl<B: Backend> Pager<B> {
 
     fn shrink_by(&self, state: &mut State<B>, bytes: u64) -> Result<u64> {
         let is_cyclic = state.is_ordered || (state.followed.is_some() && !self.takes_any_order);
-        if bytes == 0 || !is_cyclic {
+        // What is being recorded cannot be waited for.
+        if bytes == 0 || !is_cyclic || state.joint == Joint::Recording {
             return Ok(0);
         }
         self.settle(state)?;
@@ -152,7 +155,7 @@ impl<B: Backend> Pager<B> {
     }
 
     /// Nothing is under way afterwards but what launches of held leases are still to be queued.
-    fn quiet(&self, state: &State<B>) -> Result<()> {
+    pub(crate) fn quiet(&self, state: &State<B>) -> Result<()> {
         self.compute.device().take_deferred()?;
         state.feed.stream().synchronize()?;
         Ok(self.compute.synchronize()?)
@@ -161,6 +164,7 @@ impl<B: Backend> Pager<B> {
     /// Goes over to another plan for the same tape. Nothing is under way.
     fn change(&self, state: &mut State<B>, plan: Arc<Plan>, fixed: &[bool]) -> Result<()> {
         state.give_up();
+        state.version += 1;
         state.memory.relabel(&plan, fixed);
         let stay = state.memory.stays(plan.homes());
         let held =

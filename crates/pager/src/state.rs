@@ -2,9 +2,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use lighterage_device::{Backend, Event, Stream, StreamKind};
+use lighterage_device::{Backend, Event, Flags, Stream, StreamKind};
 
 use crate::feed::Feed;
+use crate::graphs::Joint;
 use crate::memory::Memory;
 use crate::plan::{Piece, Plan, Script};
 use crate::sequence::Sequence;
@@ -53,6 +54,11 @@ pub(crate) struct State<B: Backend> {
     pub(crate) trace: Trace,
     pub(crate) leases: u64,
     pub(crate) copied_bytes: u64,
+    /// For turns that are recorded: one for each arrival, then one for each of `freed`.
+    pub(crate) flags: Option<Flags<B>>,
+    pub(crate) joint: Joint,
+    /// Counts what makes recorded turns useless.
+    pub(crate) version: u64,
     /// What a lease's drop could not report.
     pub(crate) deferred: Option<Error>,
 }
@@ -119,6 +125,9 @@ impl<B: Backend> State<B> {
             trace: Trace::default(),
             leases: 0,
             copied_bytes: 0,
+            flags: None,
+            joint: Joint::Events,
+            version: 0,
             deferred: None,
         })
     }
@@ -155,6 +164,20 @@ impl<B: Backend> State<B> {
         }
         self.ahead.clear();
         self.given_up = self.issued;
+    }
+
+    /// What the ring was said to hold it does not: it is read again from the beginning of a turn on. All work that used it is done, and no lease is held.
+    pub(crate) fn forget_ring(&mut self) {
+        self.give_up();
+        self.script.forget_ring();
+        for arrival in &mut self.arrivals {
+            (arrival.issued, arrival.is_queued) = (0, !self.is_ordered);
+        }
+        let number = self.queued.number.max(self.leased.number);
+        self.leased = Sequence { number, kind: self.leased.kind, position: 0 };
+        self.queued = self.leased;
+        self.followed = self.followed.map(|_| self.leased);
+        (self.waited, self.covered) = (self.issued, number);
     }
 
     /// The next turn is of this kind, and not what was read ahead for.

@@ -84,12 +84,7 @@ impl Kernel for Peek {
 /// One turn of leases, each with a launch.
 fn turn(pager: &Pager<Watched>, cycle: &[UnitId]) -> lighterage_pager::Result<()> {
     pager.turn(0)?;
-    for unit in cycle {
-        let lease = pager.lease(*unit)?;
-        // SAFETY: the kernel reads a byte of the weight, which is leased.
-        unsafe { pager.stream().launch::<Peek>(&lease.tensor(0).address().0) }?;
-    }
-    Ok(())
+    lease_all(pager, cycle)
 }
 
 /// A run with activations that come and go beside the weights, pressure, a cap that is lowered, and perhaps a call that fails. Returns the share of the cap that existed.
@@ -225,4 +220,148 @@ fn the_first_launch_is_queued_while_the_rest_is_still_to_be_loaded() {
             assert!(copies_after > 10, "{copies_after} copies behind the first launch, budget {budget}");
         }
     }
+}
+
+/// A stream's step of a recorded turn, as far as flags go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Raise(usize),
+    Take(usize),
+    /// A mistake: waits and leaves the flag raised.
+    Look(usize),
+}
+
+/// What the two graphs of a turn do with flags, the compute stream's first, and which flags are raised before the first replay.
+struct Signals {
+    streams: [Vec<Signal>; 2],
+    raised: Vec<usize>,
+    flags: usize,
+}
+
+impl Signals {
+    /// Those of the second turn of a pager, recorded.
+    fn of(model: &Model, budget: u64) -> Self {
+        let ledger = Ledger::new(budget);
+        let config = HostConfig { page_bytes: PAGE, threads: 1, seed: Some(1), ..HostConfig::default() };
+        let watched = Watched::new(Host::new(config).unwrap(), &ledger);
+        let device = Device::new(watched, ledger, Ledger::new(1 << 30));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let pager = Pager::planned(&stream, Arc::clone(&model.units), &model.plan(budget)).unwrap();
+        let pager = pager.replayable().unwrap();
+        turn(&pager, &model.cycle).unwrap();
+        pager.turn(0).unwrap();
+        device.backend().take_log();
+        let recorded = pager.capture(|| lease_all(&pager, &model.cycle)).unwrap().1;
+        assert!(recorded.is_some(), "a turn of the steady state");
+        let log = device.backend().take_log();
+        let begins = log.iter().filter(|call| call.name == "begin_graph");
+        let streams: Vec<u64> = begins.map(|call| call.numbers[0]).collect();
+        let recording = log.iter().position(|call| call.name == "begin_graph").unwrap();
+        let flag = |call: &Call| usize::try_from(call.numbers[2]).unwrap();
+        let signals = |stream: u64| {
+            let calls = log[recording..].iter().filter(move |call| call.numbers[0] == stream);
+            let signal = |call: &Call| match call.name {
+                "raise" => Some(Signal::Raise(flag(call))),
+                "take" => Some(Signal::Take(flag(call))),
+                "record" | "wait" => panic!("{call:?}: an event in a graph"),
+                _ => None,
+            };
+            calls.filter_map(signal).collect()
+        };
+        let raised = log[..recording].iter().filter(|call| call.name == "raise").map(flag).collect();
+        let flags = usize::try_from(model.plan(budget).flag_bytes() / 4).unwrap();
+        Self { streams: [signals(streams[0]), signals(streams[1])], raised, flags }
+    }
+
+    /// Goes through every interleaving of so many replays: no flag is raised while it is raised, nothing waits for ever, and in the end flags are as they were before.
+    fn check(&self, turns: usize) -> Result<usize, String> {
+        let ends = [0, 1].map(|stream| self.streams[stream].len() * turns);
+        let mut raised = vec![false; self.flags];
+        self.raised.iter().for_each(|flag| raised[*flag] = true);
+        let (mut open, mut seen) = (vec![([0, 0], raised.clone())], std::collections::BTreeSet::new());
+        while let Some((at, flags)) = open.pop() {
+            if !seen.insert((at, flags.clone())) {
+                continue;
+            }
+            let mut has_moved = at == ends;
+            for stream in [0, 1] {
+                if at[stream] == ends[stream] {
+                    continue;
+                }
+                let (mut next, mut flags) = (at, flags.clone());
+                next[stream] += 1;
+                match self.streams[stream][at[stream] % self.streams[stream].len()] {
+                    Signal::Raise(flag) if flags[flag] => {
+                        return Err(format!("flag {flag} raised twice at {at:?}"));
+                    }
+                    Signal::Raise(flag) => flags[flag] = true,
+                    Signal::Take(flag) | Signal::Look(flag) if !flags[flag] => continue,
+                    Signal::Take(flag) => flags[flag] = false,
+                    Signal::Look(_) => (),
+                }
+                has_moved = true;
+                open.push((next, flags));
+            }
+            if !has_moved {
+                return Err(format!("both streams wait at {at:?}"));
+            }
+            if at == ends && flags != raised {
+                return Err("flags are not as they were before".to_owned());
+            }
+        }
+        Ok(seen.len())
+    }
+}
+
+/// Leases of a turn, each with a launch.
+fn lease_all(pager: &Pager<Watched>, cycle: &[UnitId]) -> lighterage_pager::Result<()> {
+    for unit in cycle {
+        let lease = pager.lease(*unit)?;
+        // SAFETY: the kernel reads a byte of the weight, which is leased.
+        unsafe { pager.stream().launch::<Peek>(&lease.tensor(0).address().0) }?;
+    }
+    Ok(())
+}
+
+/// One bit for each flag is enough: on random lists of units, at budgets from the least to nearly everything, whatever the streams' speeds.
+#[test]
+fn flags_of_recorded_turns_lose_no_signal_in_any_interleaving() {
+    let mut rng = Rng::from_env(83);
+    let (mut states, mut crossing, mut faults) = (0, 0, 0);
+    for _ in 0..12 {
+        let count = 3 + rng.below(12);
+        let model = Model::new(&mut rng, count, DType::Bf16);
+        let (least, most) = model.range();
+        for budget in [least, least + (most - least) / 4, least.midpoint(most), most - PAGE] {
+            let signals = Signals::of(&model, budget);
+            states += signals.check(3).unwrap_or_else(|fault| panic!("{fault}, budget {budget} of {most}"));
+            crossing += signals.raised.len();
+            faults += check_planted(&signals);
+        }
+    }
+    assert!(states > 10_000, "{states} states were looked at");
+    assert!(crossing > 20, "{crossing} signals crossed from one turn into the next");
+    assert!(faults > 400, "{faults} mistakes were planted");
+}
+
+/// Each take left out, and each that leaves its flag raised, is found; how many there were.
+fn check_planted(signals: &Signals) -> usize {
+    let mut planted = 0;
+    for stream in [0, 1] {
+        for index in 0..signals.streams[stream].len() {
+            let Signal::Take(flag) = signals.streams[stream][index] else { continue };
+            let with = |replacement: Option<Signal>| {
+                let mut streams = signals.streams.clone();
+                match replacement {
+                    Some(signal) => streams[stream][index] = signal,
+                    None => drop(streams[stream].remove(index)),
+                }
+                Signals { streams, raised: signals.raised.clone(), flags: signals.flags }
+            };
+            with(None).check(3).expect_err("a take that was left out");
+            with(Some(Signal::Look(flag))).check(3).expect_err("a flag that was left raised");
+            planted += 2;
+        }
+    }
+    planted
 }

@@ -1,5 +1,5 @@
-use lighterage_device::{Detail, Recording, Span, StreamId, What};
-use lighterage_pager::{Cycle, Link, Turn, Visit};
+use lighterage_device::{Detail, Rates, Recording, Span, StreamId, What};
+use lighterage_pager::{Cycle, Link, Plan, Turn, Visit};
 
 use crate::{Forecast, Phase, PhaseForecast};
 
@@ -52,6 +52,8 @@ pub struct Predicted {
     pub turn: Turn,
     /// The first step, loading included, if that was predicted.
     pub first_seconds: Option<f64>,
+    /// From the beginning of the run to the end of the first step, if that was predicted: from a profile all of it, else the phases before the loop by their loading alone.
+    pub first_step_after_seconds: Option<f64>,
     /// Where the times of launches and copies come from.
     pub source: Source,
 }
@@ -163,23 +165,51 @@ impl Achieved {
 impl Predicted {
     /// From the forecast's own times; where it has none, from the launches and copies of the second step (the first where there is no other), put through the plan's
     /// recurrence. Nothing where the recording has no such step, or steps differ from the plan's cycle (with `TeaCache`).
+    ///
+    /// What the host does before the first copies no later step shows: the rates of the `card` say it, if there are any.
     #[must_use]
-    pub fn of(forecast: &Forecast, recording: &Recording) -> Option<Self> {
+    pub fn of(forecast: &Forecast, recording: &Recording, card: Option<&Rates>) -> Option<Self> {
         let planned = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise)?;
         if forecast.is_timed {
             let turn = planned.plan.turns().first().copied()?;
             let first_seconds = Some(planned.plan.first_turn_seconds());
-            return Some(Self { turn, first_seconds, source: Source::Profile });
+            let first_step_after_seconds = Some(forecast.first_step_seconds());
+            return Some(Self { turn, first_seconds, first_step_after_seconds, source: Source::Profile });
         }
         let achieved = Achieved::of(recording);
         let index = usize::from(achieved.steps.len() > 1);
         let step = achieved.steps.get(index)?;
         let cycle = measured(planned, recording, step)?;
-        let plan = planned.plan.retimed(vec![cycle], link(recording, step));
+        let seen = link(recording, step);
+        let plan = planned.plan.retimed(vec![cycle], seen.unwrap_or(INSTANT));
         let turn = plan.turns().first().copied()?;
-        Some(Self { turn, first_seconds: None, source: Source::Step(index + 1) })
+        let carried =
+            seen.or_else(|| card.map(|rates| Link { bytes_per_second: rates.link_bytes, ..INSTANT }));
+        let first = carried.map(|link| first(forecast, &plan, link, card));
+        Some(Self {
+            turn,
+            first_seconds: first.map(|[step, _]| step),
+            first_step_after_seconds: first.map(|[_, after]| after),
+            source: Source::Step(index + 1),
+        })
     }
 }
+
+/// Seconds of the first step, and from the beginning of the run to its end: `plan` has the times of a step's launches; the phases before it are taken to take what their
+/// loading takes.
+fn first(forecast: &Forecast, plan: &Plan, link: Link, card: Option<&Rates>) -> [f64; 2] {
+    let seconds = |plan: &Plan, cycles: Vec<Cycle>| {
+        let plan = plan.retimed(cycles, link);
+        card.map_or(plan.clone(), |rates| plan.fed_at(crate::forecast::host(rates))).first_turn_seconds()
+    };
+    let loading = |planned: &PhaseForecast| seconds(&planned.plan, vec![Cycle::untimed(planned.cycle())]);
+    let step = seconds(plan, plan.cycles().to_vec());
+    let before = forecast.phases.iter().take_while(|planned| planned.phase != Phase::Denoise);
+    [step, step + before.map(loading).sum::<f64>()]
+}
+
+/// A link that carries anything in no time.
+const INSTANT: Link = Link { bytes_per_second: f64::MAX, ..Link::UNIT };
 
 /// The plan's cycle with the times of one step: what of its leases, and between them, was no waiting.
 fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep) -> Option<Cycle> {
@@ -214,8 +244,8 @@ fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep)
     Some(Cycle { visits: visits.collect(), turns: cycle.turns })
 }
 
-/// The link as the copies of a step saw it.
-fn link(recording: &Recording, step: &AchievedStep) -> Link {
+/// The link as the copies of a step saw it; none where there were none.
+fn link(recording: &Recording, step: &AchievedStep) -> Option<Link> {
     let arrived = recording
         .spans
         .iter()
@@ -223,12 +253,12 @@ fn link(recording: &Recording, step: &AchievedStep) -> Link {
     let (bytes, time) =
         arrived.fold((0, 0.0), |(bytes, time), copy| (bytes + copy.bytes, time + copy.seconds()));
     if bytes == 0 || time <= 0.0 {
-        return Link { bytes_per_second: f64::MAX, ..Link::UNIT };
+        return None;
     }
     #[expect(clippy::cast_precision_loss, reason = "bytes of a step are far below 2^52")]
     let bytes_per_second = bytes as f64 / time;
     // The launches' times were taken beside copies: their slowdown is in them.
-    Link { bytes_per_second, copy_seconds: 0.0, slowdown: 0.0 }
+    Some(Link { bytes_per_second, copy_seconds: 0.0, slowdown: 0.0 })
 }
 
 /// When a stream stood still, in order.

@@ -10,6 +10,7 @@ use lighterage_ops::{self as ops, Queue, Tensor};
 use lighterage_pager::Pager;
 use lighterage_shape::DType;
 
+use crate::replays::Replays;
 use crate::teacache::Memory;
 use crate::{Error, Grid, Infused, Observer, Result, Schedule, TeaCache};
 
@@ -116,6 +117,7 @@ pub struct Denoiser<'a, B: Backend> {
     infused: Option<Infused<'a, B>>,
     cache: Option<TeaCache>,
     leases: Leases,
+    replays: Replays<B>,
     latents: Tensor<B>,
     ran: Vec<bool>,
 }
@@ -153,6 +155,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
             infused: None,
             cache: None,
             leases: Leases::default(),
+            replays: Replays::default(),
             latents,
             ran: Vec::new(),
         })
@@ -161,6 +164,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// With InfuseNet on the steps that [`advance`](Self::advance) is told.
     #[must_use]
     pub fn infused(mut self, infused: Option<Infused<'a, B>>) -> Self {
+        self.replays.forget();
         self.infused = infused;
         self
     }
@@ -172,6 +176,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     /// What the transformer reports.
     pub fn against(mut self, conditions: Conditions<B>, scale: f32) -> Result<Self> {
         let branch = Branch::new(&self.queue, self.transformer, conditions, self.grid)?;
+        self.replays.forget();
         self.negative = Some(Negative { branch, scale });
         Ok(self)
     }
@@ -223,35 +228,42 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     ) -> Result<()> {
         self.queue.pool().mark(STEP);
         self.select(index, is_infused)?;
-        let pass = Pass {
-            queue: &self.queue,
-            transformer: self.transformer,
-            lent,
-            latents: self.latents.view(),
-            index,
-            infused: self.infused.as_ref().filter(|_| is_infused),
-            mark,
-        };
+        let scale = self.negative.as_ref().map(|negative| negative.scale);
+        let Self { queue, transformer, schedule, positive, cache, leases, replays, latents, ran, .. } = self;
+        let latents = latents.view();
+        let infused = self.infused.as_ref().filter(|_| is_infused);
+        let pass = Pass { queue, transformer, lent, latents, index, infused, mark };
         let negative = self.negative.as_mut().map(|negative| &mut negative.branch);
-        let (velocities, ran) = match self.cache {
-            None => {
-                lent.cycle.turn(0)?;
-                (pass.both(&self.positive, negative.as_deref())?, true)
-            }
-            Some(cache) => pass.cached(cache, &mut self.leases, &mut self.positive, negative)?,
+        let update = |velocity: View<'_>| {
+            let (x, delta) = (latents, schedule.delta(index));
+            Ok(ops::euler_step(queue, &ops::EulerStep { x, velocity, delta })?)
         };
-        let Velocities { positive, negative } = velocities;
-        if let Some((other, Negative { scale, .. })) = negative.zip(self.negative.as_ref()) {
-            let (a, b) = (positive.view(), other.view());
-            ops::add(&self.queue, &ops::Add { a, b, scale: -1.0, out: a })?;
-            ops::add(&self.queue, &ops::Add { a: b, b: a, scale: *scale, out: a })?;
+        if let Some(cache) = *cache {
+            let (velocities, computed) = pass.cached(cache, leases, positive, negative)?;
+            ran.push(computed);
+            return update(velocities.combined(queue, scale)?.view());
         }
-        self.ran.push(ran);
-        self.update(positive.view(), index)
+        let negative = negative.as_deref();
+        let whole = |pass: &Pass<'_, '_, B>| pass.both(positive, negative)?.combined(queue, scale);
+        ran.push(true);
+        if let Some(velocity) = replays.replay(queue, lent.cycle, is_infused)? {
+            return update(velocity);
+        }
+        lent.cycle.turn(0)?;
+        // The host cannot wait for what happens in the middle of a graph.
+        let unmarked = Pass { mark: None, ..pass };
+        if let Some(velocity) = replays.capture(queue, lent.cycle, is_infused, || whole(&unmarked)) {
+            return update(velocity);
+        }
+        queue.pool().mark(STEP);
+        update(whole(&pass)?.view())
     }
 
     /// Queues `steps` and waits for the last of them. The device never waits for the host (but for `TeaCache`): a step is queued while the one before it
     /// is in its last block.
+    ///
+    /// Where the pager can ([`Pager::replayable`]) steps of the steady state are replayed, as two graphs each, without `TeaCache`, which decides in the middle of a step. Nobody sees
+    /// from outside when such a step is in its last block, so the next one is queued behind it at once: [`IN_FLIGHT_MAX`] holds, and a wish to stop is met one step later.
     ///
     /// Just before that the observer is asked whether to stop. So a wish to stop ends the loop after the step that is under way; only one that comes
     /// during a step's last block finds the next step queued, and ends the loop after that one.
@@ -288,6 +300,12 @@ impl<'a, B: Backend> Denoiser<'a, B> {
             flight.land(IN_FLIGHT_MAX - 1, observer)?;
         }
         flight.land(0, observer)
+    }
+
+    /// How many steps were done by graphs, and why none is any more, if one could not be recorded.
+    #[must_use]
+    pub fn replayed(&self) -> (usize, Option<&str>) {
+        (self.replays.replayed(), self.replays.refused())
     }
 
     /// `[tokens, channels]`, as the steps queued so far leave them.
@@ -360,6 +378,19 @@ struct Velocities<B: Backend> {
     negative: Option<Tensor<B>>,
 }
 
+impl<B: Backend> Velocities<B> {
+    /// One velocity, away from the other one.
+    fn combined(self, queue: &Queue<B>, scale: Option<f32>) -> Result<Tensor<B>> {
+        let Self { positive, negative } = self;
+        if let Some((other, scale)) = negative.zip(scale) {
+            let (a, b) = (positive.view(), other.view());
+            ops::add(queue, &ops::Add { a, b, scale: -1.0, out: a })?;
+            ops::add(queue, &ops::Add { a: b, b: a, scale, out: a })?;
+        }
+        Ok(positive)
+    }
+}
+
 /// How many leases a step's parts take, as seen when they last ran: what is to be passed over when one of them is skipped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Leases {
@@ -374,6 +405,7 @@ struct Begun<B: Backend> {
 }
 
 /// One step.
+#[derive(Clone, Copy)]
 struct Pass<'p, 'a, B: Backend> {
     queue: &'p Queue<B>,
     transformer: &'a Transformer,

@@ -21,15 +21,15 @@ pub(crate) struct Encoding<'a> {
 }
 
 impl Encoding<'_> {
-    /// What the encoder says of a picture, `[height, width, 3]`, -1 to 1. The picture is released when it is done.
+    /// What the encoder says of a picture, `[height, width, 3]`, -1 to 1, which is made only where memory has bytes. It is released when it is done.
     pub(crate) fn run<B: Backend>(
         self,
         queue: &Queue<B>,
         pager: &Pager<B>,
-        picture: &[f32],
+        picture: impl FnOnce() -> Vec<f32>,
     ) -> Result<Moments<B>> {
         let Self { encoder, width, height, dtype, tile } = self;
-        let picture = queue.upload_as(dtype, picture, &[height, width, 3], "control picture")?;
+        let picture = queue.upload_made(dtype, &[height, width, 3], "control picture", picture)?;
         let tiling = Tiling::choose(height, width, FACTOR, tile)?;
         Ok(encoder.encode(queue, pager, picture.view(), tiling)?)
     }

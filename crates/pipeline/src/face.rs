@@ -154,9 +154,9 @@ impl FaceModels {
         options: &Options,
     ) -> Result<Tensor<B>> {
         let Options { width, height, dtype, vae_tile: tile, .. } = *options;
-        let values = control_values(self.face.control.as_ref(), [width, height]);
+        let values = || control_values(self.face.control.as_ref(), [width, height]);
         let encoding = Encoding { encoder: &self.encoder, width, height, dtype, tile };
-        let moments = encoding.run(queue, pager, &values)?;
+        let moments = encoding.run(queue, pager, values)?;
         if self.face.latent == Latent::Mean {
             return encoding.mean(queue, &moments);
         }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use lighterage_allocator::Placement;
 use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
-use lighterage_pager::{Goal, Link, Plan, Source, Turn, UnitId, Units};
+use lighterage_pager::{Goal, HostRates, Link, Plan, Planner, Source, Turn, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
 use crate::{Phase, Result};
@@ -11,14 +11,20 @@ use crate::{Phase, Result};
 /// What every phase needs at any budget: the outcome of a dry pass, the run's own code on `Sim`.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    phases: Vec<Seen>,
-    page_bytes: u64,
+    phases: Vec<Surveyed>,
     rates: Option<Rates>,
     /// What of a budget is not for this program's phases.
     taken_bytes: u64,
-    /// Where streamed weights are page-locked.
-    source: Source,
+    /// Whether steps of the loop are replayed.
+    is_replayed: bool,
     products: Vec<ProductCall>,
+}
+
+/// A phase as it was seen, and plans of it.
+#[derive(Clone, Debug)]
+struct Surveyed {
+    seen: Seen,
+    planner: Planner,
 }
 
 impl Survey {
@@ -36,9 +42,14 @@ impl Survey {
         let mut nobody = ();
         let mut stage = Stage::new(&device, Weights::All, &mut nobody)?;
         walk(&mut stage)?;
-        let phases = stage.into_placed();
-        let (source, products) = (Source::Copied, device.backend().products());
-        Ok(Self { phases, page_bytes, rates, taken_bytes: 0, source, products })
+        let surveyed = |seen: Seen| {
+            let goal = Goal::new(seen.cycles.clone(), 0, page_bytes);
+            let goal = Goal { link: link(rates), host: rates.as_ref().map_or(HostRates::FREE, host), ..goal };
+            Surveyed { planner: Planner::new(&seen.units, goal), seen }
+        };
+        let phases = stage.into_placed().into_iter().map(surveyed).collect();
+        let products = device.backend().products();
+        Ok(Self { phases, rates, taken_bytes: 0, is_replayed: false, products })
     }
 
     /// The survey for a device of whose budget so many bytes are gone before anything runs: what the driver takes for context, kernels and libraries
@@ -61,7 +72,25 @@ impl Survey {
     /// ```
     #[must_use]
     pub fn fed_from(self, source: Source) -> Self {
-        Self { source, ..self }
+        let fed = |Surveyed { seen, planner }| Surveyed { seen, planner: planner.fed_from(source) };
+        Self { phases: self.phases.into_iter().map(fed).collect(), ..self }
+    }
+
+    /// The survey for a run whose loop replays its steps as graphs, or does not: it changes no bit and no byte of the device's, and costs the host some kilobytes of page-locked
+    /// memory, for [flags](lighterage_device::Flags).
+    ///
+    /// ```
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, None)?;
+    /// let (plain, replayed) = (survey.within(8 << 30)?, survey.clone().replayed(true).within(8 << 30)?);
+    /// assert_eq!(plain.peak_bytes(), replayed.peak_bytes());
+    /// assert!((1..8000).contains(&(replayed.pinned_bytes() - plain.pinned_bytes())));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn replayed(self, is_replayed: bool) -> Self {
+        Self { is_replayed, ..self }
     }
 
     /// Plans every phase within what the device's ledger allows in all; nothing may run on it yet.
@@ -98,7 +127,7 @@ impl Survey {
     /// ```
     #[must_use]
     pub fn loads(&self, phase: Phase) -> Vec<Load> {
-        let of_phase = self.phases.iter().filter(|seen| seen.phase == phase);
+        let of_phase = self.phases.iter().map(|surveyed| &surveyed.seen).filter(|seen| seen.phase == phase);
         let loads = of_phase.flat_map(|seen| {
             let visits = seen.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
             visits.iter().map(|visit| Load {
@@ -119,9 +148,7 @@ impl Survey {
     /// The budget in bytes from which on nothing is streamed.
     #[must_use]
     pub fn maximum_bytes(&self) -> u64 {
-        let whole = |seen: &Seen| {
-            seen.activations_bytes + Plan::resident(&seen.units, &seen.visited(), self.page_bytes).bytes()
-        };
+        let whole = |Surveyed { seen, planner }: &Surveyed| seen.activations_bytes + planner.maximum_bytes();
         self.taken_bytes + self.phases.iter().map(whole).max().unwrap_or(0)
     }
 
@@ -133,7 +160,7 @@ impl Survey {
         if let Some(need) = self.needs().max_by_key(Need::bytes).filter(|need| need.bytes() > budget_bytes) {
             return Err(Shortage { budget_bytes, need }.into());
         }
-        let phases = self.phases.iter().map(|seen| self.plan(seen, budget_bytes)).collect::<Result<_>>()?;
+        let phases = self.phases.iter().map(|phase| self.plan(phase, budget_bytes)).collect::<Result<_>>()?;
         let (minimum_bytes, taken_bytes) = (self.minimum_bytes(), self.taken_bytes);
         Ok(Forecast { budget_bytes, minimum_bytes, taken_bytes, is_timed: self.rates.is_some(), phases })
     }
@@ -153,51 +180,52 @@ impl Survey {
     /// ```
     #[must_use]
     pub fn turn_within(&self, budget_bytes: u64) -> Option<Turn> {
-        let seen = self.phases.iter().find(|seen| seen.phase == Phase::Denoise)?;
-        let weights_bytes = Plan::minimum(&seen.units, &seen.visited(), self.page_bytes);
-        if self.taken_bytes + seen.activations_bytes + weights_bytes > budget_bytes {
-            return None;
-        }
-        self.plan(seen, budget_bytes).ok()?.plan.turns().first().copied()
+        let Surveyed { seen, planner } =
+            self.phases.iter().find(|surveyed| surveyed.seen.phase == Phase::Denoise)?;
+        let weights_bytes = budget_bytes.checked_sub(self.taken_bytes + seen.activations_bytes)?;
+        planner.within(weights_bytes).ok()?.turns().first().copied()
     }
 
-    fn plan(&self, seen: &Seen, budget_bytes: u64) -> Result<PhaseForecast> {
-        let weights_budget = budget_bytes - self.taken_bytes - seen.activations_bytes;
-        let goal = Goal::new(seen.cycles.clone(), weights_budget, self.page_bytes);
-        let plan = Plan::new(&seen.units, &Goal { link: self.link(), source: self.source, ..goal })?;
+    fn plan(&self, Surveyed { seen, planner }: &Surveyed, budget_bytes: u64) -> Result<PhaseForecast> {
+        let plan = planner.within(budget_bytes - self.taken_bytes - seen.activations_bytes)?;
+        let [on_host, on_card] = [false, true].map(|is_card| plan.host_bytes(&seen.units, is_card));
+        let is_replayed = self.is_replayed && seen.is_of_the_loop();
+        let flag_bytes = if is_replayed { plan.flag_bytes() } else { 0 };
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),
             placement: Arc::clone(&seen.placement),
             activations_bytes: seen.activations_bytes,
-            host_bytes: plan.pinned_bytes(&seen.units, false),
-            pinned_bytes: plan.pinned_bytes(&seen.units, true),
-            least_bytes: [false, true].map(|is_card| plan.least_pinned_bytes(&seen.units, is_card)),
+            host_bytes: on_host.pinned + flag_bytes,
+            pinned_bytes: on_card.pinned + flag_bytes,
+            least_bytes: [on_host.least + flag_bytes, on_card.least + flag_bytes],
+            is_replayed,
             plan,
         })
     }
 
-    fn link(&self) -> Link {
-        self.rates.map_or(Link::UNIT, |rates| Link {
-            bytes_per_second: rates.link_bytes,
-            copy_seconds: rates.copy_seconds,
-            slowdown: rates.slowdown,
-        })
-    }
-
     fn needs(&self) -> impl Iterator<Item = Need> + '_ {
-        self.phases.iter().map(|seen| {
-            let visited = seen.visited();
-            let largest = visited.iter().copied().max_by_key(|unit| seen.units.bytes(*unit));
-            Need {
-                phase: seen.phase,
-                taken_bytes: self.taken_bytes,
-                activations_bytes: seen.activations_bytes,
-                weights_bytes: Plan::minimum(&seen.units, &visited, self.page_bytes),
-                largest_unit: largest.map(|unit| seen.units.get(unit).name.clone()).unwrap_or_default(),
-            }
+        self.phases.iter().map(|Surveyed { seen, planner }| Need {
+            phase: seen.phase,
+            taken_bytes: self.taken_bytes,
+            activations_bytes: seen.activations_bytes,
+            weights_bytes: planner.minimum_bytes(),
+            largest_unit: planner.largest_unit().to_owned(),
         })
     }
+}
+
+/// What a host does before copies can begin, by the rates of a device.
+pub(crate) const fn host(rates: &Rates) -> HostRates {
+    HostRates { lock_bytes_per_second: rates.lock_bytes, read_bytes_per_second: rates.read_bytes }
+}
+
+fn link(rates: Option<Rates>) -> Link {
+    rates.map_or(Link::UNIT, |rates| Link {
+        bytes_per_second: rates.link_bytes,
+        copy_seconds: rates.copy_seconds,
+        slowdown: rates.slowdown,
+    })
 }
 
 /// A unit of weights as one turn of a phase reads it.
@@ -312,6 +340,8 @@ pub struct PhaseForecast {
     pub plan: Plan,
     /// Host bytes that are page-locked on a card: streamed weights, exactly, and a stage or two.
     pub pinned_bytes: u64,
+    /// Whether its steps are replayed as graphs; the flags that this takes are among the host's bytes.
+    pub is_replayed: bool,
     /// The fewest bytes that either can be: on `Host`, and on a card.
     pub(crate) least_bytes: [u64; 2],
 }
@@ -360,6 +390,26 @@ impl Forecast {
     #[must_use]
     pub fn pageable_bytes(&self) -> u64 {
         self.phases.iter().map(PhaseForecast::pageable_bytes).max().unwrap_or(0)
+    }
+
+    /// Seconds from the beginning of the run to the end of the loop's first step: the phases before it, what the host page-locks and fills, and what crosses the link.
+    /// They mean something only if the survey had rates.
+    ///
+    /// ```
+    /// use lighterage_device::Profile;
+    /// use lighterage_pipeline::{BuiltIn, BuiltInOptions};
+    /// # fn main() -> lighterage_pipeline::Result<()> {
+    /// let rates = Profile::named("h100").map(|profile| profile.rates);
+    /// let survey = BuiltIn::new(BuiltInOptions::default())?.survey(2 << 20, rates)?;
+    /// let seconds = |budget| Ok::<_, lighterage_pipeline::Error>(survey.within(budget)?.first_step_seconds());
+    /// assert!(seconds(4 << 30)? > 2.0 * seconds(24 << 30)?, "what is streamed is page-locked first");
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn first_step_seconds(&self) -> f64 {
+        let before = self.phases.iter().take_while(|planned| planned.phase != Phase::Denoise);
+        let before: f64 = before.map(PhaseForecast::seconds).sum();
+        before + self.denoise().map_or(0.0, Plan::first_turn_seconds)
     }
 
     /// Seconds of all phases.

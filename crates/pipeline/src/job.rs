@@ -67,6 +67,8 @@ struct Made {
     prompt: Option<PromptValues>,
     tokens: Option<Vec<f32>>,
     steps_computed: usize,
+    steps_replayed: usize,
+    not_replayed: Option<String>,
     steps: Vec<Vec<f32>>,
 }
 
@@ -194,7 +196,12 @@ impl Job {
             prompt: made.prompt,
             tokens: made.tokens,
             steps: made.steps,
-            report: Report { steps_computed: made.steps_computed, ..report },
+            report: Report {
+                steps_computed: made.steps_computed,
+                steps_replayed: made.steps_replayed,
+                not_replayed: made.not_replayed,
+                ..report
+            },
         })
     }
 
@@ -306,6 +313,8 @@ impl Job {
                 }
                 if index == last {
                     made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
+                    let (replayed, refused) = denoiser.replayed();
+                    (made.steps_replayed, made.not_replayed) = (replayed, refused.map(str::to_owned));
                     if keep.latents {
                         made.latents = queue.read_f32(denoiser.latents())?;
                     }

@@ -66,7 +66,7 @@
 //! assert_eq!(picture.rgb.map(|rgb| rgb.len()), Some(64 * 64 * 3));
 //! # Ok(()) }
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod noise;
 mod schedule;
@@ -80,6 +80,7 @@ mod report;
 
 mod denoiser;
 mod infusion;
+mod replays;
 mod teacache;
 
 mod folder;

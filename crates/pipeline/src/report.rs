@@ -16,6 +16,10 @@ pub struct Report {
     pub steps: usize,
     /// Those among them whose blocks ran: fewer with `TeaCache`.
     pub steps_computed: usize,
+    /// Steps that were done by graphs.
+    pub steps_replayed: usize,
+    /// Why no step was recorded any more, if one could not be.
+    pub not_replayed: Option<String>,
     /// In the order in which they ran.
     pub phases: Vec<PhaseReport>,
 }
@@ -55,6 +59,8 @@ impl Report {
             cap_bytes: device.ledger().cap_bytes(),
             steps,
             steps_computed: steps,
+            steps_replayed: 0,
+            not_replayed: None,
             phases: seen.iter().map(phase).collect(),
         }
     }

@@ -67,9 +67,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The units of all its turns, in the order of their visits.
-    pub(crate) fn visited(&self) -> Vec<UnitId> {
-        self.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit)).collect()
+    /// Whether its turns are steps of the loop, and no weights are beside them, as where the loop decides in the middle of a step.
+    pub(crate) fn is_of_the_loop(&self) -> bool {
+        matches!(self.phase, Phase::Denoise | Phase::Bare) && self.beside_bytes == 0
     }
 }
 
@@ -230,7 +230,13 @@ impl<'a, B: Backend> Stage<'a, B> {
         Ok(match self.weights {
             Weights::All => Pager::resident(stream, units)?,
             Weights::Planned(forecast) => {
-                Pager::planned(stream, units, &self.planned(forecast, phase)?.plan)?
+                let planned = self.planned(forecast, phase)?;
+                let pager = Pager::planned(stream, units, &planned.plan)?;
+                if planned.is_replayed && stream.device().backend().can_replay() {
+                    pager.replayable()?
+                } else {
+                    pager
+                }
             }
         })
     }

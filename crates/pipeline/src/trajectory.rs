@@ -111,7 +111,7 @@ struct Conditioned<B: Backend> {
 }
 
 /// The latents after each step, where memory has bytes, and of each step whether its blocks ran.
-type Walked = (Option<Vec<Vec<f32>>>, Vec<bool>);
+type Walked = (Option<Vec<Vec<f32>>>, Vec<bool>, (usize, Option<String>));
 
 impl Trajectory {
     /// Opens a folder; weights are mapped, not touched. `dtype` is bf16 or f32.
@@ -155,9 +155,10 @@ impl Trajectory {
     ) -> Result<Latents> {
         forecast.check_host(device)?;
         let mut stage = Stage::new(device, Weights::Planned(forecast), observer)?;
-        let (steps, ran) = self.walk(&mut stage)?;
+        let (steps, ran, (steps_replayed, not_replayed)) = self.walk(&mut stage)?;
         let report = Report::new(device, self.schedule.steps(), &stage.into_seen());
-        let report = Report { steps_computed: ran.iter().filter(|ran| **ran).count(), ..report };
+        let steps_computed = ran.iter().filter(|ran| **ran).count();
+        let report = Report { steps_computed, steps_replayed, not_replayed, ..report };
         let channels = self.transformer.config().in_channels;
         Ok(Latents { steps, shape: [1, self.grid.tokens(), channels], ran, report })
     }
@@ -187,8 +188,12 @@ impl Trajectory {
                 Ok(())
             })?;
         }
-        let ran = denoiser.map(|denoiser| denoiser.ran().to_vec()).unwrap_or_default();
-        Ok(((kept.len() == total).then_some(kept), ran))
+        let told = |denoiser: Denoiser<'_, B>| {
+            let (replayed, refused) = denoiser.replayed();
+            (denoiser.ran().to_vec(), (replayed, refused.map(str::to_owned)))
+        };
+        let (ran, replayed) = denoiser.map(told).unwrap_or_default();
+        Ok(((kept.len() == total).then_some(kept), ran, replayed))
     }
 
     fn tell<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>) -> Result<Conditioned<B>> {

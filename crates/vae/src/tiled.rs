@@ -93,13 +93,9 @@ impl Picture {
         }
     }
 
-    fn upload<B: Backend>(&self, run: &Run<'_, B>) -> Result<Tensor<B>> {
+    fn upload<B: Backend>(self, run: &Run<'_, B>) -> Result<Tensor<B>> {
         let shape = [self.size[0], self.size[1], self.channels];
-        if run.dtype == DType::F32 {
-            return Ok(run.queue.upload(&self.values, &shape, "vae blended")?);
-        }
-        let rounded: Vec<bf16> = self.values.iter().map(|value| bf16::from_f32(*value)).collect();
-        Ok(run.queue.upload(&rounded, &shape, "vae blended")?)
+        Ok(run.queue.upload_made(run.dtype, &shape, "vae blended", || self.values)?)
     }
 }
 

@@ -3,12 +3,13 @@
 use super::repository::{Code, Package, Repository, Target};
 
 /// Crates that contain unsafe code, each block argued; every other one forbids it.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "lighterage-kernels",
     "lighterage-device",
     "lighterage-checkpoint",
     "lighterage-ops",
     "lighterage-pager",
+    "lighterage-pipeline",
     "lighterage",
     "lighterage-fakecuda",
 ];

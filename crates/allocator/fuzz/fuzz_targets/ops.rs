@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lighterage_allocator::{Allocator, Error, Handle, OnStream, Settings, Tag};
+use lighterage_allocator::{Allocator, Error, Handle, Magazines, OnStream, Settings, Tag};
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 
 const PAGE: u64 = 1 << 16;
@@ -75,7 +75,9 @@ fuzz_target!(|bytes: &[u8]| {
         stream_waits: first & 8 != 0,
         event_every: 1 + u32::from(first >> 4),
         slack_permille: (first & 128 != 0).then_some(20),
-        trace_events: 64,
+        // There are no magazines where there is a trace.
+        trace_events: if first & 64 == 0 { 64 } else { 0 },
+        magazines: Magazines::Always,
         ..Settings::default()
     };
     let allocator = Allocator::new(&device, settings).expect("an allocator");

@@ -83,6 +83,7 @@ struct State<B: Backend> {
     allocations: u64,
     unplanned: u64,
     planned: u64,
+    releases: u64,
     recorder: Option<Recorder>,
     follower: Option<Follower>,
 }
@@ -130,6 +131,7 @@ impl<B: Backend> Pool<B> {
             allocations: 0,
             unplanned: 0,
             planned: 0,
+            releases: 0,
             recorder: None,
             follower: None,
         };
@@ -287,6 +289,13 @@ impl<B: Backend> Pool<B> {
         }
     }
 
+    /// How often pages that held nothing were given back, or were to be: as long as it is the same, all memory that buffers ever had is still mapped. For who replays
+    /// recorded work, which uses again what it gave back when it was recorded.
+    #[must_use]
+    pub fn releases(&self) -> u64 {
+        self.inner.state().releases
+    }
+
     /// Sets both peaks to the present values.
     pub fn reset_peaks(&self) {
         let mut state = self.inner.state();
@@ -311,7 +320,8 @@ impl<B: Backend> Pool<B> {
     fn release(&self, state: &mut State<B>, keep: &Range<u64>) -> Result<(), DeviceError> {
         // A free range may still be in use by work that was launched before its buffer was dropped.
         self.inner.stream.synchronize()?;
-        let State { heap, pages, .. } = state;
+        let State { heap, pages, releases, .. } = state;
+        *releases += 1;
         heap.free().try_for_each(|(start, length)| pages.unmap_within(&(start..start + length), keep))
     }
 

@@ -7,10 +7,13 @@ use lighterage_device::{Address, Backend, Chunk, Device, Event, Reservation, Str
 use super::block::{Heap, NONE, State as BlockState};
 use super::buffer::DeviceBuffer;
 use super::core::{Core, Request};
+use super::magazine::{Slot, magazine_of};
+use super::magazines::Magazines;
 use super::pressure::{self, Handlers};
-use super::settings::Settings;
+use super::settings::{Magazines as When, Settings};
 use super::tags::{Tag, Tags};
-use crate::sync::{Guard, Lock};
+use super::times::Watch;
+use crate::sync::{Apart, Guard, Lock};
 use crate::{ALIGNMENT_BYTES, Error, Result};
 
 /// The caching allocator of a device: see the crate's essay. Cloning shares it.
@@ -52,7 +55,10 @@ pub(super) struct Inner<B: Backend> {
     number: u32,
     pub(super) device: Device<B>,
     pub(super) settings: Settings,
-    heap: Lock<State<B>>,
+    /// For what hands out, and for what takes back.
+    pub(super) watches: Option<Box<[Watch; 2]>>,
+    pub(super) magazines: Magazines,
+    heap: Apart<Lock<State<B>>>,
     /// Held by the one thread that maps, unmaps or records: the driver takes a lock of its own for these anyway.
     pub(super) growth: Lock<Events<B>>,
     pub(super) handlers: Mutex<Handlers>,
@@ -104,7 +110,7 @@ impl Handle {
         self.bytes
     }
 
-    /// Counts up with every request of an allocator: no two handles share it.
+    /// No two handles of an allocator share it. It counts up with the requests of an allocator on which threads keep no blocks of their own.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
@@ -126,12 +132,19 @@ impl<B: Backend> Allocator<B> {
             tags: Tags::default(),
         };
         let events = Events { recorded: vec![VecDeque::new()], spare: Vec::new() };
+        // A trace is one sequence, which only the lock of the books gives.
+        let when = if settings.trace_events > 0 { When::Never } else { settings.magazines };
         Ok(Self {
             inner: Arc::new(Inner {
                 number: ALLOCATORS.fetch_add(1, Ordering::Relaxed),
                 device: device.clone(),
+                watches: settings.times.then(|| {
+                    let clock = device.backend().clock();
+                    Box::new([Watch::new(&clock), Watch::new(&clock)])
+                }),
+                magazines: Magazines::new(when),
                 settings,
-                heap: Lock::new_watched(state),
+                heap: Apart::new(Lock::new_watched(state)),
                 growth: Lock::new(events),
                 handlers: Mutex::default(),
             }),
@@ -171,7 +184,8 @@ impl<B: Backend> Allocator<B> {
                 state.core.add_stream(stream.kind() == StreamKind::Copy)
             }
         };
-        Ok(OnStream { inner: Arc::clone(&self.inner), stream: stream.clone(), owner })
+        let inner = Arc::clone(&self.inner);
+        Ok(OnStream { inner, for_buffers: Arc::new(self.clone()), stream: stream.clone(), owner })
     }
 
     /// A number for a name, to be given with requests: reports group by it.
@@ -186,7 +200,7 @@ impl<B: Backend> Allocator<B> {
     /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignHandle`] if another allocator gave it out.
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free(handle)
+        self.inner.free_timed(handle)
     }
 
     /// Notes that another stream uses the memory too: after it was given back, nobody gets it before that stream's work queued until then is done.
@@ -198,6 +212,7 @@ impl<B: Backend> Allocator<B> {
         let mut state = self.inner.heap();
         let owner = state.owner_of(stream.id()).ok_or(Error::ForeignStream)?;
         let State { core, .. } = &mut *state;
+        self.inner.magazines.return_used(core, handle.generation);
         let block = core.valid(handle.index, handle.generation).ok_or(stale(handle))?;
         if block.owner != owner {
             let list = core.uses.add(block.uses, owner);
@@ -209,7 +224,7 @@ impl<B: Backend> Allocator<B> {
     /// The memory in which an address lies, for callers that have only a pointer; none if it was not handed out.
     #[must_use]
     pub fn find(&self, address: Address) -> Option<Handle> {
-        let state = self.inner.heap();
+        let state = self.inner.whole();
         let core = &state.core;
         let mut held = core.blocks.iter().filter(|(_, block)| block.state == BlockState::Used);
         let found = held.find(|(_, block)| {
@@ -227,6 +242,7 @@ impl<B: Backend> Allocator<B> {
         let events = self.inner.growth.lock();
         let state = self.inner.heap();
         drop(events);
+        self.inner.magazines.audit(&state.core)?;
         super::audit::audit(&state.core)
     }
 }
@@ -235,13 +251,16 @@ impl<B: Backend> Allocator<B> {
 #[derive(Debug)]
 pub struct OnStream<B: Backend> {
     pub(super) inner: Arc<Inner<B>>,
+    /// What buffers share. Its count is this stream's: that of `inner` would go from processor to processor where threads make buffers on several streams.
+    for_buffers: Arc<Allocator<B>>,
     stream: Stream<B>,
     pub(super) owner: u16,
 }
 
 impl<B: Backend> Clone for OnStream<B> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), stream: self.stream.clone(), owner: self.owner }
+        let (inner, for_buffers) = (Arc::clone(&self.inner), Arc::clone(&self.for_buffers));
+        Self { inner, for_buffers, stream: self.stream.clone(), owner: self.owner }
     }
 }
 
@@ -253,7 +272,10 @@ impl<B: Backend> OnStream<B> {
     /// [`Error::Reentrant`] from within a pressure handler, [`Error::OffPlan`] while capturing. Nothing is handed out or left half mapped then.
     #[inline]
     pub fn allocate(&self, bytes: u64, tag: Tag) -> Result<Handle> {
-        self.inner.allocate(self.owner, bytes, tag)
+        match &self.inner.watches {
+            None => self.inner.allocate(self.owner, bytes, tag),
+            Some(watches) => watches[0].time(|| self.inner.allocate(self.owner, bytes, tag)),
+        }
     }
 
     /// A typed buffer that gives its memory back when it is dropped.
@@ -263,7 +285,7 @@ impl<B: Backend> OnStream<B> {
     pub fn buffer<T: bytemuck::Pod>(&self, length: usize, tag: Tag) -> Result<DeviceBuffer<B, T>> {
         let bytes = (length as u64).saturating_mul(size_of::<T>() as u64);
         let handle = self.allocate(bytes, tag)?;
-        Ok(DeviceBuffer::new(self.allocator(), handle, self.stream.id(), length))
+        Ok(DeviceBuffer::new(Arc::clone(&self.for_buffers), handle, self.stream.id(), length))
     }
 
     /// Gives memory back, as [`Allocator::free`].
@@ -272,7 +294,7 @@ impl<B: Backend> OnStream<B> {
     /// As [`Allocator::free`].
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free(handle)
+        self.inner.free_timed(handle)
     }
 
     /// The stream.
@@ -318,11 +340,18 @@ impl<B: Backend> Inner<B> {
         if pressure::is_handling() {
             return Err(Error::Reentrant { requested: bytes });
         }
-        let mut state = self.heap();
+        if request.heap == Heap::Small
+            && let Some(slot) = self.magazines.take(&request)
+        {
+            let Slot { address, generation, block: index, .. } = slot;
+            return Ok(Handle { address, bytes: requested, generation, index, allocator: self.number });
+        }
+        let mut state = self.heap_for_request();
         if let Some(index) = state.core.take(&request) {
             state.core.counts.events.rungs[1] += 1;
             let due = state.core.is_event_due(owner, self.settings.event_every);
             let handle = self.handle(&state.core, index);
+            self.tell(&state);
             drop(state);
             if due {
                 self.poll_if_idle();
@@ -334,17 +363,34 @@ impl<B: Backend> Inner<B> {
     }
 
     #[inline]
+    fn free_timed(&self, handle: Handle) -> Result<()> {
+        match &self.watches {
+            None => self.free(handle),
+            Some(watches) => watches[1].time(|| self.free(handle)),
+        }
+    }
+
+    #[inline]
     fn free(&self, handle: Handle) -> Result<()> {
         self.own(handle)?;
-        let mut state = self.heap();
-        let Some(block) = state.core.valid(handle.index, handle.generation) else {
+        let is_lent = magazine_of(handle.generation).is_some();
+        if is_lent && self.magazines.give(handle.generation) {
+            return Ok(());
+        }
+        let mut state = self.heap_for_request();
+        let core = &mut state.core;
+        if is_lent {
+            self.magazines.return_used(core, handle.generation);
+        }
+        let Some(block) = core.valid(handle.index, handle.generation) else {
             return Err(stale(handle));
         };
-        if block.uses == NONE {
-            state.core.give(handle.index);
-        } else {
-            state.core.give_later(handle.index);
+        if block.uses != NONE {
+            core.give_later(handle.index);
+        } else if block.heap == Heap::Large || !self.magazines.lend(core, handle.index) {
+            core.give(handle.index);
         }
+        self.tell(&state);
         Ok(())
     }
 
@@ -359,6 +405,28 @@ impl<B: Backend> Inner<B> {
         let block = &core.blocks[index];
         let (address, bytes) = (core.address(block), block.requested());
         Handle { address, bytes, generation: block.generation, index, allocator: self.number }
+    }
+
+    /// The books, locked for a request or what ends it.
+    #[inline]
+    fn heap_for_request(&self) -> Guard<'_, State<B>> {
+        match self.heap.try_lock() {
+            Some(state) => state,
+            None => self.wait_for_heap(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_heap(&self) -> Guard<'_, State<B>> {
+        self.magazines.note_wait();
+        self.heap()
+    }
+
+    /// The books, locked, with all that was lent.
+    pub(super) fn whole(&self) -> Guard<'_, State<B>> {
+        let mut state = self.heap();
+        self.magazines.recall(&mut state.core);
+        state
     }
 
     /// The books, locked. No driver call is made meanwhile.

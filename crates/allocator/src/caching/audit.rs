@@ -177,7 +177,8 @@ fn chunks(core: &Core) -> Outcome {
 fn counts(core: &Core) -> Outcome {
     let mut pools = [[0_u64; 5]; 2];
     for (_, block) in core.blocks.iter() {
-        let held = block.state == State::Used;
+        // What a magazine has counts as handed out until it comes back.
+        let held = matches!(block.state, State::Used | State::Lent);
         let active = held || block.state == State::Pending;
         let sums = &mut pools[block.heap.index()];
         if held {

@@ -43,6 +43,8 @@ pub(crate) enum State {
     Free,
     /// Given back a moment ago, and not yet among the free ones: see [`Kept`](super::kept::Kept).
     Kept,
+    /// In a [`Magazine`](super::magazine::Magazine), which knows whether it is handed out.
+    Lent,
     /// Pages come or go: one thread is at it, without the lock.
     Moving,
     /// Handed out.

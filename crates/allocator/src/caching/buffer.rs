@@ -1,4 +1,5 @@
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use lighterage_device::{Address, Backend, Stream, StreamId};
@@ -9,7 +10,7 @@ use crate::Result;
 /// Device memory for `length` values of a type. Dropping it gives the memory back without waiting and without a driver call.
 #[derive(Debug)]
 pub struct DeviceBuffer<B: Backend, T> {
-    allocator: Allocator<B>,
+    allocator: Arc<Allocator<B>>,
     handle: Handle,
     owner: StreamId,
     length: usize,
@@ -17,7 +18,12 @@ pub struct DeviceBuffer<B: Backend, T> {
 }
 
 impl<B: Backend, T: Pod> DeviceBuffer<B, T> {
-    pub(super) const fn new(allocator: Allocator<B>, handle: Handle, owner: StreamId, length: usize) -> Self {
+    pub(super) const fn new(
+        allocator: Arc<Allocator<B>>,
+        handle: Handle,
+        owner: StreamId,
+        length: usize,
+    ) -> Self {
         Self { allocator, handle, owner, length, values: PhantomData }
     }
 

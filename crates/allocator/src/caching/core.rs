@@ -240,13 +240,8 @@ impl Core {
     /// Takes a block back that no other stream uses. No driver call, whatever the device does.
     #[inline]
     pub(crate) fn give(&mut self, index: u32) {
-        self.sequence += 1;
+        self.stamp(index);
         let block = &mut self.blocks[index];
-        block.stamp = self.sequence;
-        let book = &mut self.streams[block.owner as usize];
-        book.last_free = self.sequence;
-        // Nobody asks, and so nobody resets it, where there is one stream.
-        book.frees = book.frees.saturating_add(1);
         self.counts.free(block.heap, block.bytes, block.requested());
         let region = &self.regions[block.region as usize];
         self.ring.push(Event::free(region.address + block.offset, block));
@@ -258,6 +253,18 @@ impl Core {
         if let Some(displaced) = self.kept.put(owner, bytes, index) {
             self.release(displaced);
         }
+    }
+
+    /// Notes that a block was given back: work of its stream that is queued by now may use it.
+    #[inline]
+    pub(crate) fn stamp(&mut self, index: u32) {
+        self.sequence += 1;
+        let block = &mut self.blocks[index];
+        block.stamp = self.sequence;
+        let book = &mut self.streams[block.owner as usize];
+        book.last_free = self.sequence;
+        // Nobody asks, and so nobody resets it, where there is one stream.
+        book.frees = book.frees.saturating_add(1);
     }
 
     /// Takes a block back that other streams use: it waits for them.

@@ -97,6 +97,23 @@ pub struct PoolCounts {
     pub sizes: Sizes,
 }
 
+/// Small requests that a [`Magazine`](super::magazine::Magazine) served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Served {
+    /// Bytes, and bytes asked for.
+    allocated: [u64; 2],
+    sizes: Sizes,
+}
+
+impl Served {
+    #[inline]
+    pub(crate) const fn add(&mut self, bytes: u64, requested: u64) {
+        self.allocated[0] += bytes;
+        self.allocated[1] += requested;
+        self.sizes.add(requested);
+    }
+}
+
 /// Blocks, their bytes, and the bytes asked for.
 type Triple = [u64; 3];
 
@@ -215,6 +232,39 @@ impl Counts {
         let pending = &mut self.heaps[heap.index()].pending;
         pending[0] -= 1;
         pending[1] -= bytes;
+    }
+
+    /// Counts requests that were served elsewhere, all of which were given back or are counted as present.
+    pub(crate) fn add_served(&mut self, served: &Served) {
+        let tally = &mut self.heaps[Heap::Small.index()];
+        tally.allocated.iter_mut().zip(served.allocated).for_each(|(sum, more)| *sum += more);
+        tally.sizes = tally.sizes.with(&served.sizes);
+        self.events.rungs[1] += served.sizes.count();
+    }
+
+    /// Notes that a block holds another number of bytes that were asked for.
+    pub(crate) fn relabel(&mut self, heap: Heap, before: u64, now: u64) {
+        let tally = &mut self.heaps[heap.index()];
+        for (current, peak) in [(&mut tally.current, &mut tally.peak), (&mut self.current, &mut self.peak)] {
+            current[2] = current[2] - before + now;
+            peak[2] = peak[2].max(current[2]);
+        }
+    }
+
+    /// Bytes handed out now.
+    pub(crate) const fn allocated_bytes(&self) -> u64 {
+        self.current[1]
+    }
+
+    /// Bytes that other streams may still use.
+    pub(crate) const fn pending_bytes(&self) -> u64 {
+        let [small, large] = &self.heaps;
+        small.pending[1] + large.pending[1]
+    }
+
+    /// Bytes in chunks now.
+    pub(crate) const fn reserved_bytes(&self) -> u64 {
+        self.reserved.current
     }
 
     pub(crate) fn create(&mut self, bytes: u64) {

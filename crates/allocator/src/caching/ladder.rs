@@ -58,6 +58,7 @@ impl<B: Backend> Inner<B> {
                 Grown::Done(handle) => {
                     drop(events);
                     self.heap().core.counts.events.retries += u64::from(is_retry);
+                    self.tell_all();
                     self.mind_watermark();
                     return Ok(handle);
                 }
@@ -118,7 +119,7 @@ impl<B: Backend> Inner<B> {
         rung: usize,
         search: fn(&mut Core, &Request) -> Option<u32>,
     ) -> Option<Handle> {
-        let mut state = self.heap();
+        let mut state = self.whole();
         state.core.join_kept();
         let index = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
@@ -533,6 +534,7 @@ impl<B: Backend> Inner<B> {
                 self.heap().core.chunks.put(chunk, ChunkPlace::Idle);
             }
         }
+        self.tell_all();
         outcome.and_then(|()| Ok(self.device.take_deferred()?))?;
         Ok(given)
     }
@@ -540,7 +542,7 @@ impl<B: Backend> Inner<B> {
     fn refusal(&self, request: &Request, missing: u64, cause: Option<DeviceError>) -> Error {
         let ledger = self.device.ledger();
         let (limit, granted) = (ledger.limit_bytes(), ledger.granted_by_purpose());
-        let state = &mut *self.heap();
+        let state = &mut *self.whole();
         state.core.join_kept();
         state.core.counts.events.ooms += 1;
         state.core.counts.events.rungs[7] += 1;
@@ -645,6 +647,7 @@ impl<B: Backend> Allocator<B> {
             let refusal = self.inner.create(missing, true, &mut hand)?;
             made += hand.pages(self.inner.big_pages()) * page;
             self.inner.put_down(hand, None);
+            self.inner.tell_all();
             if refusal.is_some() {
                 break;
             }

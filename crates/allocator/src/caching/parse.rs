@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::settings::Settings;
+use super::settings::{Magazines, Settings};
 use crate::{Error, Result};
 
 /// One setting of a text.
@@ -117,7 +117,20 @@ const KEYS: &[(&str, Key)] = &[
             item.number(0, 1 << 28).map(|value| settings.trace_events = value as usize)
         }),
     ),
+    (
+        "magazines",
+        Key::Sets(|settings, item| {
+            let known = MAGAZINES.iter().find(|(name, _)| *name == item.value);
+            let (_, when) = known.ok_or_else(|| item.refuse("not `never`, `contended` or `always`"))?;
+            settings.magazines = *when;
+            Ok(())
+        }),
+    ),
+    ("times", Key::Sets(|settings, item| item.boolean().map(|value| settings.times = value))),
 ];
+
+const MAGAZINES: [(&str, Magazines); 3] =
+    [("never", Magazines::Never), ("contended", Magazines::Contended), ("always", Magazines::Always)];
 
 impl Settings {
     /// Reads settings from text in the form of PyTorch's `PYTORCH_CUDA_ALLOC_CONF`: `key:value,key:value`, blanks ignored; what is not named is as by default.
@@ -130,9 +143,10 @@ impl Settings {
     /// | `large_segment_size_mb` | a multiple of 2 | [`big_chunk_pages`](Settings::big_chunk_pages), in CUDA's pages of 2 MiB |
     /// | `expandable_segments_reserve` | GiB, as `40G` | [`address_bytes`](Settings::address_bytes) |
     /// | `headroom_permille`, `slack_permille` | thousandths; for the second also `None` | the fields of these names |
-    /// | `stream_waits` | `True`, `False` | [`stream_waits`](Settings::stream_waits) |
+    /// | `stream_waits`, `times` | `True`, `False` | the fields of these names |
     /// | `event_every`, `trace_events` | a number | the fields of these names |
     /// | `watermark_mb` | MiB | [`watermark_bytes`](Settings::watermark_bytes) |
+    /// | `magazines` | `never`, `contended`, `always` | [`magazines`](Settings::magazines) |
     ///
     /// Of PyTorch's keys all others are errors that say why there is no such thing here, so that no setting is silently without effect.
     ///
@@ -188,7 +202,10 @@ impl fmt::Display for Settings {
             None => f.write_str(",slack_permille:None")?,
         }
         write!(f, ",stream_waits:{waits},event_every:{event_every}")?;
-        write!(f, ",watermark_mb:{},trace_events:{trace_events}", self.watermark_bytes / MIB)
+        write!(f, ",watermark_mb:{},trace_events:{trace_events}", self.watermark_bytes / MIB)?;
+        let named = MAGAZINES.iter().find(|(_, when)| *when == self.magazines);
+        named.map_or(Ok(()), |(name, _)| write!(f, ",magazines:{name}"))?;
+        write!(f, ",times:{}", if self.times { "True" } else { "False" })
     }
 }
 
@@ -306,7 +323,7 @@ mod tests {
     #[test]
     fn every_key_sets_its_field() {
         let text = "large_segment_size_mb:64,expandable_segments_reserve:40G,headroom_permille:0,slack_permille:20,\
-                    stream_waits:False,event_every:9,watermark_mb:256,trace_events:1000";
+                    stream_waits:False,event_every:9,watermark_mb:256,trace_events:1000,magazines:never,times:True";
         let expected = Settings {
             big_chunk_pages: 32,
             address_bytes: Some(40 << 30),
@@ -316,6 +333,8 @@ mod tests {
             event_every: 9,
             watermark_bytes: 256 << 20,
             trace_events: 1000,
+            magazines: Magazines::Never,
+            times: true,
             ..Settings::default()
         };
         assert_eq!(Settings::parse(text).unwrap(), expected);
@@ -342,6 +361,7 @@ mod tests {
             ("trace_events:99999999999999999999", "is not a number"),
             ("stream_waits:true", "settings, byte 13: stream_waits: \"true\" is neither True nor False"),
             ("backend:native,backend:native", "settings, byte 15: backend: given twice"),
+            ("magazines:on", "settings, byte 10: magazines: \"on\" is not `never`, `contended` or `always`"),
             ("expandable_segments:False", "\"False\" is not True: segments always expand"),
             ("backend:cudaMallocAsync", "\"cudaMallocAsync\" is not native: there is no other"),
             ("large_segment_size_mb:21", "is not a multiple of 2"),

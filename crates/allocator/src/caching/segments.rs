@@ -43,7 +43,7 @@ impl Core {
 /// A block with memory.
 fn part(block: &Block, region: u64) -> Option<SegmentBlock> {
     let state = match block.state {
-        State::Used => BlockState::Allocated,
+        State::Used | State::Lent => BlockState::Allocated,
         State::Pending => BlockState::Pending,
         State::Free | State::Kept => BlockState::Free,
         State::Bare | State::Moving | State::Vacant => return None,

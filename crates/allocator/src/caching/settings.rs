@@ -20,8 +20,27 @@ pub struct Settings {
     pub watermark_bytes: u64,
     /// Events that the trace keeps, rounded up to a power of two; 0: no trace.
     pub trace_events: usize,
+    /// Whether a thread keeps what it gave back of up to 1 MiB for its next requests on the same stream, at most 4 MiB for each stream, so that threads do not wait for each
+    /// other. All of it is taken back before anything is refused, created, moved or reported; only peaks count it as handed out. Placement depends on which thread gave
+    /// what back then. Never with a trace, which is one sequence of what all threads do.
+    pub magazines: Magazines,
+    /// Whether calls that hand out and take back are timed, by the clock of the device's recordings: see
+    /// [`AllocatorStatistics::allocate_times`](crate::AllocatorStatistics::allocate_times). It takes two looks at the clock for each call, some 50 ns on a real one.
+    pub times: bool,
     /// Addresses that each heap reserves at first; none: 9/8 of the limit or of the device's memory, whichever is less.
     pub address_bytes: Option<u64>,
+}
+
+/// When threads keep small blocks of their own: see [`Settings::magazines`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Magazines {
+    /// Never.
+    Never,
+    /// From the moment on at which two threads have found the books locked by each other's requests.
+    #[default]
+    Contended,
+    /// From the start.
+    Always,
 }
 
 impl Default for Settings {
@@ -35,6 +54,8 @@ impl Default for Settings {
             event_every: 256,
             watermark_bytes: 0,
             trace_events: 0,
+            magazines: Magazines::Contended,
+            times: false,
             address_bytes: None,
         }
     }

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::counts::{Events, Gauge, PoolCounts};
 use super::ring::{Action, Event};
 use super::tags::Tags;
+use super::times::{Times, Watch};
 
 /// What an [`Allocator`] holds and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub struct AllocatorStatistics {
     pub budget_headroom_bytes_min: u64,
     /// What it granted to others than this allocator.
     pub external_bytes: u64,
+    /// How long calls took that hand out, refusals among them, if [`Settings::times`](crate::Settings::times) says so.
+    pub allocate_times: Times,
+    /// And those that take back.
+    pub free_times: Times,
 }
 
 /// Free blocks shorter than a page.
@@ -114,22 +119,33 @@ impl AllocatorStatistics {
         ];
         map.extend(scalars.map(|(name, value)| (name.to_owned(), value)));
         map.extend(self.all.sizes.iter().map(|(from, count)| (format!("sizes.{from}"), count)));
+        for (call, times) in [("allocate_ns", &self.allocate_times), ("free_ns", &self.free_times)] {
+            map.extend(times.iter().map(|(from, count)| (format!("{call}.{from}"), count)));
+        }
         map.extend((1..).zip(events.rungs).map(|(rung, count)| (format!("ladder_rung.{rung}"), count)));
         map
     }
 }
 
-/// What the ledger says, which has a lock of its own.
+/// What the ledger and the watches say, which the lock of the books does not guard.
 struct Granted {
     limit: u64,
     granted: u64,
     peak: u64,
+    /// Of what hands out, and of what takes back.
+    times: [Times; 2],
 }
 
 impl Granted {
     fn of<B: Backend>(allocator: &Allocator<B>) -> Self {
         let ledger = allocator.device().ledger();
-        Self { limit: ledger.limit_bytes(), granted: ledger.granted_bytes(), peak: ledger.peak_bytes() }
+        let watches = allocator.inner.watches.as_ref();
+        Self {
+            limit: ledger.limit_bytes(),
+            granted: ledger.granted_bytes(),
+            peak: ledger.peak_bytes(),
+            times: watches.map_or([Times::default(); 2], |watches| watches.each_ref().map(Watch::times)),
+        }
     }
 
     fn statistics(&self, core: &Core) -> AllocatorStatistics {
@@ -159,6 +175,8 @@ impl Granted {
             budget_limit_bytes: self.limit,
             budget_headroom_bytes_min: self.limit.saturating_sub(self.peak),
             external_bytes: self.granted.saturating_sub(all.reserved_bytes.current),
+            allocate_times: self.times[0],
+            free_times: self.times[1],
         }
     }
 }
@@ -191,14 +209,14 @@ impl<B: Backend> Allocator<B> {
     #[must_use]
     pub fn statistics(&self) -> AllocatorStatistics {
         let ledger = Granted::of(self);
-        ledger.statistics(&self.inner.heap().core)
+        ledger.statistics(&self.inner.whole().core)
     }
 
     /// Looks at the books while nobody changes them and no block is on its way.
     pub(crate) fn read_books<T>(&self, look: impl FnOnce(&Core, &Tags, AllocatorStatistics) -> T) -> T {
         let _growth = self.inner.growth.lock();
         let ledger = Granted::of(self);
-        let state = self.inner.heap();
+        let state = self.inner.whole();
         look(&state.core, &state.tags, ledger.statistics(&state.core))
     }
 
@@ -215,13 +233,13 @@ impl<B: Backend> Allocator<B> {
 
     /// Sets all peaks to the present values.
     pub fn reset_peaks(&self) {
-        self.inner.heap().core.counts.reset_peaks();
+        self.inner.whole().core.counts.reset_peaks();
     }
 
     /// Starts a scope, which knows the peak within it when it ends; scopes nest, and the peaks outside are as if there had been none.
     #[must_use]
     pub fn scope(&self) -> Scope<B> {
-        let mut state = self.inner.heap();
+        let mut state = self.inner.whole();
         let outside = state.core.counts.all().allocated_bytes.peak;
         state.core.counts.reset_allocated_peak();
         drop(state);

@@ -30,20 +30,27 @@ impl Core {
 }
 
 impl<B: Backend> Inner<B> {
-    /// As [`poll`](Inner::poll), unless another thread is at it or an error is in the way, which then waits for who needs the answer.
+    /// As [`poll`](Inner::poll) without what threads keep, unless another thread is at it or an error is in the way, which then waits for who needs the answer.
     #[cold]
     pub(super) fn poll_if_idle(&self) {
         if let Some(mut events) = self.growth.try_lock() {
-            let _ = self.poll(&mut events);
+            let _ = self.poll_once(&mut events);
         }
     }
 
-    /// Records events where memory was given back since the last one, asks which are complete, and frees what waited for them.
+    /// Records events where memory was given back since the last one, asks which are complete, and frees what waited for them: all of it, whatever threads keep
+    /// for themselves.
     pub(super) fn poll(&self, events: &mut Events<B>) -> Result<()> {
+        drop(self.whole());
+        self.poll_once(events)
+    }
+
+    fn poll_once(&self, events: &mut Events<B>) -> Result<()> {
         let outcome = self.record(events).and_then(|()| self.query(events));
         let mut state = self.heap();
         state.core.settle_pending();
         state.core.settle();
+        self.tell(&state);
         outcome
     }
 

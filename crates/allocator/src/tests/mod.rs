@@ -8,6 +8,7 @@ mod plans;
 mod probe;
 mod snapshots;
 mod threads;
+mod told;
 
 use lighterage_device::{Device, Ledger, StreamKind};
 

@@ -186,6 +186,8 @@ impl State {
 impl Backend for Probe {
     type Stream = ProbeStream;
     type Event = ProbeEvent;
+    type Flags = ();
+    type Graph = ();
 
     fn info(&self) -> &Info {
         self.sim.info()

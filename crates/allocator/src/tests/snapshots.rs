@@ -296,6 +296,7 @@ fn damaged_snapshots_and_logs_are_answered() {
         let _ = Trace::from_snapshot(&damaged).map(|trace| trace.peak_bytes());
         let _ = Trace::from_rmm_csv(&String::from_utf8_lossy(&damaged)).map(|trace| trace.peak_bytes());
         let _ = Trace::from_binary(&damaged).map(|trace| trace.peak_bytes());
+        let _ = Trace::from_columns(&damaged).map(|trace| trace.peak_bytes());
     }
 }
 

@@ -1,12 +1,15 @@
 //! Several threads: shuttle chooses the order, or the machine does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 use lighterage_testkit::Rng;
 
+use super::Bench;
+use crate::sync::Lock;
 use crate::sync::tested::UNDER_SHUTTLE;
-use crate::{Allocator, Error, Settings, Tag};
+use crate::{Allocator, Error, Handle, Magazines, OnStream, Settings, Tag};
 
 const PAGE: u64 = 1 << 16;
 
@@ -45,11 +48,11 @@ fn work(threads: u64, operations: u64, spawn: impl Fn(Box<dyn FnOnce() + Send>) 
 }
 
 trait ClearWith {
-    fn clear_with(&mut self, on: &crate::OnStream<Sim>);
+    fn clear_with(&mut self, on: &OnStream<Sim>);
 }
 
-impl ClearWith for Vec<crate::Handle> {
-    fn clear_with(&mut self, on: &crate::OnStream<Sim>) {
+impl ClearWith for Vec<Handle> {
+    fn clear_with(&mut self, on: &OnStream<Sim>) {
         self.drain(..).for_each(|handle| on.free(handle).unwrap());
     }
 }
@@ -74,6 +77,227 @@ fn threads_of_the_machine_agree_too() {
         let thread = std::thread::spawn(task);
         Box::new(move || thread.join().unwrap())
     });
+}
+
+/// Whether a magazine gave it out: the first bit of a generation says so.
+fn is_kept(handle: Handle) -> bool {
+    handle.generation() >> 63 == 1
+}
+
+/// Sizes that come again, two threads on one stream and one on another, each giving back what any of them got, while one looks at the books and trims. How many
+/// requests magazines served.
+fn exchange(
+    operations: u64,
+    magazines: Magazines,
+    spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>,
+) -> u64 {
+    let sim = Sim::new(SimConfig { page_bytes: PAGE, ..SimConfig::default() }).unwrap();
+    let device = Device::new(sim, Ledger::new(8 * PAGE), Ledger::new(0));
+    let settings = Settings { big_chunk_pages: 2, event_every: 4, magazines, ..Settings::default() };
+    let allocator = Allocator::new(&device, settings).unwrap();
+    let streams = [(); 2].map(|()| device.stream(StreamKind::Compute).unwrap());
+    let ons = streams.each_ref().map(|stream| allocator.on(stream).unwrap());
+    let (held, kept) = (Arc::new(Lock::new(Vec::<Handle>::new())), Arc::new(AtomicU64::new(0)));
+    let joins: Vec<_> = (0..3)
+        .map(|number: usize| {
+            let on = ons[number / 2].clone();
+            let (other, held, kept) = (streams[1].clone(), Arc::clone(&held), Arc::clone(&kept));
+            spawn(Box::new(move || {
+                let mut rng = Rng::new(number as u64);
+                for _ in 0..operations {
+                    match rng.below(32) {
+                        0 => on.allocator().audit().unwrap(),
+                        1 => drop(on.allocator().trim().unwrap()),
+                        2 => {
+                            let statistics = on.allocator().statistics();
+                            assert!(statistics.all.reserved_bytes.current <= 8 * PAGE);
+                        }
+                        3..18 => {
+                            let bytes = [500, 1000, PAGE][usize::try_from(rng.below(3)).unwrap()];
+                            let Ok(handle) = on.allocate(bytes, Tag::NONE) else { continue };
+                            kept.fetch_add(u64::from(is_kept(handle)), Ordering::Relaxed);
+                            let (start, end) = (handle.address().0, handle.address().0 + bytes);
+                            let mut held = held.lock();
+                            for other in held.iter() {
+                                let (from, to) = (other.address().0, other.address().0 + other.bytes());
+                                assert!(end <= from || to <= start, "I1: handed out twice");
+                            }
+                            held.push(handle);
+                        }
+                        _ => {
+                            let Some(handle) = held.lock().pop() else { continue };
+                            if rng.below(8) == 0 {
+                                on.allocator().used_on(handle, &other).unwrap();
+                            }
+                            on.free(handle).unwrap();
+                            let again = on.free(handle).unwrap_err();
+                            assert!(matches!(again, Error::StaleHandle { .. }), "I9: {again}");
+                        }
+                    }
+                }
+            }))
+        })
+        .collect();
+    joins.into_iter().for_each(|join| join());
+    allocator.audit().unwrap();
+    held.lock().drain(..).for_each(|handle| allocator.free(handle).unwrap());
+    let counts = allocator.statistics().all;
+    assert_eq!((counts.allocation.current, counts.requested_bytes.current), (0, 0));
+    allocator.audit().unwrap();
+    allocator.trim().unwrap();
+    assert_eq!(device.ledger().granted_bytes(), 0);
+    kept.load(Ordering::Relaxed)
+}
+
+#[test]
+fn shuttle_finds_no_bad_order_where_threads_keep_blocks() {
+    for magazines in [Magazines::Always, Magazines::Contended] {
+        let served = Arc::new(AtomicU64::new(0));
+        let sum = Arc::clone(&served);
+        let body = move || {
+            UNDER_SHUTTLE.set(true);
+            let count = exchange(24, magazines, |task| {
+                let thread = shuttle::thread::spawn(task);
+                Box::new(move || thread.join().unwrap())
+            });
+            UNDER_SHUTTLE.set(false);
+            sum.fetch_add(count, Ordering::Relaxed);
+        };
+        shuttle::check_random(body.clone(), 200);
+        shuttle::check_pct(body, 200, 3);
+        let served = served.load(Ordering::Relaxed);
+        assert!(served > 0, "{magazines:?}: {served} requests served by magazines");
+    }
+}
+
+#[test]
+fn threads_of_the_machine_agree_where_they_keep_blocks() {
+    let served = exchange(20_000, Magazines::Always, |task| {
+        let thread = std::thread::spawn(task);
+        Box::new(move || thread.join().unwrap())
+    });
+    assert!(served > 0);
+}
+
+fn keeping(pages: u64, streams: usize) -> Bench {
+    Bench::new(pages, streams, Settings { magazines: Magazines::Always, ..Settings::default() })
+}
+
+#[test]
+fn what_an_ended_thread_kept_is_found_before_anything_is_refused() {
+    for stream in [0, 2] {
+        let bench = keeping(4, 3);
+        let first = bench.streams[0].clone();
+        std::thread::spawn(move || {
+            let handles = [(); 4].map(|()| first.allocate(PAGE, Tag::NONE).unwrap());
+            handles.into_iter().for_each(|handle| first.free(handle).unwrap());
+        })
+        .join()
+        .unwrap();
+        bench.allocator.audit().unwrap();
+        // All of the budget, on the same stream and on another one.
+        let all = bench.streams[stream].allocate(4 * PAGE, Tag::NONE).unwrap();
+        bench.allocator.audit().unwrap();
+        bench.allocator.free(all).unwrap();
+        assert_eq!(bench.allocator.statistics().events.ooms, 0);
+        bench.allocator.trim().unwrap();
+        assert_eq!(bench.device.ledger().granted_bytes(), 0, "a trim takes it back too");
+        bench.assert_clean();
+    }
+}
+
+/// A block that went round in a magazine, so that the books do not know its handle.
+fn kept_block(bench: &Bench, bytes: u64) -> Handle {
+    let on = &bench.streams[0];
+    on.free(on.allocate(bytes, Tag::NONE).unwrap()).unwrap();
+    let handle = on.allocate(bytes, Tag::NONE).unwrap();
+    assert!(is_kept(handle));
+    handle
+}
+
+#[test]
+fn a_stale_handle_is_an_error_whoever_gave_it_out() {
+    let bench = keeping(4, 1);
+    let on = &bench.streams[0];
+    let first = on.allocate(1000, Tag::NONE).unwrap();
+    on.free(first).unwrap();
+    let kept = on.allocate(1000, Tag::NONE).unwrap();
+    assert_eq!((kept.address(), is_kept(kept)), (first.address(), true));
+    let is_stale = |handle| matches!(on.free(handle), Err(Error::StaleHandle { .. }));
+    assert!(is_stale(first), "the books gave it out");
+    assert_eq!(bench.allocator.find(kept.address().offset(999)), Some(kept), "the books know it now");
+    on.free(kept).unwrap();
+    assert!(is_stale(kept) && is_stale(first));
+    let again = on.allocate(1000, Tag::NONE).unwrap();
+    on.free(again).unwrap();
+    assert!(is_stale(again) && is_stale(kept) && is_stale(first));
+}
+
+#[test]
+fn what_another_stream_uses_does_not_go_back_into_a_magazine() {
+    let bench = keeping(4, 3);
+    let kept = kept_block(&bench, 1000);
+    bench.allocator.used_on(kept, bench.streams[2].stream()).unwrap();
+    bench.clock.launch(2, kept.address(), kept.bytes());
+    bench.allocator.free(kept).unwrap();
+    bench.allocator.audit().unwrap();
+    let counts = bench.allocator.statistics().all;
+    assert_eq!(counts.active.current - counts.allocation.current, 1, "it waits for the other stream");
+    let next = bench.streams[0].allocate(1000, Tag::NONE).unwrap();
+    assert_ne!(next.address(), kept.address());
+    bench.allocator.free(next).unwrap();
+    bench.clock.finish_all();
+}
+
+#[test]
+fn what_magazines_do_is_counted_and_their_blocks_have_tags() {
+    let bench = keeping(4, 1);
+    let on = &bench.streams[0];
+    let tag = bench.allocator.tag("kept");
+    for _ in 0..10 {
+        on.free(on.allocate(1000, tag).unwrap()).unwrap();
+    }
+    let held = on.allocate(900, tag).unwrap();
+    assert!(is_kept(held));
+    let counts = bench.allocator.statistics().all;
+    let requested = counts.requested_bytes;
+    assert_eq!((requested.current, requested.allocated, requested.freed), (900, 10_900, 10_000));
+    let allocated = counts.allocated_bytes;
+    assert_eq!((allocated.current, allocated.peak, allocated.allocated), (1024, 1024, 11 * 1024));
+    assert_eq!(counts.allocation.allocated, 11);
+    assert_eq!(counts.sizes.iter().collect::<Vec<_>>(), [(512, 11)]);
+    let report = on.allocate(8 * PAGE, Tag::NONE).unwrap_err().to_string();
+    assert!(report.contains("kept"), "{report}");
+    on.free(held).unwrap();
+}
+
+/// Two threads that find each other in the books keep blocks of their own from then on; one that meets someone who reads statistics does not.
+#[test]
+fn contention_begins_it_and_reading_does_not() {
+    let bench = Bench::new(64, 2, Settings::default());
+    let ends = AtomicU64::new(0);
+    let pairs = |on: &OnStream<_>| {
+        (0..10_000).any(|_| {
+            let handle = on.allocate(1000, Tag::NONE).unwrap();
+            on.free(handle).unwrap();
+            is_kept(handle)
+        })
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while ends.load(Ordering::Relaxed) == 0 {
+                let _ = bench.allocator.statistics();
+            }
+        });
+        assert!(!(0..10).any(|_| pairs(&bench.streams[0])));
+        ends.store(1, Ordering::Relaxed);
+    });
+    let found = |on: &OnStream<_>| (0..1000).any(|_| pairs(on));
+    let both = std::thread::scope(|scope| {
+        let threads = bench.streams.iter().map(|on| scope.spawn(|| found(on))).collect::<Vec<_>>();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(both.contains(&true));
 }
 
 #[test]

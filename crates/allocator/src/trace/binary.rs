@@ -1,4 +1,4 @@
-//! The format of `benches/traces`: records of 16 bytes, little-endian: `u8 op (0 alloc, 1 free), u8 stream, u16 0, u32 id, u64 bytes`.
+//! Traces as records of 16 bytes, little-endian: `u8 op (0 alloc, 1 free), u8 stream, u16 0, u32 id, u64 bytes`.
 
 use super::{Op, Trace};
 use crate::{Error, Result};
@@ -15,11 +15,7 @@ impl Trace {
         if !rest.is_empty() {
             return Err(bad(records.len(), format!("{} bytes too many", rest.len())));
         }
-        let ops: Vec<Op> =
-            records.iter().enumerate().map(|(at, record)| read(at, record)).collect::<Result<_>>()?;
-        let count = ops.len();
-        let trace = Self::new(ops);
-        if trace.ops.len() == count { Ok(trace) } else { Err(bad(count, "an id is alive twice".to_owned())) }
+        whole(records.iter().enumerate().map(|(at, record)| read(at, record)).collect::<Result<_>>()?)
     }
 
     /// The same as records.
@@ -41,17 +37,28 @@ impl Trace {
 
 fn read(at: usize, record: &[u8; RECORD]) -> Result<Op> {
     let [kind, stream, _, _, a, b, c, d, size @ ..] = *record;
-    let id = u32::from_le_bytes([a, b, c, d]);
+    op(at, kind, stream, u32::from_le_bytes([a, b, c, d]), u64::from_le_bytes(size))
+}
+
+/// What a file says of its op number `at`.
+pub(super) fn op(at: usize, kind: u8, stream: u8, id: u32, bytes: u64) -> Result<Op> {
     match kind {
         // Ids number tables, so a file cannot ask for billions.
         _ if id > 1 << 28 => Err(bad(at, format!("id {id} is too high"))),
-        0 => Ok(Op::Alloc { id, stream, bytes: u64::from_le_bytes(size).min(1 << 50) }),
+        0 => Ok(Op::Alloc { id, stream, bytes: bytes.min(1 << 50) }),
         1 => Ok(Op::Free { id }),
         kind => Err(bad(at, format!("there is no op {kind}"))),
     }
 }
 
-fn bad(position: usize, reason: String) -> Error {
+/// The trace of a file's ops, all of which have to make sense.
+pub(super) fn whole(ops: Vec<Op>) -> Result<Trace> {
+    let count = ops.len();
+    let trace = Trace::new(ops);
+    if trace.ops.len() == count { Ok(trace) } else { Err(bad(count, "an id is alive twice".to_owned())) }
+}
+
+pub(super) fn bad(position: usize, reason: String) -> Error {
     Error::Trace { format: "binary trace", position, reason }
 }
 

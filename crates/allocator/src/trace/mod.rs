@@ -1,6 +1,7 @@
 //! Sequences of requests: recorded, read from files, and planned.
 
 mod binary;
+mod columns;
 mod pickled;
 mod plan;
 mod recorder;

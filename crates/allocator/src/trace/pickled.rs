@@ -1,5 +1,7 @@
 //! A pickle of plain values, read without running anything: numbers, texts, lists, tuples and dictionaries.
 
+use std::collections::BTreeMap;
+
 use crate::opcode as op;
 
 /// A value by number, in the order in which they were made.
@@ -22,7 +24,14 @@ pub(crate) enum Value<'a> {
     List(Vec<ValueId>),
     /// Keys and values in turns.
     Dict(Vec<ValueId>),
+    /// A dictionary of more than [`PAIRS_MAX`] pairs, as far as anyone asks for them.
+    Index(BTreeMap<&'a [u8], ValueId>),
 }
+
+/// Longer dictionaries are not looked through for each question: a few bytes can name one any number of times.
+const PAIRS_MAX: usize = 32;
+/// Nobody asks for a longer key.
+const KEY_BYTES_MAX: usize = 64;
 
 impl<'a> Pickled<'a> {
     /// Reads a pickle; where it went wrong and why, if it did.
@@ -39,7 +48,7 @@ impl<'a> Pickled<'a> {
             let at = reader.at;
             match reader.step() {
                 Ok(None) => (),
-                Ok(Some(root)) => return Ok(Self { values: reader.values, root }),
+                Ok(Some(root)) => return Ok(Self { values: indexed(reader.values), root }),
                 Err(reason) => return Err((at, reason)),
             }
         }
@@ -56,11 +65,19 @@ impl<'a> Pickled<'a> {
 
     /// The value under a key of a dictionary: the last one, as in Python.
     pub(crate) fn get(&self, value: &Value<'_>, key: &str) -> Option<&Value<'a>> {
-        let Value::Dict(pairs) = value else { return None };
-        let mut pairs = pairs.chunks_exact(2).rev();
-        let found =
-            pairs.find(|pair| matches!(self.value(pair[0]), Value::Text(text) if *text == key.as_bytes()));
-        found.map(|pair| self.value(pair[1]))
+        let key = key.as_bytes();
+        debug_assert!(key.len() <= KEY_BYTES_MAX);
+        let found = match value {
+            Value::Index(index) => index.get(key).copied(),
+            Value::Dict(pairs) => {
+                let mut pairs = pairs.chunks_exact(2).rev();
+                let found =
+                    pairs.find(|pair| matches!(self.value(pair[0]), Value::Text(text) if *text == key));
+                found.map(|pair| pair[1])
+            }
+            _ => None,
+        };
+        found.map(|id| self.value(id))
     }
 
     /// The items of a list.
@@ -72,6 +89,23 @@ impl<'a> Pickled<'a> {
     fn value(&self, id: ValueId) -> &Value<'a> {
         &self.values[id as usize]
     }
+}
+
+/// Gives each long dictionary an index. No dictionary grows any more.
+fn indexed(mut values: Vec<Value<'_>>) -> Vec<Value<'_>> {
+    for id in 0..values.len() {
+        if let Value::Dict(pairs) = &values[id]
+            && pairs.len() > 2 * PAIRS_MAX
+        {
+            let named = pairs.chunks_exact(2).filter_map(|pair| match &values[pair[0] as usize] {
+                Value::Text(key) if key.len() <= KEY_BYTES_MAX => Some((*key, pair[1])),
+                _ => None,
+            });
+            // Of several values under a key the last one stays.
+            values[id] = Value::Index(named.collect());
+        }
+    }
+    values
 }
 
 struct Reader<'a> {
@@ -279,6 +313,29 @@ mod tests {
             let texts = pickled.items(list[6]).unwrap();
             assert!(texts.iter().all(|text| matches!(text, Value::Text(b"x"))) && texts.len() == 2);
             assert!(pickled.get(pickled.root(), "b").is_none());
+        }
+    }
+
+    /// One dictionary of many pairs, named very often: nobody looks through all of it each time.
+    #[test]
+    fn a_long_dictionary_is_asked_quickly() {
+        let (pairs, names) = (50_000, 50_000);
+        let mut bytes = b"](}q\x00(".to_vec();
+        for number in 0..pairs {
+            bytes.extend(b"X\x05\x00\x00\x00");
+            bytes.extend(format!("{number:05}").bytes());
+            bytes.extend(b"K\x01");
+        }
+        bytes.extend(b"X\x05\x00\x00\x0000007K\x02u");
+        (0..names).for_each(|_| bytes.extend(b"h\x00"));
+        bytes.extend(b"e.");
+        let pickled = Pickled::parse(&bytes).unwrap();
+        let items = pickled.items(pickled.root()).unwrap();
+        assert_eq!(items.len(), names + 1);
+        for item in items {
+            assert!(pickled.get(item, "addr").is_none());
+            assert!(matches!(pickled.get(item, "00007"), Some(Value::Int(2))), "the last one");
+            assert!(matches!(pickled.get(item, "00008"), Some(Value::Int(1))));
         }
     }
 

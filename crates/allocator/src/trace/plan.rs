@@ -45,8 +45,8 @@ pub(crate) struct Life {
 
 /// Requests up to this size are placed among themselves by best fit: they are many, and little of the whole.
 const CRUMB_BYTES_MAX: u64 = 64 << 10;
-/// Parts of the time into which buffers are sorted, so that few have to be looked at: finer ones for buffers that live shorter.
-const PARTS: [u32; 3] = [256, 32, 4];
+/// Parts of the time into which buffers are sorted, so that few have to be looked at: a power of two.
+const PARTS: u32 = 1 << 11;
 /// An arena that is longer than what is alive at most by less than this share is not sought further: in whole pages the two are mostly the same.
 const ENOUGH: u64 = 2000;
 
@@ -60,13 +60,15 @@ impl Plan {
         let lives = lives(trace);
         let bound = live_peak(&lives);
         let mut best = online(&lives);
-        for order in ORDERS {
-            if best.bytes <= bound + bound / ENOUGH {
-                break;
-            }
-            let plan = greedy(&lives, order);
-            if plan.bytes < best.bytes {
-                best = plan;
+        let enough = bound + bound / ENOUGH;
+        if best.bytes > enough {
+            let orders = Orders::new(&lives);
+            for order in ORDERS {
+                if best.bytes > enough
+                    && let Some(plan) = orders.greedy(order, best.bytes)
+                {
+                    best = plan;
+                }
             }
         }
         assert!(is_sound(&best.slots, &lives), "a plan of {} buffers overlaps", lives.len());
@@ -187,37 +189,76 @@ impl Life {
     }
 }
 
-/// Places buffers in an order, each at the lowest offset where it meets none that was placed before and lives at the same time. Crumbs come on
-/// top of all, among themselves.
-fn greedy(lives: &[Life], order: Order) -> Plan {
-    let (mut large, crumbs): (Vec<usize>, Vec<usize>) =
-        (0..lives.len()).partition(|index| lives[*index].bytes > CRUMB_BYTES_MAX);
-    large.sort_unstable_by_key(|index| order(&lives[*index]));
-    let mut slots = vec![Slot { offset: 0, bytes: 0 }; lives.len()];
-    let mut placed = Placed::new(end(lives));
-    let mut top = 0;
-    for index in large {
-        let offset = placed.lowest(&lives[index]);
-        placed.insert(&lives[index], offset);
-        slots[index] = Slot { offset, bytes: lives[index].bytes };
-        top = top.max(offset + lives[index].bytes);
-    }
-    best_fit(lives, &crumbs, &mut slots);
-    for index in crumbs {
-        slots[index].offset += top;
-    }
-    Plan::of(slots)
+/// What all orders have in common.
+struct Orders<'a> {
+    lives: &'a [Life],
+    large: Vec<usize>,
+    crumbs: Vec<usize>,
+    /// Those of the crumbs, among themselves; the others are empty.
+    slots: Vec<Slot>,
+    crumb_bytes: u64,
 }
 
-/// What was placed: for each part of the time, in coarse and in fine parts, what lives in it, by offset.
+impl<'a> Orders<'a> {
+    fn new(lives: &'a [Life]) -> Self {
+        let (large, crumbs): (Vec<usize>, Vec<usize>) =
+            (0..lives.len()).partition(|index| lives[*index].bytes > CRUMB_BYTES_MAX);
+        let mut slots = vec![Slot { offset: 0, bytes: 0 }; lives.len()];
+        best_fit(lives, &crumbs, &mut slots);
+        let crumb_bytes = slots.iter().map(|slot| slot.offset + slot.bytes).max().unwrap_or(0);
+        Self { lives, large, crumbs, slots, crumb_bytes }
+    }
+
+    /// Places buffers in an order, each at the lowest offset where it meets none that was placed before and lives at the same time. Crumbs come on
+    /// top of all, among themselves. None as soon as the arena would not be shorter than `limit`.
+    fn greedy(&self, order: Order, limit: u64) -> Option<Plan> {
+        let mut large = self.large.clone();
+        large.sort_by_cached_key(|index| order(&self.lives[*index]));
+        let mut slots = self.slots.clone();
+        let mut placed = Placed::new(end(self.lives));
+        let mut top = 0;
+        for index in large {
+            let life = &self.lives[index];
+            let offset = placed.lowest(life);
+            top = top.max(offset + life.bytes);
+            if top + self.crumb_bytes >= limit {
+                return None;
+            }
+            placed.insert(life, offset);
+            slots[index] = Slot { offset, bytes: life.bytes };
+        }
+        for index in &self.crumbs {
+            slots[*index].offset += top;
+        }
+        let plan = Plan::of(slots);
+        (plan.bytes < limit).then_some(plan)
+    }
+}
+
+/// What was placed, by parts of the time.
+///
+/// A request asks what is taken at any time while it lives. In the parts that it covers wholly all that is there at any time is in its way, and so only the union of it
+/// matters, which is short, since buffers are packed. Only in the first and the last of its parts single buffers are looked at, and of these only those that begin or end
+/// in the part. Parts are the leaves of a tree, and a buffer is noted at the few nodes that together are all that it covers: whoever looks at a part looks at
+/// the nodes above it too.
 pub(crate) struct Placed {
-    levels: Vec<Level>,
+    part_length: u32,
+    /// Buffers that begin or end in a part and do not cover it, by offset.
+    some: Vec<Vec<Taken>>,
+    /// The root is number 1, the children of `n` are `2n` and `2n + 1`, and the last ones are the parts.
+    nodes: Vec<Node>,
 }
 
-struct Level {
-    part_length: u32,
-    parts: Vec<Vec<Taken>>,
+#[derive(Clone, Default)]
+struct Node {
+    /// Of buffers that cover it, and not all that is below the node above it.
+    whole: Union,
+    /// Of these and of all that is noted below.
+    any: Union,
 }
+
+/// Ranges in order that neither meet nor touch: start and end.
+type Union = Vec<(u64, u64)>;
 
 #[derive(Clone, Copy)]
 struct Taken {
@@ -227,32 +268,70 @@ struct Taken {
     death: u32,
 }
 
+/// What is in the way of a request.
+struct Obstacles<'a> {
+    unions: [&'a [(u64, u64)]; UNIONS_MAX],
+    count: usize,
+    some: [&'a [Taken]; 2],
+}
+
+/// Two nodes of each layer that are covered, and two above the first and the last part.
+const UNIONS_MAX: usize = 4 * (PARTS.ilog2() as usize + 1);
+
+impl<'a> Obstacles<'a> {
+    fn add(&mut self, union: &'a Union) {
+        if !union.is_empty() {
+            self.unions[self.count] = union;
+            self.count += 1;
+        }
+    }
+}
+
+/// The parts of a life.
+#[derive(Clone, Copy)]
+struct Span {
+    /// In which it begins, and in which it ends.
+    first: usize,
+    last: usize,
+    /// Whether it covers these two.
+    is_whole: [bool; 2],
+}
+
 impl Placed {
     /// Nothing, of a time that ends before `end`.
     pub(crate) fn new(end: u32) -> Self {
-        let level = |parts: u32| {
-            let part_length = end.div_ceil(parts).max(1);
-            Level { part_length, parts: vec![Vec::new(); (end / part_length + 1) as usize] }
-        };
-        Self { levels: PARTS.map(level).into() }
+        let parts = PARTS as usize;
+        Self {
+            part_length: end.div_ceil(PARTS - 1).max(1),
+            some: vec![Vec::new(); parts],
+            nodes: vec![Node::default(); 2 * parts],
+        }
     }
 
     /// The lowest offset at which a buffer meets nothing that was placed.
     pub(crate) fn lowest(&self, life: &Life) -> u64 {
-        let is_fine = |level: &&Level| level.parts_of(life).count() <= 2;
-        let level = self.levels.iter().find(is_fine).or(self.levels.last());
-        match level.map(|level| &level.parts[level.parts_of(life)]) {
-            None | Some([]) => 0,
-            Some([part]) => lowest_in_part(part, life),
-            Some(parts) => lowest_in_parts(parts, life),
+        let Obstacles { mut unions, count, mut some } = self.obstacles(life);
+        let mut top = 0;
+        loop {
+            let before = top;
+            for union in &mut unions[..count] {
+                top = above(union, top, life.bytes);
+            }
+            for taken in &mut some {
+                top = above_those(taken, top, life);
+            }
+            if top == before {
+                return top;
+            }
         }
     }
 
     /// The start of the shortest gap between what was placed that holds a buffer, the lowest among equals; behind all if there is none.
     pub(crate) fn best_fit(&self, life: &Life) -> u64 {
-        let parts = self.levels.first().map_or(&[][..], |level| &level.parts[level.parts_of(life)]);
-        let meeting = parts.iter().flatten().filter(|taken| taken.meets(life));
-        let mut taken: Vec<(u64, u64)> = meeting.map(|taken| (taken.offset, taken.end)).collect();
+        let Obstacles { unions, some, .. } = self.obstacles(life);
+        let meeting = some.into_iter().flatten().filter(|taken| taken.meets(life));
+        let meeting = meeting.map(|taken| (taken.offset, taken.end));
+        let mut taken: Vec<(u64, u64)> = unions.into_iter().flatten().copied().chain(meeting).collect();
         taken.sort_unstable();
         let (mut top, mut best) = (0, None);
         for (offset, end) in taken {
@@ -267,17 +346,77 @@ impl Placed {
 
     pub(crate) fn insert(&mut self, life: &Life, offset: u64) {
         let taken = Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death };
-        for level in &mut self.levels {
-            let parts = level.parts_of(life);
-            level.parts[parts].iter_mut().for_each(|part| insert_sorted(part, taken));
+        let (span, range) = (self.span(life), (offset, taken.end));
+        for part in span.edges() {
+            let some = &mut self.some[part];
+            some.insert(some.partition_point(|known| known.offset < offset), taken);
         }
+        for node in span.covered() {
+            cover(&mut self.nodes[node].whole, range);
+            cover(&mut self.nodes[node].any, range);
+        }
+        for node in span.above() {
+            cover(&mut self.nodes[node].any, range);
+        }
+    }
+
+    fn obstacles(&self, life: &Life) -> Obstacles<'_> {
+        let span = self.span(life);
+        let mut obstacles = Obstacles { unions: [&[]; UNIONS_MAX], count: 0, some: [&[]; 2] };
+        for (part, some) in span.edges().zip(&mut obstacles.some) {
+            *some = &self.some[part];
+        }
+        span.above().for_each(|node| obstacles.add(&self.nodes[node].whole));
+        span.covered().for_each(|node| obstacles.add(&self.nodes[node].any));
+        obstacles
+    }
+
+    fn span(&self, life: &Life) -> Span {
+        let end = life.death.max(life.birth + 1);
+        let [first, last] = [life.birth, end - 1].map(|at| (at / self.part_length) as usize);
+        let length = u64::from(self.part_length);
+        let is_whole = |part: usize| {
+            u64::from(life.birth) <= part as u64 * length && u64::from(end) >= (part as u64 + 1) * length
+        };
+        Span { first, last, is_whole: [first, last].map(is_whole) }
     }
 }
 
-impl Level {
-    fn parts_of(&self, life: &Life) -> std::ops::RangeInclusive<usize> {
-        let last = life.death.max(life.birth + 1) - 1;
-        (life.birth / self.part_length) as usize..=(last / self.part_length) as usize
+impl Span {
+    /// The first and the last part, if it does not cover them.
+    fn edges(self) -> impl Iterator<Item = usize> {
+        let first = (!self.is_whole[0]).then_some(self.first);
+        let last = (!self.is_whole[1] && self.last > self.first).then_some(self.last);
+        first.into_iter().chain(last)
+    }
+
+    /// The highest nodes with nothing below them that it does not cover.
+    fn covered(self) -> impl Iterator<Item = usize> {
+        let [first, last] = self.is_whole.map(usize::from);
+        let mut low = PARTS as usize + self.first + 1 - first;
+        let mut high = PARTS as usize + self.last + last;
+        std::iter::from_fn(move || {
+            while low < high {
+                if low % 2 == 1 {
+                    low += 1;
+                    return Some(low - 1);
+                }
+                if high % 2 == 1 {
+                    high -= 1;
+                    return Some(high);
+                }
+                (low, high) = (low / 2, high / 2);
+            }
+            None
+        })
+    }
+
+    /// The first and the last part and all nodes above them, which are also all nodes above the covered ones: what is above one of those and not covered reaches beyond
+    /// the first or the last part.
+    fn above(self) -> impl Iterator<Item = usize> {
+        let layers = |part: usize| std::iter::successors(Some(PARTS as usize + part), |node| Some(node / 2));
+        let both = layers(self.first).zip(layers(self.last)).take(PARTS.ilog2() as usize + 1);
+        both.flat_map(|(left, right)| [Some(left), (right > left).then_some(right)]).flatten()
     }
 }
 
@@ -287,37 +426,45 @@ impl Taken {
     }
 }
 
-fn lowest_in_part(part: &[Taken], life: &Life) -> u64 {
-    let mut top = 0;
-    for taken in part.iter().filter(|taken| taken.meets(life)) {
-        if taken.offset >= top + life.bytes {
-            break;
-        }
-        top = top.max(taken.end);
+/// The lowest offset from `top` on at which so many bytes meet nothing of the start of a union, which is left out from then on.
+fn above(union: &mut &[(u64, u64)], mut top: u64, bytes: u64) -> u64 {
+    while let Some(((start, end), rest)) = union.split_first()
+        && *start < top + bytes
+    {
+        top = top.max(*end);
+        *union = rest;
     }
     top
 }
 
-/// As [`lowest_in_part`], over several parts at once; what lives in two of them comes twice, which changes nothing.
-fn lowest_in_parts(parts: &[Vec<Taken>], life: &Life) -> u64 {
-    let mut rests: Vec<_> =
-        parts.iter().map(|part| part.iter().filter(|taken| taken.meets(life)).peekable()).collect();
-    let mut top = 0;
-    loop {
-        let heads = rests.iter_mut().filter_map(|rest| Some((rest.peek()?.offset, rest)));
-        let Some(taken) = heads.min_by_key(|(offset, _)| *offset).and_then(|(_, rest)| rest.next()) else {
-            return top;
-        };
-        if taken.offset >= top + life.bytes {
-            return top;
+/// As [`above`], for those of some buffers that live at the same time.
+fn above_those(some: &mut &[Taken], mut top: u64, life: &Life) -> u64 {
+    while let Some((taken, rest)) = some.split_first()
+        && taken.offset < top + life.bytes
+    {
+        if taken.meets(life) {
+            top = top.max(taken.end);
         }
-        top = top.max(taken.end);
+        *some = rest;
     }
+    top
 }
 
-fn insert_sorted(list: &mut Vec<Taken>, taken: Taken) {
-    let place = list.partition_point(|known| known.offset < taken.offset);
-    list.insert(place, taken);
+/// Adds a range to a union.
+fn cover(union: &mut Union, (start, end): (u64, u64)) {
+    let first = union.partition_point(|(_, known_end)| *known_end < start);
+    match union.get_mut(first) {
+        Some((known_start, known_end)) if *known_start <= end => {
+            *known_start = start.min(*known_start);
+            if end <= *known_end {
+                return;
+            }
+            let behind = union[first + 1..].iter().take_while(|(known_start, _)| *known_start <= end).count();
+            union[first].1 = end.max(union[first + behind].1);
+            union.drain(first + 1..=first + behind);
+        }
+        _ => union.insert(first, (start, end)),
+    }
 }
 
 #[cfg(test)]
@@ -348,7 +495,11 @@ mod tests {
             let (plan, lives) = (Plan::new(&trace), lives(&trace));
             assert!(plan.bytes() >= live_peak(&lives) && plan.bytes() <= online(&lives).bytes());
             for order in ORDERS {
-                assert!(is_sound(&greedy(&lives, order).slots, &lives));
+                let orders = Orders::new(&lives);
+                let plan = orders.greedy(order, u64::MAX).unwrap();
+                assert!(is_sound(&plan.slots, &lives));
+                assert_eq!(orders.greedy(order, plan.bytes), None, "none as short is sought");
+                assert_eq!(orders.greedy(order, plan.bytes + 1), Some(plan));
             }
         }
     }
@@ -357,18 +508,57 @@ mod tests {
     fn lowest_of_all(placed: &[Taken], life: &Life) -> u64 {
         let mut meeting: Vec<Taken> = placed.iter().filter(|taken| taken.meets(life)).copied().collect();
         meeting.sort_by_key(|taken| taken.offset);
-        lowest_in_part(&meeting, life)
+        let mut top = 0;
+        for taken in meeting {
+            if taken.offset >= top + life.bytes {
+                break;
+            }
+            top = top.max(taken.end);
+        }
+        top
+    }
+
+    fn best_fit_of_all(placed: &[Taken], life: &Life) -> u64 {
+        let mut meeting: Vec<Taken> = placed.iter().filter(|taken| taken.meets(life)).copied().collect();
+        meeting.sort_by_key(|taken| taken.offset);
+        let (mut top, mut gaps) = (0, Vec::new());
+        for taken in meeting {
+            gaps.push((taken.offset.saturating_sub(top), top));
+            top = top.max(taken.end);
+        }
+        let fits = gaps.into_iter().filter(|(length, _)| *length >= life.bytes);
+        fits.min().map_or(top, |(_, start)| start)
+    }
+
+    #[test]
+    fn ranges_that_touch_are_one() {
+        let mut union = Union::new();
+        for range in [(10, 20), (40, 50), (60, 70), (20, 30), (12, 15)] {
+            cover(&mut union, range);
+        }
+        assert_eq!(union, [(10, 30), (40, 50), (60, 70)]);
+        cover(&mut union, (35, 60));
+        assert_eq!(union, [(10, 30), (35, 70)]);
+        cover(&mut union, (0, 5));
+        cover(&mut union, (5, 100));
+        assert_eq!(union, [(0, 100)]);
     }
 
     #[test]
     fn parts_of_the_time_change_nothing() {
         let mut rng = Rng::from_env(7);
         for _ in 0..20 {
-            let lives = lives(&random(&mut rng, 600));
-            let (mut parts, mut all) = (Placed::new(end(&lives)), Vec::new());
+            // Some live long, so that there are parts that they cover wholly.
+            let mut lives = lives(&random(&mut rng, 2000));
+            let end = end(&lives);
+            for life in lives.iter_mut().step_by(7) {
+                life.death = (life.death + u32::try_from(rng.below(1500)).unwrap()).min(end);
+            }
+            let (mut parts, mut all) = (Placed::new(end), Vec::new());
             for life in &lives {
                 let offset = parts.lowest(life);
                 assert_eq!(offset, lowest_of_all(&all, life), "{life:?}");
+                assert_eq!(parts.best_fit(life), best_fit_of_all(&all, life), "{life:?}");
                 parts.insert(life, offset);
                 all.push(Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death });
             }

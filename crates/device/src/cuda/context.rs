@@ -2,10 +2,12 @@
 
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute};
 
 use super::api::{self, check, give_back};
+use super::flags::Words;
 use crate::Result;
 
 /// The primary context of one device, retained. Whoever holds something of the device holds this too.
@@ -13,6 +15,8 @@ use crate::Result;
 pub(super) struct Context {
     device: CUdevice,
     raw: Raw,
+    /// Flags that work may wait for, so that a host that waits for work has to look at them.
+    watched: Mutex<Vec<Weak<Words>>>,
 }
 
 /// The driver's pointer.
@@ -41,13 +45,26 @@ impl Context {
         // SAFETY: writes one pointer; the device is the driver's.
         let code = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
         check("cuDevicePrimaryCtxRetain", code)?;
-        Ok(Self { device, raw: Raw(raw) })
+        Ok(Self { device, raw: Raw(raw), watched: Mutex::default() })
     }
 
     /// Makes the context current on this thread, which the next call needs.
     pub(super) fn enter(&self) -> Result<()> {
         // SAFETY: retained by `open`, until the drop.
         check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.raw.0) })
+    }
+
+    /// From now on whoever waits looks at these flags.
+    pub(super) fn watch(&self, words: &Arc<Words>) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|words| words.strong_count() > 0);
+        watched.push(Arc::downgrade(words));
+    }
+
+    /// The flags that there are.
+    pub(super) fn watched(&self) -> Vec<Arc<Words>> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The device.

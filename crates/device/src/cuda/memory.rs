@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
 use super::api::{check, give_back, size};
 use super::context::Context;
+use super::host_pages;
 use crate::space::{Space, Usage};
 use crate::{Address, ChunkId, Error, Result};
 
@@ -20,6 +21,8 @@ const PORTABLE: u32 = sys::CU_MEMHOSTALLOC_PORTABLE;
 pub(super) struct Memory {
     context: Arc<Context>,
     page: u64,
+    /// Whether it page-locks memory of the process's own; else it allocates what is to be page-locked.
+    locks_own_memory: bool,
     books: Mutex<Books>,
 }
 
@@ -41,7 +44,8 @@ impl Memory {
         check("cuMemGetAllocationGranularity", code)?;
         let page = page as u64;
         let books = Books { space: Space::new(page, capacity), handles: BTreeMap::new() };
-        Ok(Self { context, page, books: Mutex::new(books) })
+        let locks = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED)?;
+        Ok(Self { context, page, locks_own_memory: locks != 0, books: Mutex::new(books) })
     }
 
     /// Smallest piece of memory.
@@ -154,6 +158,9 @@ impl Memory {
     pub(super) fn pin(&self, bytes: u64) -> Result<Address> {
         self.context.enter()?;
         self.books().space.pin(bytes, || {
+            if self.locks_own_memory {
+                return lock_own(bytes);
+            }
             let mut first: *mut c_void = ptr::null_mut();
             let length = pinned_length(bytes);
             // SAFETY: writes one pointer; a context is current.
@@ -171,6 +178,13 @@ impl Memory {
         self.context.enter()?;
         let mut reported = Ok(());
         let gone = self.books().space.unpin(address, bytes, || {
+            if self.locks_own_memory {
+                // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
+                let free = || unsafe { sys::cuMemHostUnregister(host_pointer(address)) };
+                settle(give_back("cuMemHostUnregister", free), &mut reported)?;
+                // SAFETY: as above, and the driver does not know it any more.
+                return unsafe { host_pages::unmap(address, bytes) };
+            }
             // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemFreeHost(host_pointer(address)) };
             settle(give_back("cuMemFreeHost", free), &mut reported)
@@ -259,6 +273,20 @@ fn settle((outcome, done): (Result<()>, bool), reported: &mut Result<()>) -> Res
         *reported = outcome;
     }
     Ok(())
+}
+
+/// Page-locks zeroed memory of the process's own.
+fn lock_own(bytes: u64) -> Result<Address> {
+    let address = host_pages::map(bytes)?;
+    let (first, length) = (host_pointer(address), host_pages::length(bytes));
+    // SAFETY: memory that was just mapped, and stays so until it is unregistered; a context is current.
+    let code = unsafe { sys::cuMemHostRegister_v2(first, length, sys::CU_MEMHOSTREGISTER_PORTABLE) };
+    let locked = check("cuMemHostRegister", code);
+    if locked.is_err() {
+        // SAFETY: made above, and refused by the driver.
+        unsafe { host_pages::unmap(address, bytes) }?;
+    }
+    locked.map(|()| address)
 }
 
 fn location(context: &Context) -> sys::CUmemLocation {

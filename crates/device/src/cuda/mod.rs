@@ -10,7 +10,9 @@
 mod api;
 mod context;
 mod cublaslt;
+mod flags;
 mod graph;
+mod host_pages;
 mod memory;
 mod modules;
 mod probe;
@@ -23,6 +25,7 @@ mod tensor_map;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction, CUstream};
 use lighterage_kernels::gemm::table::{Algorithm, Table};
@@ -32,15 +35,18 @@ use lighterage_kernels::launch::{Arch, Grid, Launch, Launches, Product, Target};
 use self::api::{check, size};
 use self::context::Context;
 use self::cublaslt::{CublasLt, Wish};
+use self::flags::Words;
 use self::memory::Memory;
 use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
+use crate::graph::FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
 pub use self::cublaslt::ProductLibrary;
+pub use self::flags::CudaFlags;
 pub use self::graph::Graph;
 pub use self::probe::{CudaDevice, CudaStatus, probe};
 pub use self::self_test::self_test;
@@ -59,6 +65,8 @@ pub struct CudaConfig {
     pub table: Table,
     /// Opens cuBLASLt with a workspace of so many bytes also where the table has no line for it, to measure it; none: as the table says.
     pub measured_workspace_bytes: Option<u64>,
+    /// How long a host that waits sees no [flag](Backend::flags) change before the streams that wait for one have failed.
+    pub flag_patience: Duration,
 }
 
 impl Default for CudaConfig {
@@ -70,6 +78,7 @@ impl Default for CudaConfig {
             images: images::ALL,
             table: Table::committed(),
             measured_workspace_bytes: None,
+            flag_patience: FLAG_PATIENCE,
         }
     }
 }
@@ -80,6 +89,7 @@ pub struct Cuda {
     info: Info,
     target: Target,
     taken: Vec<(Purpose, u64)>,
+    flag_patience: Duration,
     // In the order in which they have to go.
     stamps: Stamps,
     staging: Staging,
@@ -130,7 +140,20 @@ impl Cuda {
             product_library,
         };
         let stamps = Stamps::new(&context);
-        Ok(Self { info, target, taken, stamps, staging, library, library_status, modules, memory, context })
+        let flag_patience = config.flag_patience;
+        Ok(Self {
+            info,
+            target,
+            taken,
+            flag_patience,
+            stamps,
+            staging,
+            library,
+            library_status,
+            modules,
+            memory,
+            context,
+        })
     }
 
     /// What became of the products that the table gives to cuBLASLt.
@@ -372,6 +395,8 @@ fn name(context: &Context) -> Result<String> {
 impl Backend for Cuda {
     type Stream = CudaStream;
     type Event = CudaEvent;
+    type Flags = CudaFlags;
+    type Graph = Graph;
 
     fn info(&self) -> &Info {
         &self.info
@@ -532,6 +557,39 @@ impl Backend for Cuda {
 
     fn synchronize(&self, stream: &CudaStream) -> Result<()> {
         stream.synchronize()
+    }
+
+    fn can_replay(&self) -> bool {
+        true
+    }
+
+    fn flags(&self, count: usize) -> Result<CudaFlags> {
+        Words::new(&self.context, &self.memory, count, self.flag_patience).map(CudaFlags)
+    }
+
+    fn raise(&self, stream: &CudaStream, flags: &CudaFlags, index: usize) -> Result<()> {
+        stream.raise(&flags.0, index)
+    }
+
+    fn take(&self, stream: &CudaStream, flags: &CudaFlags, index: usize) -> Result<()> {
+        stream.take(&flags.0, index)
+    }
+
+    fn give_up(&self, flags: &CudaFlags, why: &str) {
+        flags.0.give_up(why);
+    }
+
+    fn begin_graph(&self, stream: &CudaStream) -> Result<()> {
+        stream.begin_graph()
+    }
+
+    fn end_graph(&self, stream: &CudaStream) -> Result<Graph> {
+        stream.end_graph(self)
+    }
+
+    unsafe fn replay(&self, stream: &CudaStream, graph: &mut Graph) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { stream.replay(graph) }
     }
 
     fn name_of<K: Kernel>(&self, params: &K::Params) -> &'static str {

@@ -3,11 +3,14 @@
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUevent, CUresult, CUstream};
 
 use super::api::{check, check_wait, give_back};
 use super::context::Context;
+use super::flags::Words;
 use super::memory::Memory;
 use crate::{Result, StreamKind};
 
@@ -29,16 +32,30 @@ pub struct CudaStream {
     context: Arc<Context>,
 }
 
-/// The events that a graph records or waits for. They have to live as long as it may run.
-pub(super) type Events = Vec<Arc<Handle>>;
+/// What a graph refers to. It has to live as long as the graph may run.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    events: Vec<Arc<Handle>>,
+    flags: Vec<Arc<Words>>,
+}
+
+impl Used {
+    fn keep_flags(&mut self, words: &Arc<Words>) {
+        if !self.flags.iter().any(|kept| Arc::ptr_eq(kept, words)) {
+            self.flags.push(Arc::clone(words));
+        }
+    }
+}
 
 /// What a stream has to do with graphs.
 #[derive(Debug, Default)]
 struct Graphs {
-    /// While work is being recorded instead of done: its events.
-    recording: Option<Events>,
-    /// The events of graphs that may still run.
-    running: Vec<Arc<Events>>,
+    /// While work is being recorded instead of done: what it refers to.
+    recording: Option<Used>,
+    /// What graphs refer to that may still run.
+    running: Vec<Arc<Used>>,
+    /// The same of flags that work outside of graphs refers to.
+    used: Used,
 }
 
 /// An event of a [`Cuda`](crate::Cuda).
@@ -93,11 +110,11 @@ impl CudaStream {
 
     /// From now on the stream records.
     pub(super) fn start_recording(&self) {
-        self.graphs().recording = Some(Events::new());
+        self.graphs().recording = Some(Used::default());
     }
 
-    /// It does no more; the events that the recording used.
-    pub(super) fn stop_recording(&self) -> Events {
+    /// It does no more; what the recording refers to.
+    pub(super) fn stop_recording(&self) -> Used {
         self.graphs().recording.take().unwrap_or_default()
     }
 
@@ -105,18 +122,36 @@ impl CudaStream {
         self.graphs().recording.is_some()
     }
 
-    /// Keeps the events of a graph until the stream was waited for.
-    pub(super) fn keep(&self, events: &Arc<Events>) {
+    /// Keeps what a graph refers to until the stream was waited for.
+    pub(super) fn keep(&self, used: &Arc<Used>) {
         let running = &mut self.graphs().running;
-        if !running.iter().any(|kept| Arc::ptr_eq(kept, events)) {
-            running.push(Arc::clone(events));
+        if !running.iter().any(|kept| Arc::ptr_eq(kept, used)) {
+            running.push(Arc::clone(used));
         }
+    }
+
+    /// Keeps flags until the stream was waited for, or with the recording that refers to them.
+    fn keep_flags(&self, words: &Arc<Words>) {
+        let Graphs { recording, used, .. } = &mut *self.graphs();
+        recording.as_mut().unwrap_or(used).keep_flags(words);
+    }
+
+    pub(super) fn raise(&self, words: &Arc<Words>, index: usize) -> Result<()> {
+        let stream = self.entered()?;
+        self.keep_flags(words);
+        words.raise(stream, index)
+    }
+
+    pub(super) fn take(&self, words: &Arc<Words>, index: usize) -> Result<()> {
+        let stream = self.entered()?;
+        self.keep_flags(words);
+        words.take(stream, index)
     }
 
     /// Whether an event is one of a recording, which then keeps it.
     fn is_external(&self, event: &CudaEvent) -> bool {
         let recording = &mut self.graphs().recording;
-        recording.as_mut().map(|events| events.push(Arc::clone(&event.0))).is_some()
+        recording.as_mut().map(|used| used.events.push(Arc::clone(&event.0))).is_some()
     }
 
     fn graphs(&self) -> MutexGuard<'_, Graphs> {
@@ -147,10 +182,16 @@ impl CudaStream {
 
     pub(super) fn synchronize(&self) -> Result<()> {
         let stream = self.entered()?;
+        let looked = look_until(&self.context, "cuStreamQuery", || {
+            // SAFETY: it is alive.
+            unsafe { sys::cuStreamQuery(stream) }
+        });
         // SAFETY: it is alive.
         let outcome = wait("cuStreamSynchronize", || unsafe { sys::cuStreamSynchronize(stream) });
-        self.graphs().running.clear();
-        outcome
+        let mut graphs = self.graphs();
+        graphs.running.clear();
+        graphs.used = Used::default();
+        looked.and(outcome)
     }
 }
 
@@ -212,8 +253,13 @@ impl Handle {
 
     pub(super) fn synchronize(&self) -> Result<()> {
         self.context.enter()?;
+        let looked = look_until(&self.context, "cuEventQuery", || {
+            // SAFETY: it is alive.
+            unsafe { sys::cuEventQuery(self.raw.0) }
+        });
         // SAFETY: it is alive.
-        wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.raw.0) })
+        let waited = wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.raw.0) });
+        looked.and(waited)
     }
 }
 
@@ -224,6 +270,30 @@ impl Drop for Handle {
             let _ = give_back("cuEventDestroy", || unsafe { sys::cuEventDestroy_v2(self.raw.0) });
         }
     }
+}
+
+/// How long a host that waits sleeps between two looks, where there are flags: a step of a model takes a hundred times as long.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
+/// Where there are flags: asks until the work is done, and looks at the flags meanwhile, so that work which waits for one that nobody raises is let go. What it waited for
+/// has then come to its end, and failed.
+fn look_until(context: &Context, call: &'static str, query: impl Fn() -> CUresult) -> Result<()> {
+    let watched = context.watched();
+    if watched.is_empty() {
+        return Ok(());
+    }
+    watched.iter().for_each(|words| words.start_looking());
+    let code = loop {
+        match query() {
+            CUresult::CUDA_ERROR_NOT_READY => {
+                watched.iter().for_each(|words| words.look());
+                thread::sleep(LOOK_EVERY);
+            }
+            code => break code,
+        }
+    };
+    let outcomes = watched.iter().map(|words| words.outcome());
+    check_wait(call, code).and(outcomes.collect())
 }
 
 /// Waits, and has waited also where the call is refused: it is asked again, and in the end the whole context is waited for. If the work has failed

@@ -21,17 +21,22 @@ pub struct Emulation {
 /// One stream as the emulator sees it: which launches may still run when the next one begins.
 #[derive(Debug, Default)]
 pub(super) struct Order {
-    /// Whether a copy or a fill was queued since the last launch: the next one begins when all before it is over.
+    /// Whether something other than a launch was queued since the last one (a copy, a fill, a recorded graph), or a graph is begun: the next launch begins when all before it is over.
     is_over: AtomicBool,
     #[cfg(feature = "emu")]
     stream: std::sync::Mutex<lighterage_kernels::emu::Stream>,
 }
 
 impl Order {
+    /// The next launch begins when all before it is over.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Notes what is queued. Events order streams among each other, and end nothing on their own.
     pub(super) fn see(&self, work: &Work) {
         if matches!(work, Work::Copy(_) | Work::Fill { .. }) {
-            self.is_over.store(true, Ordering::Relaxed);
+            self.end();
         }
     }
 }
@@ -71,7 +76,7 @@ impl Emulation {
         let regions = if self.checks { memory.accessible_ranges() } else { Vec::new() };
         let (emulation, params, order) = (*self, *params, Arc::clone(order));
         let is_over = order.is_over.swap(false, Ordering::Relaxed);
-        Ok(Box::new(move |workers: &Workers| {
+        Ok(Arc::new(move |workers: &Workers| {
             let call = Call { launches: &launches, params: bytes_of(&params), is_over };
             // SAFETY: the promise of who made the work.
             unsafe { emulation.perform(&call, &order, &regions, workers) }

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -57,6 +58,12 @@ impl Lane {
 
     /// Queues an operation; blocks while the queue is full.
     pub(super) fn push(&self, work: Work) -> Result<()> {
+        self.push_all(iter::once(work))
+    }
+
+    /// Queues many operations as one: all of them are queued, or none is. Blocks while the queue is full, not until all of them have room: the first may wait for
+    /// what another stream is given afterwards.
+    pub(super) fn push_all(&self, work: impl Iterator<Item = Work>) -> Result<()> {
         let mut state = self.queue.lock();
         while state.work.len() >= QUEUE_MAX && state.failed.is_none() {
             state = self.queue.wait(state);
@@ -64,7 +71,7 @@ impl Lane {
         if let Some(message) = &state.failed {
             return Err(Error::Stream(message.clone()));
         }
-        state.work.push_back(work);
+        state.work.extend(work);
         self.queue.notify(state);
         Ok(())
     }
@@ -100,6 +107,7 @@ impl Queue {
         while let Some((work, failed)) = self.next() {
             match (work, failed) {
                 (Work::Record(ticket), failed) => ticket.reach(failed.map_or(Ok(()), Err)),
+                (Work::Raise(flag), Some(message)) => flag.board.give_up(&message),
                 (_, Some(_)) => (),
                 (Work::Wait(ticket), None) => self.fail(ticket.wait()),
                 // SAFETY: `Backend`'s unsafe calls queued it with their promises, and it is its turn.

@@ -1,5 +1,6 @@
 mod emulated;
 mod faults;
+mod flags;
 mod lane;
 mod link;
 mod memory;
@@ -8,17 +9,21 @@ mod seeded;
 mod ticket;
 mod work;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use self::emulated::Emulation;
 use self::emulated::Order;
 use self::faults::Faults;
+pub use self::flags::HostFlags;
+use self::flags::{Board, Flag};
 use self::lane::Lane;
 use self::link::Link;
 use self::memory::Memory;
 use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Run, Source, Transfer, Work};
+use crate::graph::FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
@@ -43,6 +48,8 @@ pub struct HostConfig {
     /// parameters and tensor maps. Needs the feature `emu`. A kernel without an image is [`Error::NoImage`] then, and what the
     /// emulator finds wrong fails the stream.
     pub emulate: Option<Emulation>,
+    /// How long a stream waits for a [flag](Backend::flags) before it has failed. The seeded mode knows at once that nobody raises it.
+    pub flag_patience: Duration,
 }
 
 impl Default for HostConfig {
@@ -56,6 +63,7 @@ impl Default for HostConfig {
             seed: None,
             fail_call: None,
             emulate: None,
+            flag_patience: FLAG_PATIENCE,
         }
     }
 }
@@ -76,14 +84,22 @@ pub struct Host {
     scheduler: Option<Arc<Scheduler>>,
     emulation: Option<Emulation>,
     faults: Faults,
+    flag_patience: Duration,
 }
 
 /// A stream of a [`Host`]. Dropping it waits for its work.
 #[derive(Debug)]
 pub struct HostStream {
     engine: Engine,
+    /// What is queued while it is recorded instead of done; what spoilt it.
+    recording: Mutex<Option<Result<Vec<Work>>>>,
+    /// Which launches may still run when the next one begins.
     order: Arc<Order>,
 }
+
+/// Recorded work of a [`Host`].
+#[derive(Debug)]
+pub struct HostGraph(Vec<Work>);
 
 #[derive(Debug)]
 enum Engine {
@@ -92,20 +108,68 @@ enum Engine {
 }
 
 impl HostStream {
+    fn new(engine: Engine) -> Self {
+        Self { engine, recording: Mutex::new(None), order: Arc::default() }
+    }
+
+    /// Queues an operation, or records it.
     fn push(&self, work: Work) -> Result<()> {
         self.order.see(&work);
+        if let Some(recording) = &mut *self.recording() {
+            return record(recording, &work);
+        }
         match &self.engine {
             Engine::Thread(lane) => lane.push(work),
             Engine::Seeded { scheduler, stream } => scheduler.push(*stream, work),
         }
     }
 
+    /// Queues what was recorded, as one operation.
+    fn push_all(&self, graph: &HostGraph) -> Result<()> {
+        self.order.end();
+        let work = graph.0.iter().filter_map(Work::again);
+        match &self.engine {
+            Engine::Thread(lane) => lane.push_all(work),
+            Engine::Seeded { scheduler, stream } => scheduler.push_all(*stream, work),
+        }
+    }
+
     fn synchronize(&self) -> Outcome {
+        if let Some(recording) = &mut *self.recording() {
+            let what = "a wait of the host";
+            return spoil(recording, what).map_err(|_| format!("{what} cannot be part of a graph"));
+        }
         match &self.engine {
             Engine::Thread(lane) => lane.synchronize(),
             Engine::Seeded { scheduler, stream } => scheduler.synchronize(*stream),
         }
     }
+
+    fn is_recording(&self) -> bool {
+        self.recording().is_some()
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Option<Result<Vec<Work>>>> {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn record(recording: &mut Result<Vec<Work>>, work: &Work) -> Result<()> {
+    match (recording.as_mut(), work.again()) {
+        (Err(error), _) => Err(error.clone()),
+        (Ok(recorded), Some(work)) => {
+            recorded.push(work);
+            Ok(())
+        }
+        (Ok(_), None) => spoil(recording, &format!("a {work:?}")),
+    }
+}
+
+/// Ends a recording by something that cannot be recorded.
+fn spoil(recording: &mut Result<Vec<Work>>, what: &str) -> Result<()> {
+    let error = Error::Stream(format!("{what} cannot be part of a graph"));
+    *recording = Err(error.clone());
+    Err(error)
 }
 
 impl Drop for HostStream {
@@ -150,6 +214,7 @@ impl Host {
             seed,
             fail_call,
             emulate,
+            flag_patience,
         } = config;
         let workers = Workers::new(if seed.is_some() { 1 } else { threads }, isa)?;
         let how =
@@ -164,7 +229,8 @@ impl Host {
         let machine = Arc::new(Machine { workers, link });
         let scheduler =
             seed.map(|seed| Arc::new(Scheduler::new(seed, Arc::clone(&machine), Arc::clone(&memory))));
-        Ok(Self { info, memory, machine, scheduler, emulation: emulate, faults: Faults::new(fail_call) })
+        let faults = Faults::new(fail_call);
+        Ok(Self { info, memory, machine, scheduler, emulation: emulate, faults, flag_patience })
     }
 
     /// What exists now: zero when everything was given back.
@@ -221,6 +287,8 @@ const STAGED_BYTES_MAX: u64 = 64 << 10;
 impl Backend for Host {
     type Stream = HostStream;
     type Event = HostEvent;
+    type Flags = HostFlags;
+    type Graph = HostGraph;
 
     fn info(&self) -> &Info {
         &self.info
@@ -287,13 +355,12 @@ impl Backend for Host {
 
     fn stream(&self, kind: StreamKind) -> Result<HostStream> {
         self.faults.enter("stream").refuse()?;
-        let engine = match &self.scheduler {
+        Ok(HostStream::new(match &self.scheduler {
             None => Engine::Thread(Lane::new(kind, Arc::clone(&self.machine), Arc::clone(&self.memory))?),
             Some(scheduler) => {
                 Engine::Seeded { scheduler: Arc::clone(scheduler), stream: scheduler.stream() }
             }
-        };
-        Ok(HostStream { engine, order: Arc::default() })
+        }))
     }
 
     fn event(&self) -> Result<HostEvent> {
@@ -311,6 +378,10 @@ impl Backend for Host {
     ) -> Result<()> {
         self.memory.accessible("copy_from_host", target, bytes)?;
         let length = to_usize(bytes);
+        if staged && stream.is_recording() {
+            let reason = "a staged copy cannot be part of a graph";
+            return Err(Error::Range { call: "copy_from_host", address: target, bytes, reason });
+        }
         // A seeded device never waits here: that would hide interleavings.
         let take = staged && (bytes <= STAGED_BYTES_MAX || self.scheduler.is_some());
         let source = if take {
@@ -334,6 +405,9 @@ impl Backend for Host {
         let turn = self.faults.enter("copy_to_host");
         outside_kernels()?;
         self.memory.accessible("copy_to_host", source, bytes)?;
+        if let Some(recording) = &mut *stream.recording() {
+            spoil(recording, "a read")?;
+        }
         let target = Address(target.expose_provenance() as u64);
         let copy = Transfer { target, source: Source::At(source), bytes: to_usize(bytes), over_link: true };
         stream.push(Work::Copy(copy))?;
@@ -372,6 +446,9 @@ impl Backend for Host {
     }
 
     fn wait(&self, stream: &HostStream, event: &HostEvent) -> Result<()> {
+        if let Some(recording) = &mut *stream.recording() {
+            spoil(recording, "a wait for an event")?;
+        }
         // A point that was reached needs no waiting, but a failed one fails this stream too.
         let pending = event.last().filter(|ticket| ticket.poll() != Some(Ok(())));
         match pending {
@@ -405,6 +482,57 @@ impl Backend for Host {
         turn.after_wait(stream.synchronize())
     }
 
+    fn can_replay(&self) -> bool {
+        true
+    }
+
+    fn flags(&self, count: usize) -> Result<HostFlags> {
+        self.faults.enter("flags").refuse()?;
+        Ok(HostFlags(Arc::new(Board::new(count, self.flag_patience))))
+    }
+
+    fn raise(&self, stream: &HostStream, flags: &HostFlags, index: usize) -> Result<()> {
+        self.queue("raise", stream, Work::Raise(Flag { board: Arc::clone(&flags.0), index }))
+    }
+
+    fn take(&self, stream: &HostStream, flags: &HostFlags, index: usize) -> Result<()> {
+        self.queue("take", stream, Work::Take(Flag { board: Arc::clone(&flags.0), index }))
+    }
+
+    fn give_up(&self, flags: &HostFlags, why: &str) {
+        flags.0.give_up(why);
+    }
+
+    fn begin_graph(&self, stream: &HostStream) -> Result<()> {
+        let turn = self.faults.enter("begin_graph");
+        outside_kernels()?;
+        turn.refuse_to_queue()?;
+        let recording = &mut *stream.recording();
+        if recording.is_some() {
+            return Err(Error::Stream("a stream that is being recorded was to be recorded".to_owned()));
+        }
+        // Its first launch waits for whatever is before the graph.
+        stream.order.end();
+        *recording = Some(Ok(Vec::new()));
+        Ok(())
+    }
+
+    fn end_graph(&self, stream: &HostStream) -> Result<HostGraph> {
+        let turn = self.faults.enter("end_graph");
+        let recorded = stream.recording().take();
+        let nothing = || Err(Error::Stream("a stream that was not recorded was to give a graph".to_owned()));
+        let recorded = recorded.unwrap_or_else(nothing)?;
+        turn.refuse()?;
+        Ok(HostGraph(recorded))
+    }
+
+    unsafe fn replay(&self, stream: &HostStream, graph: &mut HostGraph) -> Result<()> {
+        let turn = self.faults.enter("replay");
+        outside_kernels()?;
+        turn.refuse_to_queue()?;
+        stream.push_all(graph)
+    }
+
     fn prefers_pinned(&self) -> bool {
         false
     }
@@ -412,8 +540,9 @@ impl Backend for Host {
     /// No driver call: it is not counted among them. A drawn interleaving has no time.
     fn stamp(&self, stream: &HostStream, stamp: Stamp) -> Result<()> {
         match &stream.engine {
-            Engine::Thread(lane) => lane.push(Work::Stamp(stamp)),
-            Engine::Seeded { .. } => Ok(()),
+            // A graph has no times.
+            Engine::Thread(lane) if !stream.is_recording() => lane.push(Work::Stamp(stamp)),
+            Engine::Thread(_) | Engine::Seeded { .. } => Ok(()),
         }
     }
 }
@@ -423,7 +552,7 @@ impl Backend for Host {
 /// # Safety
 /// - [`Backend::launch`]'s conditions hold until the work is done.
 unsafe fn on_host<K: Kernel>(params: K::Params) -> Run {
-    Box::new(move |workers: &Workers| {
+    Arc::new(move |workers: &Workers| {
         // SAFETY: the promise of who made the work.
         unsafe { K::host(&params, workers) };
         Ok(())

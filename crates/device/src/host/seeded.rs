@@ -9,6 +9,7 @@
 //! then and the copy: what comes after the copy waits for it. Work that reads it without having waited finds NaN.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,7 +81,12 @@ impl Scheduler {
 
     /// Queues an operation, and lets some run.
     pub(super) fn push(&self, stream: usize, work: Work) -> Result<()> {
-        let item = self.item(work);
+        self.push_all(stream, iter::once(work))
+    }
+
+    /// Queues many operations as one, and lets some run.
+    pub(super) fn push_all(&self, stream: usize, work: impl Iterator<Item = Work>) -> Result<()> {
+        let items: Vec<Item> = work.map(|work| self.item(work)).collect();
         let mut state = self.lock();
         while state.streams[stream].items.len() >= QUEUE_MAX {
             self.must_step(&mut state).map_err(Error::Stream)?;
@@ -88,7 +94,7 @@ impl Scheduler {
         if let Some(message) = &state.streams[stream].failed {
             return Err(Error::Stream(message.clone()));
         }
-        state.streams[stream].items.push_back(item);
+        state.streams[stream].items.extend(items);
         state.poison();
         self.some_steps(&mut state);
         Ok(())
@@ -162,6 +168,10 @@ impl Scheduler {
                 ticket.reach(failed.clone().map_or(Ok(()), Err));
                 Ok(())
             }
+            (Work::Raise(flag), Some(message)) => {
+                flag.board.give_up(message);
+                Ok(())
+            }
             (_, Some(_)) => Ok(()),
             // The stream was drawn, so the point is reached.
             (Work::Wait(ticket), None) => ticket.poll().unwrap_or(Ok(())),
@@ -210,7 +220,15 @@ impl State {
     /// Fails the streams that have work; false if there are none.
     fn fail_waiting(&mut self) -> bool {
         let waiting = self.streams.iter_mut().filter(|queue| !queue.items.is_empty());
-        waiting.map(|queue| queue.failed.get_or_insert_with(|| DEADLOCK.to_owned())).count() > 0
+        let why = |queue: &Queue| match queue.items.front().map(|item| &item.work) {
+            Some(Work::Take(flag)) => flag.deadlock(),
+            _ => DEADLOCK.to_owned(),
+        };
+        let fail = |queue: &mut Queue| {
+            let why = why(queue);
+            queue.failed.get_or_insert(why);
+        };
+        waiting.map(fail).count() > 0
     }
 }
 
@@ -224,6 +242,7 @@ impl Queue {
     fn is_ready(&self) -> bool {
         match self.items.front().map(|item| &item.work) {
             Some(Work::Wait(ticket)) => self.failed.is_some() || ticket.poll().is_some(),
+            Some(Work::Take(flag)) => self.failed.is_some() || flag.is_ready(),
             front => front.is_some(),
         }
     }
@@ -247,9 +266,10 @@ impl Queue {
 impl Item {
     fn is_barrier(&self) -> bool {
         match &self.work {
-            Work::Kernel { .. } => true,
+            // A flag that is raised now may be taken by an earlier one that waits for it.
+            Work::Kernel { .. } | Work::Take(_) => true,
             Work::Wait(ticket) => ticket.poll().is_none(),
-            Work::Copy(_) | Work::Fill { .. } | Work::Record(_) | Work::Stamp(_) => false,
+            Work::Copy(_) | Work::Fill { .. } | Work::Record(_) | Work::Raise(_) | Work::Stamp(_) => false,
         }
     }
 
@@ -263,7 +283,12 @@ impl Item {
         let (target, bytes) = match &self.work {
             Work::Copy(copy) => (copy.target, copy.bytes),
             Work::Fill { target, bytes, .. } => (*target, *bytes),
-            Work::Kernel { .. } | Work::Record(_) | Work::Wait(_) | Work::Stamp(_) => return,
+            Work::Kernel { .. }
+            | Work::Record(_)
+            | Work::Wait(_)
+            | Work::Raise(_)
+            | Work::Take(_)
+            | Work::Stamp(_) => return,
         };
         // A copy to the host: its caller waits for it anyway.
         if self.writes.is_empty() {

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 
+use super::flags::Flag;
 use super::link::Link;
 use super::ticket::{Outcome, Ticket};
 use crate::{Address, Stamp, Workers};
@@ -12,8 +13,8 @@ use crate::{Address, Stamp, Workers};
 /// Queued operations of a stream before a call waits for room; CUDA's queues have about this depth too.
 pub(super) const QUEUE_MAX: usize = 1024;
 
-/// A kernel with its parameters, to be run once; a failure is its message.
-pub(super) type Run = Box<dyn FnOnce(&Workers) -> Outcome + Send>;
+/// A kernel with its parameters, to be run as often as it is queued; a failure is its message.
+pub(super) type Run = Arc<dyn Fn(&Workers) -> Outcome + Send + Sync>;
 
 /// One queued operation of a stream. Addresses are plain numbers: whoever queued it promised that they stay valid until it is done.
 pub(super) enum Work {
@@ -27,8 +28,31 @@ pub(super) enum Work {
     Record(Arc<Ticket>),
     /// Waits for a ticket.
     Wait(Arc<Ticket>),
+    /// Raises a flag.
+    Raise(Flag),
+    /// Waits for a flag, and lowers it.
+    Take(Flag),
     /// Notes the time.
     Stamp(Stamp),
+}
+
+impl Work {
+    /// The same once more, if it can be done more than once: what a graph consists of.
+    pub(super) fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::Copy(Transfer { target, source: Source::At(source), bytes, over_link }) => {
+                let (source, bytes) = (Source::At(*source), *bytes);
+                Self::Copy(Transfer { target: *target, source, bytes, over_link: *over_link })
+            }
+            Self::Fill { target, value, bytes } => {
+                Self::Fill { target: *target, value: *value, bytes: *bytes }
+            }
+            Self::Kernel { name, run } => Self::Kernel { name, run: Arc::clone(run) },
+            Self::Raise(flag) => Self::Raise(flag.clone()),
+            Self::Take(flag) => Self::Take(flag.clone()),
+            Self::Copy(_) | Self::Record(_) | Self::Wait(_) | Self::Stamp(_) => return None,
+        })
+    }
 }
 
 /// A copy between two ranges that do not overlap.
@@ -73,6 +97,8 @@ impl fmt::Debug for Work {
             Self::Kernel { name, .. } => f.write_str(name),
             Self::Record(_) => f.write_str("record"),
             Self::Wait(_) => f.write_str("wait"),
+            Self::Raise(flag) => write!(f, "raise of flag {}", flag.index),
+            Self::Take(flag) => write!(f, "take of flag {}", flag.index),
             Self::Stamp(_) => f.write_str("stamp"),
         }
     }
@@ -112,6 +138,8 @@ impl Machine {
                 stamp.reach();
                 Ok(())
             }
+            Work::Raise(flag) => flag.raise(),
+            Work::Take(flag) => flag.take(),
             Work::Record(_) | Work::Wait(_) => Ok(()),
         }
     }

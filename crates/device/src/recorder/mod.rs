@@ -177,6 +177,18 @@ impl Recorder {
         self.0.is_close.store(is_close, Ordering::Relaxed);
     }
 
+    /// Whether leases are recorded one by one, which recorded work that is replayed does not have.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.detail() == Detail::Everything || self.0.is_close.load(Ordering::Relaxed)
+    }
+
+    /// Copies of weights that were queued as a part of recorded work: they are counted.
+    pub fn arrived(&self, arrivals: u64, bytes: u64) {
+        self.0.tally.arrivals.fetch_add(arrivals, Ordering::Relaxed);
+        self.0.tally.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// A span of the host begins.
     pub fn begin(&self, what: What, name: impl Into<Cow<'static, str>>) -> Option<Open> {
         let now = self.now_ns();

@@ -119,6 +119,14 @@ pub enum Counter {
     Pinned(Purpose),
     /// Bytes that a pool has handed out.
     InUse,
+    /// Bytes that a caching allocator has handed out, rounded up to its alignment.
+    Allocated,
+    /// Bytes that were given back to it while other streams may still use them.
+    Pending,
+    /// Physical memory that it holds.
+    Reserved,
+    /// What of that is mapped nowhere.
+    Idle,
 }
 
 /// What a counter came to, and when.

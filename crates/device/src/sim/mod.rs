@@ -3,7 +3,8 @@ mod profile;
 mod rates;
 mod timeline;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighterage_kernels::gemm::linear::Call;
@@ -13,7 +14,7 @@ pub use self::costs::{CallCost, MemoryCalls, MemoryCosts};
 pub use self::profile::Profile;
 pub use self::rates::Rates;
 pub(crate) use self::rates::as_f64;
-use self::timeline::{Engine, Point, Timeline};
+use self::timeline::{Engine, Point, Timeline, Work};
 use crate::space::{Space, Usage};
 use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};
 
@@ -73,8 +74,23 @@ pub struct Traffic {
 
 impl Traffic {
     const fn count(&mut self, bytes: u64) {
-        self.copies += 1;
+        self.add(Self { copies: 1, bytes });
+    }
+
+    const fn add(&mut self, Self { copies, bytes }: Self) {
+        self.copies += copies;
         self.bytes += bytes;
+    }
+}
+
+impl SimCounters {
+    fn add(&mut self, more: &Self) {
+        self.launches += more.launches;
+        self.flops += more.flops;
+        self.bytes += more.bytes;
+        self.to_device.add(more.to_device);
+        self.to_host.add(more.to_host);
+        self.on_device.add(more.on_device);
     }
 }
 
@@ -103,10 +119,30 @@ struct State {
     /// The next free address: addresses are never used twice.
     next: u64,
     counters: SimCounters,
+    /// Of streams that record: what their graphs come to.
+    recordings: BTreeMap<usize, Tally>,
     memory_calls: MemoryCalls,
     products: BTreeSet<Call>,
     timeline: Timeline,
     modelled: Modelled,
+}
+
+/// What work comes to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    counters: SimCounters,
+    compute_seconds: f64,
+}
+
+/// Flags of a [`Sim`]: their numbers.
+#[derive(Debug)]
+pub struct SimFlags(Range<usize>);
+
+/// Recorded work of a [`Sim`].
+#[derive(Debug)]
+pub struct SimGraph {
+    work: Vec<Work>,
+    tally: Tally,
 }
 
 /// A stream of a [`Sim`]: its number.
@@ -149,6 +185,7 @@ impl Sim {
             space: Space::new(page_bytes, capacity_bytes),
             next: FIRST_ADDRESS.next_multiple_of(page_bytes),
             counters: SimCounters::default(),
+            recordings: BTreeMap::new(),
             memory_calls: MemoryCalls::default(),
             products: BTreeSet::new(),
             timeline: Timeline::new(rates.map_or(0.0, |rates| rates.slowdown)),
@@ -208,6 +245,15 @@ impl Sim {
         }
     }
 
+    /// Books the time in which the host moves or page-locks so many bytes at a rate.
+    fn host_work(&self, state: &mut State, bytes: u64, rate: fn(&Rates) -> f64) {
+        if let Some(rates) = &self.rates {
+            let seconds = as_f64(bytes) / rate(rates);
+            state.timeline.spend(seconds);
+            state.modelled.host_seconds += seconds;
+        }
+    }
+
     /// Books the time of a call that queues something; whether there is a clock.
     fn call(&self, state: &mut State) -> Option<Rates> {
         if let Some(rates) = &self.rates {
@@ -219,9 +265,33 @@ impl Sim {
 }
 
 impl State {
+    /// The counters that work of the stream goes to: its graph's, while it records one.
+    fn counters(&mut self, stream: &SimStream) -> &mut SimCounters {
+        self.recordings.get_mut(&stream.0).map_or(&mut self.counters, |tally| &mut tally.counters)
+    }
+
+    /// Refuses what cannot be part of a graph.
+    fn not_recorded(&self, stream: &SimStream, what: &str) -> Result<()> {
+        if self.recordings.contains_key(&stream.0) {
+            return Err(Error::Stream(format!("{what} cannot be part of a graph")));
+        }
+        Ok(())
+    }
+
+    /// The answer of a wait.
+    fn reached(&self, is_reached: bool) -> Result<()> {
+        match self.timeline.waited_for().filter(|_| !is_reached) {
+            Some(flag) => Err(Error::Stream(format!("flag {flag} is never raised"))),
+            None => Ok(()),
+        }
+    }
+
     /// Work of the multiprocessors.
     fn compute(&mut self, stream: &SimStream, seconds: f64) {
-        self.modelled.compute_seconds += seconds;
+        match self.recordings.get_mut(&stream.0) {
+            Some(tally) => tally.compute_seconds += seconds,
+            None => self.modelled.compute_seconds += seconds,
+        }
         self.timeline.run(stream.0, Engine::Compute, seconds);
     }
 
@@ -249,6 +319,8 @@ fn take(next: &mut u64, call: &'static str, page: u64, bytes: u64) -> Result<Add
 impl Backend for Sim {
     type Stream = SimStream;
     type Event = SimEvent;
+    type Flags = SimFlags;
+    type Graph = SimGraph;
 
     fn info(&self) -> &Info {
         &self.info
@@ -296,7 +368,9 @@ impl Backend for Sim {
     }
 
     fn pin(&self, bytes: u64) -> Result<Address> {
-        let State { space, next, .. } = &mut *self.state();
+        let state = &mut *self.state();
+        self.host_work(state, bytes, |rates| rates.lock_bytes);
+        let State { space, next, .. } = state;
         space.pin(bytes, || take(next, "pin", self.info.page_bytes, bytes.max(1)))
     }
 
@@ -305,7 +379,9 @@ impl Backend for Sim {
     }
 
     unsafe fn register(&self, first: Address, bytes: u64) -> Result<()> {
-        self.state().space.register(first, bytes, || Ok(()))
+        let state = &mut *self.state();
+        self.host_work(state, bytes, |rates| rates.lock_bytes);
+        state.space.register(first, bytes, || Ok(()))
     }
 
     unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
@@ -330,7 +406,11 @@ impl Backend for Sim {
     ) -> Result<()> {
         let state = &mut *self.state();
         state.space.accessible("copy_from_host", target, bytes)?;
-        state.counters.to_device.count(bytes);
+        if staged && state.recordings.contains_key(&stream.0) {
+            let reason = "a staged copy cannot be part of a graph";
+            return Err(Error::Range { call: "copy_from_host", address: target, bytes, reason });
+        }
+        state.counters(stream).to_device.count(bytes);
         if let Some(rates) = self.call(state) {
             let is_pinned = state.is_pinned(source, bytes);
             if staged && !is_pinned {
@@ -352,10 +432,12 @@ impl Backend for Sim {
     ) -> Result<bool> {
         let state = &mut *self.state();
         state.space.accessible("copy_to_host", source, bytes)?;
+        state.not_recorded(stream, "a read")?;
         state.counters.to_host.count(bytes);
         if let Some(rates) = self.call(state) {
             state.timeline.run(stream.0, Engine::ToHost, rates.copy_seconds(bytes, false));
-            state.timeline.drain(stream.0);
+            let is_reached = state.timeline.drain(stream.0);
+            state.reached(is_reached)?;
         }
         Ok(false)
     }
@@ -364,7 +446,7 @@ impl Backend for Sim {
         let state = &mut *self.state();
         state.space.accessible("copy", target, bytes)?;
         state.space.accessible("copy", source, bytes)?;
-        state.counters.on_device.count(bytes);
+        state.counters(stream).on_device.count(bytes);
         if let Some(rates) = self.call(state) {
             state.compute(stream, rates.move_seconds(2 * bytes));
         }
@@ -374,7 +456,7 @@ impl Backend for Sim {
     unsafe fn fill(&self, stream: &SimStream, target: Address, _value: u8, bytes: u64) -> Result<()> {
         let state = &mut *self.state();
         state.space.accessible("fill", target, bytes)?;
-        state.counters.on_device.count(bytes);
+        state.counters(stream).on_device.count(bytes);
         if let Some(rates) = self.call(state) {
             state.compute(stream, rates.move_seconds(bytes));
         }
@@ -384,9 +466,10 @@ impl Backend for Sim {
     unsafe fn launch<K: Kernel>(&self, stream: &SimStream, params: &K::Params) -> Result<()> {
         let cost = K::cost(params);
         let state = &mut *self.state();
-        state.counters.launches += 1;
-        state.counters.flops += cost.flops;
-        state.counters.bytes += cost.bytes;
+        let counters = state.counters(stream);
+        counters.launches += 1;
+        counters.flops += cost.flops;
+        counters.bytes += cost.bytes;
         state.products.extend(K::product(params));
         if let Some(rates) = self.call(state) {
             state.compute(stream, rates.kernel_seconds(K::NAME, cost));
@@ -396,6 +479,7 @@ impl Backend for Sim {
 
     fn record(&self, stream: &SimStream, event: &SimEvent) -> Result<()> {
         let state = &mut *self.state();
+        state.not_recorded(stream, "an event")?;
         if self.call(state).is_some() {
             *event.point() = state.timeline.record(stream.0);
         }
@@ -404,6 +488,7 @@ impl Backend for Sim {
 
     fn wait(&self, stream: &SimStream, event: &SimEvent) -> Result<()> {
         let state = &mut *self.state();
+        state.not_recorded(stream, "a wait for an event")?;
         if self.call(state).is_some() {
             state.timeline.wait(stream.0, *event.point());
         }
@@ -422,16 +507,77 @@ impl Backend for Sim {
         state.memory_calls.host_waits += 1;
         self.call(state);
         let point = *event.point();
-        state.timeline.wait_for(point);
-        Ok(())
+        let is_reached = state.timeline.wait_for(point);
+        state.reached(is_reached)
     }
 
     fn synchronize(&self, stream: &SimStream) -> Result<()> {
         let state = &mut *self.state();
+        state.not_recorded(stream, "a wait of the host")?;
         state.memory_calls.host_waits += 1;
         self.call(state);
-        state.timeline.drain(stream.0);
+        let is_reached = state.timeline.drain(stream.0);
+        state.reached(is_reached)
+    }
+
+    fn can_replay(&self) -> bool {
+        true
+    }
+
+    fn flags(&self, count: usize) -> Result<SimFlags> {
+        let first = self.state().timeline.add_flags(count);
+        Ok(SimFlags(first..first + count))
+    }
+
+    fn raise(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
+        let state = &mut *self.state();
+        if self.call(state).is_some() {
+            state.timeline.raise(stream.0, flags.0.start + index);
+        }
         Ok(())
+    }
+
+    fn take(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
+        let state = &mut *self.state();
+        if self.call(state).is_some() {
+            state.timeline.take(stream.0, flags.0.start + index);
+        }
+        Ok(())
+    }
+
+    fn give_up(&self, flags: &SimFlags, _why: &str) {
+        self.state().timeline.give_up(flags.0.clone());
+    }
+
+    fn begin_graph(&self, stream: &SimStream) -> Result<()> {
+        let state = &mut *self.state();
+        state.not_recorded(stream, "a graph")?;
+        state.timeline.begin_graph(stream.0);
+        state.recordings.insert(stream.0, Tally::default());
+        Ok(())
+    }
+
+    fn end_graph(&self, stream: &SimStream) -> Result<SimGraph> {
+        let state = &mut *self.state();
+        let (work, tally) = (state.timeline.end_graph(stream.0), state.recordings.remove(&stream.0));
+        let (work, tally) = (work.unwrap_or_default(), tally.unwrap_or_default());
+        Ok(SimGraph { work, tally })
+    }
+
+    /// One call of the host, however much it queues.
+    unsafe fn replay(&self, stream: &SimStream, graph: &mut SimGraph) -> Result<()> {
+        let state = &mut *self.state();
+        state.not_recorded(stream, "a graph")?;
+        state.counters.add(&graph.tally.counters);
+        state.modelled.compute_seconds += graph.tally.compute_seconds;
+        if self.call(state).is_some() {
+            state.timeline.replay(stream.0, &graph.work);
+        }
+        Ok(())
+    }
+
+    fn filled(&self, bytes: u64) {
+        self.host_work(&mut self.state(), bytes, |rates| rates.read_bytes);
     }
 
     fn modelled(&self) -> Option<Modelled> {

@@ -3,8 +3,8 @@ use crate::{Arch, Rates};
 
 /// A graphics card as the simulator and the planner see it.
 ///
-/// The built-in ones are data sheets times the share of the peak that good programs are known to reach, since nobody runs at the peak. A profile that was measured
-/// on the card in question is better in every respect.
+/// That of the H100 was measured, with this program's kernels. The others are estimates: data sheets times the share of the peak that good programs are known to reach,
+/// since nobody runs at the peak. A profile that was measured on the card in question is better in every respect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// What it is called on the command line, for instance `rtx4090`.
@@ -19,17 +19,37 @@ pub struct Profile {
     pub source: String,
 }
 
-/// Shares of the peak in dense bf16 with f32 accumulation, H100 SXM: cuBLAS reaches 700 to 750 of 989 TFLOP/s in large products, `FlashAttention` 3 reaches 640 at
-/// head size 128 (Shah et al. 2024, figure 5). Taken for every card.
-const PRODUCT_SHARE: f64 = 0.71;
-const ATTENTION_SHARE: f64 = 0.64;
-/// Share of the memory's rate that streaming kernels reach (STREAM-like copies on A100 and H100, 0.88 to 0.93).
-const MEMORY_SHARE: f64 = 0.9;
-/// Page-locked copies over `PCIe` 4.0 and 5.0, 16 lanes: 26 and 55 of 31.5 and 63 GB/s, the rest is protocol; pageable ones, 9.7 (measured by others on `PCIe` 5.0:
-/// runai-model-streamer issue 161).
+/// What of a card programs reach.
+struct Reached {
+    /// Shares of the peak in dense bf16 with f32 accumulation.
+    product: f64,
+    attention: f64,
+    /// Share of the memory's rate.
+    memory: f64,
+}
+
+/// In large products cuBLAS reaches 700 to 750 of an H100's 989 TFLOP/s, `FlashAttention` 3 reaches 640 at head size 128 (Shah et al. 2024, figure 5); streaming kernels
+/// reach 0.88 to 0.93 of the memory's rate on A100 and H100. Taken for every card that nobody measured: what our Hopper kernels reach says nothing of the others.
+const ESTIMATED: Reached = Reached { product: 0.71, attention: 0.64, memory: 0.9 };
+/// By this program's kernels on an H100 SXM at 700 W (benches/results/2026-11-27-h100): a product of 8192, 731 TFLOP/s (`machine-2`); attention at 24 x 4608 and 24 x 4112
+/// tokens, 673 and 661 (`kernels-3`); copies on the card, 2.91 to 2.98 TB/s (`machine-2`, `kernels-3`).
+const MEASURED: Reached = Reached { product: 0.739, attention: 0.674, memory: 0.884 };
+
+/// Page-locked copies over `PCIe` 4.0 and 5.0, 16 lanes: 26 and 55 of 31.5 and 63 GB/s, the rest is protocol (an H100 had 54.2 to 54.8).
 const PCIE4: f64 = 26e9;
 const PCIE5: f64 = 55e9;
-const PAGEABLE: f64 = 9.7e9;
+/// Of a host that nobody measured, in bytes a second. Pageable copies: by others on `PCIe` 5.0 (runai-model-streamer issue 161). Page-locking: as beside the H100; 1 to 1.7
+/// GB/s elsewhere (llama.cpp issue 28223). From the page cache: several threads copy.
+const HOST: Host = Host { pageable: 9.7e9, lock: 2.4e9, read: 10e9 };
+/// Beside the H100 (`machine-2`; the last is what remains of first steps in `full-size-2` behind the page-locking).
+const MEASURED_HOST: Host = Host { pageable: 19.5e9, lock: 2.4e9, read: 12e9 };
+
+/// What the host reaches, which is no property of the card.
+struct Host {
+    pageable: f64,
+    lock: f64,
+    read: f64,
+}
 
 /// What a data sheet says.
 struct Sheet {
@@ -44,6 +64,10 @@ struct Sheet {
     /// GB/s.
     memory: f64,
     link: f64,
+    reached: Reached,
+    host: Host,
+    /// Whether `reached` and `host` were measured on this card.
+    is_measured: bool,
     source: &'static str,
 }
 
@@ -56,8 +80,11 @@ const SHEETS: [Sheet; 7] = [
         tensor: 989.4,
         vector: 66.9,
         memory: 3350.0,
-        link: PCIE5,
-        source: "NVIDIA H100 SXM5 data sheet (dense bf16)",
+        link: 54.5e9,
+        reached: MEASURED,
+        host: MEASURED_HOST,
+        is_measured: true,
+        source: "benches/results/2026-11-27-h100",
     },
     Sheet {
         name: "h200",
@@ -68,6 +95,10 @@ const SHEETS: [Sheet; 7] = [
         vector: 66.9,
         memory: 4800.0,
         link: PCIE5,
+        // The same multiprocessors, and the same kernels for them.
+        reached: MEASURED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA H200 SXM data sheet (dense bf16)",
     },
     Sheet {
@@ -79,6 +110,9 @@ const SHEETS: [Sheet; 7] = [
         vector: 104.8,
         memory: 1792.0,
         link: PCIE5,
+        reached: ESTIMATED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA RTX Blackwell GPU architecture paper, appendix A (bf16, f32 accumulation, dense)",
     },
     Sheet {
@@ -90,6 +124,9 @@ const SHEETS: [Sheet; 7] = [
         vector: 82.6,
         memory: 1008.0,
         link: PCIE4,
+        reached: ESTIMATED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA Ada GPU architecture paper, appendix A (bf16, f32 accumulation, dense)",
     },
     Sheet {
@@ -101,6 +138,9 @@ const SHEETS: [Sheet; 7] = [
         vector: 35.6,
         memory: 936.0,
         link: PCIE4,
+        reached: ESTIMATED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA Ampere GA102 architecture paper, table 3 (bf16, f32 accumulation, dense)",
     },
     Sheet {
@@ -112,6 +152,9 @@ const SHEETS: [Sheet; 7] = [
         vector: 91.6,
         memory: 864.0,
         link: PCIE4,
+        reached: ESTIMATED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA L40S data sheet (dense bf16)",
     },
     Sheet {
@@ -123,6 +166,9 @@ const SHEETS: [Sheet; 7] = [
         vector: 19.5,
         memory: 2039.0,
         link: PCIE4,
+        reached: ESTIMATED,
+        host: HOST,
+        is_measured: false,
         source: "NVIDIA A100 80GB SXM data sheet (dense bf16)",
     },
 ];
@@ -175,19 +221,24 @@ impl Sheet {
             arch: self.arch,
             memory_bytes: self.memory_gib << 30,
             rates: Rates {
-                product_flops: PRODUCT_SHARE * self.tensor * 1e12,
-                attention_flops: ATTENTION_SHARE * self.tensor * 1e12,
+                product_flops: self.reached.product * self.tensor * 1e12,
+                attention_flops: self.reached.attention * self.tensor * 1e12,
                 vector_flops: self.vector * 1e12,
-                memory_bytes: MEMORY_SHARE * self.memory * 1e9,
+                memory_bytes: self.reached.memory * self.memory * 1e9,
                 link_bytes: self.link,
-                pageable_bytes: PAGEABLE.min(self.link),
-                // Orders of magnitude that CUDA's users agree on; at the sizes of FLUX they are below 1 % of a step.
+                pageable_bytes: self.host.pageable.min(self.link),
+                lock_bytes: self.host.lock,
+                read_bytes: self.host.read,
+                // On an H100 a launch of a chain took 2.1 us in a graph, and a call 1.3 us of the host: at the sizes of FLUX far below 1 % of a step.
                 launch_seconds: 2e-6,
                 copy_seconds: 2e-6,
-                call_seconds: 1e-6,
+                call_seconds: 1.3e-6,
                 slowdown: 0.0,
             },
-            source: format!("{}; shares of the peak: see the type's source", self.source),
+            source: match self.is_measured {
+                true => format!("measured, {}", self.source),
+                false => format!("estimated: {}; shares of the peak: see the type's source", self.source),
+            },
         }
     }
 }

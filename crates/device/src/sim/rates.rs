@@ -17,6 +17,10 @@ pub struct Rates {
     pub link_bytes: f64,
     /// The same from other host memory, which the driver copies through a buffer of its own.
     pub pageable_bytes: f64,
+    /// Bytes of host memory that are page-locked in a second.
+    pub lock_bytes: f64,
+    /// Bytes per second that the host brings from files that it has read before, or is reading, into page-locked memory.
+    pub read_bytes: f64,
     /// Seconds between one kernel and the next on a stream, whatever they do.
     pub launch_seconds: f64,
     /// Seconds that a copy takes before its first byte.

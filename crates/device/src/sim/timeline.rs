@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,13 +24,17 @@ pub(super) struct Point {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Work {
+pub(super) enum Work {
     Run {
         engine: Engine,
         seconds: f64,
     },
     Record,
     Wait(Point),
+    /// Raises a flag.
+    Raise(usize),
+    /// Waits for a flag, and lowers it.
+    Take(usize),
     /// The next of the queue's stamps.
     Stamp,
 }
@@ -42,9 +47,18 @@ struct Queue {
     recorded: u64,
     reached: u64,
     stamps: VecDeque<Stamp>,
+    /// What is queued while it is recorded instead of done.
+    recording: Option<Vec<Work>>,
 }
 
 impl Queue {
+    fn push(&mut self, work: Work) {
+        match &mut self.recording {
+            Some(recorded) => recorded.push(work),
+            None => self.work.push_back(work),
+        }
+    }
+
     fn is_drained(&self) -> bool {
         self.current.is_none() && self.work.is_empty()
     }
@@ -64,11 +78,13 @@ pub(super) struct Timeline {
     /// The same in nanoseconds, for who records.
     shown: Arc<AtomicU64>,
     streams: Vec<Queue>,
+    /// Whether each flag is raised; none: nobody waits for it any more.
+    flags: Vec<Option<bool>>,
 }
 
 impl Timeline {
     pub(super) fn new(slowdown: f64) -> Self {
-        Self { slowdown, now: 0.0, shown: Arc::default(), streams: Vec::new() }
+        Self { slowdown, now: 0.0, shown: Arc::default(), streams: Vec::new(), flags: Vec::new() }
     }
 
     pub(super) const fn now(&self) -> f64 {
@@ -89,7 +105,7 @@ impl Timeline {
     }
 
     pub(super) fn run(&mut self, stream: usize, engine: Engine, seconds: f64) {
-        self.streams[stream].work.push_back(Work::Run { engine, seconds });
+        self.streams[stream].push(Work::Run { engine, seconds });
     }
 
     pub(super) fn record(&mut self, stream: usize) -> Point {
@@ -103,8 +119,53 @@ impl Timeline {
         self.streams[stream].work.push_back(Work::Wait(point));
     }
 
+    /// The number of the first of so many flags.
+    pub(super) fn add_flags(&mut self, count: usize) -> usize {
+        let first = self.flags.len();
+        self.flags.resize(first + count, Some(false));
+        first
+    }
+
+    /// Nobody waits for these flags any more.
+    pub(super) fn give_up(&mut self, flags: Range<usize>) {
+        self.flags[flags].fill(None);
+    }
+
+    pub(super) fn raise(&mut self, stream: usize, flag: usize) {
+        self.streams[stream].push(Work::Raise(flag));
+    }
+
+    pub(super) fn take(&mut self, stream: usize, flag: usize) {
+        self.streams[stream].push(Work::Take(flag));
+    }
+
+    /// From now on work of the stream is recorded.
+    pub(super) fn begin_graph(&mut self, stream: usize) {
+        self.streams[stream].recording = Some(Vec::new());
+    }
+
+    pub(super) fn end_graph(&mut self, stream: usize) -> Option<Vec<Work>> {
+        self.streams[stream].recording.take()
+    }
+
+    pub(super) fn replay(&mut self, stream: usize, graph: &[Work]) {
+        self.streams[stream].work.extend(graph);
+    }
+
+    /// A flag that a stream waits for.
+    pub(super) fn waited_for(&self) -> Option<usize> {
+        self.streams.iter().find_map(|queue| match queue.work.front() {
+            Some(Work::Take(flag)) if queue.current.is_none() => Some(*flag),
+            _ => None,
+        })
+    }
+
     pub(super) fn stamp(&mut self, stream: usize, stamp: Stamp) {
         let queue = &mut self.streams[stream];
+        // A graph has no times.
+        if queue.recording.is_some() {
+            return;
+        }
         queue.work.push_back(Work::Stamp);
         queue.stamps.push_back(stamp);
     }
@@ -128,24 +189,28 @@ impl Timeline {
         self.has_reached(point)
     }
 
-    /// The host waits for a point.
-    pub(super) fn wait_for(&mut self, point: Point) {
-        self.begin();
-        while !self.has_reached(point) {
-            let advanced = self.work_off(None);
-            assert!(advanced, "{point:?} is waited for and nothing runs");
-        }
-        self.show();
+    /// The host waits for a point. False if it is never reached, because of a flag that nobody raises.
+    #[must_use]
+    pub(super) fn wait_for(&mut self, point: Point) -> bool {
+        self.run_until(|timeline| timeline.has_reached(point))
     }
 
-    /// The host waits for all work of a stream.
-    pub(super) fn drain(&mut self, stream: usize) {
+    /// The host waits for all work of a stream. False as above.
+    #[must_use]
+    pub(super) fn drain(&mut self, stream: usize) -> bool {
+        self.run_until(|timeline| timeline.streams[stream].is_drained())
+    }
+
+    fn run_until(&mut self, is_there: impl Fn(&Self) -> bool) -> bool {
         self.begin();
-        while !self.streams[stream].is_drained() {
-            let advanced = self.work_off(None);
-            assert!(advanced, "stream {stream} waits for nothing that runs");
+        while !is_there(self) {
+            if !self.work_off(None) {
+                assert!(self.waited_for().is_some(), "something is waited for and nothing runs");
+                return false;
+            }
         }
         self.show();
+        true
     }
 
     fn has_reached(&self, point: Point) -> bool {
@@ -217,12 +282,24 @@ impl Timeline {
         {
             return false;
         }
+        if let Work::Take(flag) = work {
+            match &mut self.flags[flag] {
+                Some(false) => return false,
+                Some(raised) => *raised = false,
+                None => (),
+            }
+        }
+        if let Work::Raise(flag) = work
+            && let Some(raised) = &mut self.flags[flag]
+        {
+            *raised = true;
+        }
         let queue = &mut self.streams[stream];
         queue.work.pop_front();
         match work {
             Work::Run { engine, seconds } => queue.current = (seconds > 0.0).then_some((engine, seconds)),
             Work::Record => queue.reached += 1,
-            Work::Wait(_) => (),
+            Work::Wait(_) | Work::Raise(_) | Work::Take(_) => (),
             Work::Stamp => {
                 if let Some(stamp) = queue.stamps.pop_front() {
                     stamp.reach_at(nanoseconds(self.now));
@@ -265,7 +342,7 @@ mod tests {
         timeline.spend(0.5);
         assert!(!timeline.is_reached(point));
         check(timeline.now(), 0.5);
-        timeline.wait_for(point);
+        assert!(timeline.wait_for(point));
         check(timeline.now(), 3.0);
     }
 
@@ -274,7 +351,7 @@ mod tests {
         let (mut timeline, a, _) = two_streams(0.0);
         timeline.spend(5.0);
         timeline.run(a, Engine::ToDevice, 1.0);
-        timeline.drain(a);
+        assert!(timeline.drain(a));
         check(timeline.now(), 6.0);
     }
 
@@ -286,7 +363,7 @@ mod tests {
         timeline.run(a, Engine::ToDevice, 1.0);
         timeline.wait(b, arrived);
         timeline.run(b, Engine::Compute, 3.0);
-        timeline.drain(b);
+        assert!(timeline.drain(b));
         check(timeline.now(), 4.0);
     }
 
@@ -295,9 +372,9 @@ mod tests {
         let (mut timeline, a, b) = two_streams(0.0);
         timeline.run(a, Engine::ToDevice, 1.0);
         timeline.run(b, Engine::ToDevice, 3.0);
-        timeline.drain(a);
+        assert!(timeline.drain(a));
         check(timeline.now(), 2.0);
-        timeline.drain(b);
+        assert!(timeline.drain(b));
         check(timeline.now(), 4.0);
     }
 
@@ -307,7 +384,7 @@ mod tests {
         timeline.run(a, Engine::ToDevice, 1.0);
         timeline.run(b, Engine::Compute, 2.0);
         // In the first second 0.8 of the kernel are done.
-        timeline.drain(b);
+        assert!(timeline.drain(b));
         check(timeline.now(), 2.2);
     }
 
@@ -316,7 +393,7 @@ mod tests {
         let (mut timeline, a, _) = two_streams(0.0);
         assert!(timeline.is_reached(Point::default()));
         timeline.wait(a, Point::default());
-        timeline.drain(a);
+        assert!(timeline.drain(a));
         check(timeline.now(), 0.0);
     }
 }

@@ -51,7 +51,7 @@ fn all_checks_hold_on_the_stand_in() {
     let folder = tempfile::tempdir().unwrap();
     fake::link_into(folder.path()).unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["memory::", "streams::"])
+        .args(["graphs::", "memory::", "streams::"])
         .env("LD_LIBRARY_PATH", folder.path())
         .env(fake::INSIDE, "1")
         .env("FAKECUDA_CHECKS", "1")
@@ -60,4 +60,5 @@ fn all_checks_hold_on_the_stand_in() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("events_order_streams_both_ways ... ok"), "{text}");
+    assert!(text.contains("flags_order_two_graphs_that_wait_for_each_other ... ok"), "{text}");
 }

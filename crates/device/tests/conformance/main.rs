@@ -5,6 +5,7 @@
 
 mod cuda;
 mod faults;
+mod graphs;
 mod memory;
 mod races;
 mod streams;

@@ -93,7 +93,7 @@ pub(super) fn survey<B: Backend>(job: &Job, device: &Device<B>, place: &PlaceArg
         let why = "--device sim computes nothing: `plan` shows what a simulated card would do";
         return Err(Failure::Usage(why.to_owned()));
     }
-    let survey = job.survey(device.info().page_bytes)?.fed_from(place.source());
+    let survey = place.plans(job.survey(device.info().page_bytes)?);
     Ok(survey.beside(device.ledger().granted_bytes()))
 }
 
@@ -110,6 +110,8 @@ pub(super) struct Took {
     /// The most of a phase that was page-locked in the files, and elsewhere on the host.
     pub(super) registered_bytes: u64,
     pub(super) pinned_bytes: u64,
+    /// Steps that were done by graphs.
+    pub(super) steps_replayed: usize,
     /// Of all phases.
     pub(super) seconds: f64,
     /// Of the loop by the number of its steps, the first one's loading included.
@@ -161,6 +163,7 @@ impl Took {
             copied_bytes: report.phases.iter().map(|phase| phase.copied_bytes).sum(),
             registered_bytes,
             pinned_bytes,
+            steps_replayed: report.steps_replayed,
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
             first_step_after_seconds: achieved.map(|achieved| achieved.first_step_after_seconds),

@@ -69,7 +69,7 @@ impl Work for Denoise<'_> {
     type Output = Latents;
 
     fn run<B: Backend>(self, device: &Device<B>) -> Result<Latents> {
-        let survey = self.0.survey(device.info().page_bytes)?.fed_from(self.1.device.place.source());
+        let survey = self.1.device.place.plans(self.0.survey(device.info().page_bytes)?);
         let (_, forecast) = survey.on(device)?;
         forecast.check_host(device)?;
         self.1.seeing.record(device);

@@ -63,8 +63,8 @@ impl Work for Generate<'_> {
     type Output = ();
 
     fn run<B: Backend>(mut self, device: &Device<B>) -> Result<()> {
-        let source = self.arguments.device.place.source();
-        let (survey, forecast) = self.job.survey(device.info().page_bytes)?.fed_from(source).on(device)?;
+        let survey = self.job.survey(device.info().page_bytes)?;
+        let (survey, forecast) = self.arguments.device.place.plans(survey).on(device)?;
         forecast.check_host(device)?;
         if self.arguments.is_dry() {
             return show_forecast(&forecast, survey.maximum_bytes(), self.arguments.json);
@@ -119,6 +119,11 @@ impl Shot<'_> {
         }
         if picture.not_finite > 0 {
             output::note(&not_finite(&picture));
+        }
+        if let Some(why) = &picture.report.not_replayed {
+            output::note(&format!(
+                "--graphs: steps were queued piece by piece, since one could not be recorded: {why}"
+            ));
         }
         let Options { seed, .. } = *job.options();
         output::note(&report_line(&picture, forecast, seed, path));
@@ -206,8 +211,12 @@ fn report_line(picture: &Picture, forecast: &Forecast, seed: u64, path: &Path) -
         0 => String::new(),
         skipped => format!("{skipped} of {} steps skipped, ", report.steps),
     };
+    let replayed = match report.steps_replayed {
+        0 => String::new(),
+        replayed => format!("{replayed} of {} steps replayed, ", report.steps),
+    };
     format!(
-        "{}: seed {seed}, {skipped}resident {}, streamed {} a step, peak {} of {}, {:.4} s/step, {:.3} s in all",
+        "{}: seed {seed}, {skipped}{replayed}resident {}, streamed {} a step, peak {} of {}, {:.4} s/step, {:.3} s in all",
         path.display(),
         Size(resident),
         Size(streamed),

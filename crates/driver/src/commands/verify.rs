@@ -153,8 +153,7 @@ impl Work for OnDevice<'_, '_> {
 
 impl Compared<'_> {
     fn run_on_host(&mut self) -> Result<()> {
-        let survey =
-            self.job.survey(HostConfig::default().page_bytes)?.fed_from(self.arguments.place.source());
+        let survey = self.arguments.place.plans(self.job.survey(HostConfig::default().page_bytes)?);
         for forecast in &budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)? {
             for (how, config) in configurations(self.arguments) {
                 for _ in 0..self.arguments.rounds {

@@ -16,11 +16,13 @@ pub(crate) fn line(seen: &Seen) -> Option<String> {
         }
         None => "no profile: bytes are predicted, times are not".to_owned(),
     };
+    let first = seen.predicted.as_ref().and_then(|predicted| predicted.first_step_after_seconds);
     Some(format!(
-        "{predicted}, {seconds:.4} achieved, {}; {} moved, first step done after {:.3} s",
+        "{predicted}, {seconds:.4} achieved, {}; {} moved, first step done after {:.3} s{}",
         stalls(achieved),
         Size(achieved.moved_bytes),
         achieved.first_step_after_seconds,
+        first.map_or_else(String::new, |first| format!(", {first:.3} predicted")),
     ))
 }
 

@@ -9,7 +9,7 @@ mod trace;
 
 use std::path::{Path, PathBuf};
 
-use lighterage_device::{Backend, Detail, Device, Recording};
+use lighterage_device::{Backend, Detail, Device, Profile, Recording};
 use lighterage_pipeline::{Achieved, Forecast, Predicted};
 
 pub(crate) use self::line::line;
@@ -58,17 +58,27 @@ impl Seeing {
 
     /// Has the device recorded: all of it for a file, else what the line says.
     pub(crate) fn record<B: Backend>(&self, device: &Device<B>) {
-        device.record(if self.is_asked() { Detail::Everything } else { Detail::Summary });
+        device.record(self.detail());
+    }
+
+    /// How much that is.
+    const fn detail(&self) -> Detail {
+        if self.is_asked() { Detail::Everything } else { Detail::Summary }
     }
 
     /// Writes what was asked for.
     pub(crate) fn write<B: Backend>(&self, device: &Device<B>, seen: &Seen, facts: &Facts) -> Result<()> {
+        self.write_of(&device.info().name, device.ledger().cap_bytes(), seen, facts)
+    }
+
+    /// The same of a device that may be gone.
+    pub(crate) fn write_of(&self, device: &str, cap_bytes: u64, seen: &Seen, facts: &Facts) -> Result<()> {
         if let Some(path) = &self.trace {
-            let about = trace::About { device: &device.info().name, cap_bytes: device.ledger().cap_bytes() };
+            let about = trace::About { device, cap_bytes };
             output::write(path, |file| trace::write(file, &about, &seen.recording))?;
         }
         if let Some(path) = &self.report {
-            let page = run_page(&device.info().name, device.ledger().cap_bytes(), seen, facts);
+            let page = run_page(device, cap_bytes, seen, facts);
             output::write(path, |file| file.write_all(page.as_bytes()))?;
         }
         Ok(())
@@ -89,9 +99,10 @@ impl Seen {
     /// Takes the recording of the run that just ended; `None` where nothing was recorded.
     pub(crate) fn take<B: Backend>(device: &Device<B>, forecast: &Forecast) -> Option<Self> {
         let recording = device.take_recording()?;
+        let card = Profile::of_card(&device.info().name);
         Some(Self {
             achieved: Achieved::of(&recording),
-            predicted: Predicted::of(forecast, &recording),
+            predicted: Predicted::of(forecast, &recording, card.as_ref().map(|card| &card.rates)),
             forecast: forecast.clone(),
             peak_bytes: device.ledger().peak_bytes(),
             recording,

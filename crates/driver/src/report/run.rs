@@ -95,7 +95,7 @@ fn compared(seen: &Seen) -> String {
         ),
         seconds(
             "from the start of the run to the end of step 1, earlier phases included",
-            None,
+            predicted.and_then(|predicted| predicted.first_step_after_seconds),
             achieved.first_step_after_seconds,
         ),
         bytes("weights moved per step", streamed, achieved.moved_bytes_per_step()),

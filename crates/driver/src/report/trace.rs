@@ -134,6 +134,10 @@ impl Events<'_> {
                 Counter::Granted(purpose) => format!("device: {purpose}"),
                 Counter::Pinned(purpose) => format!("host: {purpose}"),
                 Counter::InUse => "pool: in use".to_owned(),
+                Counter::Allocated => "allocator: in use".to_owned(),
+                Counter::Pending => "allocator: pending".to_owned(),
+                Counter::Reserved => "allocator: reserved".to_owned(),
+                Counter::Idle => "allocator: idle".to_owned(),
             };
             let (at, bytes) = (us(sample.at_ns), sample.bytes);
             self.event(&format!(

@@ -1,4 +1,7 @@
-use crate::lighterage;
+use std::path::Path;
+
+use crate::seeing::check_trace;
+use crate::{Scratch, lighterage};
 
 fn json(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(&lighterage(arguments).check(0, &[]).stdout).unwrap()
@@ -51,6 +54,12 @@ fn what_a_machine_is_measured_by_runs() {
     // The second budget holds everything, so its run is what the launches are known by.
     assert_eq!(report["compute"]["seconds"], lines[1]["step_seconds"], "{report}");
     assert_eq!(report["link_bytes_per_second"].as_f64(), Some(5e8), "{report}");
-    lighterage(&[&arguments[..], &["--device", "host"]].concat()).check(0, &["s/step", "bound"]);
+    let scratch = Scratch::new();
+    let (trace, page) = (scratch.text("step.json"), scratch.text("step.html"));
+    let seeing = ["--device", "host", "--trace", &trace, "--report", &page];
+    lighterage(&[&arguments[..], &seeing].concat()).check(0, &["s/step", "bound"]);
+    assert_eq!(scratch.names(), ["step-1.html", "step-1.json", "step-2.html", "step-2.json"]);
+    let events = check_trace(Path::new(&scratch.text("step-2.json")));
+    assert_eq!(events.iter().filter(|event| event["cat"] == "step").count(), 2);
     lighterage(&["bench", "step", "--device", "sim"]).check(2, &["computes nothing", "plan"]);
 }

@@ -168,7 +168,16 @@ mod stand_in {
         };
         let sizes =
             ["--copy", "1MiB", "--gemm", "64", "--handles", "20", "--pieces", "32MiB", "--vram", "1GiB"];
-        let graphs = ["--graph-launches", "12", "--graph-replays", "20"];
+        let graphs = [
+            "--graph-launches",
+            "12",
+            "--graph-replays",
+            "20",
+            "--graph-units",
+            "8",
+            "--graph-unit-bytes",
+            "2MiB",
+        ];
         let machine = run(&[&["bench", "machine"], &sizes[..], &graphs].concat());
         for field in [
             "copy_bytes_per_second",
@@ -202,6 +211,16 @@ mod stand_in {
         assert_eq!(graphs["joined"]["recorder_first"], 20, "{graphs}");
         assert_eq!(graphs["dropped"]["was_running"], serde_json::json!([true, true]), "{graphs}");
         assert_eq!(graphs["dropped"]["finished"], true, "{graphs}");
+        assert_eq!(
+            (&graphs["flagged"]["found"], &graphs["flagged"]["by_flags"]),
+            (&serde_json::json!([20, 20]), &true.into())
+        );
+        assert_eq!(
+            (&graphs["paged"]["replayed_same_bits"], &graphs["paged"]["units"]),
+            (&true.into(), &8.into()),
+            "{graphs}"
+        );
+        assert!(graphs["paged"]["streamed_bytes_per_step"].as_u64() > Some(4 << 20), "{graphs}");
         let small = ["bench", "kernels", "--shrink", "512", "--narrow", "24", "--gemm", "64"];
         let only = ["--only", "norm", "--only", "attention", "--only", "linear"];
         let kernels = run(&[&small[..], &only].concat());
@@ -281,6 +300,26 @@ mod stand_in {
         let plan = on_stand_in(scratch, &[], &[&plan[..], &more].concat()).check(0, &[]).stdout;
         let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
         ["minimum_bytes", "maximum_bytes"].map(|name| plan[name].as_u64().unwrap())
+    }
+
+    /// Steps that are replayed as graphs of the driver's, with words that one stream writes and another waits for: the same bits as without, at two budgets. The second step is
+    /// looked at closely, and so is queued call by call.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn graphs_do_not_show_through_the_driver() {
+        let scratch = Scratch::new();
+        let [least, most] = least_and_most(&scratch);
+        let verify = |budgets: &str, more: &[&str]| -> Vec<serde_json::Value> {
+            let of = ["verify", "--size", "32x32", "--steps", "4", "--device", "cuda", "--json", "--budgets"];
+            let runs = on_stand_in(&scratch, &[], &[&of[..], &[budgets], more].concat()).check(0, &[]).stdout;
+            serde_json::from_str(&runs).unwrap()
+        };
+        let plain = verify(&most.to_string(), &[]);
+        let replayed = verify(&format!("{least},{}", least.midpoint(most)), &["--graphs"]);
+        assert_eq!(plain[0]["steps_replayed"], 0, "{plain:?}");
+        for run in &replayed {
+            assert_eq!((&run["steps_replayed"], &run["sha256"]), (&2.into(), &plain[0]["sha256"]), "{run}");
+        }
     }
 
     /// Every budget in one process, on one device: context and kernels are in each, as with `--vram`.

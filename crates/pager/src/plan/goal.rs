@@ -1,3 +1,5 @@
+use crate::plan::filling::HostRates;
+use crate::plan::timing::as_f64;
 use crate::units::UnitId;
 
 /// What a plan is made for, beside the units themselves.
@@ -15,6 +17,8 @@ pub struct Goal {
     pub held: usize,
     /// How streamed bytes get from the files to where copies read them.
     pub source: Source,
+    /// How fast the host does that.
+    pub host: HostRates,
 }
 
 /// Where weights that are streamed more than once lie page-locked, if the host's budget holds them; what it does not hold goes through two stages in every turn.
@@ -32,7 +36,8 @@ impl Goal {
     /// Over a link of which nothing is known, and with one lease at a time.
     #[must_use]
     pub const fn new(cycles: Vec<Cycle>, budget_bytes: u64, page_bytes: u64) -> Self {
-        Self { cycles, link: Link::UNIT, budget_bytes, page_bytes, held: 1, source: Source::Copied }
+        let (link, source, host) = (Link::UNIT, Source::Copied, HostRates::FREE);
+        Self { cycles, link, budget_bytes, page_bytes, held: 1, source, host }
     }
 }
 
@@ -70,6 +75,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Of one copy.
+    pub(crate) const fn seconds(&self, bytes: u64) -> f64 {
+        self.copy_seconds + as_f64(bytes) / self.bytes_per_second
+    }
+
     /// Where nothing is known: a second for a byte.
     pub const UNIT: Self = Self { bytes_per_second: 1.0, copy_seconds: 0.0, slowdown: 0.0 };
 }

@@ -1,5 +1,7 @@
 mod bound;
+mod filling;
 mod goal;
+mod planner;
 mod resize;
 mod retimed;
 mod script;
@@ -10,21 +12,26 @@ mod tape;
 mod tests;
 mod timing;
 
+use std::sync::Arc;
+
+use self::filling::Filling;
+pub use self::filling::HostRates;
 pub use self::goal::{Cycle, Goal, Link, Source, Visit};
+pub use self::planner::Planner;
 pub(crate) use self::script::{Home, Piece, Script};
-use self::search::{Choice, Question};
+use self::search::Choice;
 pub(crate) use self::tape::Tape;
 use self::timing::{Clock, steady};
-use crate::feed::FeedLayout;
+use crate::Result;
+use crate::feed::{FeedLayout, STAGE_BYTES_MAX};
 use crate::units::{UnitId, Units};
-use crate::{Error, Result};
 
 /// What is resident and what is streamed through a ring of which size, and what that is expected to take: a pure function of units, cycles, link and budget.
 ///
 /// Bytes of units count with their alignment, here and in [`Statistics`](crate::Statistics).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    tape: Tape,
+    tape: Arc<Tape>,
     choice: Choice,
     cycles: Vec<Cycle>,
     link: Link,
@@ -34,6 +41,7 @@ pub struct Plan {
     /// Leases held at once.
     held: usize,
     source: Source,
+    host: HostRates,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -53,6 +61,15 @@ pub struct Turn {
     pub streamed_bytes: u64,
     /// How many such turns the run has.
     pub count: u64,
+}
+
+/// Page-locked bytes of the host that a pager wants, and what it can do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostBytes {
+    /// [`Plan::pinned_bytes`].
+    pub pinned: u64,
+    /// [`Plan::least_pinned_bytes`].
+    pub least: u64,
 }
 
 /// What keeps a turn from being shorter.
@@ -80,9 +97,9 @@ impl Plan {
     #[must_use]
     pub fn resident(units: &Units, cycle: &[UnitId], page_bytes: u64) -> Self {
         let cycles = vec![Cycle::untimed(cycle)];
-        let tape = Tape::new(units, cycle.iter().copied(), page_bytes, false);
+        let tape = Arc::new(Tape::new(units, cycle.iter().copied(), page_bytes, false));
         let choice = Choice {
-            homes: vec![Home::Resident; tape.pages as usize],
+            homes: vec![Home::Resident; tape.pages as usize].into(),
             ring_pages: 0,
             streamed: vec![0; tape.spans.len()],
         };
@@ -110,21 +127,7 @@ impl Plan {
     /// # Panics
     /// As [`Plan::resident`].
     pub fn new(units: &Units, goal: &Goal) -> Result<Self> {
-        let goal = &with_times(units, goal);
-        let order = || goal.cycles.iter().flat_map(|cycle| cycle.visits.iter().map(|visit| visit.unit));
-        for tight in [false, true] {
-            let tape = Tape::new(units, order(), goal.page_bytes, tight);
-            if let Some(choice) = Question::new(&tape, goal).answer() {
-                return Ok(Self::of(tape, choice, goal));
-            }
-        }
-        let cycle: Vec<UnitId> = order().collect();
-        let largest = cycle.iter().copied().max_by_key(|unit| units.bytes(*unit));
-        Err(Error::Budget {
-            needed: Self::minimum(units, &cycle, goal.page_bytes),
-            budget: goal.budget_bytes,
-            largest: largest.map(|unit| units.get(unit).name.clone()).unwrap_or_default(),
-        })
+        Planner::new(units, goal.clone()).within(goal.budget_bytes)
     }
 
     /// The smallest budget that [`Plan::new`] accepts where one lease is held at a time: the largest unit of the cycle, in whole pages.
@@ -152,7 +155,7 @@ impl Plan {
 
     /// Bytes of the units, alignment included.
     #[must_use]
-    pub const fn unit_bytes(&self) -> u64 {
+    pub fn unit_bytes(&self) -> u64 {
         self.tape.bytes
     }
 
@@ -191,7 +194,7 @@ impl Plan {
     /// If the plan was made for other units.
     #[must_use]
     pub fn pinned_bytes(&self, units: &Units, is_pinning_worth_it: bool) -> u64 {
-        FeedLayout::new(self, units, is_pinning_worth_it).pinned_bytes()
+        self.host_bytes(units, is_pinning_worth_it).pinned
     }
 
     /// The fewest page-locked host bytes that a pager can do with: two stages of a page each, which all goes through in every turn.
@@ -200,7 +203,17 @@ impl Plan {
     /// If the plan was made for other units.
     #[must_use]
     pub fn least_pinned_bytes(&self, units: &Units, is_pinning_worth_it: bool) -> u64 {
-        FeedLayout::new(self, units, is_pinning_worth_it).least_pinned_bytes()
+        self.host_bytes(units, is_pinning_worth_it).least
+    }
+
+    /// Both at once: [`pinned_bytes`](Self::pinned_bytes) and [`least_pinned_bytes`](Self::least_pinned_bytes).
+    ///
+    /// # Panics
+    /// If the plan was made for other units.
+    #[must_use]
+    pub fn host_bytes(&self, units: &Units, is_pinning_worth_it: bool) -> HostBytes {
+        let layout = FeedLayout::new(self, units, is_pinning_worth_it);
+        HostBytes { pinned: layout.pinned_bytes(), least: layout.least_pinned_bytes() }
     }
 
     /// The kinds of turns that it was made for.
@@ -230,14 +243,29 @@ impl Plan {
 
     /// The page that sizes were rounded to.
     #[must_use]
-    pub const fn page_bytes(&self) -> u64 {
+    pub fn page_bytes(&self) -> u64 {
         self.tape.page_bytes
     }
 
-    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits.
+    /// The same plan with other rates of the host.
+    #[must_use]
+    pub fn fed_at(self, host: HostRates) -> Self {
+        Self { host, ..self }
+    }
+
+    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits, and the host page-locks and
+    /// fills what copies read.
     #[must_use]
     pub fn first_turn_seconds(&self) -> f64 {
         let mut clock = Clock::new(&self.link, &self.tape, 1.0);
+        if self.host != HostRates::FREE {
+            let is_again = self.is_read_again();
+            let is_kept = |page: usize| self.choice.homes[page] != Home::Resident && is_again[page];
+            let bytes = |page: u32| self.tape.bytes_of(&(page..page + 1));
+            let arena = (0..self.tape.pages).filter(|page| is_kept(*page as usize)).map(bytes).sum();
+            let stage = self.tape.longest_bytes().min(STAGE_BYTES_MAX.max(self.tape.page_bytes));
+            clock = clock.filled_by(Filling::new(self.host, arena, stage), is_again);
+        }
         if let Some(cycle) = self.cycles.first() {
             clock.turn(&mut self.script(), cycle);
         }
@@ -283,7 +311,7 @@ impl Plan {
         self.source
     }
 
-    pub(crate) const fn tape(&self) -> &Tape {
+    pub(crate) fn tape(&self) -> &Tape {
         &self.tape
     }
 
@@ -295,7 +323,7 @@ impl Plan {
         self.choice.ring_pages
     }
 
-    fn of(tape: Tape, choice: Choice, goal: &Goal) -> Self {
+    fn of(tape: Arc<Tape>, choice: Choice, goal: &Goal) -> Self {
         let script = Script::new(choice.homes.clone(), choice.ring_pages);
         let memory_bytes = goal.budget_bytes / goal.page_bytes * goal.page_bytes;
         let turn = |cycle: &Cycle| {
@@ -314,16 +342,15 @@ impl Plan {
         Self::with_visits(tape, choice, goal, turns)
     }
 
-    fn with_visits(tape: Tape, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
+    fn with_visits(tape: Arc<Tape>, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
         let visits = goal.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        let (cycles, link, held, source) = (goal.cycles.clone(), goal.link, goal.held, goal.source);
-        Self { tape, choice, cycles, link, turns, visited, held, source }
+        let Goal { link, held, source, host, .. } = *goal;
+        Self { tape, choice, cycles: goal.cycles.clone(), link, turns, visited, held, source, host }
     }
 }
 
-fn with_times(units: &Units, goal: &Goal) -> Goal {
-    let mut goal = goal.clone();
+fn with_times(units: &Units, mut goal: Goal) -> Goal {
     if goal.cycles.iter().all(|cycle| cycle.seconds() == 0.0) {
         for visit in goal.cycles.iter_mut().flat_map(|cycle| &mut cycle.visits) {
             visit.held_seconds = timing::as_f64(units.bytes(visit.unit));

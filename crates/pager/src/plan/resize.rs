@@ -1,5 +1,7 @@
 //! The same turns at the same addresses in more or less memory.
 
+use std::sync::Arc;
+
 use super::search::{Choice, Question};
 use super::tape::page_number;
 use super::{Goal, Plan};
@@ -46,9 +48,10 @@ impl Plan {
             page_bytes: self.tape.page_bytes,
             held: self.held,
             source: self.source,
+            host: self.host,
         };
         let choice = Question::new(&self.tape, &goal).answer()?;
-        Some(Self::of(self.tape.clone(), keeping(choice, self.homes(), fixed), &goal))
+        Some(Self::of(Arc::clone(&self.tape), keeping(choice, self.homes(), fixed), &goal))
     }
 
     /// This plan, but for pages that are `fixed` where `other` has them.
@@ -62,13 +65,14 @@ impl Plan {
 /// none for it.
 fn keeping(mut choice: Choice, homes: &[Home], fixed: &[bool]) -> Choice {
     let mut is_taken = vec![false; choice.ring_pages as usize];
+    let present = Arc::make_mut(&mut choice.homes);
     for (page, _) in fixed.iter().enumerate().filter(|(_, is_fixed)| **is_fixed) {
-        let stays_in_ring = match (homes[page], choice.homes[page]) {
+        let stays_in_ring = match (homes[page], present[page]) {
             (Home::Ring(_), Home::Ring(slot)) => !std::mem::replace(&mut is_taken[slot as usize], true),
             _ => false,
         };
         if !stays_in_ring {
-            choice.homes[page] = Home::Resident;
+            present[page] = Home::Resident;
         }
     }
     choice

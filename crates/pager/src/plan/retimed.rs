@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::plan::{Cycle, Goal, Link, Plan};
 
 impl Plan {
@@ -10,7 +12,8 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn retimed(&self, cycles: Vec<Cycle>, link: Link) -> Self {
-        let goal = Goal { link, source: self.source, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
-        Self::of(self.tape.clone(), self.choice.clone(), &goal)
+        let (source, host) = (self.source, self.host);
+        let goal = Goal { link, source, host, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
+        Self::of(Arc::clone(&self.tape), self.choice.clone(), &goal)
     }
 }

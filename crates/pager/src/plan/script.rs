@@ -1,4 +1,6 @@
+use std::iter;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Plan;
 
@@ -26,7 +28,7 @@ pub(crate) struct Piece {
 /// The same code tells the plan what to expect and the pager what to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    homes: Vec<Home>,
+    homes: Arc<[Home]>,
     /// For a resident page: whether it was copied.
     loaded: Vec<bool>,
     ring: Vec<RingPage>,
@@ -45,7 +47,7 @@ struct RingPage {
 const NOTHING: u32 = u32::MAX;
 
 impl Script {
-    pub(crate) fn new(homes: Vec<Home>, ring_pages: u32) -> Self {
+    pub(crate) fn new(homes: Arc<[Home]>, ring_pages: u32) -> Self {
         let loaded = vec![false; homes.len()];
         let ring = vec![RingPage { holds: NOTHING, used: 0 }; ring_pages as usize];
         Self { homes, loaded, ring, after: 0 }
@@ -82,6 +84,24 @@ impl Script {
                 Home::Ring(slot) => self.ring[slot as usize].holds = NOTHING,
             }
         }
+    }
+
+    /// Nothing is in the ring.
+    pub(crate) fn forget_ring(&mut self) {
+        self.ring.iter_mut().for_each(|page| page.holds = NOTHING);
+    }
+
+    /// Whether all resident pages were copied.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.homes.iter().zip(&self.loaded).all(|(home, loaded)| *home != Home::Resident || *loaded)
+    }
+
+    /// What each page of the ring holds, and when it was used, from visit `base` on; first when the last copies began.
+    pub(crate) fn relative(&self, base: u64) -> Vec<(u32, Option<u64>)> {
+        // Copies run less than a turn ahead, and what is there was used in the turn before: no number is far below.
+        let relative = |number: u64| (number > 0).then(|| (number + (1 << 32)).saturating_sub(base));
+        let pages = self.ring.iter().map(|page| (page.holds, relative(page.used)));
+        iter::once((NOTHING, relative(self.after))).chain(pages).collect()
     }
 
     /// Adds the copies that visit `number` needs, which reads `pages`. Visits come in the order of their numbers.

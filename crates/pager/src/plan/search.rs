@@ -1,5 +1,7 @@
 //! Which pages are resident and how long the ring is: the choice with the shortest turns.
 
+use std::sync::Arc;
+
 use crate::plan::goal::{Cycle, Goal, Link};
 use crate::plan::script::{Home, Script};
 use crate::plan::share::{deal, homes};
@@ -10,7 +12,7 @@ use crate::plan::timing::{as_f64, steady};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Choice {
     /// By page of the tape.
-    pub(crate) homes: Vec<Home>,
+    pub(crate) homes: Arc<[Home]>,
     pub(crate) ring_pages: u32,
     /// By place on the tape: its streamed pages.
     pub(crate) streamed: Vec<u32>,
@@ -88,37 +90,42 @@ impl<'a> Question<'a> {
 
     fn search(&self) -> Option<Choice> {
         let biases: &[f64] = if self.has_part_time_units() { &[1.0, 0.25, 4.0, 1e3] } else { &[1.0] };
-        let mut found: Vec<Found> = Vec::new();
+        let mut found = Vec::new();
         for bias in biases {
-            found.extend(self.rings().filter_map(|ring| self.consider(ring, *bias)));
+            let weights = self.weights(*bias);
+            self.rings().for_each(|ring| self.consider(ring, (&weights, *bias), &mut found));
         }
         let (first, bias) = best(&found).map(|found| (found.choice.ring_pages, found.bias))?;
+        let weights = self.weights(bias);
         let mut step = f64::from(first) * (GROWTH - 1.0) / 2.0;
         for _ in 0..HALVINGS {
             let centre = f64::from(best(&found)?.choice.ring_pages);
-            found.extend(
-                [centre - step, centre + step]
-                    .into_iter()
-                    .filter_map(|ring| self.consider(rounded(ring), bias)),
-            );
+            for ring in [centre - step, centre + step] {
+                self.consider(rounded(ring), (&weights, bias), &mut found);
+            }
             step /= 2.0;
         }
-        found.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        found.truncate(POLISHED);
-        let polished: Vec<Found> = found.into_iter().map(|found| self.polish(found)).collect();
-        best(&polished).map(|found| found.choice.clone())
+        if self.polish_tries().is_some() {
+            found.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+            found.truncate(POLISHED);
+            found = found.into_iter().map(|found| self.polish(found)).collect();
+        }
+        best(&found).map(|found| found.choice.clone())
     }
 
-    /// Moves single pages between units, residency and ring as long as that helps, then two at a time. Where there are so many units that the balance is fine
-    /// grained anyway, it is not worth its time.
-    fn polish(&self, mut found: Found) -> Found {
+    /// How many moves may be tried on a choice; none where there are so many units that the balance is fine grained anyway, and polishing not worth its time.
+    fn polish_tries(&self) -> Option<usize> {
         let places = self.tape.spans.len() + 1;
-        let singles: Vec<[Move; 2]> = moves(places).map(|first| [first, Move::NONE]).collect();
-        let mut tries = TRIES_PAGES / (self.tape.pages as usize + places);
-        if tries < singles.len() * 2 {
-            return found;
-        }
-        while let Some(better) = self.improved(&found, singles.iter().copied(), &mut tries).or_else(|| {
+        let tries = TRIES_PAGES / (self.tape.pages as usize + places);
+        (tries >= places * (places - 1) * 2).then_some(tries)
+    }
+
+    /// Moves single pages between units, residency and ring as long as that helps, then two at a time.
+    fn polish(&self, mut found: Found) -> Found {
+        let Some(mut tries) = self.polish_tries() else { return found };
+        let places = self.tape.spans.len() + 1;
+        let singles = || moves(places).map(|first| [first, Move::NONE]);
+        while let Some(better) = self.improved(&found, singles(), &mut tries).or_else(|| {
             let pairs = moves(places).flat_map(|first| moves(places).map(move |second| [first, second]));
             self.improved(&found, pairs, &mut tries)
         }) {
@@ -172,16 +179,48 @@ impl<'a> Question<'a> {
         rings.into_iter()
     }
 
-    fn consider(&self, ring: u32, bias: f64) -> Option<Found> {
+    /// Adds the choice with a ring of that length, if there is one and it can be the best. Where choices are polished the best may come of any of them.
+    fn consider(&self, ring: u32, (weights, bias): (&[f64], f64), found: &mut Vec<Found>) {
         if ring == 0 || ring > self.pages {
-            return None;
+            return;
         }
-        let choice = self.of_ring(ring, &self.weights(bias))?;
-        Some(Found { seconds: self.score(&choice), choice, bias })
+        let is_open = |best: &Found| self.polish_tries().is_some() || self.least_score(ring) <= best.seconds;
+        if best(found).is_none_or(is_open)
+            && let Some(choice) = self.of_ring(ring, weights)
+        {
+            found.push(Found { seconds: self.score(&choice), choice, bias });
+        }
+    }
+
+    /// No choice with a ring of that length has a lower [`score`](Self::score): its launches take their time, and what it streams crosses the link. 0 where nothing is known.
+    ///
+    /// Every streamed page whose place in the ring another page has too is copied in every turn. Those without such a rival are few: the stream goes around the ring
+    /// at least `around` times, so a place in which only one page comes has at least `around - 1` gaps, and there are fewer gaps than the ring has pages.
+    pub(super) fn least_score(&self, ring: u32) -> f64 {
+        let [cycle] = self.cycles else { return 0.0 };
+        let streamed = self.streamed_pages(ring);
+        let around = streamed / ring;
+        if around < 2 {
+            return 0.0;
+        }
+        let gaps = (ring - streamed % ring) % ring;
+        // The last page of the tape may be shorter.
+        let pages = streamed.saturating_sub(gaps / (around - 1) + 1);
+        let copying = as_f64(u64::from(pages) * self.tape.page_bytes) / self.link.bytes_per_second;
+        // Sums of times differ by their rounding, and a steady turn is no shorter than its copies to within as little.
+        let seconds = (cycle.seconds().max(copying) + BYTE_SHARE * copying) * (1.0 - 1e-8);
+        #[expect(clippy::cast_precision_loss, reason = "turns are far below 2^52")]
+        let turns = cycle.turns as f64;
+        turns * seconds
+    }
+
+    /// Pages that are streamed where the ring is that long.
+    fn streamed_pages(&self, ring: u32) -> u32 {
+        self.tape.pages - (self.pages - ring).min(self.tape.pages)
     }
 
     /// Seconds of all turns in their steady states, and a little for every byte that crosses the link: of choices that are equally fast, the one that copies less.
-    fn score(&self, choice: &Choice) -> f64 {
+    pub(super) fn score(&self, choice: &Choice) -> f64 {
         let script = Script::new(choice.homes.clone(), choice.ring_pages);
         let turn = |cycle: &Cycle| {
             let steady = steady(self.tape, self.link, &script, cycle);
@@ -192,14 +231,14 @@ impl<'a> Question<'a> {
         self.cycles.iter().map(turn).sum()
     }
 
-    fn of_ring(&self, ring: u32, weights: &[f64]) -> Option<Choice> {
+    pub(super) fn of_ring(&self, ring: u32, weights: &[f64]) -> Option<Choice> {
         // A unit never has more streamed pages than the ring, the one that it shares included.
         let cap = |span: &Span| {
             let shared = u32::from(span.touched.start < span.owned.start);
             page_number(span.owned.len() as u64).min(ring.saturating_sub(shared))
         };
         let caps: Vec<u32> = self.tape.spans.iter().map(cap).collect();
-        let streamed = self.tape.pages - (self.pages - ring).min(self.tape.pages);
+        let streamed = self.streamed_pages(ring);
         if caps.iter().sum::<u32>() < streamed {
             return None;
         }
@@ -207,7 +246,7 @@ impl<'a> Question<'a> {
     }
 
     pub(crate) fn choice(&self, streamed: &[u32], ring_pages: u32) -> Option<Choice> {
-        let homes = homes(self.tape, streamed, ring_pages)?;
+        let homes = homes(self.tape, streamed, ring_pages)?.into();
         let choice = Choice { homes, ring_pages, streamed: streamed.to_vec() };
         (self.held <= 1 || self.can_be_held(&choice)).then_some(choice)
     }
@@ -233,7 +272,7 @@ impl<'a> Question<'a> {
 
     /// In proportion to what pages are streamed: the time of the unit's visits, all turns taken together, for each time that it comes over the link. `bias` is
     /// how much more those are streamed that some turns do not visit.
-    fn weights(&self, bias: f64) -> Vec<f64> {
+    pub(super) fn weights(&self, bias: f64) -> Vec<f64> {
         let mut seconds = vec![0.0; self.tape.spans.len()];
         let mut visits = vec![0_u64; self.tape.spans.len()];
         for cycle in self.cycles {

@@ -5,6 +5,7 @@ use lighterage_device::{Cost, Device, Kernel, Ledger, Rates, Sim, SimConfig, Str
 use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
+use super::search::Question;
 use super::*;
 use crate::Pager;
 use crate::units::{TensorSpec, UnitSpec, Units};
@@ -115,6 +116,50 @@ fn tiny_plans_are_within_two_percent_of_the_best() {
     println!("at most {worst} times the best");
 }
 
+/// What a search leaves out is no better than it thinks: with every ring, by the score of its choice.
+#[test]
+fn no_choice_is_better_than_its_least_score() {
+    let mut rng = Rng::from_env(53);
+    let (mut cases, mut tight) = (0, 0);
+    for _ in 0..40 {
+        let small = Small::new(&mut rng, 40, 12);
+        let (least, most) = (small.minimum(), small.most());
+        let budget_bytes = least + rng.below((most - least) / SMALL_PAGE + 1) * SMALL_PAGE;
+        let goal = Goal { budget_bytes, ..small.goal.clone() };
+        let plan = Plan::new(&small.units, &goal).unwrap();
+        let question = Question::new(plan.tape(), &goal);
+        let weights = question.weights(1.0);
+        for ring in 1..=question.pages.min(question.tape.pages) {
+            let Some(choice) = question.of_ring(ring, &weights) else { continue };
+            let (least, score) = (question.least_score(ring), question.score(&choice));
+            assert!(least <= score, "a ring of {ring} of {}: {least}, {score}", question.pages);
+            cases += 1;
+            tight += usize::from(least > 0.98 * score);
+        }
+    }
+    assert!(tight > 100 && cases > 1000, "{tight} of {cases} are near");
+}
+
+/// Sums from the beginning of the cycle find the windows that all windows would have found, to the bit.
+#[test]
+fn the_bound_is_that_of_all_windows() {
+    let mut rng = Rng::from_env(54);
+    for case in 0..200 {
+        let mut small = Small::new(&mut rng, 30, 12);
+        if case % 4 == 0 {
+            // A unit that is visited twice.
+            let visit = small.goal.cycles[0].visits[0];
+            small.goal.cycles[0].visits.push(visit);
+        }
+        let memory = rng.below(small.most() + 1);
+        let (tape, cycle) =
+            (Tape::new(&small.units, small.cycle(), SMALL_PAGE, false), &small.goal.cycles[0]);
+        let link = Link { bytes_per_second: 0.7, ..small.goal.link };
+        let all = bound::lower_bound_of_all(&tape, &link, cycle, memory);
+        assert_eq!(bound::lower_bound(&tape, &link, cycle, memory).to_bits(), all.to_bits(), "case {case}");
+    }
+}
+
 /// A launch that takes so many seconds at a rate of one FLOP a second, and reads nothing.
 struct Busy;
 
@@ -135,6 +180,8 @@ const RATES: Rates = Rates {
     memory_bytes: 1.0,
     link_bytes: 1.0,
     pageable_bytes: 1.0,
+    lock_bytes: f64::INFINITY,
+    read_bytes: f64::INFINITY,
     launch_seconds: 0.0,
     copy_seconds: 0.0,
     call_seconds: 0.0,

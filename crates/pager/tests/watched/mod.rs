@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighterage_device::{
-    Address, Backend, ChunkId, Host, HostEvent, HostStream, Info, Kernel, Ledger, Result, StreamKind,
+    Address, Backend, ChunkId, Host, HostEvent, HostFlags, HostGraph, HostStream, Info, Kernel, Ledger,
+    Result, StreamKind,
 };
 
 /// One call of the driver, with all that tells it from another one.
@@ -88,6 +89,8 @@ impl Watched {
 impl Backend for Watched {
     type Stream = Named<HostStream>;
     type Event = Named<HostEvent>;
+    type Flags = Named<HostFlags>;
+    type Graph = HostGraph;
 
     fn info(&self) -> &Info {
         self.host.info()
@@ -219,6 +222,41 @@ impl Backend for Watched {
 
     fn synchronize(&self, stream: &Self::Stream) -> Result<()> {
         self.check("synchronize", &[stream.id], self.host.synchronize(&stream.raw))
+    }
+
+    fn can_replay(&self) -> bool {
+        self.host.can_replay()
+    }
+
+    fn flags(&self, count: usize) -> Result<Self::Flags> {
+        self.check("flags", &[count as u64], self.host.flags(count)).map(|raw| self.named(raw))
+    }
+
+    fn raise(&self, stream: &Self::Stream, flags: &Self::Flags, index: usize) -> Result<()> {
+        let outcome = self.host.raise(&stream.raw, &flags.raw, index);
+        self.check("raise", &[stream.id, flags.id, index as u64], outcome)
+    }
+
+    fn take(&self, stream: &Self::Stream, flags: &Self::Flags, index: usize) -> Result<()> {
+        let outcome = self.host.take(&stream.raw, &flags.raw, index);
+        self.check("take", &[stream.id, flags.id, index as u64], outcome)
+    }
+
+    fn give_up(&self, flags: &Self::Flags, why: &str) {
+        self.host.give_up(&flags.raw, why);
+    }
+
+    fn begin_graph(&self, stream: &Self::Stream) -> Result<()> {
+        self.check("begin_graph", &[stream.id], self.host.begin_graph(&stream.raw))
+    }
+
+    fn end_graph(&self, stream: &Self::Stream) -> Result<HostGraph> {
+        self.check("end_graph", &[stream.id], self.host.end_graph(&stream.raw))
+    }
+
+    unsafe fn replay(&self, stream: &Self::Stream, graph: &mut HostGraph) -> Result<()> {
+        // SAFETY: see above.
+        self.check("replay", &[stream.id], unsafe { self.host.replay(&stream.raw, graph) })
     }
 
     fn prefers_pinned(&self) -> bool {

@@ -57,7 +57,7 @@ impl BuiltIn {
         })?;
         let control = stage.phase(Phase::Control, encoder_units, |queue, pager, _| {
             let encoding = Encoding { encoder, width, height, dtype: DTYPE, tile: None };
-            let moments = encoding.run(queue, pager, &control_values(None, [width, height]))?;
+            let moments = encoding.run(queue, pager, || control_values(None, [width, height]))?;
             encoding.mean(queue, &moments)
         })?;
         Ok((tokens, control))

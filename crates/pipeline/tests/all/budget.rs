@@ -125,10 +125,10 @@ fn sim_runs_everything_but_has_no_pixels() {
 }
 
 /// Stops when so many steps are done.
-struct StopAfter {
-    limit: usize,
-    done: usize,
-    phases: Vec<Phase>,
+pub(crate) struct StopAfter {
+    pub(crate) limit: usize,
+    pub(crate) done: usize,
+    pub(crate) phases: Vec<Phase>,
 }
 
 impl Observer for StopAfter {
@@ -147,7 +147,7 @@ impl Observer for StopAfter {
 }
 
 /// The first golden case in all of its twenty steps.
-fn long_job() -> Job {
+pub(crate) fn long_job() -> Job {
     let model = model();
     Job::new(&model, cases()[0].options(&model, DType::Bf16)).expect("a job")
 }
@@ -293,12 +293,12 @@ fn a_card_s_host_budget_is_checked_before_any_work() {
 }
 
 /// Lowers the budget, and raises it again, while the loop runs.
-struct Squeeze {
-    ledger: Ledger,
+pub(crate) struct Squeeze {
+    pub(crate) ledger: Ledger,
     /// After so many steps the cap is so many bytes.
-    caps: Vec<(usize, u64)>,
+    pub(crate) caps: Vec<(usize, u64)>,
     /// Steps done, and what was granted then.
-    granted: Vec<u64>,
+    pub(crate) granted: Vec<u64>,
 }
 
 impl Observer for Squeeze {

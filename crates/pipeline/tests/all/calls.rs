@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::common::{PAGE_BYTES, cases, model};
 use lighterage_device::{Device, Host, HostConfig, Ledger};
-use lighterage_pipeline::{Job, Keep, Observer, Options, Phase};
+use lighterage_pipeline::{Job, Keep, Observer, Options, Phase, Survey};
 use lighterage_shape::DType;
 use watched::{Call, Watched};
 
@@ -36,8 +36,7 @@ impl Observer for Steps<'_> {
 }
 
 /// The calls of each step of the loop but the last, which ends with the loop.
-fn recorded(job: &Job, budget: u64, seed: Option<u64>) -> Vec<Vec<Call>> {
-    let survey = job.survey(PAGE_BYTES).expect("a dry pass");
+pub(crate) fn recorded(job: &Job, survey: &Survey, budget: u64, seed: Option<u64>) -> Vec<Vec<Call>> {
     let forecast = survey.within(budget).expect("a feasible budget");
     let ledger = Ledger::new(budget);
     let host = Host::new(HostConfig { threads: 1, seed, ..HostConfig::default() }).expect("a host");
@@ -77,7 +76,7 @@ fn check(budget: impl Fn(u64, u64) -> u64, seed: Option<u64>, streams: bool) {
     let options = Options { steps: 7, ..cases()[0].options(&model, DType::Bf16) };
     let job = Job::new(&model, options).expect("a job");
     let survey = job.survey(PAGE_BYTES).expect("a dry pass");
-    let steps = recorded(&job, budget(survey.minimum_bytes(), survey.maximum_bytes()), seed);
+    let steps = recorded(&job, &survey, budget(survey.minimum_bytes(), survey.maximum_bytes()), seed);
     let waits = steps.iter().flatten().filter(|call| call.name == "wait");
     let waited: BTreeSet<u64> = waits.map(|call| call.numbers[1]).collect();
     let steps: Vec<Vec<Call>> = steps.iter().map(|calls| without_progress(calls, &waited)).collect();

@@ -35,7 +35,7 @@ fn demo(name: &str) -> std::path::PathBuf {
     base().join("..").join(name)
 }
 
-fn infinite_you() -> InfiniteYou {
+pub(crate) fn infinite_you() -> InfiniteYou {
     InfiniteYou::open(&demo("infinite-you"), promise()).expect("the bundled InfiniteYou")
 }
 
@@ -51,7 +51,7 @@ fn embedding(name: &str) -> Vec<f32> {
     Embedding::read(&known, Some(name)).expect("an embedding").values().to_vec()
 }
 
-fn job(model: &Model, infinite_you: &InfiniteYou, options: Options) -> Job {
+pub(crate) fn job(model: &Model, infinite_you: &InfiniteYou, options: Options) -> Job {
     Job::with(model, Extras { infinite_you: Some(infinite_you), adapters: None }, options).expect("a job")
 }
 
@@ -182,7 +182,7 @@ fn people_are_recognised_in_their_pictures_and_without_infusenet_they_are_not() 
     assert!(mean(&without) < 0.4, "{}", mean(&without));
 }
 
-fn options(model: &Model, infinite_you: &InfiniteYou) -> Options {
+pub(crate) fn options(model: &Model, infinite_you: &InfiniteYou) -> Options {
     let face = Some(Face::new(embedding("dan")));
     Options {
         steps: 6,

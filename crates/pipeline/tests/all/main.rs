@@ -7,6 +7,7 @@ mod budget;
 mod builtin;
 mod calls;
 mod common;
+mod graphs;
 mod infinite_you;
 mod model;
 mod noise;

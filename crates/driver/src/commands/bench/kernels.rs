@@ -173,6 +173,8 @@ impl Bounds {
             vector_flops: f64::INFINITY,
             memory_bytes: copy,
             link_bytes: f64::INFINITY,
+            lock_bytes: f64::INFINITY,
+            read_bytes: f64::INFINITY,
             pageable_bytes: f64::INFINITY,
             launch_seconds: 0.0,
             copy_seconds: 0.0,

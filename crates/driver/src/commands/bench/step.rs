@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::io::Write;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
-use lighterage_device::{Backend, Detail, Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+use lighterage_device::{Backend, Device, Host, HostConfig, Ledger, Purpose, StreamKind};
 use lighterage_ops::Queue;
 use lighterage_pipeline::{Forecast, Job, Keep, Options, Survey};
 use lighterage_shape::DType;
@@ -14,17 +14,21 @@ use super::machine;
 use crate::commands::budgets::{self, PictureArguments, Ran, Took, cell};
 use crate::device::{Done, PlaceArguments, Work};
 use crate::failure::{Failure, Result};
+use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
 use crate::{json, output};
 
 /// Time a step of the loop at many budgets, against the longer of the launches alone and the copies alone.
+///
+/// With `--trace` and `--report` the run that counts at each budget is shown; of several budgets each has its files, numbered. Its times are then those of a recorded run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lighterage bench step
   lighterage bench step --link 50 --budgets 1MiB,2MiB,4MiB,8MiB
-  lighterage bench step --device cuda --model FLUX.1-dev --size 1280x720 --steps 4 --rounds 1 --json")]
+  lighterage bench step --device cuda --model FLUX.1-dev --size 1280x720 --steps 4 --rounds 1 --json
+  lighterage bench step --steps 4 --rounds 1 --budgets 1MiB,8MiB --trace step.json --report step.html")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     picture: PictureArguments,
@@ -45,6 +49,8 @@ pub(crate) struct Arguments {
     json: bool,
     #[command(flatten)]
     place: PlaceArguments,
+    #[command(flatten)]
+    seeing: Seeing,
 }
 
 /// Bytes of the copy by which a link's rate is known.
@@ -86,6 +92,7 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.seeing.check(&[])?;
     let job = arguments.picture.job("", Some(arguments.steps), DType::Bf16)?;
     let report = match arguments.place.run_unless_host(Steps { arguments, job: &job })? {
         Done::Elsewhere(report) => report,
@@ -110,7 +117,7 @@ impl Work for Steps<'_> {
         let survey = budgets::survey(self.job, device, &self.arguments.place)?;
         let limit_bytes = device.ledger().limit_bytes();
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, limit_bytes)?;
-        device.record(Detail::Summary);
+        self.arguments.seeing.record(device);
         let link = link(device)?;
         let at = |forecast: &Forecast| Ran::new(self.job, device, forecast, Keep::default());
         self.report(&device.info().name, link, limit_bytes, (&survey, &forecasts), at)
@@ -121,13 +128,13 @@ impl Steps<'_> {
     fn run_on_host(&self) -> Result<Report> {
         let link = self.arguments.link.map(|link| link * 1e6);
         let config = HostConfig { link_bytes_per_second: link, ..self.arguments.place.host_config() };
-        let survey = self.job.survey(config.page_bytes)?.fed_from(self.arguments.place.source());
+        let survey = self.arguments.place.plans(self.job.survey(config.page_bytes)?);
         let forecasts = budgets::forecasts(&self.arguments.budgets, &survey, u64::MAX)?;
         let name = Host::new(config)?.info().name.clone();
         self.report(&name, link, u64::MAX, (&survey, &forecasts), |forecast| {
             let host_ledger = self.arguments.place.host_ledger();
             let device = Device::new(Host::new(config)?, Ledger::new(forecast.budget_bytes), host_ledger);
-            device.record(Detail::Summary);
+            self.arguments.seeing.record(&device);
             Ran::new(self.job, &device, forecast, Keep::default())
         })
     }
@@ -154,9 +161,13 @@ impl Steps<'_> {
         if most <= limit_bytes && forecasts.iter().all(|forecast| forecast.budget_bytes < most) {
             compute = Compute::of(&median(&survey.within(most)?)?);
         }
-        for forecast in forecasts {
+        for (index, forecast) in forecasts.iter().enumerate() {
             let ran = median(forecast)?;
             output::note(&ran.took.line());
+            let seeing = self.arguments.seeing.numbered(index, forecasts.len());
+            if let Some(seen) = ran.seen.as_ref().filter(|_| seeing.is_asked()) {
+                seeing.write_of(device, forecast.budget_bytes, seen, &self.facts(device, forecast))?;
+            }
             compute = Compute::better(compute, Compute::of(&ran));
             lines.push(Line { took: ran.took, bound_seconds: None });
         }
@@ -166,6 +177,21 @@ impl Steps<'_> {
         let Options { width, height, steps, .. } = *self.job.options();
         let device = device.to_owned();
         Ok(Report { device, width, height, steps, link_bytes_per_second: link, compute, lines })
+    }
+}
+
+impl Steps<'_> {
+    /// What a run's page says of it.
+    fn facts(&self, device: &str, forecast: &Forecast) -> Facts {
+        let Options { width, height, steps, .. } = *self.job.options();
+        Facts {
+            title: format!("A step on {device} within {}", Size(forecast.budget_bytes)),
+            settings: vec![
+                ("size".to_owned(), format!("{width}x{height}")),
+                ("steps".to_owned(), steps.to_string()),
+            ],
+            ..Facts::default()
+        }
     }
 }
 

@@ -271,7 +271,7 @@ impl Batch<'_> {
         let options = self.models.options(self.arguments, &request)?;
         let shot = Shot { arguments: self.arguments, models: &self.models, seeing: Seeing::default() };
         let job = self.models.job(lighterage_pipeline::Options { seed, ..options })?;
-        let forecast = plans.of(&job, device, self.arguments.device.place.source())?;
+        let forecast = plans.of(&job, device, &self.arguments.device.place)?;
         if self.arguments.is_dry() {
             return Ok(Outcome { peak_bytes: Some(forecast.peak_bytes()), ..plain.clone() });
         }

@@ -1,9 +1,9 @@
 use std::collections::VecDeque;
 
 use lighterage_device::{Backend, Device};
-use lighterage_pager::Source;
 use lighterage_pipeline::{Footprint, Forecast, Job};
 
+use crate::device::PlaceArguments;
 use crate::failure::Result;
 
 /// Plans that are kept between the pictures of a run: most of a file's pictures need the same one.
@@ -33,7 +33,7 @@ impl Plans {
         &mut self,
         job: &Job,
         device: &Device<B>,
-        source: Source,
+        place: &PlaceArguments,
     ) -> Result<&Forecast> {
         let footprint = job.footprint();
         let bytes = [device.ledger().granted_bytes(), device.ledger().limit_bytes()];
@@ -41,7 +41,7 @@ impl Plans {
         let index = match self.kept.iter().position(is_same) {
             Some(index) => index,
             None => {
-                let (_, forecast) = job.survey(device.info().page_bytes)?.fed_from(source).on(device)?;
+                let (_, forecast) = place.plans(job.survey(device.info().page_bytes)?).on(device)?;
                 self.made += 1;
                 if self.kept.len() == KEPT_MAX {
                     self.kept.pop_front();

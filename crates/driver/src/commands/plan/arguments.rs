@@ -39,6 +39,10 @@ pub(crate) struct Arguments {
     /// Rate of copies to the card, in GB/s [default: the card's].
     #[arg(long, value_name = "GB/s", value_parser = rate)]
     link: Option<f64>,
+    /// Rate at which the host brings weights from the files to page-locked memory, in GB/s: the disk's where they are not in the page cache [default: the card's, from the
+    /// page cache].
+    #[arg(long, value_name = "GB/s", value_parser = rate)]
+    read: Option<f64>,
     /// Size of the picture in pixels.
     #[arg(long, value_name = "WxH", default_value = "1280x720")]
     size: Sides,
@@ -130,6 +134,9 @@ impl Arguments {
         if let Some(link) = self.link {
             profile.rates.link_bytes = link * 1e9;
             profile.rates.pageable_bytes = profile.rates.pageable_bytes.min(link * 1e9);
+        }
+        if let Some(read) = self.read {
+            profile.rates.read_bytes = read * 1e9;
         }
         Ok(profile)
     }

@@ -16,6 +16,7 @@ struct Machine {
     copy_bytes_per_second: f64,
     pinned_to_device_bytes_per_second: Option<f64>,
     pageable_to_device_bytes_per_second: f64,
+    page_locking_bytes_per_second: Option<f64>,
     gemm_bf16_flops_per_second: f64,
     queue_seconds: f64,
 }
@@ -24,6 +25,9 @@ struct Machine {
 /// such kernels wait for memory.
 const ATTENTION_SHARE: f64 = 0.9;
 const VECTOR_SHARE: f64 = 0.1;
+/// Bytes a second from the page cache to page-locked memory, which several threads copy, and page-locking where that was not measured.
+const READ: f64 = 10e9;
+const LOCK: f64 = 2.4e9;
 
 /// The profile in a file.
 pub(super) fn read(path: &Path) -> Result<Profile> {
@@ -40,12 +44,15 @@ pub(super) fn read(path: &Path) -> Result<Profile> {
             .pinned_to_device_bytes_per_second
             .unwrap_or(machine.pageable_to_device_bytes_per_second),
         pageable_bytes: machine.pageable_to_device_bytes_per_second,
+        lock_bytes: machine.page_locking_bytes_per_second.unwrap_or(LOCK),
+        read_bytes: READ,
         launch_seconds: 2e-6,
         copy_seconds: 2e-6,
         call_seconds: machine.queue_seconds,
         slowdown: 0.0,
     };
-    let measured = [rates.product_flops, rates.memory_bytes, rates.link_bytes, rates.pageable_bytes];
+    let Rates { product_flops, memory_bytes, link_bytes, pageable_bytes, lock_bytes, .. } = rates;
+    let measured = [product_flops, memory_bytes, link_bytes, pageable_bytes, lock_bytes];
     if !measured.iter().all(|rate| rate.is_finite() && *rate > 0.0) {
         return Err(Failure::Usage(format!("{}: a rate is not above 0", path.display())));
     }

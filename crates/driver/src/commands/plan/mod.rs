@@ -148,7 +148,7 @@ fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
     writeln!(out, "{} at {} GB/s: {}", profile.name, profile.rates.link_bytes / 1e9, profile.source)?;
     let mut rows = vec![outlook::HEAD.map(str::to_owned).to_vec()];
     rows.extend(outlook.rows.iter().map(outlook::Row::cells));
-    table::print(out, &[Align::Right; 11], &rows)?;
+    table::print(out, &[Align::Right; 12], &rows)?;
     for row in outlook.rows.iter().filter(|row| row.refused.is_some()) {
         writeln!(out, "{}: {}", Size(row.budget_bytes), row.refused.as_deref().unwrap_or_default())?;
     }

@@ -45,6 +45,8 @@ pub(super) struct Row {
     pub(super) bound_seconds_per_step: f64,
     /// `compute` or `link`.
     pub(super) limit: &'static str,
+    /// From the beginning of the run to the end of its first step: all phases before the loop, page-locking and reading included.
+    pub(super) first_step_seconds: f64,
     pub(super) seconds: f64,
     pub(super) pinned_bytes: u64,
     pub(super) pageable_bytes: u64,
@@ -123,7 +125,7 @@ fn knee(survey: &Survey) -> u64 {
 }
 
 /// Over the cells of a row.
-pub(super) const HEAD: [&str; 11] = [
+pub(super) const HEAD: [&str; 12] = [
     "budget",
     "peak",
     "resident",
@@ -132,6 +134,7 @@ pub(super) const HEAD: [&str; 11] = [
     "s/step",
     "bound",
     "limit",
+    "to step 1, s",
     "total s",
     "pinned",
     "pageable",
@@ -160,6 +163,7 @@ impl Row {
                 Limit::Compute => "compute",
                 Limit::Link => "link",
             },
+            first_step_seconds: forecast.first_step_seconds(),
             seconds: forecast.seconds(),
             pinned_bytes: forecast.pinned_bytes(),
             pageable_bytes: forecast.pageable_bytes(),
@@ -180,6 +184,7 @@ impl Row {
             format!("{:.4}", self.seconds_per_step),
             format!("{:.4}", self.bound_seconds_per_step),
             self.limit.to_owned(),
+            format!("{:.1}", self.first_step_seconds),
             format!("{:.1}", self.seconds),
             Size(self.pinned_bytes).to_string(),
             Size(self.pageable_bytes).to_string(),

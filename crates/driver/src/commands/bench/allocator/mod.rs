@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]
     traces: PathBuf,
     /// The traces to replay, by the names of their files; those of models, if none is named. Or files: memory snapshots of PyTorch or of ours
-    /// (.pickle), logs of RMM (.csv), traces (.bin, .bin.zst).
+    /// (.pickle), logs of RMM (.csv), traces (.bin, .columns, both also with .zst).
     #[arg(long, value_name = "NAME|FILE")]
     trace: Vec<String>,
     /// Program that runs PyTorch's allocator.
@@ -55,6 +55,8 @@ pub(crate) struct Arguments {
 
 const ROUNDS: usize = 11;
 const PAIRS: u32 = 200_000;
+/// Of each of two threads, as many as the peer does.
+const PAIRS_OF_THREADS: u32 = 500_000;
 const MIB: f64 = 1_048_576.0;
 const DEVICE_BYTES: u64 = 256 << 30;
 
@@ -170,14 +172,27 @@ fn pairs(torch: Option<&Path>, settings: &Settings) -> Result<Vec<Pair>> {
             });
         }
     }
-    let per_thread = two_threads(settings, 64 << 10)?;
-    pairs.push(Pair {
-        what: "64 KiB, two threads on two streams, each pair".to_owned(),
-        nanoseconds: per_thread,
-        torch_nanoseconds: torch_time(torch, &["mt", "65536", "2"], ": ", " ns/pair/thread")?,
-        torch_recorded_nanoseconds: 1181.0,
-    });
+    for (bytes, name) in [(512, "512 B"), (64 << 10, "64 KiB"), (4 << 20, "4 MiB")] {
+        pairs.push(on_two_threads(torch, settings, (bytes, name))?);
+    }
     Ok(pairs)
+}
+
+/// Pairs on two threads with a stream each, ours and the peer's in turns: what two threads take hangs on where they run, and on who else does.
+fn on_two_threads(torch: Option<&Path>, settings: &Settings, (bytes, name): (u64, &str)) -> Result<Pair> {
+    let allocator = allocator(DEVICE_BYTES, settings)?;
+    let ons = [on_compute(&allocator)?, on_compute(&allocator)?];
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(two_threads(&ons, bytes)?);
+        theirs.extend(torch_time(torch, &["mt", &bytes.to_string(), "2"], ": ", " ns/pair/thread")?);
+    }
+    Ok(Pair {
+        what: format!("{name}, two threads on two streams, each pair"),
+        nanoseconds: timing::median(ours),
+        torch_nanoseconds: (!theirs.is_empty()).then(|| timing::median(theirs)),
+        torch_recorded_nanoseconds: 1181.0,
+    })
 }
 
 fn device(limit: u64) -> Result<Device<Sim>> {
@@ -223,22 +238,19 @@ fn cache(on: &OnStream<Sim>, bytes: u64, count: u64) -> Result<Vec<Handle>> {
     Ok(kept)
 }
 
-fn two_threads(settings: &Settings, bytes: u64) -> Result<f64> {
-    let allocator = allocator(DEVICE_BYTES, settings)?;
-    let ons = [on_compute(&allocator)?, on_compute(&allocator)?];
-    median(|| {
-        let start = Instant::now();
-        thread::scope(|scope| {
-            let threads = ons.each_ref().map(|on| {
-                scope.spawn(move || {
-                    (0..PAIRS)
-                        .try_for_each(|_| on.allocate(bytes, Tag::NONE).and_then(|handle| on.free(handle)))
-                })
-            });
-            threads.into_iter().try_for_each(|thread| thread.join().expect("the thread does not panic"))
-        })?;
-        Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(PAIRS))
-    })
+/// From the start of both threads to the end of the later one, as the peer does it.
+fn two_threads(ons: &[OnStream<Sim>; 2], bytes: u64) -> Result<f64> {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let threads = ons.each_ref().map(|on| {
+            scope.spawn(move || {
+                (0..PAIRS_OF_THREADS)
+                    .try_for_each(|_| on.allocate(bytes, Tag::NONE).and_then(|handle| on.free(handle)))
+            })
+        });
+        threads.into_iter().try_for_each(|thread| thread.join().expect("the thread does not panic"))
+    })?;
+    Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(PAIRS_OF_THREADS))
 }
 
 fn median(mut round: impl FnMut() -> Result<f64>) -> Result<f64> {
@@ -330,12 +342,14 @@ fn replayed(arguments: &Arguments, name: &str) -> Result<Replayed> {
 fn load(arguments: &Arguments, name: &str) -> Result<Trace> {
     let named = Path::new(name);
     let path =
-        if named.is_file() { named.to_owned() } else { arguments.traces.join(format!("{name}.bin.zst")) };
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let bytes = if extension == "zst" { unpack(&path)? } else { read(&path)? };
-    let trace = match extension {
+        if named.is_file() { named.to_owned() } else { arguments.traces.join(format!("{name}.columns.zst")) };
+    let packed = path.extension().is_some_and(|extension| extension == "zst");
+    let (bytes, unpacked) =
+        if packed { (unpack(&path)?, path.with_extension("")) } else { (read(&path)?, path.clone()) };
+    let trace = match unpacked.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
         "pickle" => Trace::from_snapshot(&bytes),
         "csv" => Trace::from_rmm_csv(&String::from_utf8_lossy(&bytes)),
+        "columns" => Trace::from_columns(&bytes),
         _ => Trace::from_binary(&bytes),
     };
     let unread = |error| Failure::Usage(format!("{}: {error}", path.display()));

@@ -1,7 +1,7 @@
-//! Two graphs on two streams that wait for each other's events, and a graph that is dropped while it runs: what the driver makes of both.
+//! Two graphs on two streams that wait for each other's events, or flags, and a graph that is dropped while it runs: what the driver makes of both.
 #![expect(unsafe_code, reason = "views that cross streams, and replays")]
 
-use lighterage_device::{Cuda, Device, Event, Graph, Stream, StreamKind, View};
+use lighterage_device::{Cuda, Device, Event, Flags, Graph, Stream, StreamKind, View};
 use lighterage_ops::{Queue, Tensor};
 use lighterage_shape::DType;
 use serde::Serialize;
@@ -64,6 +64,38 @@ pub(super) fn order(device: &Device<Cuda>, delay_bytes: u64, replays: u32) -> Re
         }
     }
     Ok(Joined { replays, recorder_first, waiter_first, both_ways, ordered: recorder_first == replays })
+}
+
+/// Two graphs that wait for each other by flags.
+#[derive(Debug, Serialize)]
+pub(super) struct Flagged {
+    pub(super) replays: u32,
+    /// In how many of them each found what the other one had written in the same replay, launched first or second in turns.
+    pub(super) found: [u32; 2],
+    /// Whether all did.
+    pub(super) by_flags: bool,
+}
+
+pub(super) fn flagged(device: &Device<Cuda>, delay_bytes: u64, replays: u32) -> Result<Flagged> {
+    let (pair, flags) = (Pair::new(device, delay_bytes)?, device.flags(2)?);
+    let mut graphs = [pair.first_flagged(&flags)?, pair.second_flagged(&flags)?];
+    let mut found = [0; 2];
+    for replay in 0..replays {
+        let value = (replay % 251) as u8;
+        pair.set(value)?;
+        let [first, second] = &mut graphs;
+        if replay % 2 == 0 {
+            pair.replay_first(first)?;
+            pair.replay_second(second)?;
+        } else {
+            pair.replay_second(second)?;
+            pair.replay_first(first)?;
+        }
+        for (count, found) in found.iter_mut().zip(pair.found(value)?) {
+            *count += u32::from(found);
+        }
+    }
+    Ok(Flagged { replays, found, by_flags: found == [replays; 2] })
 }
 
 pub(super) fn dropped(device: &Device<Cuda>, delay_bytes: u64) -> Result<Dropped> {
@@ -134,6 +166,26 @@ impl Pair {
             self.other.wait(there)?;
             self.other.copy(self.as_others(&self.received), self.as_others(&self.sent))?;
             back.map_or(Ok(()), |back| self.other.record(back))
+        })?)
+    }
+
+    /// As `first`, both ways.
+    fn first_flagged(&self, flags: &Flags<Cuda>) -> Result<Graph> {
+        let stream = self.queue.stream();
+        Ok(stream.capture(|| {
+            self.delay(DELAYS)?;
+            stream.copy(self.sent.view(), self.source.view())?;
+            stream.raise(flags, 0)?;
+            stream.take(flags, 1)?;
+            stream.copy(self.returned.view(), self.received.view())
+        })?)
+    }
+
+    fn second_flagged(&self, flags: &Flags<Cuda>) -> Result<Graph> {
+        Ok(self.other.capture(|| {
+            self.other.take(flags, 0)?;
+            self.other.copy(self.as_others(&self.received), self.as_others(&self.sent))?;
+            self.other.raise(flags, 1)
         })?)
     }
 

@@ -8,6 +8,7 @@ mod events;
 mod graphs;
 mod joined;
 mod memory;
+mod paged;
 mod pieces;
 mod rates;
 mod show;
@@ -54,6 +55,12 @@ pub(crate) struct Arguments {
     /// How often two graphs are launched that wait for each other.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     graph_replays: u32,
+    /// Weights of the step that is streamed, half of them in every turn.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    graph_units: usize,
+    /// Bytes of each of them.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    graph_unit_bytes: Size,
     /// Print JSON.
     #[arg(long)]
     json: bool,

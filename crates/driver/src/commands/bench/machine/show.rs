@@ -7,8 +7,9 @@ use super::beside::BesideWork;
 use super::chain::Chain;
 use super::events::Events;
 use super::graphs::Graphs;
-use super::joined::{Dropped, Joined};
+use super::joined::{Dropped, Flagged, Joined};
 use super::memory::{MappingRun, MemoryCalls};
+use super::paged::Paged;
 use super::pieces::Pieces;
 use super::rates::Rates;
 use crate::failure::Result;
@@ -40,8 +41,9 @@ impl Report {
         if let Some(pieces) = &self.pieces {
             print(out, ["pieces of", "copy GB/s", "bf16 GFLOP/s"], pieces.iter().map(Pieces::row))?;
         }
-        if let Some(Graphs { chain, joined, dropped }) = &self.graphs {
+        if let Some(Graphs { chain, joined, dropped, flagged, paged }) = &self.graphs {
             writeln!(out, "{}\n{}\n{}", chain.text(), joined.text(), dropped.text())?;
+            writeln!(out, "{}\n{}", flagged.text(), paged.text())?;
         }
         Ok(())
     }
@@ -176,6 +178,28 @@ impl Dropped {
         let [before, after] = self.was_running.map(|running| if running { "runs" } else { "had ended" });
         let end = if self.finished { "came to its end" } else { "DID NOT END" };
         format!("graph that {before} when it is dropped and {after} behind that: {end}")
+    }
+}
+
+impl Flagged {
+    fn text(&self) -> String {
+        let ([there, back], replays) = (self.found, self.replays);
+        format!("graphs joined by flags, both ways: {there} there, {back} back of {replays}")
+    }
+}
+
+impl Paged {
+    fn text(&self) -> String {
+        let bits = if self.replayed_same_bits { "the same bits" } else { "OTHER BITS" };
+        format!(
+            "step of {} units, {} of them streamed, as two graphs: {bits}; {} ({} of the host), call by call {} ({})",
+            self.units,
+            Size(self.streamed_bytes_per_step),
+            micro(self.graph_seconds),
+            micro(self.graph_host_seconds),
+            micro(self.direct_seconds),
+            micro(self.direct_host_seconds),
+        )
     }
 }
 
