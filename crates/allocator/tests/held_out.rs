@@ -213,7 +213,7 @@ fn little_more_is_reserved_than_is_alive_on_other_traces() {
         let (share, calls) = outcome(&trace, &Settings::default());
         println!("{name}: {share:+.2} %, {calls} calls in a later pass");
         let bound = match name.as_str() {
-            "rmm_10000_64" => 10.5,
+            "rmm_10000_64" => 7.5,
             _ if trace.streams() > 1 => 7.0,
             _ => 4.5,
         };
@@ -222,10 +222,11 @@ fn little_more_is_reserved_than_is_alive_on_other_traces() {
         shares.push(share);
     }
     let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-    assert!(mean <= 2.3 && above <= 16, "{mean:+.2} % in the mean, {above} of {} above 2 %", shares.len());
+    println!("{mean:+.2} % in the mean, {above} above 2 %");
+    assert!(mean <= 2.2 && above <= 16, "{mean:+.2} % in the mean, {above} of {} above 2 %", shares.len());
 }
 
-/// What is refused under a limit. The traces of `figures.rs` need 0.5 % over what is alive with chunks of a page and 2 % with the ladder; of these 25 and 28 of 36 do, and all
+/// What is refused under a limit. The traces of `figures.rs` need 0.5 % over what is alive with chunks of a page and 2 % with the ladder; of these 25 and 30 of 36 do, and all
 /// but the small random one 2 % and 5 %.
 #[test]
 fn few_other_traces_are_refused_little_over_what_is_alive() {
@@ -233,7 +234,7 @@ fn few_other_traces_are_refused_little_over_what_is_alive() {
     let ladder = Settings::default();
     let traces = held_out();
     for (settings, permille, served_min) in
-        [(&pages, 5, 25), (&pages, 20, 35), (&ladder, 20, 28), (&ladder, 50, 35)]
+        [(&pages, 5, 25), (&pages, 20, 35), (&ladder, 20, 30), (&ladder, 50, 35)]
     {
         let refusing: Vec<_> = traces
             .iter()
