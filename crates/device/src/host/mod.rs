@@ -428,8 +428,8 @@ impl Backend for Host {
 
     unsafe fn launch<K: Kernel>(&self, stream: &HostStream, params: &K::Params) -> Result<()> {
         let run = match &self.emulation {
-            // SAFETY: the caller's promise, which holds until the kernel is done.
             Some(emulation) => {
+                // SAFETY: the caller's promise, which holds until the kernel is done.
                 unsafe { emulation.run::<K>(params, &stream.order, &self.memory, &self.info.name) }?
             }
             // SAFETY: as above.
