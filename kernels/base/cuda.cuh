@@ -38,6 +38,7 @@ struct alignas(64) TensorMap {
 #include "../emu/group.hpp"
 #include "../emu/matrix.hpp"
 #include "../emu/mbarrier.hpp"
+#include "../emu/overlap.hpp"
 
 using emu::TensorMap;
 

@@ -30,6 +30,17 @@ DEVICE float exp2_approx(float x) {
 #endif
 }
 
+/// rcp.approx.ftz: 1 / x within 1 unit in the last place; what is smaller than any normal number counts as zero. The host's value is the correctly rounded one.
+DEVICE float reciprocal_approx(float x) {
+#if defined(__CUDACC__)
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return 1.0f / x;
+#endif
+}
+
 /// The address of something in shared memory, as the instructions below take it.
 DEVICE unsigned shared_address(const void* address) {
 #if defined(__CUDACC__)
@@ -274,11 +285,14 @@ DEVICE void take_registers() {
 
 /// griddepcontrol.launch_dependents, then .wait (sm_90): lets the launch behind this one begin as soon as every block of this one runs, and waits until all
 /// that the launches before it have written is there. Before the first access to memory, in a kernel that `Launch::overlapping` launches; without that it does nothing.
+/// One thread of every launch that overlaps has to wait: who waits for a launch that never did does not know that those before it are over.
 DEVICE void wait_for_launch_before() {
 #if defined(__CUDACC__)
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
 #endif
+#else
+    emu::wait_for_launch_before();
 #endif
 }
 
@@ -448,6 +462,7 @@ DEVICE uint64_t group_operand(unsigned address, unsigned leading, unsigned strid
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 #define ACCUMULATORS_32(i) ACCUMULATORS_8(i), ACCUMULATORS_8(i + 8), ACCUMULATORS_8(i + 16), ACCUMULATORS_8(i + 24)
 #define ACCUMULATORS_64 ACCUMULATORS_32(0), ACCUMULATORS_32(32)
+#define ACCUMULATORS_72 ACCUMULATORS_64, ACCUMULATORS_8(64)
 #define ACCUMULATORS_128 ACCUMULATORS_64, ACCUMULATORS_32(64), ACCUMULATORS_32(96)
 #define REGISTERS_32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
@@ -456,6 +471,7 @@ DEVICE uint64_t group_operand(unsigned address, unsigned leading, unsigned strid
     REGISTERS_32 ", " \
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define REGISTERS_72 REGISTERS_64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define REGISTERS_128 \
     REGISTERS_64 ", " \
     "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
@@ -536,6 +552,24 @@ DEVICE void group_product(float (&d)[64], const unsigned (&a)[4], uint64_t b, bo
 #endif
 }
 
+/// wgmma m64n144k16: d[64, 144] (+)= a[64, 16] b[16, 144], both from shared memory; `d` is in flight until group_wait.
+template <bool a_transposed = false, bool b_transposed = false>
+DEVICE void group_product(float (&d)[72], uint64_t a, uint64_t b, bool accumulates) {
+#if defined(__CUDACC__)
+    asm volatile(
+        "{\n"
+        ".reg .pred adds;\n"
+        "setp.ne.b32 adds, %74, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n144k16.f32.bf16.bf16 {" REGISTERS_72 "}, %72, %73, adds, 1, 1, %75, %76;\n"
+        "}"
+        : ACCUMULATORS_72
+        : "l"(a), "l"(b), "r"(static_cast<int>(accumulates)), "n"(static_cast<int>(a_transposed)), "n"(static_cast<int>(b_transposed)));
+#else
+    const emu::GroupOperands operands{d, nullptr, a, b, 144, a_transposed, b_transposed, accumulates};
+    emu::group_product(operands);
+#endif
+}
+
 /// wgmma m64n256k16: d[64, 256] (+)= a[64, 16] b[16, 256], both from shared memory; `d` is in flight until group_wait.
 template <bool a_transposed = false, bool b_transposed = false>
 DEVICE void group_product(float (&d)[128], uint64_t a, uint64_t b, bool accumulates) {
@@ -576,8 +610,10 @@ DEVICE void group_product(float (&d)[128], const unsigned (&a)[4], uint64_t b, b
 #undef ACCUMULATORS_8
 #undef ACCUMULATORS_32
 #undef ACCUMULATORS_64
+#undef ACCUMULATORS_72
 #undef ACCUMULATORS_128
 #undef REGISTERS_32
 #undef REGISTERS_64
+#undef REGISTERS_72
 #undef REGISTERS_128
 #endif

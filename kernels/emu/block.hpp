@@ -25,7 +25,8 @@ struct Config {
     u32 mode;
     u32 checks;
     u32 shared_bytes_max;
-    u32 padding;
+    /// Whether it may begin while the launches before it in its stream still run.
+    u32 overlaps;
 };
 
 enum class Wait : u8 { None, Lanes, Barrier, Mbarrier, Group, Cluster, Finished };
@@ -54,6 +55,8 @@ struct BulkLoad {
     Place place;
     /// The same box goes to blocks of lower rank too: it is read once for all of them.
     bool is_copy;
+    /// Issued before the thread knew that the launches before are over.
+    bool is_early;
 };
 
 struct BulkStore {
@@ -61,6 +64,7 @@ struct BulkStore {
     u32 source, thread, clock;
     int32_t coordinates[5];
     Place place;
+    bool is_early;
 };
 
 struct Thread {
@@ -183,6 +187,8 @@ struct Launch {
     const void* params;
     const TensorMap* maps;
     const Region* regions;
+    /// The stream that it is launched in; null by itself.
+    Stream* stream;
     Config config;
 };
 
@@ -192,6 +198,8 @@ struct Block {
     Report report{};
     Failure failure{};
     bool has_failed = false;
+    /// Whether a thread of this launch has waited for the launches before it.
+    bool has_waited = false;
 
     Fibre main;
     Stacks stacks;
@@ -202,6 +210,8 @@ struct Block {
     /// The blocks that run together: those of a cluster, mostly one. Threads, warps and groups count through all of them, by rank.
     std::vector<Member> members;
     u32 threads_count = 0, block_threads = 0, running = 0, live = 0;
+    /// Blocks of the grid up to the end of the running cluster.
+    u64 blocks_begun = 0;
     u64 random = 1;
     std::vector<Thread> threads;
     std::vector<Warp> warps;
@@ -214,6 +224,7 @@ struct Block {
     bool is_late() const { return launch.config.mode == static_cast<u32>(Mode::Late); }
     Thread& self() { return threads[running]; }
     u32 warp_of(u32 thread) const { return thread / warp_lanes; }
+    bool is_last_cluster() const { return blocks_begun >= launch.end_block; }
     u32 cluster_blocks() const { return static_cast<u32>(members.size()); }
     Member& member_of_warp(u32 warp) { return members[threads[warp * warp_lanes].rank]; }
 };
@@ -244,6 +255,8 @@ void do_bulk_load(size_t index);
 void check_finished_block(u32 rank);
 /// Fails where a block has left whose shared memory is to be reached.
 void check_present(u32 rank, Place place);
+/// The last thread of a launch has left: one that overlaps has to have waited.
+void check_waited();
 /// Remembers what the running thread did in another block's shared memory.
 void remember_remote(u32 rank, const RemoteAccess& access);
 /// Counts an access of the running thread, which now and then lets others run; one that never meets anybody ends the launch.

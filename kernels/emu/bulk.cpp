@@ -69,12 +69,14 @@ void for_pieces(const TensorMap& map, const int32_t* coordinates, u32 first_offs
     }
 }
 
-void check_global(u64 address, u32 bytes, u32 thread, bool is_write, Place place) {
+void check_global(u64 address, u32 bytes, u32 thread, Manner manner, Place place) {
     Block& b = *block;
     if (bytes == 0 || !b.checks()) return;
-    const Actor actor = b.clocks.actor(thread);
-    b.global.access(reinterpret_cast<const void*>(address), bytes, actor, Manner{.is_write = is_write}, place);
+    b.global.access(reinterpret_cast<const void*>(address), bytes, b.clocks.actor(thread), manner, place);
 }
+
+/// Whether the running thread does not know yet that the launches before are over: a copy that it issues now may be done at once.
+bool is_early() { return block->checks() && block->clocks.known(block->running)[block->clocks.launches_agent()] == 0; }
 
 void do_store(const BulkStore& store) {
     for_pieces(store.map, store.coordinates, store.source, [&](u32 offset, u64 address, u32 bytes) {
@@ -84,7 +86,7 @@ void do_store(const BulkStore& store) {
                  "a bulk store's row of %llu elements ends within 16 bytes, and all 16 are written",
                  static_cast<unsigned long long>(store.map.sizes[0]));
         }
-        check_global(address, bytes, store.thread, true, store.place);
+        check_global(address, bytes, store.thread, Manner{.is_write = true, .is_early = store.is_early}, store.place);
         if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
     });
 }
@@ -97,7 +99,7 @@ void do_bulk_load(size_t index) {
     b.loads.erase(b.loads.begin() + static_cast<std::ptrdiff_t>(index));
     const u32 slot = load.slot, agent = b.clocks.mbarrier_agent(slot);
     for_pieces(load.map, load.coordinates, load.destination, [&](u32 offset, u64 address, u32 bytes) {
-        if (!load.is_copy) check_global(address, bytes, load.thread, false, load.place);
+        if (!load.is_copy) check_global(address, bytes, load.thread, Manner{.is_early = load.is_early}, load.place);
         u8* target = b.shared.base() + offset;
         if (bytes != 0) std::memcpy(target, reinterpret_cast<const void*>(address), bytes);
         std::memset(target + bytes, 0, piece_bytes - bytes);
@@ -110,6 +112,8 @@ void do_bulk_load(size_t index) {
         if (rank != b.threads[load.thread].rank) remember_remote(rank, {stamp, load.thread, load.place});
         barrier.arriving.resize(b.clocks.agents(), 0);
         barrier.arriving[agent] = b.clocks.now(agent);
+        // What was asked for behind the wait for the launches before has come behind it.
+        if (!load.is_early) barrier.arriving[b.clocks.launches_agent()] = 1;
         b.clocks.advance(agent);
     }
     barrier.bytes_expected -= box_bytes(load.map);
@@ -139,7 +143,7 @@ void issue(const LoadOperands& o, u32 block_rank, bool is_copy, Place place) {
         const Manner manner{.is_write = true, .is_async_proxy = true, .is_in_flight = true, .is_remote = true};
         b.shared.access(destination, box_bytes(*o.map), actor, actor.stamp, manner, place);
     }
-    BulkLoad load{*o.map, destination, slot, b.running, {}, place, is_copy};
+    BulkLoad load{*o.map, destination, slot, b.running, {}, place, is_copy, is_early()};
     std::copy_n(o.coordinates, o.map->rank, load.coordinates);
     b.loads.push_back(load);
     if (!b.is_late()) do_bulk_load(b.loads.size() - 1);
@@ -177,7 +181,7 @@ void bulk_store(u32 source, const TensorMap* map, const int32_t* coordinates, u3
     Block& b = *block;
     const Place place = __builtin_return_address(0);
     check(*map, rank, source, place);
-    BulkStore store{*map, source, b.running, 0, {}, place};
+    BulkStore store{*map, source, b.running, 0, {}, place, is_early()};
     std::copy_n(coordinates, rank, store.coordinates);
     if (b.checks()) {
         const u32 agent = b.clocks.bulk_agent(b.warp_of(b.running));

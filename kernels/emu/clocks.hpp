@@ -1,7 +1,7 @@
 // Vector clocks: who knows of whose accesses.
 //
 // An agent is what can be ordered: a warp, a warpgroup's tensor core, a warp's bulk stores, the copies that arrive on one
-// mbarrier. Each agent has a clock that advances when it publishes. Each *thread* has its own knowledge, one number for each
+// mbarrier, and all launches before this one together. Each agent has a clock that advances when it publishes. Each *thread* has its own knowledge, one number for each
 // agent: everything that agent did up to that clock happened before. Lanes of one warp are apart until the warp meets:
 // `met` is the clock from which on the accesses of two lanes are unordered.
 #pragma once
@@ -41,7 +41,7 @@ class Clocks {
     void reset(u32 threads, u32 blocks) {
         warps_ = (threads + warp_lanes - 1) / warp_lanes;
         groups_ = (warps_ + group_warps - 1) / group_warps;
-        agents_ = 2 * warps_ + groups_ + mbarriers_max * blocks;
+        agents_ = 2 * warps_ + groups_ + mbarriers_max * blocks + 1;
         clock_.assign(agents_, 1);
         met_.assign(warps_, 1);
         known_.assign(size_t{threads} * agents_, 0);
@@ -49,7 +49,7 @@ class Clocks {
     }
 
     u32 agents() const { return agents_; }
-    /// Agents that read shared memory, of all blocks: all but the mbarriers, which come last.
+    /// Agents that read shared memory, of all blocks: all but the mbarriers and the launches before, which come last.
     u32 readers() const { return 2 * warps_ + groups_; }
     /// Those of one block, which alone read its shared memory, counted from 0.
     u32 readers_of_block() const { return static_cast<u32>(reader_.size()) / blocks_; }
@@ -58,6 +58,8 @@ class Clocks {
     u32 group_agent(u32 group) const { return warps_ + group; }
     u32 bulk_agent(u32 warp) const { return warps_ + groups_ + warp; }
     u32 mbarrier_agent(u32 slot) const { return readers() + slot; }
+    /// The launches before: they are at clock 1 for ever, and who knows of that knows that they are over.
+    u32 launches_agent() const { return agents_ - 1; }
     bool is_warp(u32 agent) const { return agent < warps_; }
 
     u32 now(u32 agent) const { return clock_[agent]; }

@@ -230,12 +230,30 @@ void SharedMemory::land(u32 offset, u32 bytes, const Stamp& stamp, bool is_gener
 
 // ---- global memory
 
-void GlobalMemory::begin_launch(const Region* regions, u32 count, bool checks) {
+void Stream::finish() {
+    pages.clear();
+    launches.clear();
+    is_behind_anything = false;
+}
+
+void GlobalMemory::begin_launch(const Region* regions, u32 count, bool checks, Stream* stream, bool overlaps) {
     regions_.assign(regions, regions + count);
     pages_.clear();
     last_region_ = last_page_ = 0;
-    block_ = 0;
     checks_ = checks;
+    stream_ = stream;
+    overlaps_ = checks && overlaps && stream != nullptr;
+    first_access_ = nullptr;
+    if (stream != nullptr && !overlaps_) stream->finish();
+    if (overlaps_) pages_.swap(stream->pages);
+    block_ = blocks_before_ = overlaps_ ? stream->blocks() : 0;
+}
+
+void GlobalMemory::end_launch(const char* kernel) {
+    if (stream_ == nullptr || !checks_) return;
+    stream_->pages = std::move(pages_);
+    pages_.clear();
+    stream_->launches.push_back({kernel, block_});
 }
 
 bool GlobalMemory::is_allowed(const void* address, u64 bytes) const {
@@ -251,13 +269,19 @@ bool GlobalMemory::is_allowed(const void* address, u64 bytes) const {
     return false;
 }
 
+/// The nearest buffer that begins before the address; their number if there is none.
+size_t GlobalMemory::nearest_region(u64 address) const {
+    size_t nearest = regions_.size();
+    for (size_t i = 0; i < regions_.size(); i++)
+        if (regions_[i].address <= address && (nearest == regions_.size() || regions_[i].address > regions_[nearest].address)) nearest = i;
+    return nearest;
+}
+
 void GlobalMemory::check_bounds(const void* address, u64 bytes, u32 thread, bool is_write, Place place) const {
     if (is_allowed(address, bytes)) return;
-    // The nearest buffer that begins before the address says what was overrun.
-    size_t nearest = regions_.size();
+    // That buffer was overrun.
     const u64 first = reinterpret_cast<u64>(address);
-    for (size_t i = 0; i < regions_.size(); i++)
-        if (regions_[i].address <= first && (nearest == regions_.size() || regions_[i].address > regions_[nearest].address)) nearest = i;
+    const size_t nearest = nearest_region(first);
     if (nearest == regions_.size()) {
         fail({Kind::OutOfBounds, thread, place}, "%s of %llu bytes of global memory before every buffer", is_write ? "write" : "read",
              static_cast<unsigned long long>(bytes));
@@ -268,14 +292,14 @@ void GlobalMemory::check_bounds(const void* address, u64 bytes, u32 thread, bool
          static_cast<unsigned long long>(regions_[nearest].bytes));
 }
 
-GlobalMemory::GlobalCell& GlobalMemory::cell(u64 index) {
+GlobalCell& GlobalMemory::cell(u64 index) {
     const u64 number = index / page_cells;
     if (last_page_ >= pages_.size() || pages_[last_page_].number != number) {
-        const auto below = [](const Page& page, u64 wanted) { return page.number < wanted; };
+        const auto below = [](const GlobalPage& page, u64 wanted) { return page.number < wanted; };
         const auto found = std::lower_bound(pages_.begin(), pages_.end(), number, below);
         last_page_ = static_cast<size_t>(found - pages_.begin());
         if (found == pages_.end() || found->number != number)
-            pages_.insert(found, Page{number, std::make_unique<GlobalCell[]>(page_cells)});
+            pages_.insert(found, GlobalPage{number, std::make_unique<GlobalCell[]>(page_cells)});
     }
     return pages_[last_page_].cells[index % page_cells];
 }
@@ -286,6 +310,11 @@ void GlobalMemory::access(const void* address, u32 bytes, const Actor& actor, Ma
     (manner.is_write ? report.global_bytes_written : report.global_bytes_read) += bytes;
     if (!checks_) return;
     const u64 first = reinterpret_cast<u64>(address);
+    if (overlaps_) {
+        if (first_access_ == nullptr) first_access_ = place;
+        manner.is_early |= actor.known[block->clocks.launches_agent()] == 0;
+        if (manner.is_early && stream_->is_behind_anything) fail_early(actor, manner, first, 0, "touched", place, 0);
+    }
     for (u64 i = first / cell_bytes; i <= (first + bytes - 1) / cell_bytes; i++) {
         GlobalCell& touched = cell(i);
         if (manner.is_write)
@@ -304,21 +333,60 @@ namespace {
 
 }  // namespace
 
-void GlobalMemory::read(GlobalCell& cell, const Actor& actor, Manner manner, u64, Place place) {
+/// `block`: counted through all launches of the stream, 0 for one of those of which nothing is known.
+void GlobalMemory::fail_early(const Actor& actor, Manner manner, u64 address, u32 block, const char* earlier, Place place, u32 other_place) const {
+    char where[64] = "global memory";
+    if (const size_t region = nearest_region(address); region != regions_.size())
+        std::snprintf(where, sizeof where, "byte %llu of buffer %zu", static_cast<unsigned long long>(address - regions_[region].address), region);
+    if (block == 0) {
+        fail({Kind::Overlap, actor.thread, place}, "%s of %s before the wait for the launches before, which may have %s it and still run", verb(manner),
+             where, earlier);
+    }
+    const std::vector<Stream::Past>& launches = stream_->launches;
+    size_t i = 0;
+    while (launches[i].last_block < block) i++;
+    const u32 first = i == 0 ? 0 : launches[i - 1].last_block;
+    fail({Kind::Overlap, actor.thread, place, nobody, unpack(other_place)},
+         "%s of %s before the wait for the launches before: %s, %zu before this one, may still run and has %s it in block %u (counted through)",
+         verb(manner), where, launches[i].kernel.c_str(), launches.size() - i, earlier, block - first - 1);
+}
+
+void GlobalMemory::read(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place) {
     const Cell& write = cell.write;
-    if (write.clock != 0 && write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
-    if (write.clock != 0 && !actor.is_ordered_after(stamp_of(write))) {
-        fail(fault(Kind::Race, actor, place, stamp_of(write), write.place), "read of global memory by %s is not ordered after its write by %s",
-             name(actor.stamp).text, name(stamp_of(write)).text);
+    if (write.clock != 0 && is_past(write.block)) {
+        if (manner.is_early) fail_early(actor, manner, address, write.block, "written", place, write.place);
+    } else if (write.clock != 0) {
+        if (write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
+        if (!actor.is_ordered_after(stamp_of(write))) {
+            fail(fault(Kind::Race, actor, place, stamp_of(write), write.place), "read of global memory by %s is not ordered after its write by %s",
+                 name(actor.stamp).text, name(stamp_of(write)).text);
+        }
     }
     if (cell.last.clock != 0 && cell.last.block != block_) cell.elsewhere = cell.last;
     cell.last = {block_, actor.stamp.clock, pack(place), static_cast<u16>(actor.stamp.agent), static_cast<u8>(actor.stamp.lane)};
 }
 
-void GlobalMemory::write(GlobalCell& cell, const Actor& actor, Manner manner, u64, Place place) {
+void GlobalMemory::check_readers(const GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place) const {
+    for (const GlobalReader* reader : {&cell.elsewhere, &cell.last}) {
+        if (reader->clock == 0) continue;
+        if (is_past(reader->block)) {
+            if (manner.is_early) fail_early(actor, manner, address, reader->block, "read", place, reader->place);
+            continue;
+        }
+        if (reader->block != block_) fail_between_blocks(actor, manner, "read", place, reader->place);
+        const Stamp earlier = {reader->agent, reader->lane, reader->clock};
+        if (actor.is_ordered_after(earlier)) continue;
+        fail(fault(Kind::Race, actor, place, earlier, reader->place), "%s of global memory by %s is not ordered after its read by %s", verb(manner),
+             name(actor.stamp).text, name(earlier).text);
+    }
+}
+
+void GlobalMemory::write(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place) {
     Cell& write = cell.write;
     const bool both_atomic = manner.is_atomic && write.is_atomic;
-    if (write.clock != 0 && !both_atomic) {
+    if (write.clock != 0 && is_past(write.block)) {
+        if (manner.is_early) fail_early(actor, manner, address, write.block, "written", place, write.place);
+    } else if (write.clock != 0 && !both_atomic) {
         if (write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
         if (!actor.is_ordered_after(stamp_of(write))) {
             fail(fault(Kind::Race, actor, place, stamp_of(write), write.place),
@@ -326,13 +394,7 @@ void GlobalMemory::write(GlobalCell& cell, const Actor& actor, Manner manner, u6
                  name(stamp_of(write)).text);
         }
     }
-    if (cell.elsewhere.clock != 0) fail_between_blocks(actor, manner, "read", place, cell.elsewhere.place);
-    if (cell.last.clock != 0 && cell.last.block != block_) fail_between_blocks(actor, manner, "read", place, cell.last.place);
-    const Stamp reader = {cell.last.agent, cell.last.lane, cell.last.clock};
-    if (cell.last.clock != 0 && !actor.is_ordered_after(reader)) {
-        fail(fault(Kind::Race, actor, place, reader, cell.last.place), "%s of global memory by %s is not ordered after its read by %s",
-             verb(manner), name(actor.stamp).text, name(reader).text);
-    }
+    check_readers(cell, actor, manner, address, place);
     write.block = block_;
     write.clock = actor.stamp.clock;
     write.agent = static_cast<u16>(actor.stamp.agent);

@@ -1,6 +1,7 @@
 // Which memory an address belongs to, and whether an access to it is allowed.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "clocks.hpp"
@@ -23,6 +24,8 @@ struct Manner {
     bool is_in_flight = false;
     /// It may reach the shared memory of another block of the cluster.
     bool is_remote = false;
+    /// Who issued it did not know then that the launches before are over; what is done later knows no more.
+    bool is_early = false;
 };
 
 /// What is remembered of two bytes: the last write.
@@ -110,45 +113,83 @@ class SharedMemory {
     u32 blocks_ = 0, dynamic_bytes_ = 0, readers_per_cell_ = 0, cluster_ = 0;
 };
 
-/// The shadow of global memory for one launch: bounds, and races within a block and between blocks.
+/// What is remembered of the last read of two bytes of global memory by one block.
+struct GlobalReader {
+    u32 block, clock, place;
+    u16 agent;
+    u8 lane;
+};
+
+struct GlobalCell {
+    Cell write;
+    GlobalReader last, elsewhere;
+};
+
+struct GlobalPage {
+    u64 number;
+    std::unique_ptr<GlobalCell[]> cells;
+};
+
+/// The launches of a stream that may still run when the next one begins: those from the last one on that waited for all before it. Blocks are counted
+/// through all of them.
+struct Stream {
+    struct Past {
+        std::string kernel;
+        u32 last_block;
+    };
+    std::vector<GlobalPage> pages;
+    std::vector<Past> launches;
+    /// Whether there are others, of which nothing is known: they may have touched anything.
+    bool is_behind_anything = false;
+
+    u32 blocks() const { return launches.empty() ? 0 : launches.back().last_block; }
+    bool is_empty() const { return launches.empty() && !is_behind_anything; }
+    /// All of them are over.
+    void finish();
+};
+
+/// The shadow of global memory for one launch: bounds, races within a block and between blocks, and the order after the launches before.
 ///
 /// Blocks, or clusters of blocks, run one after another, so an order between them exists only in time: any two accesses of different ones to the same
 /// bytes, one of them a write and not both atomic, are a race. Of several readers the last of the cluster and one of another are kept.
+///
+/// Launches too run one after another here. One that overlaps keeps the cells of those before it in its stream: a thread that does not know yet that these are over may not
+/// write what they touched, nor read what they wrote.
 class GlobalMemory {
    public:
-    void begin_launch(const Region* regions, u32 count, bool checks);
+    /// `stream`: null for a launch by itself. It is taken up to the end of the launch.
+    void begin_launch(const Region* regions, u32 count, bool checks, Stream* stream, bool overlaps);
+    void end_launch(const char* kernel);
     void begin_cluster() { block_++; }
     void access(const void* address, u32 bytes, const Actor& actor, Manner manner, Place place);
     /// Whether bounds are known at all, and the bytes lie in one buffer.
     bool is_allowed(const void* address, u64 bytes) const;
     void check_bounds(const void* address, u64 bytes, u32 thread, bool is_write, Place place) const;
+    /// Whether launches before this one may still run, until one of its threads waits for them.
+    bool has_launches_before() const { return overlaps_ && !stream_->is_empty(); }
+    /// Of this launch, with launches before it; null where there was none.
+    Place first_access() const { return first_access_; }
 
    private:
-    struct GlobalReader {
-        u32 block, clock, place;
-        u16 agent;
-        u8 lane;
-    };
-    struct GlobalCell {
-        Cell write;
-        GlobalReader last, elsewhere;
-    };
     static constexpr u64 page_cells = 2048;
-    struct Page {
-        u64 number;
-        std::unique_ptr<GlobalCell[]> cells;
-    };
 
     GlobalCell& cell(u64 index);
     void read(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place);
     void write(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place);
+    void check_readers(const GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place) const;
+    /// Of a launch before this one.
+    bool is_past(u32 block) const { return block <= blocks_before_; }
+    size_t nearest_region(u64 address) const;
+    [[noreturn]] void fail_early(const Actor& actor, Manner manner, u64 address, u32 block, const char* earlier, Place place, u32 other_place) const;
 
     std::vector<Region> regions_;
-    std::vector<Page> pages_;
+    std::vector<GlobalPage> pages_;
     mutable size_t last_region_ = 0;
     size_t last_page_ = 0;
-    u32 block_ = 0;
-    bool checks_ = false;
+    u32 block_ = 0, blocks_before_ = 0;
+    bool checks_ = false, overlaps_ = false;
+    Stream* stream_ = nullptr;
+    Place first_access_ = nullptr;
 };
 
 /// Places fit into 32 bits as distances from a function of the emulator.

@@ -5,12 +5,14 @@
 //! parallel, and so may parts of a grid ([`launch_blocks`]). `docs/EMULATOR.md` says how to write a kernel for it, how to debug one, and what is not modelled.
 //!
 //! Asynchronous work (cp.async, TMA, wgmma) is done where it is issued or as late as allowed ([`Mode`]), and a seed draws the order of the
-//! threads: a kernel is clean if it is clean in both modes and with several seeds.
+//! threads: a kernel is clean if it is clean in both modes and with several seeds. What a launch may touch while those before it still run is checked where they are launched in
+//! one [`Stream`].
 
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::ops::Range;
+use std::ptr::{self, NonNull};
 
 use crate::launch;
 pub use crate::launch::TensorMap;
@@ -24,6 +26,16 @@ pub enum Mode {
     Late,
 }
 
+/// When a launch begins, as to the one before it in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// When that one, and all before it, are over.
+    Behind,
+    /// Maybe while that one still runs, and others before it too (programmatic dependent launch): its threads may touch nothing that those wrote, and write nothing that they
+    /// read, before they know that somebody has waited (`wait_for_launch_before`).
+    Overlapping,
+}
+
 /// How to run a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -33,13 +45,15 @@ pub struct Config {
     pub seed: u64,
     /// Whether every access is checked. Without, a kernel runs several times faster.
     pub checks: bool,
+    /// When it begins in its [`Stream`].
+    pub start: Start,
     /// Shared memory that a block may have, in bytes: 166912 on `sm_80`, 101376 on `sm_86`, `sm_89` and `sm_120`, 232448 on `sm_90`.
     pub shared_bytes_max: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mode: Mode::Late, seed: 0, checks: true, shared_bytes_max: 232_448 }
+        Self { mode: Mode::Late, seed: 0, checks: true, start: Start::Behind, shared_bytes_max: 232_448 }
     }
 }
 
@@ -133,11 +147,13 @@ pub enum Kind {
     InFlight,
     /// Operands that the instruction does not accept.
     Instruction,
+    /// An access that may come before one of a launch before, which is waited for too late or not at all.
+    Overlap,
 }
 
 impl Kind {
     /// The numbers of `kernels/emu/report.hpp`.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Launch,
         Self::Race,
         Self::Uninitialised,
@@ -149,6 +165,7 @@ impl Kind {
         Self::Fence,
         Self::InFlight,
         Self::Instruction,
+        Self::Overlap,
     ];
 }
 
@@ -210,6 +227,71 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
+/// Launches of one stream, one after another: what they touch is remembered for as long as a later one may begin before they are over ([`Start::Overlapping`]).
+///
+/// Everything else that is queued on a stream waits for all before it: after a copy there is nothing to remember ([`Stream::finish`]).
+#[derive(Debug)]
+pub struct Stream {
+    raw: NonNull<RawStream>,
+}
+
+// SAFETY: what it points to is its own alone, and belongs to no thread.
+unsafe impl Send for Stream {}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and nobody else has it.
+        unsafe { lighterage_emu_stream_free(self.raw.as_ptr()) }
+    }
+}
+
+impl Stream {
+    fn new(is_behind_anything: bool) -> Self {
+        // SAFETY: takes a flag.
+        let raw = unsafe { lighterage_emu_stream_new(is_behind_anything) };
+        Self { raw: NonNull::new(raw).expect("the emulator gives a stream or ends the process") }
+    }
+
+    /// One with launches before of which nothing is known: an overlapping launch may touch no global memory at all before it waits.
+    #[must_use]
+    pub fn behind_anything() -> Self {
+        Self::new(true)
+    }
+
+    /// All launches are over.
+    pub fn finish(&mut self) {
+        // SAFETY: made by `new`, and borrowed by nobody else.
+        unsafe { lighterage_emu_stream_finish(self.raw.as_ptr()) }
+    }
+
+    /// Runs the next launch of the stream, as [`launch`] runs one by itself. Without checks nothing is remembered.
+    ///
+    /// # Errors
+    /// As [`launch`], and [`Kind::Overlap`].
+    ///
+    /// # Safety
+    /// - As [`launch`].
+    pub unsafe fn launch(
+        &mut self,
+        name: &str,
+        grid: Grid,
+        params: &[u8],
+        maps: &[TensorMap],
+        regions: &[Region],
+        config: Config,
+    ) -> Result<Report, Failure> {
+        let blocks = 0..grid.count();
+        // SAFETY: the caller's promise, and the stream is borrowed by this call alone.
+        unsafe { run(self.raw.as_ptr(), name, grid, blocks, params, maps, regions, config) }
+    }
+}
+
 /// Runs kernel `name` over `grid` and returns when every block has ended, or at the first failure.
 ///
 /// `params` are the bytes of the kernel's parameter struct, `maps` its tensor maps. `regions` are the buffers it may touch: any other address is
@@ -254,6 +336,23 @@ pub unsafe fn launch_blocks(
     regions: &[Region],
     config: Config,
 ) -> Result<Report, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { run(ptr::null_mut(), name, grid, blocks, params, maps, regions, config) }
+}
+
+/// # Safety
+/// - As [`launch_blocks`]; `stream` is null or that of a [`Stream`] that nobody else uses meanwhile.
+#[expect(clippy::too_many_arguments, reason = "one field each of what the emulator is asked for")]
+unsafe fn run(
+    stream: *mut RawStream,
+    name: &str,
+    grid: Grid,
+    blocks: Range<u64>,
+    params: &[u8],
+    maps: &[TensorMap],
+    regions: &[Region],
+    config: Config,
+) -> Result<Report, Failure> {
     assert!(blocks.end <= grid.count(), "blocks {blocks:?} of {}", grid.count());
     let c_name = CString::new(name).unwrap_or_default();
     let request = RawLaunch {
@@ -269,12 +368,13 @@ pub unsafe fn launch_blocks(
         params: params.as_ptr(),
         maps: maps.as_ptr(),
         regions: regions.as_ptr(),
+        stream,
         config: RawConfig {
             seed: config.seed,
             mode: u32::from(config.mode == Mode::Late),
             checks: u32::from(config.checks),
             shared_bytes_max: config.shared_bytes_max,
-            padding: 0,
+            overlaps: u32::from(config.start == Start::Overlapping),
         },
     };
     let mut report = Report::default();
@@ -331,7 +431,14 @@ struct RawConfig {
     mode: u32,
     checks: u32,
     shared_bytes_max: u32,
-    padding: u32,
+    overlaps: u32,
+}
+
+/// `emu::Stream` of `kernels/emu/memory.hpp`.
+#[repr(C)]
+#[derive(Debug)]
+struct RawStream {
+    hidden: [u8; 0],
 }
 
 /// `emu::Launch` of `kernels/emu/block.hpp`.
@@ -350,6 +457,7 @@ struct RawLaunch {
     params: *const u8,
     maps: *const TensorMap,
     regions: *const Region,
+    stream: *mut RawStream,
     config: RawConfig,
 }
 
@@ -395,6 +503,9 @@ unsafe extern "C" {
         report: *mut Report,
         failure: *mut RawFailure,
     ) -> c_int;
+    fn lighterage_emu_stream_new(is_behind_anything: bool) -> *mut RawStream;
+    fn lighterage_emu_stream_finish(stream: *mut RawStream);
+    fn lighterage_emu_stream_free(stream: *mut RawStream);
     fn lighterage_emu_kernel(index: u32) -> *const c_char;
     fn lighterage_emu_parameters(name: *const c_char, params_bytes: *mut u32, maps_count: *mut u32) -> bool;
     fn lighterage_emu_cluster_blocks(name: *const c_char) -> u32;

@@ -80,6 +80,18 @@ int lighterage_emu_launch(const emu::Launch* launch, emu::Report* report, emu::F
     return is_clean ? 0 : 1;
 }
 
+/// What is remembered of the launches of one stream. `is_behind_anything`: of others before them nothing is known.
+emu::Stream* lighterage_emu_stream_new(bool is_behind_anything) {
+    auto* stream = new emu::Stream;
+    stream->is_behind_anything = is_behind_anything;
+    return stream;
+}
+
+/// All launches of the stream are over.
+void lighterage_emu_stream_finish(emu::Stream* stream) { stream->finish(); }
+
+void lighterage_emu_stream_free(emu::Stream* stream) { delete stream; }
+
 /// Name of kernel `index` in no particular order; null past the last.
 const char* lighterage_emu_kernel(uint32_t index) {
     const emu::Registration* kernel = emu::first_kernel;

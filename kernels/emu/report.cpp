@@ -2,6 +2,8 @@
 #include "report.hpp"
 
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <unistd.h>
 
 #include <cstdarg>
@@ -40,19 +42,54 @@ void fail(const Fault& fault, const char* format, ...) {
 
 namespace {
 
-/// What `addr2line` prints for one address: the innermost line first, then the lines it was inlined into.
-std::string ask_addr2line(const char* image, u64 offset) {
-    char command[4200];
-    std::snprintf(command, sizeof command, "addr2line -i -e '%s' 0x%llx 2>/dev/null", image,
-                  static_cast<unsigned long long>(offset));
-    std::string answer;
-    FILE* pipe = popen(command, "r");
-    if (pipe == nullptr) return answer;
-    char line[1024];
-    while (std::fgets(line, sizeof line, pipe) != nullptr) answer += line;
-    pclose(pipe);
-    return answer;
-}
+/// `addr2line` as a filter: it reads the debug information, most of its work, at the first address only.
+class Addr2line {
+   public:
+    explicit Addr2line(const char* image) {
+        int to[2], from[2];
+        if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return;
+        posix_spawn_file_actions_t actions;
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, to[0], 0);
+        posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+        char* const arguments[] = {const_cast<char*>("addr2line"), const_cast<char*>("-ai"), const_cast<char*>("-e"), const_cast<char*>(image), nullptr};
+        pid_t child;
+        const bool is_there = posix_spawnp(&child, "addr2line", &actions, nullptr, arguments, environ) == 0;
+        posix_spawn_file_actions_destroy(&actions);
+        close(to[0]);
+        close(from[1]);
+        if (is_there) {
+            to_ = fdopen(to[1], "w");
+            from_ = fdopen(from[0], "r");
+        } else {
+            close(to[1]);
+            close(from[0]);
+        }
+    }
+
+    /// What it prints for one address: the innermost line first, then the lines it was inlined into. Empty where it is not there.
+    std::string ask(u64 offset) {
+        std::string answer;
+        if (to_ == nullptr || from_ == nullptr) return answer;
+        // Each answer begins with its address; that of 0, which is nowhere, ends ours.
+        std::fprintf(to_, "0x%llx\n0x0\n", static_cast<unsigned long long>(offset));
+        std::fflush(to_);
+        char line[1024];
+        u32 addresses = 0;
+        while (std::fgets(line, sizeof line, from_) != nullptr) {
+            const bool is_address = std::strncmp(line, "0x", 2) == 0;
+            addresses += is_address ? 1 : 0;
+            if (addresses == 2 && !is_address) return answer;
+            if (addresses == 1 && !is_address) answer += line;
+        }
+        return answer;
+    }
+
+   private:
+    FILE* to_ = nullptr;
+    FILE* from_ = nullptr;
+};
 
 const char* file_name(const char* path) {
     const char* slash = std::strrchr(path, '/');
@@ -75,15 +112,17 @@ std::string shorten(const std::string& answer) {
     return text;
 }
 
-/// Kernels are linked into the program itself, so its file is the one to ask.
+/// The program's own file, for another process to read.
+std::string program() { return "/proc/" + std::to_string(getpid()) + "/exe"; }
+
+/// Kernels are linked into the program itself, so its file is the one to ask. Called by one thread at a time.
 std::string find_line(u64 place) {
+    static Addr2line& filter = *new Addr2line(program().c_str());
     Dl_info info;
-    char image[64];
-    std::snprintf(image, sizeof image, "/proc/%d/exe", getpid());
     if (place == 0 || dladdr(reinterpret_cast<void*>(place), &info) == 0) return "an unknown place";
     const u64 offset = place - reinterpret_cast<u64>(info.dli_fbase);
     // The address returned to belongs to what follows the call; one byte before lies in the call.
-    const std::string line = shorten(ask_addr2line(image, offset - 1));
+    const std::string line = shorten(filter.ask(offset - 1));
     if (!line.empty()) return line;
     char raw[300];
     std::snprintf(raw, sizeof raw, "%s+0x%llx", file_name(info.dli_fname), static_cast<unsigned long long>(offset));

@@ -17,6 +17,7 @@ enum class Kind : u32 {
     Fence = 8,          // a fence is missing between ordinary stores and the asynchronous proxy
     InFlight = 9,       // memory or registers of an asynchronous operation touched before it was waited for; a block gone that others still reach
     Instruction = 10,   // operands that the instruction does not accept
+    Overlap = 11,       // an access that may come before a launch before this one, or while it runs
 };
 
 constexpr u32 nobody = 0xffffffffu;
@@ -58,7 +59,7 @@ struct Fault {
 [[noreturn]] void fail(const Fault& fault, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 /// Source line of a place: `file:line` of the kernel, with what was inlined there; or the raw address where no tool can say.
-/// Runs `addr2line` once for each place and remembers the answer.
+/// Asks `addr2line`, which is started with the first place, once for each and remembers the answer.
 size_t describe(u64 place, char* text, size_t bytes);
 
 }  // namespace emu

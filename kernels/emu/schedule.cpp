@@ -116,7 +116,10 @@ void entry() {
     barrier_after_exit();
     cluster_barrier_after_exit();
     if (b.members[rank].live == 0) check_finished_block(rank);
-    if (b.live == 0) switch_fibre(b.self().fibre, b.main);
+    if (b.live == 0) {
+        if (b.is_last_cluster()) check_waited();
+        switch_fibre(b.self().fibre, b.main);
+    }
     go_on();
     __builtin_unreachable();
 }
@@ -173,6 +176,7 @@ void begin_cluster(u64 first) {
 bool run_cluster(u64 first) {
     Block& b = *block;
     begin_cluster(first);
+    b.blocks_begun = first + b.cluster_blocks();
     b.report.blocks += b.cluster_blocks();
     switch_fibre(b.main, b.self().fibre);
     return !b.has_failed;
@@ -215,11 +219,12 @@ bool run(Block& state) {
     state.threads_count = state.block_threads * state.cluster_blocks();
     state.random = launch.config.seed * 0x9e3779b97f4a7c15ull + 1;
     state.report = Report{};
-    state.has_failed = false;
+    state.has_failed = state.has_waited = false;
     state.threads.resize(state.threads_count);
     state.warps.assign((state.threads_count + warp_lanes - 1) / warp_lanes, Warp{});
-    state.global.begin_launch(launch.regions, launch.regions_count, state.checks());
+    state.global.begin_launch(launch.regions, launch.regions_count, state.checks(), launch.stream, launch.config.overlaps != 0);
     const bool is_clean = run_blocks();
+    state.global.end_launch(launch.name);
     block = nullptr;
     return is_clean;
 }

@@ -38,7 +38,8 @@ DEVICE void store_part(bf16* into, int count, bool is_aligned, const float (&val
 template <unsigned kind>
 DEVICE void activate_eight(float (&value)[8]) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) value[i] = rounded(activate(value[i], kind));
+    for (int i = 0; i < 8; i++) value[i] = activate(value[i], kind);
+    round8(value);
 }
 
 /// Eight at once. Chosen once for all of them: chosen for each, every exponential waited for the one before.
@@ -55,6 +56,20 @@ DEVICE void activate_rounded(float (&value)[8], unsigned activation) {
 /// Whether anything is left to do after the bias.
 DEVICE bool is_fused(const Epilogue& e) { return e.activation != 0 || e.gate != nullptr || e.residual != nullptr; }
 
+/// Whether that is GELU in its tanh form alone: what FLUX has behind its widest products.
+DEVICE bool is_gelu_alone(const Epilogue& e) { return e.activation == 1 && e.gate == nullptr && e.residual == nullptr; }
+
+DEVICE void apply_gate(const float (&gate)[8], float (&value)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) value[i] *= gate[i];
+    round8(value);
+}
+
+DEVICE void add(const float (&other)[8], float (&value)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) value[i] += other[i];
+}
+
 /// Eight columns of a row, of which `count` are there, from the rounded sums with bias; the last rounding is the caller's.
 DEVICE void finish_part(const Epilogue& e, Packed8 sums, int64_t row, int column, int count, float (&value)[8]) {
     float other[8];
@@ -62,13 +77,11 @@ DEVICE void finish_part(const Epilogue& e, Packed8 sums, int64_t row, int column
     if (e.activation != 0) activate_rounded(value, e.activation);
     if (e.gate != nullptr) {
         load_part(e.gate + column, count, e.is_aligned, other);
-#pragma unroll
-        for (int i = 0; i < 8; i++) value[i] = rounded(value[i] * other[i]);
+        apply_gate(other, value);
     }
     if (e.residual != nullptr) {
         load_part(e.residual + row * e.residual_stride + column, count, e.is_aligned, other);
-#pragma unroll
-        for (int i = 0; i < 8; i++) value[i] += other[i];
+        add(other, value);
     }
 }
 

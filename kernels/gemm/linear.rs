@@ -55,6 +55,8 @@ enum Store {
     Rows,
     /// By TMA, a box of 64 x 64 at a time, so many of which wait for a warpgroup: out has to be aligned.
     Boxes(u32),
+    /// The same with two boxes of 64 rows and 48 columns.
+    NarrowBoxes,
 }
 
 /// What multiplies, which decides how fast.
@@ -85,10 +87,17 @@ const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) ->
     let waiting = match store {
         Store::Rows => 64 * 128 * 2,
         Store::Boxes(boxes) => boxes * 64 * 64 * 2,
+        Store::NarrowBoxes => 2 * 64 * NARROW_BOX_COLUMNS * 2,
     };
     let shared_bytes = stages * ((128 + columns) * 128 + 16) + 2 * waiting;
     let (tile, cluster) = ([128, columns], 1);
     Config { image, tile, depth: 64, stages, threads: 384, shared_bytes, cluster, unit: Unit::Groups, store }
+}
+
+/// The same with 128 rows for each warpgroup, in two products one below the other.
+const fn tall(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
+    let config = groups(image, columns, stages, store);
+    Config { tile: [256, columns], shared_bytes: config.shared_bytes + stages * 128 * 128, ..config }
 }
 
 const fn cut(config: Config) -> Config {
@@ -138,6 +147,8 @@ const SM90A: [Config; 13] = [
     SM80[1],
     SM80[2],
 ];
+/// Those of `linear_sm90a.cu` that should be fast somewhere and have not run on a GPU: whoever measures tries them, and a table may name them; the model does not choose them.
+const SM90A_UNMEASURED: [Config; 1] = [tall("linear_sm90a_256x144_boxes_bf16", 144, 4, Store::NarrowBoxes)];
 const SM80_UNALIGNED: Config = warps("linear_sm80_64x64_unaligned_bf16", [64, 64], [2, 2], 4);
 const SUMS: [Config; 2] = [
     warps("linear_sums_sm80_128x128_bf16", [128, 128], [2, 2], 3),
@@ -217,7 +228,9 @@ pub fn variants(shape: Shape, arch: Arch) -> Vec<Config> {
             // A tensor map has no empty dimension.
             let wide = if shape.inner == 0 { &SM80 } else { candidates(arch) };
             let wide = wide.iter().filter(|config| config.unit != Unit::CutGroups || pieces(shape) > 0);
-            few.then_some(FEW_ROWS).into_iter().chain(wide.copied()).collect()
+            let has_wgmma = arch == Arch::Sm90a && shape.inner > 0;
+            let unmeasured = SM90A_UNMEASURED.iter().filter(|_| has_wgmma);
+            few.then_some(FEW_ROWS).into_iter().chain(wide.chain(unmeasured).copied()).collect()
         }
     }
 }
@@ -288,6 +301,9 @@ const CUT_CLOCKS: u64 = 34_000;
 /// `tail_columns` of `ring_sm90a.cuh`, and how many tails a tile is.
 const TAIL_COLUMNS: u32 = 64;
 const TAILS: u64 = 4;
+
+/// Columns of a `StoreBoxes` without a swizzle.
+const NARROW_BOX_COLUMNS: u32 = 48;
 
 /// `workspace_header_bytes` and `piece_floats` of `linear.cuh`.
 const HEADER_BYTES: u64 = 256;
@@ -417,6 +433,10 @@ fn stage_clocks(config: Config, units: u64, target: Target) -> u64 {
         }
         Unit::FewRows => (rows + columns) * depth * 2 / 128,
         // wgmma reads its operands beside the products; each of two warpgroups reads its rows of x and all of weight.
+        // Of a tall tile it reads the weight once for every 64 rows, and there it shares the port with what arrives.
+        Unit::Groups | Unit::CutGroups | Unit::TailGroups if rows > 128 => {
+            (rows + rows / 64 * columns + rows + columns) * depth * 2 / 128
+        }
         Unit::Groups | Unit::CutGroups | Unit::TailGroups => (rows + 2 * columns) * depth * 2 / 128,
     };
     let waits = match (config.unit, target.arch) {
@@ -434,7 +454,7 @@ fn store_clocks(config: Config, target: Target) -> u64 {
             rows * columns / ROWS_STORED_PER_CLOCK
         }
         (_, Store::Rows) => rows * columns * 2 / l2_bytes_per_clock(target.arch),
-        (_, Store::Boxes(_)) => rows * columns / BOXES_PACKED_PER_CLOCK,
+        (_, Store::Boxes(_) | Store::NarrowBoxes) => rows * columns / BOXES_PACKED_PER_CLOCK,
     }
 }
 
@@ -645,11 +665,12 @@ fn storable(config: Config, params: &LinearParams) -> Config {
     twin(Config { cluster: 1, unit: Unit::Groups, store: Store::Rows, ..config })
 }
 
-/// The first variant like it in everything that the launch depends on, whatever its name; where there is none of its tile, the one of the next wider tile.
+/// The first variant like it in everything that the launch depends on, whatever its name; where there is none of its tile, the one of the next wider tile, or the widest.
 fn twin(wanted: Config) -> Config {
     let key = |config: &Config| (config.cluster, config.unit, config.store);
-    let alike = SM90A.iter().filter(|config| key(config) == key(&wanted) && config.tile >= wanted.tile);
-    *alike.min_by_key(|config| config.tile).unwrap_or(&wanted)
+    let alike = || SM90A.iter().filter(|config| key(config) == key(&wanted));
+    let wider = alike().filter(|config| config.tile >= wanted.tile).min_by_key(|config| config.tile);
+    *wider.or_else(|| alike().max_by_key(|config| config.tile)).unwrap_or(&wanted)
 }
 
 /// x and weight, whose boxes are tiles, in a cluster half ones; and out, where it leaves in boxes.
@@ -659,6 +680,11 @@ fn with_maps(launch: Launch, config: Config, params: &LinearParams) -> Launch {
     let weight = map(params.weight, params.weight_stride, [params.inner, params.columns], columns);
     match config.store {
         Store::Rows => launch.with_maps(&[x, weight]),
+        Store::NarrowBoxes => {
+            let out = map(params.out, params.out_stride, [params.columns, params.rows], 64);
+            let box_sizes = [NARROW_BOX_COLUMNS, 64, 0, 0, 0];
+            launch.with_maps(&[x, weight, TensorMap { box_sizes, swizzle_bytes: 0, ..out }])
+        }
         Store::Boxes(_) => {
             let out = map(params.out, params.out_stride, [params.columns, params.rows], 64);
             match config.unit {
@@ -745,6 +771,19 @@ mod tests {
             assert_eq!(choose(less(10), Target::typical(arch)).image, "linear_sm80_rows16_unaligned_bf16");
             assert!(!chosen(aligned(4096, 4096, 0), arch).1);
         }
+    }
+
+    #[test]
+    fn what_no_gpu_has_timed_is_tried_and_not_chosen() {
+        let (text_qkv, [tall]) = (aligned(512, 9216, 3072), SM90A_UNMEASURED);
+        assert!(variants(text_qkv, Arch::Sm90a).contains(&tall) && !candidates(Arch::Sm90a).contains(&tall));
+        assert!(!variants(text_qkv, Arch::Sm80).contains(&tall));
+        assert!(tall.shared_bytes <= Arch::Sm90a.shared_bytes_max(), "{}", tall.shared_bytes);
+        // One round of 132 multiprocessors, where tiles of 128 x 256 are 144.
+        assert_eq!((tiles(tall, text_qkv), tiles(SM90A[3], text_qkv)), (128, 144));
+        let clocks = |config| predicted_clocks(config, text_qkv, Target::typical(Arch::Sm90a));
+        assert_eq!(clocks(tall), 48 * 1264 + 768 + 5800);
+        assert!(SM90A.iter().all(|config| clocks(tall) < clocks(*config)));
     }
 
     #[test]

@@ -7,10 +7,11 @@
 // warpgroup produces: one thread of it brings 64 columns of x and weight at a time by TMA into a ring of stages (ring_sm90a.cuh), 48, 32 or 24 KiB each, and runs
 // on into the next tile while this one is finished. Two warpgroups consume, 64 rows each: wgmma m64n256k16, n128 or n64, both operands from shared
 // memory, one stage's products under way while the next are issued; a stage goes back one step later. The bias is fetched beside the last products. Then the sums
-// leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh), and out
+// leave (store_sm90a.cuh): by stmatrix into shared memory, there activation, gate and residual (epilogue.cuh; GELU alone before, in registers), and out
 //   .._bf16         as rows of 16 bytes, 128 columns at a time, by the threads;
 //   .._boxes_bf16   as boxes of 64 columns by TMA, two of them waiting for each warpgroup, while the next tile is multiplied (out and its rows whole pieces of 16 bytes).
 // Registers: 40 for the producer, 232 for the consumers (setmaxnreg), of which 128 or 64 are sums, 32 or 16 the bias.
+// `256x144`: two products of 64 rows for each consumer, one below the other (Ring::halves), 144 sums a thread; boxes of 48 columns.
 // Pairs (.._pair_..): clusters of two blocks whose tiles stand one above the other have the same rows of weight, and each brings half of them to both by multicast. An odd last row of tiles lies
 // in pairs side by side, which have x in common. A stage is empty when all four consumers gave it back.
 // `cut`: the tiles, or pairs, that are left over after whole rounds are cut along k into pieces, the same number of stages for everybody (base/pieces.cuh). A piece leaves its
@@ -32,25 +33,31 @@ using namespace product;
 template <class Ring, class Store, int columns, bool is_cut>
 DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, const TensorMap* out, const Leaving& tile,
                          int slot) {
-    float sums[columns / 2] = {};
+    float sums[Ring::halves][columns / 2] = {};
     unsigned bias[columns / 8];
     multiply<Ring>(sums, smem, turn, steps, tile.group);
     load_bias<columns>(e, tile.column, bias);
+    typename Store::template Early<columns> early(e, tile);
     finish_sums<Ring>(smem, turn, steps);
-    if (is_cut && slot >= 0)
-        store_sums(piece_sums(p, slot), sums, tile.group);
-    else
-        Store::store(sums, bias, e, out, tile);
+    if (is_cut && slot >= 0) return store_sums(piece_sums(p, slot), sums[0], tile.group);
+    Store::store(sums[0], bias, e, out, tile, early);
+#pragma unroll
+    for (int half = 1; half < Ring::halves; half++) {
+        const Leaving below = tile.below(half);
+        early.fetch(e, below, 0);
+        Store::store(sums[half], bias, e, out, below, early);
+    }
 }
 
 template <class Ring, class Store, Last last>
 DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
+    static_assert(Ring::halves == 1 || last == Last::Whole);
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
     const Epilogue e = epilogue_of(p);
     const auto leaving = [&](TilePlace place, int columns) {
-        return Leaving{int64_t{place.row} * x_rows + group * group_rows, place.column * columns, group,
-                       memory + Ring::waiting + group * Ring::waiting_bytes};
+        return Leaving{int64_t{place.row} * Ring::rows + group * Ring::halves * group_rows, place.column * columns, group,
+                       memory + Ring::waiting + group * Ring::waiting_bytes, 0};
     };
     Turn<Ring> turn;
     Piece piece;
@@ -103,7 +110,7 @@ DEVICE void join(const LinearParams& p) {
     const int first_column = place.column * columns + column;
 #pragma unroll
     for (int i = 0; i < 8; i++) sums[i] += bias_of(e, first_column + i);
-    finish(e, pack8(sums), int64_t{place.row} * x_rows + row, first_column);
+    finish(e, pack8(sums), int64_t{place.row} * 128 + row, first_column);
 }
 
 }  // namespace
@@ -111,6 +118,10 @@ DEVICE void join(const LinearParams& p) {
 #define LINEAR(columns, stages, blocks, maps_count, store, ...)                                                                               \
     (const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<maps_count> maps) {                                           \
         linear<Ring<columns, stages, blocks, store::waiting_bytes>, store __VA_OPT__(, ) __VA_ARGS__>(p, maps.map);                           \
+    }
+#define TALL_LINEAR(columns, stages, ...)                                                                                                     \
+    (const __grid_constant__ LinearParams p, const __grid_constant__ TensorMaps<3> maps) {                                                    \
+        linear<Ring<columns, stages, 1, __VA_ARGS__::waiting_bytes, 2>, __VA_ARGS__>(p, maps.map);                                            \
     }
 #define THREADS __launch_bounds__((consumers + 1) * group_threads, 1)
 #define PAIR __cluster_dims__(2, 1, 1)
@@ -135,6 +146,9 @@ KERNEL(linear_sm90a_128x256_boxes_tail_bf16)
 
 extern "C" __global__ void THREADS linear_sm90a_128x64_boxes_bf16 LINEAR(64, 8, 1, 3, StoreBoxes<1>)
 KERNEL(linear_sm90a_128x64_boxes_bf16)
+
+extern "C" __global__ void THREADS linear_sm90a_256x144_boxes_bf16 TALL_LINEAR(144, 4, StoreBoxes<2, 48>)
+KERNEL(linear_sm90a_256x144_boxes_bf16)
 
 extern "C" __global__ void PAIR THREADS linear_sm90a_pair_128x256_boxes_bf16 LINEAR(256, 4, 2, 3, StoreBoxes<2>)
 KERNEL_IN_CLUSTERS(linear_sm90a_pair_128x256_boxes_bf16, 2)

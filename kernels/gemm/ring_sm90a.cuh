@@ -11,14 +11,14 @@
 
 namespace product {
 
-constexpr int consumers = 2, group_threads = 128, depth = 64, x_rows = 128;
+constexpr int consumers = 2, group_threads = 128, depth = 64, group_rows = 64;
 
-/// Where things lie in shared memory: stages of x and weight, what a finished tile waits in, the mbarriers.
-template <int columns_, int stages_, int blocks_, unsigned waiting_bytes_>
+/// Where things lie in shared memory: stages of x and weight, what a finished tile waits in, the mbarriers. A consumer has `halves` times 64 rows of a tile, one below the other.
+template <int columns_, int stages_, int blocks_, unsigned waiting_bytes_, int halves_ = 1>
 struct Ring {
-    static_assert(blocks_ == 1 || blocks_ == 2);
-    static constexpr int columns = columns_, stages = stages_, blocks = blocks_;
-    static constexpr unsigned x_bytes = x_rows * depth * 2, weight_bytes = columns * depth * 2, stage_bytes = x_bytes + weight_bytes;
+    static_assert(blocks_ == 1 || (blocks_ == 2 && halves_ == 1));
+    static constexpr int columns = columns_, stages = stages_, blocks = blocks_, halves = halves_, rows = consumers * halves * group_rows;
+    static constexpr unsigned x_bytes = rows * depth * 2, weight_bytes = columns * depth * 2, stage_bytes = x_bytes + weight_bytes;
     /// Of one consumer.
     static constexpr unsigned waiting_bytes = waiting_bytes_;
     static constexpr unsigned waiting = stages * stage_bytes, full = waiting + consumers * waiting_bytes, empty = full + 8 * stages;
@@ -41,14 +41,14 @@ enum class Last { Whole, Cut, Tails };
 constexpr int tail_columns = 64;
 
 /// What is done of out: of its tiles, or pairs of them, by blocks, or clusters of them.
-template <int columns, int blocks>
+template <int columns, int blocks, int rows = 128>
 struct Work : Pieces {
     int down, across;
     /// Tails behind the tiles.
     int tails;
 
     DEVICE Work(const LinearParams& p, unsigned grid_size, Last last) {
-        down = (p.rows + x_rows - 1) / x_rows;
+        down = (p.rows + rows - 1) / rows;
         across = (p.columns + columns - 1) / columns;
         units_each = (p.inner + depth - 1) / depth;
         grid = static_cast<int>(grid_size) / blocks;
@@ -75,7 +75,7 @@ struct Work : Pieces {
 };
 
 template <class Ring>
-using WorkOf = Work<Ring::columns, Ring::blocks>;
+using WorkOf = Work<Ring::columns, Ring::blocks, Ring::rows>;
 
 template <class Ring>
 DEVICE void start_ring(unsigned smem) {
@@ -108,10 +108,10 @@ template <class Ring>
 DEVICE void load_stage(unsigned stage, unsigned full, const TensorMap* maps, int column, const PairPlace& place, unsigned rank) {
     const TilePlace tile = place.tile(static_cast<int>(rank));
     if constexpr (Ring::blocks == 1) {
-        bulk_load(stage, &maps[0], full, column, tile.row * x_rows);
+        bulk_load(stage, &maps[0], full, column, tile.row * Ring::rows);
         bulk_load(stage + Ring::x_bytes, &maps[1], full, column, tile.column * Ring::columns);
     } else {
-        load_half_or_both<x_rows>(stage, &maps[0], full, column, tile.row * x_rows, place.is_across, rank);
+        load_half_or_both<Ring::rows>(stage, &maps[0], full, column, tile.row * Ring::rows, place.is_across, rank);
         load_half_or_both<Ring::columns>(stage + Ring::x_bytes, &maps[1], full, column, tile.column * Ring::columns, !place.is_across, rank);
     }
 }
@@ -132,7 +132,7 @@ DEVICE void produce_tails(unsigned smem, const TensorMap* maps, const WorkOf<Rin
             const unsigned full = smem + Ring::full + 8 * turn.stage, stage = smem + turn.stage * Ring::stage_bytes;
             wait_empty(smem, turn);
             mbarrier_arrive_expect(full, bytes);
-            bulk_load(stage, &maps[0], full, step * depth, tail.row * x_rows);
+            bulk_load(stage, &maps[0], full, step * depth, tail.row * Ring::rows);
             bulk_load(stage + Ring::x_bytes, &maps[3], full, step * depth, tail.column * tail_columns);
             turn.advance();
         }
@@ -173,19 +173,22 @@ DEVICE void give_back(unsigned smem, unsigned stage) {
         mbarrier_arrive_peer(peer_address(empty, thread));
 }
 
-/// sums = x weight^T for the warpgroup's 64 rows, all but the last stage's products done; `finish_sums` waits for those.
+/// sums = x weight^T for the warpgroup's rows, 64 in each part, all but the last stage's products done; `finish_sums` waits for those.
 template <class Ring, int count>
-DEVICE void multiply(float (&sums)[count], unsigned smem, Turn<Ring>& turn, int steps, int group) {
+DEVICE void multiply(float (&sums)[Ring::halves][count], unsigned smem, Turn<Ring>& turn, int steps, int group) {
+    constexpr unsigned half_bytes = group_rows * depth * 2;
     unsigned before = 0;
     for (int step = 0; step < steps; step++) {
-        const unsigned x = smem + turn.stage * Ring::stage_bytes + group * (64 * depth * 2);
+        const unsigned x = smem + turn.stage * Ring::stage_bytes + group * Ring::halves * half_bytes;
         const unsigned weight = smem + turn.stage * Ring::stage_bytes + Ring::x_bytes;
         mbarrier_wait(smem + Ring::full + 8 * turn.stage, turn.parity);
         group_fence();
 #pragma unroll
         for (int k = 0; k < depth / 16; k++) {
-            group_product(sums, group_operand(x + k * 32, 16, 1024, Swizzle::Bytes128), group_operand(weight + k * 32, 16, 1024, Swizzle::Bytes128),
-                          step > 0 || k > 0);
+            const uint64_t right = group_operand(weight + k * 32, 16, 1024, Swizzle::Bytes128);
+#pragma unroll
+            for (int half = 0; half < Ring::halves; half++)
+                group_product(sums[half], group_operand(x + half * half_bytes + k * 32, 16, 1024, Swizzle::Bytes128), right, step > 0 || k > 0);
         }
         group_commit();
         // The products before these are done: their stage is free.

@@ -5,8 +5,6 @@
 
 namespace product {
 
-constexpr int group_rows = 64;
-
 /// The bias of this thread's columns, two a word: fetched while the last products are under way.
 template <int columns>
 DEVICE void load_bias(const Epilogue& e, int first_column, unsigned (&bias)[columns / 8]) {
@@ -22,8 +20,11 @@ DEVICE void load_bias(const Epilogue& e, int first_column, unsigned (&bias)[colu
     }
 }
 
+/// GELU of two rounded sums, rounded again.
+DEVICE unsigned gelu_pair(unsigned both) { return pack_bf16(gelu_tanh(low_bf16(both)), gelu_tanh(high_bf16(both))); }
+
 /// Puts `columns` columns of sums with their bias, rounded, where `offset(row, piece)` says, a piece being 8 columns.
-template <int columns, int count, class Offset>
+template <int columns, bool is_gelu = false, int count, class Offset>
 DEVICE void put_sums(const float (&sums)[count], const unsigned (&bias)[count / 4], int first, unsigned waiting_smem, Offset offset) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x % group_threads / 32;
     // stmatrix: lane i names row i % 8 of matrix i / 8; matrices 0 and 1 are rows 0-7 and 8-15 of 8 columns, 2 and 3 those of the next 8.
@@ -38,6 +39,10 @@ DEVICE void put_sums(const float (&sums)[count], const unsigned (&bias)[count / 
             pairs[2 * i] = pack_bf16(own[0] + low_bf16(both), own[1] + high_bf16(both));
             pairs[2 * i + 1] = pack_bf16(own[2] + low_bf16(both), own[3] + high_bf16(both));
         }
+        if constexpr (is_gelu) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) pairs[i] = gelu_pair(pairs[i]);
+        }
         matrix_store4(waiting_smem + offset(row, n + matrix_column), pairs);
     }
 }
@@ -48,6 +53,11 @@ struct Leaving {
     int column;
     int group;
     unsigned char* waiting_smem;
+    /// Which of the warpgroup's parts of 64 rows.
+    int half = 0;
+
+    /// The rows of another part.
+    DEVICE Leaving below(int to) const { return {row + to * group_rows, column, group, waiting_smem, to}; }
 };
 
 /// By the threads: 128 columns at a time, in rows of 16 bytes.
@@ -55,8 +65,16 @@ struct StoreRows {
     static constexpr int columns = 128;
     static constexpr unsigned waiting_bytes = group_rows * columns * 2;
 
+    /// Nothing is fetched early.
+    template <int tile_columns>
+    struct Early {
+        DEVICE Early(const Epilogue&, const Leaving&) {}
+        DEVICE void fetch(const Epilogue&, const Leaving&, int) {}
+    };
+
     template <int count>
-    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap*, const Leaving& tile) {
+    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap*, const Leaving& tile,
+                             Early<count * 2>&) {
         const int thread = threadIdx.x % group_threads;
 #pragma unroll
         for (int first = 0; first < count * 2; first += columns) {
@@ -71,50 +89,138 @@ struct StoreRows {
     DEVICE static void finish() {}
 };
 
-/// By TMA: boxes of 64 columns in the 128-byte swizzle, `boxes` of them on their way at most. Map 2 is out.
-template <int boxes>
+/// By TMA: boxes of 64 columns in the 128-byte swizzle, or of 48 columns without one, `boxes` of them on their way at most. Map 2 is out.
+template <int boxes, int columns = 64>
 struct StoreBoxes {
-    static constexpr int columns = 64;
-    static constexpr unsigned box_bytes = group_rows * columns * 2, waiting_bytes = boxes * box_bytes;
+    static constexpr int pieces = columns / 8, parts = group_rows * pieces / group_threads;
+    static constexpr unsigned row_bytes = columns * 2, box_bytes = group_rows * row_bytes, waiting_bytes = boxes * box_bytes;
+    static_assert(group_rows * pieces % group_threads == 0 && box_bytes % 128 == 0);
 
-    DEVICE static unsigned offset(int row, int piece) { return row * 128 + ((piece ^ (row & 7)) << 4); }
+    DEVICE static unsigned offset(int row, int piece) { return row * row_bytes + ((columns == 64 ? piece ^ (row & 7) : piece) << 4); }
 
-    /// Activation, gate and residual, in place.
-    DEVICE static void finish_box(const Epilogue& e, unsigned char* box_smem, int64_t first_row, int first_column) {
-        for (int i = threadIdx.x % group_threads; i < group_rows * 8; i += group_threads) {
-            auto* own = reinterpret_cast<bf16*>(box_smem + offset(i / 8, i % 8));
-            const int64_t row = first_row + i / 8;
-            const int column = first_column + i % 8 * 8, inside = min(e.columns - column, 8);
-            if (row >= e.rows || inside <= 0) continue;
+    /// Eight columns of a row of a box: what a thread finishes, `parts` of them in each.
+    struct Part {
+        const Epilogue& e;
+        int64_t row;
+        int column, inside;
+        unsigned place;
+        bool is_whole;
+
+        DEVICE Part(const Epilogue& epilogue, const Leaving& tile, int box, int part) : e(epilogue) {
+            const int index = static_cast<int>(threadIdx.x % group_threads) + part * group_threads, piece = index % pieces;
+            row = tile.row + index / pieces;
+            column = tile.column + box * columns + piece * 8;
+            inside = row < e.rows ? min(e.columns - column, 8) : 0;
+            place = offset(index / pieces, piece);
+            is_whole = e.is_aligned && inside == 8;
+        }
+        DEVICE const bf16* residual() const { return e.residual + row * e.residual_stride + column; }
+    };
+
+    /// A thread's parts of the residual of a box, fetched while the box before is packed, or the last products are under way.
+    struct Fetched {
+        Packed8 rows[parts] = {};
+
+        DEVICE void fetch(const Epilogue& e, const Leaving& tile, int box) {
+            if (e.residual == nullptr) return;
+#pragma unroll
+            for (int i = 0; i < parts; i++) {
+                const Part part(e, tile, box, i);
+                if (part.is_whole) rows[i] = load8(part.residual());
+            }
+        }
+    };
+
+    /// A thread's own parts one after another: unrolled, all the kinds would be most of the kernel.
+    DEVICE static void activate_box(const Epilogue& e, const Leaving& tile, int box, unsigned char* box_smem) {
+#pragma unroll 1
+        for (int i = 0; i < parts; i++) {
+            const Part part(e, tile, box, i);
+            if (part.inside <= 0) continue;
+            auto* own = reinterpret_cast<bf16*>(box_smem + part.place);
             float value[8];
-            finish_part(e, load8(own), row, column, inside, value);
+            unpack8(load8(own), value);
+            activate_rounded(value, e.activation);
             store8(own, pack8(value));
         }
     }
 
+    /// Activation, gate and residual, in place. The gate of a thread's columns is the same in all of its parts, if they are as many columns apart as a box has.
+    DEVICE static void finish_box(const Epilogue& e, const Leaving& tile, int box, const Fetched& fetched, unsigned char* box_smem) {
+        if (e.activation != 0) activate_box(e, tile, box, box_smem);
+        if (e.gate == nullptr && e.residual == nullptr) return;
+        float gate[8], other[8];
+#pragma unroll
+        for (int i = 0; i < parts; i++) {
+            const Part part(e, tile, box, i);
+            const bool has_own_gate = group_threads % pieces != 0 || i == 0;
+            if (e.gate != nullptr && has_own_gate) load_part(e.gate + part.column, min(e.columns - part.column, 8), e.is_aligned, gate);
+            if (part.inside <= 0) continue;
+            auto* own = reinterpret_cast<bf16*>(box_smem + part.place);
+            float value[8];
+            unpack8(load8(own), value);
+            if (e.gate != nullptr) apply_gate(gate, value);
+            if (e.residual != nullptr) {
+                if (part.is_whole)
+                    unpack8(fetched.rows[i], other);
+                else
+                    load_part(part.residual(), part.inside, e.is_aligned, other);
+                add(other, value);
+            }
+            store8(own, pack8(value));
+        }
+    }
+
+    /// As many boxes at a time as a tile has, or one.
+    template <int tile_columns>
+    static constexpr int turn = boxes >= tile_columns / columns ? tile_columns / columns : 1;
+
+    /// What is fetched beside the last products.
+    template <int tile_columns>
+    struct Early {
+        Fetched residual[turn<tile_columns>];
+
+        DEVICE Early(const Epilogue& e, const Leaving& tile) { fetch(e, tile, 0); }
+        DEVICE void fetch(const Epilogue& e, const Leaving& tile, int box) {
+#pragma unroll
+            for (int i = 0; i < turn<tile_columns>; i++) residual[i].fetch(e, tile, box + i);
+        }
+    };
+
+    /// GELU of the sums, where it is all that is left to do, is evaluated where they are: in registers, on their way to the boxes.
+    template <bool is_gelu, int now, int count>
+    DEVICE static void put_boxes(const float (&sums)[count], const unsigned (&bias)[count / 4], int first_box, unsigned boxes_smem) {
+#pragma unroll
+        for (int i = 0; i < now; i++) put_sums<columns, is_gelu>(sums, bias, (first_box + i) * columns, boxes_smem + i * box_bytes, offset);
+    }
+
     template <int count>
-    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap* out, const Leaving& tile) {
-        // As many boxes at a time as a tile has, or one.
-        constexpr int tile_boxes = count * 2 / columns, turn = boxes >= tile_boxes ? tile_boxes : 1;
+    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap* out, const Leaving& tile,
+                             Early<count * 2>& early) {
+        constexpr int tile_boxes = count * 2 / columns, now = turn<count * 2>;
         // Boxes that go all at once have one place.
         constexpr int turns_left = boxes >= tile_boxes ? 0 : boxes - 1;
-        const bool is_first = threadIdx.x % group_threads == 0;
+        const bool is_first = threadIdx.x % group_threads == 0, is_gelu = is_gelu_alone(e);
 #pragma unroll
-        for (int box = 0; box < tile_boxes; box += turn) {
-            unsigned char* boxes_smem = tile.waiting_smem + (boxes >= tile_boxes ? 0 : box % boxes * box_bytes);
+        for (int box = 0; box < tile_boxes; box += now) {
+            unsigned char* boxes_smem = tile.waiting_smem + (boxes >= tile_boxes ? 0 : (tile.half * tile_boxes + box) % boxes * box_bytes);
             if (is_first) bulk_wait_read<turns_left>();
             named_barrier_sync(1 + tile.group, group_threads);
-#pragma unroll
-            for (int i = 0; i < turn; i++)
-                put_sums<columns>(sums, bias, (box + i) * columns, shared_address(boxes_smem) + i * box_bytes, offset);
-            if (is_fused(e)) {
+            if (is_gelu)
+                put_boxes<true, now>(sums, bias, box, shared_address(boxes_smem));
+            else
+                put_boxes<false, now>(sums, bias, box, shared_address(boxes_smem));
+            if (!is_gelu && is_fused(e)) {
+                const Early<count * 2> fetched = early;
+                if (box + now < tile_boxes) early.fetch(e, tile, box + now);
                 named_barrier_sync(1 + tile.group, group_threads);
-                for (int i = 0; i < turn; i++) finish_box(e, boxes_smem + i * box_bytes, tile.row, tile.column + (box + i) * columns);
+#pragma unroll
+                for (int i = 0; i < now; i++) finish_box(e, tile, box + i, fetched.residual[i], boxes_smem + i * box_bytes);
             }
             fence_proxy_async();
             named_barrier_sync(1 + tile.group, group_threads);
             if (!is_first) continue;
-            for (int i = 0; i < turn; i++)
+            for (int i = 0; i < now; i++)
                 bulk_store(shared_address(boxes_smem) + i * box_bytes, out, tile.column + (box + i) * columns, static_cast<int>(tile.row));
             bulk_commit();
         }

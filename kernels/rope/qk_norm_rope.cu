@@ -79,7 +79,10 @@ DEVICE void norm_rope(const QkNormRopeParams& p) {
         if (!is_head) continue;
         load_eight(head.weight + column, 8, weight);
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i] = rounded(x[i] * inverse) * weight[i];
+        for (int i = 0; i < 8; i++) x[i] *= inverse;
+        round8(x);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] *= weight[i];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float a = x[2 * i], b = x[2 * i + 1];

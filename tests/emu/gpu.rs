@@ -22,10 +22,15 @@ pub(crate) fn is_used() -> bool {
     *IS_USED
 }
 
+/// What it is.
+pub(crate) fn own_arch() -> Arch {
+    DEVICE.backend().target().arch
+}
+
 /// Whether it has no images for an architecture of which there are some that no other one runs. Then a line says what is skipped, past the harness, which
 /// would count the test as passed and no more: `skipped` in a log are the bodies that did not run.
 pub(crate) fn lacks(arch: Arch) -> bool {
-    let own = DEVICE.backend().target().arch;
+    let own = own_arch();
     let lacks = arch == Arch::Sm90a && own != Arch::Sm90a;
     if lacks {
         let thread = std::thread::current();

@@ -1,6 +1,6 @@
 //! `linear_sm80.cu` and `linear_sm90a.cu` against fp64: every tile, ragged sizes, strides, epilogues, in place.
 
-use lighterage_kernels::gemm::linear::{self, choose, launches, launches_of, shape, workspace_bytes_of};
+use lighterage_kernels::gemm::linear::{self, launches, launches_of, shape, workspace_bytes_of};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
@@ -163,7 +163,7 @@ fn hopper_variants_give_the_same_bits() {
         return;
     }
     let mut problem = Problem::new(case);
-    let images = BOXES.iter().chain(&["linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
+    let images = BOXES.iter().chain(&[TALL, "linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
     let mut bits =
         images.map(|image| problem.run(Variant::Named(image), Config { checks: false, ..Config::default() }));
     let first = bits.next().expect("a variant");
@@ -199,6 +199,17 @@ fn hopper_boxes_and_pairs() {
     }
 }
 
+/// A ragged tile of 256 rows; one whose lower parts have no row; several tiles a block, in a ring that turns over.
+#[test]
+fn hopper_tall_tiles() {
+    for (rows, columns, inner) in [(200, 104, 200), (257, 296, 65), (512, 152, 5 * 64)] {
+        let case = Case { rows, columns, inner, gaps: all_aligned(columns, inner), ..HOPPER };
+        check_named(case, TALL);
+    }
+}
+
+const TALL: &str = "linear_sm90a_256x144_boxes_bf16";
+
 /// One tile too many for two rounds of three blocks, and one for a fourth block; no whole round; nothing left over. In the middle of a column of tiles, so that two of the tails lie beyond
 /// the last one.
 #[test]
@@ -217,7 +228,7 @@ fn hopper_boxes_with_every_epilogue() {
     for (activation, bias) in [(0, true), (0, false), (1, true), (4, false)] {
         for residual in [Residual::None, Residual::Plain, Residual::Gated, Residual::InPlace] {
             let case = Case { activation, bias, residual, ..case };
-            let images = BOXES[..2].iter().chain(&BOXES[4..]);
+            let images = BOXES[..2].iter().chain(&BOXES[4..]).chain(&[TALL]);
             images.for_each(|image| compare(case, Variant::Named(image), &configs));
         }
     }
@@ -228,7 +239,7 @@ fn hopper_boxes_with_every_epilogue() {
 fn hopper_columns_that_end_within_16_bytes() {
     let case = Case { rows: 130, columns: 260, inner: 64, gaps: all_aligned(260, 64), ..HOPPER };
     let configs = [Config { mode: Mode::Late, seed: 1, ..Config::default() }];
-    BOXES.iter().for_each(|image| compare(case, Variant::Named(image), &configs));
+    BOXES.iter().chain(&[TALL]).for_each(|image| compare(case, Variant::Named(image), &configs));
 }
 
 /// Both of two clusters have a part of one pair; then of a pair one above the other and one side by side, of whose blocks one has no tile; then whole pairs before.
@@ -403,10 +414,13 @@ impl Problem {
         ];
         let config = Config { shared_bytes_max: self.case.target.arch.shared_bytes_max(), ..config };
         if let Some(report) = runs::launch(&launches, &params, &regions, config) {
-            assert_eq!(
-                report.bank_conflicts, 0,
-                "{:?}: the swizzle keeps ldmatrix free of conflicts",
-                self.case
+            // Rows of 96 bytes without a swizzle, in which the tall tile waits, meet each bank twice.
+            let allowed = if launches.as_slice()[0].image == TALL { report.matrix_loads } else { 0 };
+            assert!(
+                report.bank_conflicts <= allowed,
+                "{:?}: {} conflicts, but the swizzle keeps ldmatrix free of them",
+                self.case,
+                report.bank_conflicts
             );
             if config.checks && !is_cut {
                 let written = (self.case.rows * columns * 2) as u64;
@@ -459,8 +473,9 @@ impl Problem {
 
     fn named(&self, image: &str, params: &LinearParams) -> linear::Config {
         let target = self.case.target;
-        let chosen = choose(shape(params), target);
-        let mut all = linear::candidates(target.arch).iter().chain([&chosen]);
-        *all.find(|config| config.image == image).expect("a variant of this architecture")
+        let (shape, arch) = (shape(params), target.arch);
+        let mut all =
+            linear::variants(shape, arch).into_iter().chain(linear::candidates(arch).iter().copied());
+        all.find(|config| config.image == image).expect("a variant of this architecture")
     }
 }

@@ -1,6 +1,5 @@
 //! `norm_mod`, `layer_norm` and `group_norm` against fp64: every width class, ragged and strided, large means.
 
-use lighterage_kernels::launch::{Arch, Target};
 use lighterage_kernels::norm;
 use lighterage_kernels::params::{GroupNormParams, LayerNormParams, NormModParams};
 use lighterage_testkit::Rng;
@@ -12,7 +11,6 @@ use crate::numerics::{
 use crate::runs::{self, Config};
 
 const EPS: f32 = 1e-6;
-const TARGET: Target = Target::typical(Arch::Sm80);
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -154,7 +152,8 @@ fn norm_mod_in(case: Case, configs: &[Config]) -> Vec<f32> {
         };
         let mut regions = vec![x_memory.region(), y_memory.region(), out.region()];
         regions.extend(vectors.iter_mut().map(Buffer::region));
-        let report = runs::launch(&norm::norm_mod::launches(&params, TARGET), &params, &regions, config);
+        let report =
+            runs::launch(&norm::norm_mod::launches(&params, runs::target()), &params, &regions, config);
         if let Some(report) = report.filter(|_| config.checks) {
             let moved = (rows * columns * 2) as u64;
             assert_eq!(report.global_bytes_written, moved * if update { 2 } else { 1 }, "{case:?}");
@@ -277,13 +276,13 @@ fn layer_norm_in(rows: usize, columns: usize, [mean, deviation]: [f32; 2], gap: 
             padding: 0,
         };
         let regions = [memory.region(), weight.region(), bias.region(), out.region()];
-        runs::launch(&norm::layer_norm::launches(&params, TARGET), &params, &regions, config);
+        runs::launch(&norm::layer_norm::launches(&params, runs::target()), &params, &regions, config);
         let got = place.gather(&out.values());
         assert_rounded_once(2.0e-3, &got, &exact);
         assert_near_units(&got, &exact, &bounds);
         // In place: the same bits.
         let params = LayerNormParams { out: params.x, ..params };
-        runs::launch(&norm::layer_norm::launches(&params, TARGET), &params, &regions, config);
+        runs::launch(&norm::layer_norm::launches(&params, runs::target()), &params, &regions, config);
         assert_eq!(place.gather(&memory.values()), got);
     }
 }
@@ -363,7 +362,7 @@ fn group_norm_of(pixels: usize, [channels, groups]: [usize; 2], [mean, deviation
             padding: 0,
         };
         let regions = [memory.region(), weight.region(), bias.region(), out.region(), workspace.region()];
-        let launches = norm::group_norm::launches(&params, TARGET);
+        let launches = norm::group_norm::launches(&params, runs::target());
         let report = runs::launch(&launches, &params, &regions, config);
         if let Some(report) = report {
             let written = 2 * x.len() + 4 * numbers;

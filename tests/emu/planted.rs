@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable, bytes_of};
 use half::bf16;
-use lighterage_kernels::emu::{self, Config, Failure, Grid, Kind, Region, Report, TensorMap};
+use lighterage_kernels::emu::{self, Config, Failure, Grid, Kind, Region, Report, Start, Stream, TensorMap};
 
 use crate::buffer::Buffer;
 use crate::runs;
@@ -18,7 +18,8 @@ pub(crate) struct TestParams {
 }
 
 use Kind::{
-    Barrier, Deadlock, Divergence, Fence, InFlight, Instruction, Misaligned, OutOfBounds, Race, Uninitialised,
+    Barrier, Deadlock, Divergence, Fence, InFlight, Instruction, Misaligned, OutOfBounds, Overlap, Race,
+    Uninitialised,
 };
 
 /// Mistakes of `exchange.cu` by number, and as what they may be found: an unordered read can come before the write or after it.
@@ -93,6 +94,8 @@ const CLUSTER: [&[Kind]; 18] = [
     &[InFlight],
 ];
 
+const OVERLAP: [&[Kind]; 9] = [&[Overlap]; 9];
+
 const NEIGHBOURS: [&[Kind]; 3] = [&[Race], &[Race], &[Race]];
 
 #[test]
@@ -131,6 +134,78 @@ fn neighbours_of_a_cluster() {
 }
 
 #[test]
+fn launches_that_overlap() {
+    check("overlap", &OVERLAP, overlap);
+    for config in runs::all() {
+        for name in ["test_overlap_one_waits", "test_overlap_between"] {
+            if let Err(failure) = overlap(name, config) {
+                panic!("{name}, {config:?}: {failure}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bulk_copies_of_launches_that_overlap() {
+    check("overlap_bulk", &OVERLAP[..4], overlap);
+}
+
+/// The launch between has let the next one begin before it waited itself, so that one may begin before the launch two before has ended.
+#[test]
+fn a_launch_overlaps_all_since_the_last_that_did_not() {
+    let mut buffers = OverlapBuffers::new();
+    let mut stream = Stream::default();
+    buffers.launch(&mut stream, "test_overlap_first", Start::Behind).expect("clean");
+    buffers.launch(&mut stream, "test_overlap_between", Start::Overlapping).expect("clean");
+    let failure =
+        buffers.launch(&mut stream, "test_overlap_2", Start::Overlapping).expect_err("an early read");
+    assert_eq!(failure.kind, Overlap);
+    let text = failure.to_string();
+    assert!(
+        text.starts_with("Overlap in test_overlap_2, block (0, 0, 0), thread 0, at overlap.cu:"),
+        "{text}"
+    );
+    let told = "read of byte 0 of buffer 1 before the wait for the launches before: test_overlap_first, 2 before this one, may still run \
+                and has written it in block 0 (counted through); the other is at overlap.cu:";
+    assert!(text.contains(told), "{text}");
+}
+
+/// Whoever waits for a launch that never waited does not know that those before it are over.
+#[test]
+fn a_launch_that_never_waits_hides_those_before_it() {
+    let mut buffers = OverlapBuffers::new();
+    let mut stream = Stream::default();
+    let never = "test_overlap_never_waits";
+    buffers.launch(&mut stream, never, Start::Overlapping).expect("nothing is before it");
+    buffers.launch(&mut stream, "test_overlap_first", Start::Behind).expect("clean");
+    let failure = buffers.launch(&mut stream, never, Start::Overlapping).expect_err("hidden");
+    assert!(failure.kind == Overlap && failure.text.contains("none of its threads has waited"), "{failure}");
+    assert!(failure.to_string().contains(" at overlap.cu:"), "{failure}");
+}
+
+#[test]
+fn what_is_over_may_be_touched_at_once() {
+    let mut buffers = OverlapBuffers::new();
+    let mut stream = Stream::default();
+    buffers.launch(&mut stream, "test_overlap_first", Start::Behind).expect("clean");
+    stream.finish();
+    buffers.launch(&mut stream, "test_overlap_2", Start::Overlapping).expect("a copy lies between");
+    buffers.launch(&mut stream, "test_overlap_2", Start::Behind).expect("it does not overlap");
+    let failure =
+        buffers.launch(&mut stream, "test_overlap_3", Start::Overlapping).expect_err("an early write");
+    assert!(failure.text.contains("has read it") || failure.text.contains("has written it"), "{failure}");
+}
+
+#[test]
+fn before_the_wait_nothing_is_known_to_be_free() {
+    let mut buffers = OverlapBuffers::new();
+    let mut stream = Stream::behind_anything();
+    let failure = buffers.launch(&mut stream, "test_overlap_0", Start::Overlapping).expect_err("its weights");
+    assert!(failure.kind == Overlap && failure.text.contains("may have touched it"), "{failure}");
+    buffers.launch(&mut stream, "test_overlap_0", Start::Behind).expect("it does not overlap");
+}
+
+#[test]
 fn a_grid_is_whole_clusters() {
     assert_eq!(emu::cluster_blocks("test_cluster_0"), Some(2));
     assert_eq!((emu::cluster_blocks("test_hopper_0"), emu::cluster_blocks("test_none")), (Some(1), None));
@@ -153,6 +228,20 @@ fn failures_in_a_cluster_name_the_block() {
     let failure = neighbours("test_neighbours_1", Config::default()).expect_err("a race");
     let other = format!("of block rank {}", 1 - failure.block[0] % 2);
     assert!(failure.text.contains(&other), "{failure}");
+}
+
+/// What docs/EMULATOR.md tells the reader to break at and to launch.
+#[test]
+fn the_document_names_kernels_that_exist() {
+    let (text, kernels) = (include_str!("../../docs/EMULATOR.md"), emu::kernels());
+    let named = |mark: &str, end: char| -> Vec<String> {
+        let parts = text.split(mark).skip(1).filter_map(|rest| rest.split_once(end));
+        parts.map(|(name, _)| name.to_owned()).filter(|name| !name.starts_with("emu::")).collect()
+    };
+    let names =
+        [named("(gdb) break ", ' '), named("emu::launch(\"", '"'), named("stream.launch(\"", '"')].concat();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(names.iter().all(|name| kernels.contains(name)), "{names:?}");
 }
 
 /// Runs the right variant, which must be clean and right, and every wrong one, which must be found.
@@ -277,6 +366,73 @@ fn neighbours(name: &str, config: Config) -> Result<Report, Failure> {
     let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
     for (index, got) in out.iter().enumerate() {
         assert_eq!(*got, x[index ^ 128] + x[index ^ 32], "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+/// What `overlap.cu` and `overlap_bulk_sm90a.cu` work on, in two blocks.
+struct OverlapBuffers {
+    x: Vec<f32>,
+    /// Doubled values, sums, weights; aligned as TMA wants it.
+    out: Vec<[u128; 64]>,
+}
+
+impl OverlapBuffers {
+    const COUNT: usize = 256;
+
+    fn new() -> Self {
+        let mut out = vec![[0_u128; 64]; 3];
+        bytemuck::cast_slice_mut(&mut out)[2 * Self::COUNT..]
+            .copy_from_slice(&small_numbers(Self::COUNT, 11));
+        Self { x: small_numbers(Self::COUNT, 13), out }
+    }
+
+    fn launch(&mut self, stream: &mut Stream, name: &str, start: Start) -> Result<Report, Failure> {
+        self.launch_with(stream, name, Config { start, ..Config::default() })
+    }
+
+    fn launch_with(&mut self, stream: &mut Stream, name: &str, config: Config) -> Result<Report, Failure> {
+        let params = TestParams {
+            x: address_mut(&mut self.x),
+            out: address_mut(&mut self.out),
+            ..TestParams::zeroed()
+        };
+        let is_bulk = name.contains("bulk");
+        let maps = [params.out, params.out + 1024].map(Self::map);
+        let grid =
+            Grid { blocks: [2, 1, 1], threads: [128, 1, 1], shared_bytes: if is_bulk { 1032 } else { 0 } };
+        let regions = [Region::of(&self.x), Region::of(&self.out)];
+        let maps = if is_bulk { &maps[..] } else { &[] };
+        // SAFETY: the addresses are those of buffers that outlive the launch; the regions name them all and checks are on.
+        unsafe { stream.launch(name, grid, bytes_of(&params), maps, &regions, config) }
+    }
+
+    /// Rows of 32 floats, four in a box.
+    fn map(address: u64) -> TensorMap {
+        TensorMap {
+            address,
+            sizes: [32, Self::COUNT as u64 / 32, 0, 0, 0],
+            strides: [128, 0, 0, 0],
+            box_sizes: [32, 4, 0, 0, 0],
+            rank: 2,
+            element_bytes: 4,
+            swizzle_bytes: 0,
+        }
+    }
+}
+
+/// The launch behind `test_overlap_first`, which it overlaps.
+fn overlap(name: &str, config: Config) -> Result<Report, Failure> {
+    let mut buffers = OverlapBuffers::new();
+    let (x, mut stream) = (buffers.x.clone(), Stream::default());
+    buffers.launch_with(&mut stream, "test_overlap_first", config)?;
+    let report = buffers.launch_with(&mut stream, name, Config { start: Start::Overlapping, ..config })?;
+    let out: &[f32] = bytemuck::cast_slice(&buffers.out);
+    let (doubled, rest) = out.split_at(OverlapBuffers::COUNT);
+    let (sums, weights) = rest.split_at(OverlapBuffers::COUNT);
+    for (index, x) in x.iter().enumerate() {
+        let sum = if name == "test_overlap_between" { weights[index] } else { 2.0 * x + weights[index] };
+        assert_eq!((doubled[index], sums[index]), (2.0 * x, sum), "{name}: element {index}");
     }
     Ok(report)
 }

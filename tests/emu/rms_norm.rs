@@ -1,6 +1,5 @@
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
-use lighterage_kernels::launch::{Arch, Target};
 use lighterage_kernels::norm;
 use lighterage_kernels::params::RmsNormParams;
 use lighterage_ops::{Queue, RmsNorm, rms_norm};
@@ -105,7 +104,7 @@ fn by_kernel(x: &[f32], weight: &[f32], [rows, columns]: [usize; 2], config: run
         eps: EPS,
         padding: 0,
     };
-    let launches = norm::rms_norm::launches(&params, Target::typical(Arch::Sm80));
+    let launches = norm::rms_norm::launches(&params, runs::target());
     let regions = [x.region(), weight.region(), out.region()];
     let report = runs::launch(&launches, &params, &regions, config);
     if let Some(report) = report.filter(|_| config.checks) {

@@ -127,7 +127,7 @@ fn soften(
         scale,
         padding: 0,
     };
-    runs::launch(&launches(&params, target()), &params, &[region, out.region()], config);
+    runs::launch(&launches(&params, runs::target()), &params, &[region, out.region()], config);
     out.values()
 }
 
@@ -224,7 +224,7 @@ fn attention_of_a_wide_head() {
                 padding: 0,
             };
             let regions = [scores.region(), weights.region()];
-            runs::launch(&softmax::launches_from_f32(&soft, target()), &soft, &regions, config);
+            runs::launch(&softmax::launches_from_f32(&soft, runs::target()), &soft, &regions, config);
             transposed(&mut v, &mut values, [keys, HEAD_DIM], config);
             let product = LinearParams {
                 x: weights.address(),

@@ -12,7 +12,7 @@ use crate::abi::{
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
 use crate::kernels::{self, Function};
-use crate::memory::PAGE;
+use crate::memory::{PAGE, Registered};
 use crate::streams::Operation;
 
 /// Does a call under the lock, counted, and answers with its code.
@@ -365,11 +365,12 @@ unsafe extern "C" fn cuMemHostGetDevicePointer_v2(place: *mut u64, address: *mut
 unsafe extern "C" fn cuMemHostRegister_v2(address: *mut c_void, bytes: usize, flags: u32) -> Code {
     call("cuMemHostRegister", OUT_OF_MEMORY, |driver| {
         driver.current()?;
-        // Portable and read-only.
-        if flags & !9 != 0 {
+        // Portable, mapped and read-only.
+        if flags & !11 != 0 {
             return Err(INVALID_VALUE);
         }
-        driver.memory.register(number(address), bytes as u64)
+        let registered = Registered { bytes: bytes as u64, is_mapped: flags & 2 != 0 };
+        driver.memory.register(number(address), registered)
     })
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Memory {
     /// Page-locked host memory.
     pinned: BTreeMap<u64, Box<[u8]>>,
     /// Other memory of the process that was page-locked.
-    registered: BTreeMap<u64, u64>,
+    registered: BTreeMap<u64, Registered>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,14 @@ struct Chunk {
     maps: u64,
     is_released: bool,
     is_fresh: bool,
+}
+
+/// Memory of the process that was page-locked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registered {
+    pub(crate) bytes: u64,
+    /// Whether it has a device pointer.
+    pub(crate) is_mapped: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -211,16 +219,20 @@ impl Memory {
             return Err(INVALID_VALUE);
         }
         let before = self.pinned.range(..=address).next_back();
-        let is_there = before.is_some_and(|(start, memory)| address + 4 <= start + memory.len() as u64);
-        if is_there { Ok(()) } else { self.check(address, 4) }
+        let is_pinned = before.is_some_and(|(start, memory)| address + 4 <= start + memory.len() as u64);
+        let before = self.registered.range(..=address).next_back();
+        let is_registered =
+            before.is_some_and(|(start, known)| known.is_mapped && address + 4 <= start + known.bytes);
+        if is_pinned || is_registered { Ok(()) } else { self.check(address, 4) }
     }
 
-    pub(crate) fn register(&mut self, address: u64, bytes: u64) -> Result {
+    pub(crate) fn register(&mut self, address: u64, registered: Registered) -> Result {
+        let bytes = registered.bytes;
         let before = self.registered.range(..address + bytes).next_back();
-        if address == 0 || bytes == 0 || before.is_some_and(|(start, length)| start + length > address) {
+        if address == 0 || bytes == 0 || before.is_some_and(|(start, known)| start + known.bytes > address) {
             return Err(INVALID_VALUE);
         }
-        self.registered.insert(address, bytes);
+        self.registered.insert(address, registered);
         Ok(())
     }
 

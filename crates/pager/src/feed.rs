@@ -1,9 +1,8 @@
 use std::ops::Range;
 
-use lighterage_device::{
-    Address, Backend, Device, Error as DeviceError, Event, Grant, Pinned, Purpose, Stream,
-};
+use lighterage_device::{Address, Backend, Device, Error as DeviceError, Event, Pinned, Stream};
 
+use crate::arena::{Arena, Place};
 use crate::convert::{self, Access};
 use crate::in_place::{self, InPlace, Window};
 use crate::plan::{Home, Piece, Plan, Source, Tape};
@@ -14,10 +13,6 @@ use crate::{Error, Result};
 pub(crate) const STAGES: usize = 2;
 /// The longest stage, in bytes: 2 ms of a fast link.
 pub(crate) const STAGE_BYTES_MAX: u64 = 16 << 20;
-
-/// The longest block of the arena, and the longest window of a file that is page-locked at once, in bytes: some drivers refuse more, and pinning takes its time, 1 to 1.7 GB/s.
-/// Tests have some of each in little memory.
-pub(crate) const BLOCK_BYTES_MAX: u64 = if cfg!(test) { 64 << 10 } else { 256 << 20 };
 
 /// How far ahead of the copies the system reads the files: some milliseconds of a fast disk.
 const READ_AHEAD_BYTES: u64 = 32 << 20;
@@ -39,13 +34,8 @@ const READ_AHEAD_BYTES: u64 = 32 << 20;
 pub(crate) struct Feed<B: Backend> {
     stream: Stream<B>,
     layout: FeedLayout,
-    /// The arena: the blocks for the plan that the feed was made for, and more after pages were given back that were resident.
-    blocks: Vec<Block<B>>,
-    /// How many of them are for that plan.
-    planned_blocks: usize,
+    arena: Arena<B>,
     in_place: InPlace<B>,
-    /// By page: its place in the arena.
-    places: Vec<Option<Place>>,
     /// By page: whether its place in the arena holds its bytes, or where it is copied in place, whether that is page-locked.
     filled: Vec<bool>,
     stages: Vec<Stage<B>>,
@@ -57,26 +47,10 @@ pub(crate) struct Feed<B: Backend> {
     oldest: usize,
 }
 
-/// A part of the arena: charged at once, page-locked when it is first filled.
-#[derive(Debug)]
-enum Block<B: Backend> {
-    Granted(Grant),
-    Pinned(Pinned<B>),
-    /// Given back, or refused.
-    Gone,
-}
-
 #[derive(Debug)]
 struct Stage<B: Backend> {
     memory: Pinned<B>,
     copied: Event<B>,
-}
-
-/// Where a page's bytes lie page-locked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    block: usize,
-    offset: u64,
 }
 
 /// Where each page of the tape comes from, and how much pinned memory that takes: a pure function of plan and units.
@@ -202,15 +176,12 @@ impl<B: Backend> Feed<B> {
         }
         let in_place = InPlace::granted(&layout.windows, device.host_ledger(), room);
         room -= in_place.bytes();
-        let (places, filled) = (vec![None; pages], vec![false; pages]);
         let mut feed = Self {
             stream,
             layout,
-            blocks: Vec::new(),
-            planned_blocks: 0,
+            arena: Arena::new(pages),
             in_place,
-            places,
-            filled,
+            filled: vec![false; pages],
             stages: Vec::new(),
             announced: 0,
             is_refused: false,
@@ -218,7 +189,7 @@ impl<B: Backend> Feed<B> {
         };
         feed.demote(plan.tape(), units);
         feed.keep(plan.tape(), room)?;
-        feed.planned_blocks = feed.blocks.len();
+        feed.arena.settle();
         Ok(feed)
     }
 
@@ -234,15 +205,7 @@ impl<B: Backend> Feed<B> {
             None => self.layout.stage_bytes_within(free),
         };
         self.demote(plan.tape(), units);
-        for block in self.planned_blocks..self.blocks.len() {
-            let is_here = |place: &Option<Place>| place.is_some_and(|place| place.block == block);
-            let is_used =
-                self.places.iter().zip(&self.layout.is_kept).any(|(place, kept)| *kept && is_here(place));
-            if !is_used {
-                self.blocks[block] = Block::Gone;
-                self.places.iter_mut().filter(|place| is_here(place)).for_each(|place| *place = None);
-            }
-        }
+        self.arena.release_unused(&self.layout.is_kept);
         // Without a place a page is copied through a stage, every time.
         if self.keep(plan.tape(), u64::MAX).is_err() && self.stages.is_empty() {
             self.make_room_for_stages(plan.tape());
@@ -255,17 +218,16 @@ impl<B: Backend> Feed<B> {
         if ledger.free_bytes() >= STAGES as u64 * self.layout.stage_bytes {
             return;
         }
-        self.blocks.clear();
-        self.places.fill(None);
+        self.arena.clear();
         let free = ledger.free_bytes();
         self.layout.stage_bytes = self.layout.stage_bytes_within(free);
         let _ = self.keep(tape, free.saturating_sub(STAGES as u64 * self.layout.stage_bytes));
-        self.planned_blocks = self.blocks.len();
+        self.arena.settle();
     }
 
     /// Pages that were to be copied where they lie and are not in a window are copied from elsewhere.
     fn demote(&mut self, tape: &Tape, units: &Units) {
-        for page in (0..).take(self.places.len()) {
+        for page in (0..).take(self.filled.len()) {
             let is_here = |source: &[u8]| self.in_place.covers(source);
             if self.layout.is_in_place[page as usize] && !sources(tape, units, &(page..page + 1)).all(is_here)
             {
@@ -276,45 +238,22 @@ impl<B: Backend> Feed<B> {
 
     /// The pages that are to be kept and have no place.
     fn missing(&self) -> Vec<u32> {
-        (0..)
-            .zip(self.layout.is_kept.iter().zip(&self.places))
-            .filter(|(_, (is_kept, place))| **is_kept && place.is_none())
-            .map(|(page, _)| page)
-            .collect()
+        let kept = (0..).zip(&self.layout.is_kept).filter(|(_, is_kept)| **is_kept).map(|(page, _)| page);
+        kept.filter(|page| self.arena.place(*page).is_none()).collect()
     }
 
-    /// Gives pages that are streamed and have no place one in new blocks of the arena, of at most `room` bytes: spread along the tape, so that those that go through
-    /// stages are. All of it is charged now, or nothing is kept; it is page-locked when it is filled.
+    /// Gives pages that are to be kept and have no place one in the arena: see [`Arena::keep`].
     fn keep(&mut self, tape: &Tape, room: u64) -> Result<(), DeviceError> {
-        let bytes = |page: u32| tape.bytes_of(&(page..page + 1));
-        let missing = self.missing();
-        let wanted: u64 = missing.iter().map(|page| bytes(*page)).sum();
-        let (mut seen, mut given, mut chosen) = (0_u64, 0, Vec::new());
-        let mut lengths: Vec<u64> = Vec::new();
-        for page in missing {
-            seen += bytes(page);
-            let due = u128::from(room.min(wanted)) * u128::from(seen) / u128::from(wanted.max(1));
-            if u128::from(given + bytes(page)) > due {
-                continue;
-            }
-            if lengths.last().is_none_or(|length| length + bytes(page) > BLOCK_BYTES_MAX) {
-                lengths.push(0);
-            }
-            let block = self.blocks.len() + lengths.len() - 1;
-            let offset = lengths.last().copied().unwrap_or(0);
-            chosen.push((page, Place { block, offset }));
-            given += bytes(page);
-            lengths.last_mut().into_iter().for_each(|length| *length += bytes(page));
-        }
-        let ledger = self.device().host_ledger();
-        let grants = lengths.into_iter().map(|bytes| ledger.grant(Purpose::Pinned, bytes));
-        let grants = grants.collect::<Result<Vec<_>, _>>()?;
-        self.blocks.extend(grants.into_iter().map(Block::Granted));
-        for (page, place) in chosen {
-            self.places[page as usize] = Some(place);
+        let (missing, ledger) = (self.missing(), self.stream.device().host_ledger());
+        for page in self.arena.keep(ledger, tape, &missing, room)? {
             self.filled[page as usize] = false;
         }
         Ok(())
+    }
+
+    /// The place of a page that is kept, if it has one.
+    fn kept(&self, page: u32) -> Option<Place> {
+        self.arena.place(page).filter(|_| self.layout.is_kept[page as usize])
     }
 
     /// Page-locks what these pages, of one source, are copied from. False if that is refused: then they have another source.
@@ -335,8 +274,7 @@ impl<B: Backend> Feed<B> {
             self.filled[pages].fill(true);
             return Ok(true);
         }
-        let place = self.places[run.start as usize].filter(|_| self.layout.is_kept[run.start as usize]);
-        place.map_or(Ok(true), |place| self.pin(place.block))
+        self.kept(run.start).map_or(Ok(true), |place| self.pin(place.block))
     }
 
     /// A window was refused, whose bytes were given back: what it would have held gets a place in the arena, as far as there is room, or goes through stages.
@@ -358,27 +296,17 @@ impl<B: Backend> Feed<B> {
 
     /// Page-locks a block of the arena. False if that is refused: its pages have no place then, and go through stages.
     fn pin(&mut self, block: usize) -> Result<bool> {
-        if !matches!(self.blocks[block], Block::Granted(_)) {
+        if !self.arena.is_open(block) {
             return Ok(true);
         }
         let device = self.device().clone();
         // What somebody else's drop could not report is no refusal.
         device.take_deferred()?;
-        let Block::Granted(grant) = std::mem::replace(&mut self.blocks[block], Block::Gone) else {
-            return Ok(true);
-        };
-        match device.pin_granted(grant) {
-            Ok(pinned) => {
-                self.blocks[block] = Block::Pinned(pinned);
-                Ok(true)
-            }
-            Err(error) => {
-                let is_here = |place: &Option<Place>| place.is_some_and(|place| place.block == block);
-                self.places.iter_mut().filter(|place| is_here(place)).for_each(|place| *place = None);
-                self.resize_stages();
-                if in_place::is_refusal(&error) { Ok(false) } else { Err(error.into()) }
-            }
+        let outcome = self.arena.pin(&device, block);
+        if !matches!(outcome, Ok(true)) {
+            self.resize_stages();
         }
+        outcome
     }
 
     /// Stages that there are not yet are as long as what is free now allows.
@@ -391,12 +319,8 @@ impl<B: Backend> Feed<B> {
 
     /// Bytes that are page-locked by now: in place, and in arena and stages.
     pub(crate) fn locked_bytes(&self) -> (u64, u64) {
-        let pinned = |block: &Block<B>| match block {
-            Block::Pinned(pinned) => pinned.bytes(),
-            Block::Granted(_) | Block::Gone => 0,
-        };
-        let stages = self.stages.iter().map(|stage| stage.memory.bytes());
-        (self.in_place.locked_bytes(), self.blocks.iter().map(pinned).chain(stages).sum())
+        let stages = self.stages.iter().map(|stage| stage.memory.bytes()).sum::<u64>();
+        (self.in_place.locked_bytes(), self.arena.locked_bytes() + stages)
     }
 
     /// Gives up what is page-locked in files, before they may go. No copy is under way.
@@ -406,10 +330,11 @@ impl<B: Backend> Feed<B> {
 
     /// Whether all that the plan streams lies page-locked where it is copied from, so that copies are all that is left to do: no stage, and nothing for the first time.
     pub(crate) fn is_settled(&self, plan: &Plan) -> bool {
-        let is_there = |(page, home): (usize, &Home)| {
+        let is_there = |(page, home): (u32, &Home)| {
             *home == Home::Resident
-                || self.layout.direct[page]
-                || (self.filled[page] && (self.layout.is_in_place[page] || self.places[page].is_some()))
+                || self.layout.direct[page as usize]
+                || (self.filled[page as usize]
+                    && (self.layout.is_in_place[page as usize] || self.arena.place(page).is_some()))
         };
         plan.homes().iter().zip(0..).map(|(home, page)| (page, home)).all(is_there)
     }
@@ -465,8 +390,7 @@ impl<B: Backend> Feed<B> {
         let source = |page: u32| {
             let index = page as usize;
             // Pages that follow one another in a block of the arena are one copy.
-            let place = self.places[index].filter(|_| self.layout.is_kept[index]);
-            ((self.layout.direct[index], self.layout.is_in_place[index]), place)
+            ((self.layout.direct[index], self.layout.is_in_place[index]), self.kept(page))
         };
         let (direct, place) = source(pages.start);
         let next = |page: u32| {
@@ -492,12 +416,9 @@ impl<B: Backend> Feed<B> {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_direct(tape, units, &bytes, target) };
         }
-        if let Some(Place { block, offset }) = self.places[first].filter(|_| self.layout.is_kept[first]) {
+        if let Some(place) = self.kept(run.start) {
             self.fill_arena(tape, units, run)?;
-            let arena = match &self.blocks[block] {
-                Block::Pinned(arena) => arena.address().offset(offset),
-                Block::Granted(_) | Block::Gone => unreachable!("block {block} was page-locked before"),
-            };
+            let arena = self.arena.address(place);
             // SAFETY: the caller's promise for `target`; the arena lives as long as the feed, and what was filled does not change.
             return unsafe { self.copy_from(target, arena, bytes.end - bytes.start) };
         }
@@ -587,8 +508,8 @@ impl<B: Backend> Feed<B> {
         while let Some(first) = pages.find(|page| !self.filled[*page as usize]) {
             let end = pages.clone().find(|page| self.filled[*page as usize]).unwrap_or(run.end);
             pages.start = end;
-            let Some(Place { block, offset }) = self.places[first as usize] else { continue };
-            if let (true, Block::Pinned(arena)) = (has_bytes, &mut self.blocks[block]) {
+            let Some(Place { block, offset }) = self.arena.place(first) else { continue };
+            if let Some(arena) = self.arena.memory(block).filter(|_| has_bytes) {
                 let bytes = tape.byte_range(&(first..end));
                 // No copy reads this part of the arena yet: it is filled before its first one is queued.
                 let target = part_of(arena, offset, bytes.end - bytes.start);

@@ -67,7 +67,7 @@ struct Shape {
 ///   next raise is for v + n, which nobody copies before v is leased.
 ///
 /// Copies run ahead into the next turn, so the first launches of a turn take flags that the graph of the turn before has raised: for the first replay they are raised
-/// beforehand ([`enter`](Pager::enter)), and after the last one they are taken ([`leave`](Pager::leave)). The host waits for none of it.
+/// beforehand, and after the last one they are taken. The host waits for none of it.
 ///
 /// Only the steady state is recorded: everything resident is loaded, and all that is streamed lies page-locked. Where some of it goes through stages in every turn, where memory was given
 /// up under pressure, and where a recorder looks at single leases, turns are queued piece by piece as ever.
@@ -304,7 +304,7 @@ impl<B: Backend> Pager<B> {
             covered: relative(state.covered + self.plan.cycle().len() as u64).filter(|_| state.is_ordered),
             script: state.script.relative(base),
             is_settled: state.is_settled
-                && base >= self.plan.cycle().len() as u64
+                && state.leases >= self.plan.cycle().len() as u64
                 && state.script.is_loaded()
                 && state.feed.is_settled(&state.plan),
         })

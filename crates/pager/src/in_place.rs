@@ -4,8 +4,8 @@ use std::mem;
 use lighterage_device::{Backend, Device, Error as DeviceError, Grant, Ledger, Purpose, Registered};
 
 use crate::Result;
+use crate::arena::BLOCK_BYTES_MAX;
 use crate::convert;
-use crate::feed::BLOCK_BYTES_MAX;
 use crate::plan::Tape;
 use crate::units::Units;
 

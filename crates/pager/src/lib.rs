@@ -101,6 +101,7 @@
 //! # }
 //! ```
 
+mod arena;
 mod convert;
 mod error;
 mod feed;

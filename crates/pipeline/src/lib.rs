@@ -66,6 +66,10 @@
 //! assert_eq!(picture.rgb.map(|rgb| rgb.len()), Some(64 * 64 * 3));
 //! # Ok(()) }
 //! ```
+//!
+//! # Unsafe code
+//!
+//! One call, in `replays.rs`: the replay of a step, with what keeps its memory there.
 #![deny(unsafe_code)]
 
 mod noise;

@@ -37,16 +37,32 @@ struct Family {
     int mistakes;
     emu::Launch launch;
     std::function<bool()> is_right;
+    /// The launch before it, which it overlaps; null if it is alone. `prepare` sets up what both work on.
+    const char* before = nullptr;
+    std::function<void()> prepare = [] {};
 };
 
-bool is_clean(const Family& family, int variant, emu::u64 seed, emu::u32 mode) {
-    const std::string name = "test_" + std::string(family.name) + "_" + std::to_string(variant);
-    emu::Launch launch = family.launch;
-    launch.name = name.c_str();
-    launch.config = {seed, mode, 1, 232448, 0};
+bool is_clean(emu::Launch launch, const char* name, const emu::Config& config) {
+    launch.name = name;
+    launch.config = config;
     emu::Report report;
     emu::Failure failure;
     return lighterage_emu_launch(&launch, &report, &failure) == 0;
+}
+
+bool is_clean(const Family& family, int variant, emu::u64 seed, emu::u32 mode) {
+    const std::string name = "test_" + std::string(family.name) + "_" + std::to_string(variant);
+    emu::Config config = {seed, mode, 1, 232448, 0};
+    family.prepare();
+    if (family.before == nullptr) return is_clean(family.launch, name.c_str(), config);
+    emu::Stream stream;
+    emu::Launch launch = family.launch;
+    launch.stream = &stream;
+    emu::Launch before = launch;
+    before.maps_count = 0;
+    if (!is_clean(before, family.before, config)) return false;
+    config.overlaps = 1;
+    return is_clean(launch, name.c_str(), config);
 }
 
 /// Number of variants, modes and orders that went wrong.
@@ -70,7 +86,7 @@ emu::u64 address(const void* pointer) { return reinterpret_cast<emu::u64>(pointe
 
 emu::Launch launch(const TestParams& params, emu::u32 blocks, emu::u32 threads, emu::u32 shared_bytes, const std::vector<emu::Region>& regions) {
     return {nullptr, {blocks, 1, 1}, {threads, 1, 1}, shared_bytes, sizeof(TestParams), 0, static_cast<emu::u32>(regions.size()), 0, blocks, &params, nullptr,
-            regions.data(), {}};
+            regions.data(), nullptr, {}};
 }
 
 int exchange() {
@@ -166,6 +182,43 @@ int neighbours() {
                 }});
 }
 
+/// Doubled values, sums, weights, in one buffer.
+struct Overlapping {
+    static constexpr size_t count = 256;
+    std::vector<float> x = std::vector<float>(count);
+    alignas(128) float out[3 * count];
+
+    void prepare() {
+        for (size_t i = 0; i < count; i++) x[i] = static_cast<float>(i % 13), out[2 * count + i] = static_cast<float>(i % 11);
+    }
+    bool is_right() const {
+        for (size_t i = 0; i < count; i++) {
+            const float doubled = 2.0f * static_cast<float>(i % 13);
+            if (out[i] != doubled || out[count + i] != doubled + out[2 * count + i]) return false;
+        }
+        return true;
+    }
+};
+
+int overlap() {
+    Overlapping o;
+    const TestParams params{address(o.x.data()), address(o.out), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, 1024}, {params.out, 3072}};
+    return run({"overlap", 9, launch(params, 2, 128, 0, regions), [&] { return o.is_right(); }, "test_overlap_first", [&] { o.prepare(); }});
+}
+
+int overlap_bulk() {
+    Overlapping o;
+    const TestParams params{address(o.x.data()), address(o.out), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, 1024}, {params.out, 3072}};
+    const auto map = [&](size_t first) { return emu::TensorMap{address(o.out + first), {32, 8}, {128}, {32, 4}, 2, 4, 0}; };
+    const emu::TensorMap maps[2] = {map(0), map(256)};
+    Family family{"overlap_bulk", 4, launch(params, 2, 128, 1032, regions), [&] { return o.is_right(); }, "test_overlap_first", [&] { o.prepare(); }};
+    family.launch.maps = maps;
+    family.launch.maps_count = 2;
+    return run(family);
+}
+
 }  // namespace
 
-int main() { return exchange() + stream() + matrix() + hopper() + cluster() + neighbours() == 0 ? 0 : 1; }
+int main() { return exchange() + stream() + matrix() + hopper() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }

@@ -7,6 +7,14 @@ pub(crate) enum Mode {
     Late,
 }
 
+/// As `lighterage_kernels::emu::Start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(dead_code, reason = "a GPU is told by the launch itself")]
+pub(crate) enum Start {
+    Behind,
+    Overlapping,
+}
+
 /// As `lighterage_kernels::emu::Config`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(dead_code, reason = "a GPU has no such choices")]
@@ -14,12 +22,13 @@ pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) seed: u64,
     pub(crate) checks: bool,
+    pub(crate) start: Start,
     pub(crate) shared_bytes_max: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mode: Mode::Late, seed: 0, checks: true, shared_bytes_max: 232_448 }
+        Self { mode: Mode::Late, seed: 0, checks: true, start: Start::Behind, shared_bytes_max: 232_448 }
     }
 }
 
@@ -38,4 +47,5 @@ pub(crate) struct Report {
     pub(crate) global_bytes_read: u64,
     pub(crate) global_bytes_written: u64,
     pub(crate) bank_conflicts: u64,
+    pub(crate) matrix_loads: u64,
 }

@@ -279,8 +279,10 @@ fn settle((outcome, done): (Result<()>, bool), reported: &mut Result<()>) -> Res
 fn lock_own(bytes: u64) -> Result<Address> {
     let address = host_pages::map(bytes)?;
     let (first, length) = (host_pointer(address), host_pages::length(bytes));
+    // With a device pointer, as what the driver allocates has one: flags are written through it.
+    let flags = sys::CU_MEMHOSTREGISTER_PORTABLE | sys::CU_MEMHOSTREGISTER_DEVICEMAP;
     // SAFETY: memory that was just mapped, and stays so until it is unregistered; a context is current.
-    let code = unsafe { sys::cuMemHostRegister_v2(first, length, sys::CU_MEMHOSTREGISTER_PORTABLE) };
+    let code = unsafe { sys::cuMemHostRegister_v2(first, length, flags) };
     let locked = check("cuMemHostRegister", code);
     if locked.is_err() {
         // SAFETY: made above, and refused by the driver.

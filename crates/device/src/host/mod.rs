@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::emulated::Emulation;
+use self::emulated::Order;
 use self::faults::Faults;
 pub use self::flags::HostFlags;
 use self::flags::{Board, Flag};
@@ -92,6 +93,8 @@ pub struct HostStream {
     engine: Engine,
     /// What is queued while it is recorded instead of done; what spoilt it.
     recording: Mutex<Option<Result<Vec<Work>>>>,
+    /// Which launches may still run when the next one begins.
+    order: Arc<Order>,
 }
 
 /// Recorded work of a [`Host`].
@@ -105,12 +108,13 @@ enum Engine {
 }
 
 impl HostStream {
-    const fn new(engine: Engine) -> Self {
-        Self { engine, recording: Mutex::new(None) }
+    fn new(engine: Engine) -> Self {
+        Self { engine, recording: Mutex::new(None), order: Arc::default() }
     }
 
     /// Queues an operation, or records it.
     fn push(&self, work: Work) -> Result<()> {
+        self.order.see(&work);
         if let Some(recording) = &mut *self.recording() {
             return record(recording, &work);
         }
@@ -122,6 +126,7 @@ impl HostStream {
 
     /// Queues what was recorded, as one operation.
     fn push_all(&self, graph: &HostGraph) -> Result<()> {
+        self.order.end();
         let work = graph.0.iter().filter_map(Work::again);
         match &self.engine {
             Engine::Thread(lane) => lane.push_all(work),
@@ -423,8 +428,10 @@ impl Backend for Host {
 
     unsafe fn launch<K: Kernel>(&self, stream: &HostStream, params: &K::Params) -> Result<()> {
         let run = match &self.emulation {
-            // SAFETY: the caller's promise, which holds until the kernel is done.
-            Some(emulation) => unsafe { emulation.run::<K>(params, &self.memory, &self.info.name) }?,
+            Some(emulation) => {
+                // SAFETY: the caller's promise, which holds until the kernel is done.
+                unsafe { emulation.run::<K>(params, &stream.order, &self.memory, &self.info.name) }?
+            }
             // SAFETY: as above.
             None => unsafe { on_host::<K>(*params) },
         };
@@ -504,6 +511,8 @@ impl Backend for Host {
         if recording.is_some() {
             return Err(Error::Stream("a stream that is being recorded was to be recorded".to_owned()));
         }
+        // Its first launch waits for whatever is before the graph.
+        stream.order.end();
         *recording = Some(Ok(Vec::new()));
         Ok(())
     }

@@ -87,7 +87,14 @@ impl Work for Denoise<'_> {
             .collect();
         let skipped =
             if skipped.is_empty() { String::new() } else { format!(", skipped steps {}", skipped.join(" ")) };
-        output::note(&format!("peak {peak} of {cap}, {:.4} s/step{skipped}", report.seconds_per_step()));
+        let replayed = match report.steps_replayed {
+            0 => String::new(),
+            replayed => format!(", {replayed} steps replayed"),
+        };
+        output::note(&format!(
+            "peak {peak} of {cap}, {:.4} s/step{skipped}{replayed}",
+            report.seconds_per_step()
+        ));
         if let Some(seen) = Seen::take(device, &forecast) {
             report::line(&seen).iter().for_each(|line| output::note(line));
             self.1.seeing.write(device, &seen, &facts(self.1, &latents))?;

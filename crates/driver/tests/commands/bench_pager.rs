@@ -22,6 +22,15 @@ fn simulated_cards_are_near_their_bound_and_ahead_of_a_prefix() {
     lighterage(&["bench", "pager", "--only", "cards", "--gpu", "voodoo2"]).check(2, &["voodoo2"]);
 }
 
+#[test]
+fn plans_are_timed_for_one_budget_and_for_ten() {
+    let report = json(&["bench", "pager", "--only", "plans", "--gpu", "h100", "--turns", "1", "--json"]);
+    let plans = report["plans"].as_array().unwrap();
+    assert_eq!(plans.len(), 12, "two models, three sizes: {report}");
+    assert!(plans.iter().all(|answer| answer["seconds"].as_f64().unwrap() > 0.0), "{report}");
+    assert_eq!((&plans[0]["budgets"], &plans[1]["budgets"]), (&1.into(), &10.into()));
+}
+
 /// Right, not fast: how fast is for a quiet machine to say.
 #[test]
 fn what_a_machine_is_measured_by_runs() {

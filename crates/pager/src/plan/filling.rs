@@ -1,7 +1,8 @@
 //! What the host does for copies before they can begin: it page-locks memory and fills it from the files.
 
 use super::timing::as_f64;
-use crate::feed::{BLOCK_BYTES_MAX, STAGES};
+use crate::arena::BLOCK_BYTES_MAX;
+use crate::feed::STAGES;
 
 /// How fast the host brings weights to where copies read them: the rates of a run's first turn, and of phases that have no other.
 #[derive(Clone, Copy, Debug, PartialEq)]

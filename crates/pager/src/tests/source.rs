@@ -41,7 +41,7 @@ fn run(model: &Model, plan: &Plan, host: HostConfig, host_budget: u64) -> Result
 /// A file of several windows, and of several blocks where it is converted.
 fn long(seed: u64, filed: DType) -> Model {
     let model = Model::new(seed, 100, filed, DType::Bf16);
-    assert!(model.total() > 3 * crate::feed::BLOCK_BYTES_MAX, "{} bytes", model.total());
+    assert!(model.total() > 3 * crate::arena::BLOCK_BYTES_MAX, "{} bytes", model.total());
     model
 }
 
@@ -168,8 +168,8 @@ fn what_is_read_once_is_not_page_locked() {
         };
         let (plan, again) = (plan_of(1), plan_of(2));
         let pinned = plan.pinned_bytes(&model.units, false);
-        assert!(again.pinned_bytes(&model.units, false) > 3 * crate::feed::BLOCK_BYTES_MAX, "{source:?}");
-        assert!(pinned <= 2 * crate::feed::BLOCK_BYTES_MAX.min(16 << 20), "{source:?}: {pinned}");
+        assert!(again.pinned_bytes(&model.units, false) > 3 * crate::arena::BLOCK_BYTES_MAX, "{source:?}");
+        assert!(pinned <= 2 * crate::arena::BLOCK_BYTES_MAX.min(16 << 20), "{source:?}: {pinned}");
         let device = Device::new(Host::new(seeded(6)).unwrap(), Ledger::new(1 << 30), Ledger::new(pinned));
         let stream = device.stream(StreamKind::Compute).unwrap();
         let pager = Pager::new(&stream, Arc::clone(&model.units), &once, &plan).unwrap();

@@ -88,7 +88,7 @@ impl fmt::Display for Sides {
     }
 }
 
-const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
+pub(crate) const BUDGETS_GIB: [u64; 10] = [2, 4, 6, 8, 10, 12, 16, 20, 24, 32];
 
 impl Arguments {
     pub(super) fn model(&self) -> &str {

@@ -13,7 +13,7 @@ use lighterage_device::{ProductTable, Profile, Rates};
 use lighterage_pipeline::{BuiltIn, BuiltInOptions, Extras, Face, InfiniteYou, Job, Model, Options, Survey};
 use lighterage_shape::DType;
 
-pub(crate) use self::arguments::{Arguments, Sides};
+pub(crate) use self::arguments::{Arguments, BUDGETS_GIB, Sides};
 use self::outlook::Outlook;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
@@ -51,6 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             profiles.iter().zip(outlooks).try_for_each(|(profile, outlook)| show(outlook, profile))
         }
     }
+}
+
+/// Answers for these budgets as the command does, without showing it: for who times it.
+pub(crate) fn answer(model: &str, size: Sides, profile: &Profile, budgets: &[u64]) -> Result<()> {
+    let scene = Scene { model, infinite_you: None, lora: &[], size, steps: 50 };
+    let survey = scene.survey(Some(profile.rates))?.beside(profile.taken_bytes());
+    std::hint::black_box(Outlook::new(&survey, profile, budgets, scene.steps));
+    Ok(())
 }
 
 /// A card that is planned for.

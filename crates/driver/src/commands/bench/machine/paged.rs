@@ -182,8 +182,9 @@ impl Work<'_> {
     }
 
     fn result(&self) -> Result<[Vec<u16>; 2]> {
-        let read = |tensor: &Tensor<Cuda>| {
-            Ok::<_, Failure>(self.queue.read::<u16>(tensor.view())?.unwrap_or_default())
+        let read = |tensor: &Tensor<Cuda>| -> Result<Vec<u16>> {
+            let values = self.queue.read::<bf16>(tensor.view())?.unwrap_or_default();
+            Ok(values.into_iter().map(bf16::to_bits).collect())
         };
         Ok([read(&self.sum)?, read(&self.last)?])
     }

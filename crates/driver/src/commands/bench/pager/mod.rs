@@ -1,5 +1,6 @@
 //! The pager against what no pager beats: on simulated cards, over a slowed link, and at the rates of this machine.
 
+mod answers;
 mod busy;
 mod cards;
 mod link;
@@ -20,6 +21,7 @@ use crate::size::Size;
 Examples:
   lighterage bench pager
   lighterage bench pager --only cards --size 1024x1024
+  lighterage bench pager --only plans --gpu h100
   lighterage bench pager --only rates --file 4GiB --folder /data --json")]
 pub(crate) struct Arguments {
     /// Only this part.
@@ -39,7 +41,7 @@ pub(crate) struct Arguments {
     /// Rate of the slowed link, in MB/s.
     #[arg(long, value_name = "MB/s", default_value_t = 100.0)]
     link: f64,
-    /// Turns that are timed at each budget.
+    /// Turns that are timed at each budget, and how often a plan is made.
     #[arg(long, value_name = "N", default_value_t = 5)]
     turns: usize,
     /// Bytes of the file that is streamed.
@@ -57,6 +59,8 @@ pub(crate) struct Arguments {
 enum Part {
     /// Full-size models on simulated cards.
     Cards,
+    /// How long plans of full-size models take to make.
+    Plans,
     /// Launches of fixed length over a slowed link.
     Fixed,
     /// Products over a slowed link.
@@ -68,6 +72,7 @@ enum Part {
 #[derive(Debug, Default, Serialize)]
 struct Report {
     cards: Vec<cards::Card>,
+    plans: Vec<answers::Answer>,
     fixed: Vec<link::Line>,
     products: Vec<link::Line>,
     rates: Option<rates::Rates>,
@@ -80,6 +85,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if is_wanted(Part::Cards) {
         report.cards = cards::measure(&arguments.gpu, arguments.size.0)?;
         show(arguments, || cards::print(out, &report.cards))?;
+    }
+    if is_wanted(Part::Plans) {
+        report.plans = answers::measure(&arguments.gpu, arguments.turns)?;
+        show(arguments, || answers::print(out, &report.plans))?;
     }
     if is_wanted(Part::Fixed) {
         report.fixed = link::fixed(arguments.link * 1e6, arguments.turns)?;
