@@ -231,7 +231,7 @@ fn program() -> Result<()> {
 }
 
 /// Destroying what is empty: there is nobody to tell, and the second attempt succeeded.
-const SILENT: [&str; 15] = [
+const SILENT: [&str; 16] = [
     "cublasLtDestroy",
     "cublasLtMatmulDescDestroy",
     "cublasLtMatmulPreferenceDestroy",
@@ -244,6 +244,7 @@ const SILENT: [&str; 15] = [
     "cuGraphExecDestroy",
     "cuMemFree",
     "cuMemFreeHost",
+    "cuMemHostUnregister",
     "cuModuleUnload",
     "cuStreamDestroy",
     "cuStreamSynchronize",
@@ -292,9 +293,10 @@ fn any_failed_call_is_reported_and_everything_is_released() {
         }
         println!("{calls} calls; reported: {reported:?}; silent: {silent:?}");
         assert!(silent.iter().all(|name| SILENT.contains(&name.as_str())), "unreported: {silent:?}");
-        // Of two ways to fail, each once: the last look of a stream, the staging memory and the flags', and each event of the former.
+        // Of two ways to fail, each once: the last look of a stream, the staging memory, that of the flags, and each event of the former.
         let count = |wanted: &str| silent.iter().filter(|name| *name == wanted).count();
-        assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 4, "{silent:?}");
+        assert!(count("cuStreamSynchronize") <= 4 && count("cuMemFreeHost") <= 2, "{silent:?}");
+        assert!(count("cuMemHostUnregister") <= 2, "{silent:?}");
         assert!(reported.len() >= 38, "{reported:?}");
     });
 }
