@@ -52,7 +52,7 @@ pub struct Predicted {
     pub turn: Turn,
     /// The first step, loading included, if that was predicted.
     pub first_seconds: Option<f64>,
-    /// From the beginning of the run to the end of the first step, if that was predicted: from a profile all of it, else the phases before the loop by their loading alone.
+    /// From the beginning of the run to the end of the first step, if that was predicted: from a profile all of it, else, on a card, the phases before the loop by their loading alone.
     pub first_step_after_seconds: Option<f64>,
     /// Where the times of launches and copies come from.
     pub source: Source,
@@ -189,7 +189,8 @@ impl Predicted {
         Some(Self {
             turn,
             first_seconds: first.map(|[step, _]| step),
-            first_step_after_seconds: first.map(|[_, after]| after),
+            // Elsewhere than on a card, where launches take longest, loading says little of the phases before.
+            first_step_after_seconds: first.filter(|_| card.is_some()).map(|[_, after]| after),
             source: Source::Step(index + 1),
         })
     }
