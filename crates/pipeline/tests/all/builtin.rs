@@ -119,8 +119,8 @@ fn the_first_step_comes_when_the_plan_says() {
                 [(after, forecast.first_step_seconds()), (step, planned.first_turn_seconds())]
             {
                 let ratio = got / predicted;
-                // Not as near as steps are: 2 % less to, where everything goes through stages, 6 % more than planned.
-                assert!((0.97..1.07).contains(&ratio), "{name}, {gib} GiB: {got} s, predicted {predicted}");
+                // Not as near as later steps are: 2 % less to, where everything is resident and goes through stages, 8 % more than planned.
+                assert!((0.97..1.08).contains(&ratio), "{name}, {gib} GiB: {got} s, predicted {predicted}");
             }
         }
     }
