@@ -38,7 +38,7 @@ struct alignas(64) TensorMap {
 #include "../emu/group.hpp"
 #include "../emu/matrix.hpp"
 #include "../emu/mbarrier.hpp"
-#include "../emu/overlap.hpp"
+#include "../emu/launches.hpp"
 
 using emu::TensorMap;
 

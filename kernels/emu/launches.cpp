@@ -1,5 +1,5 @@
 // Launches that overlap: who knows that those before are over, and that somebody has asked at all. What memory says of it is in memory.cpp.
-#include "overlap.hpp"
+#include "launches.hpp"
 
 #include "block.hpp"
 
