@@ -122,7 +122,7 @@ impl Plan {
     /// [`Goal::new`]'s link takes.
     ///
     /// # Errors
-    /// [`Error::Budget`] below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for.
+    /// [`Error::Budget`](crate::Error::Budget) below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for.
     ///
     /// # Panics
     /// As [`Plan::resident`].
