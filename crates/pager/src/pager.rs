@@ -247,7 +247,10 @@ impl<B: Backend> Pager<B> {
 
     /// Any unit, where all are resident.
     fn lease_any(&self, state: &mut State<B>, place: usize) -> Result<()> {
-        self.finish_pending(state)?;
+        // What is read ahead waits for its turn unless it is in the way.
+        if !state.arrivals[place].is_queued {
+            self.finish_pending(state)?;
+        }
         if !state.arrivals[place].is_queued {
             self.begin(state, place, place, 0);
             self.finish_pending(state)?;

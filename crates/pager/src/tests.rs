@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::pager::Fault;
 use crate::{Cycle, Error, Goal, Lease, Pager, Plan, Result, Source, TensorSpec, UnitId, UnitSpec, Units};
 
+mod ahead;
 mod graphs;
 mod pressure;
 mod source;

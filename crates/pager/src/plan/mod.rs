@@ -9,7 +9,7 @@ mod search;
 mod share;
 mod tape;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timing;
 
 use std::sync::Arc;

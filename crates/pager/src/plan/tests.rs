@@ -11,7 +11,7 @@ use crate::Pager;
 use crate::units::{TensorSpec, UnitSpec, Units};
 
 /// Units of so many bytes, without files.
-fn specs(sizes: &[u64]) -> Vec<UnitSpec> {
+pub(crate) fn specs(sizes: &[u64]) -> Vec<UnitSpec> {
     let shape = |(index, bytes): (usize, &u64)| Shape {
         name: index.to_string(),
         extents: vec![usize::try_from(*bytes / 2).unwrap()],
