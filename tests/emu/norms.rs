@@ -88,13 +88,11 @@ fn norm_mod_moves_the_bytes_it_says() {
     }
 }
 
-/// 512 rows of text, and all rows of a picture of 1024 x 1024 with them.
+/// 512 rows of text and the 64 x 64 patches of a picture of 1024 x 1024.
 #[test]
 fn norm_mod_of_the_rows_of_flux() {
-    for (rows, split) in [(512, 512), (4608, 512)] {
-        let case = Case { rows, columns: 3072, split, ..PLAIN };
-        norm_mod_in(case, &[Config { checks: false, ..Config::default() }]);
-    }
+    let case = Case { rows: 4608, columns: 3072, split: 512, ..PLAIN };
+    norm_mod_in(case, &[Config { checks: false, ..Config::default() }]);
 }
 
 /// A row at any address, which the kernel for any row does, has the bits of one in registers.

@@ -25,9 +25,10 @@ fn ragged_columns() {
 
 #[test]
 fn any_number_of_rows() {
-    for rows in [1, 15, 16, 17, 127, 128, 129, 512, 4608] {
+    for rows in [1, 15, 16, 17, 127, 128, 129, 512] {
         compare([rows, 20], 0, 1.0, &normals, &[Config::default()]);
     }
+    compare([4608, 20], 0, 1.0, &normals, &[Config { checks: false, ..Config::default() }]);
 }
 
 #[test]
