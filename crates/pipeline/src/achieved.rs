@@ -179,7 +179,7 @@ impl Predicted {
         let planned = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise)?;
         if forecast.is_timed {
             let turn = planned.plan.turns().first().copied()?;
-            let first_seconds = Some(planned.plan.first_turn_seconds());
+            let first_seconds = Some(planned.first_turn_seconds());
             let first_step_after_seconds = Some(forecast.first_step_seconds());
             return Some(Self { turn, first_seconds, first_step_after_seconds, source: Source::Profile });
         }

@@ -282,7 +282,7 @@ impl Plan {
             let bytes = |page: u32| self.tape.bytes_of(&(page..page + 1));
             let arena = (0..self.tape.pages).filter(|page| is_kept(*page as usize)).map(bytes).sum();
             let stage = self.tape.longest_bytes().min(STAGE_BYTES_MAX.max(self.tape.page_bytes));
-            clock = clock.filled_by(Filling::new(self.host, arena, stage, mapped), is_again);
+            clock = clock.filled_by(Filling::new(self.host, arena, stage, mapped), &is_again);
         }
         let (mut script, mut before) = (self.script(), 0.0);
         let others = (0..self.cycles.len()).filter(|kind| *kind != self.first_kind);

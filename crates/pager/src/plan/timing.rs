@@ -25,8 +25,18 @@ pub(crate) struct Clock<'a> {
     /// Seconds that launches waited for copies.
     pub(crate) stalled: f64,
     pub(crate) copied_bytes: u64,
-    /// What the host does before a copy, and by page whether it will be copied again; none: nothing that takes time.
-    filling: Option<(Filling, Vec<bool>)>,
+    /// What the host does before a copy, and by page whether that is to be kept for later copies: not yet, or no longer. None: nothing that takes time.
+    filling: Option<(Filling, Vec<Kept>)>,
+}
+
+/// What becomes of a page in the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It goes through a stage, each time.
+    Never,
+    /// It is kept once it was copied.
+    Later,
+    Filled,
 }
 
 impl<'a> Clock<'a> {
@@ -50,8 +60,9 @@ impl<'a> Clock<'a> {
     }
 
     /// With a host that has to bring the bytes first.
-    pub(crate) fn filled_by(mut self, filling: Filling, is_again: Vec<bool>) -> Self {
-        self.filling = Some((filling, is_again));
+    pub(crate) fn filled_by(mut self, filling: Filling, is_again: &[bool]) -> Self {
+        let kept = |is_again: &bool| if *is_again { Kept::Later } else { Kept::Never };
+        self.filling = Some((filling, is_again.iter().map(kept).collect()));
         self
     }
 
@@ -70,8 +81,14 @@ impl<'a> Clock<'a> {
             let (from, link) = (self.copied.max(free), self.link);
             self.copied = match &mut self.filling {
                 None => from + self.copy_seconds(piece),
-                Some((filling, is_again)) if piece.is_streamed && is_again[piece.pages.start as usize] => {
-                    from.max(filling.keep(bytes)) + link.seconds(bytes)
+                Some((filling, kept))
+                    if piece.is_streamed && kept[piece.pages.start as usize] != Kept::Never =>
+                {
+                    let pages = piece.pages.clone().filter(|page| kept[*page as usize] == Kept::Later);
+                    let new = pages.map(|page| self.tape.bytes_of(&(page..page + 1))).sum();
+                    kept[piece.pages.start as usize..piece.pages.end as usize].fill(Kept::Filled);
+                    let filled = if new > 0 { filling.keep(new) } else { from };
+                    from.max(filled) + link.seconds(bytes)
                 }
                 Some((filling, _)) => filling.stage(bytes, from, |bytes| link.seconds(bytes)),
             };

@@ -30,11 +30,12 @@ impl BuiltIn {
         })?;
         let all = self.segments();
         stage.repeats(Segment::turns(&all));
-        let segments = if stage.is_dry() { Segment::samples(all) } else { all };
+        let (segments, limit) =
+            if stage.is_dry() { (Segment::samples(all), usize::MAX) } else { (all, steps) };
         let latents = stage.phase(Phase::Denoise, &self.dit_units, |queue, pager, observer| {
             let mut denoiser = self.denoiser(queue, conditions, infusion)?;
             for Segment { steps: range, is_infused } in segments {
-                let range = range.start..range.end.min(steps.max(range.start));
+                let range = range.start.min(limit)..range.end.min(limit);
                 denoiser.run(&Lent { cycle: pager, edges: pager }, range, is_infused, observer)?;
             }
             Ok(denoiser.into_latents())
