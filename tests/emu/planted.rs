@@ -254,10 +254,63 @@ fn check(family: &str, mistakes: &[&[Kind]], run: fn(&str, Config) -> Result<Rep
             let name = format!("test_{family}_{}", index + 1);
             let Err(failure) = run(&name, config) else { panic!("{name} was not found with {config:?}") };
             assert!(kinds.contains(&failure.kind), "{name} with {config:?}, expected {kinds:?}: {failure}");
-            let place = failure.place.expect("a place").to_string();
-            assert!(place.contains(family) && place.contains(".cu:"), "{name}: {place} is no line of it");
+            assert_names_everything(&failure, family, &name);
         }
     }
+}
+
+/// Kernel, block, thread, source line; and of two accesses that collide the other one's line too.
+fn assert_names_everything(failure: &Failure, family: &str, name: &str) {
+    let text = failure.to_string();
+    // A launch that overlaps another one may meet that one's lines.
+    let files = family.trim_end_matches("_bulk");
+    let is_line = |place: &str| {
+        let line = place.split_once(".cu:").map(|(_, line)| line);
+        place.contains(files) && line.is_some_and(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let place = failure.place.expect("a place").to_string();
+    assert!(is_line(&place), "{name}: {place} is no line of it");
+    let [x, y, z] = failure.block;
+    let head = format!(
+        "{:?} in {name}, block ({x}, {y}, {z}), thread {}, at {place}: ",
+        failure.kind, failure.thread
+    );
+    assert!(text.starts_with(&head), "{text}\ndoes not begin with {head}");
+    let other = failure.other.map(|other| other.place.to_string());
+    let has_two = matches!(failure.kind, Race | Overlap);
+    assert!(!has_two || other.as_deref().is_some_and(is_line), "{text}\nnames one access");
+}
+
+/// Each thread has an emulator of its own: what is right stays right, and what is wrong is told with the same words, whatever others launch meanwhile.
+#[test]
+fn launches_on_several_threads_know_nothing_of_each_other() {
+    let config = Config { seed: 3, ..Config::default() };
+    let runs: [(&str, fn(&str, Config) -> Result<Report, Failure>); 6] = [
+        ("test_exchange_0", exchange),
+        ("test_exchange_1", exchange),
+        ("test_stream_4", stream),
+        ("test_hopper_0", hopper),
+        ("test_hopper_3", hopper),
+        ("test_cluster_9", cluster),
+    ];
+    let told =
+        |result: Result<Report, Failure>| result.map(|report| report.switches).map_err(|f| f.to_string());
+    let alone = runs.map(|(name, run)| told(run(name, config)));
+    assert_eq!(alone.iter().filter(|result| result.is_ok()).count(), 2);
+    let start = std::sync::Barrier::new(runs.len());
+    std::thread::scope(|scope| {
+        let threads = runs.map(|(name, run)| {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                std::array::from_fn::<_, 5, _>(|_| told(run(name, config)))
+            })
+        });
+        for (thread, alone) in threads.into_iter().zip(alone) {
+            let results = thread.join().expect("no panic");
+            assert!(results.iter().all(|result| *result == alone), "{results:?}\nalone: {alone:?}");
+        }
+    });
 }
 
 /// Launches, and compares what it wrote where it was clean.
