@@ -10,6 +10,9 @@ pub struct Achieved {
     pub steps: Vec<AchievedStep>,
     /// From the beginning of the recording to the end of the first step, in seconds.
     pub first_step_after_seconds: f64,
+    /// From the beginning of the loop's phase to the end of the first step: with all that is mapped, page-locked and filled before its first launch can be queued. What
+    /// [`Predicted::first_seconds`] predicts.
+    pub first_seconds: f64,
     /// Bytes of weights that were moved to the device, in all phases.
     pub moved_bytes: u64,
 }
@@ -50,7 +53,7 @@ pub struct Stalled {
 pub struct Predicted {
     /// The steady state of the longest kind of step.
     pub turn: Turn,
-    /// The first step, loading included, if that was predicted.
+    /// The first step from the beginning of its phase, loading included, if that was predicted.
     pub first_seconds: Option<f64>,
     /// From the beginning of the run to the end of the first step, if that was predicted: from a profile all of it, else, on a card, the phases before the loop by their loading alone.
     pub first_step_after_seconds: Option<f64>,
@@ -96,9 +99,13 @@ impl Achieved {
             begin_ns = end_ns;
         }
         let first_end = steps.first().map_or(recording.begin_ns, |step| step.end_ns);
+        // The phase that the first step lies in.
+        let phases = spans(What::Phase).map(|phase| phase.begin_ns);
+        let loop_begin = phases.filter(|begin_ns| *begin_ns <= first_end).max().unwrap_or(recording.begin_ns);
         Self {
             steps,
             first_step_after_seconds: seconds(first_end.saturating_sub(recording.begin_ns)),
+            first_seconds: seconds(first_end.saturating_sub(loop_begin)),
             moved_bytes: recording.counts.arrived_bytes,
         }
     }

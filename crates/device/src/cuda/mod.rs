@@ -41,7 +41,7 @@ use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
-use crate::graph::FLAG_PATIENCE;
+use crate::graph::CARD_FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
@@ -78,7 +78,7 @@ impl Default for CudaConfig {
             images: images::ALL,
             table: Table::committed(),
             measured_workspace_bytes: None,
-            flag_patience: FLAG_PATIENCE,
+            flag_patience: CARD_FLAG_PATIENCE,
         }
     }
 }

@@ -286,6 +286,7 @@ fn any_call_may_fail_while_a_turn_is_recorded_or_replayed() {
                 Err(other) => panic!("call {fail_call}: {other}"),
             }
         }
+        println!("{without} of {calls} calls were done without, on threads: {threads}");
         assert!(without > 2, "{without} of {calls} calls were done without");
     }
 }
