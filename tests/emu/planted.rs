@@ -285,7 +285,8 @@ fn assert_names_everything(failure: &Failure, family: &str, name: &str) {
 #[test]
 fn launches_on_several_threads_know_nothing_of_each_other() {
     let config = Config { seed: 3, ..Config::default() };
-    let runs: [(&str, fn(&str, Config) -> Result<Report, Failure>); 6] = [
+    type Run = fn(&str, Config) -> Result<Report, Failure>;
+    let runs: [(&str, Run); 6] = [
         ("test_exchange_0", exchange),
         ("test_exchange_1", exchange),
         ("test_stream_4", stream),
