@@ -331,6 +331,11 @@ impl Space {
         self.pins.iter().map(|(address, bytes)| (Address(*address), *bytes))
     }
 
+    /// Every registered range, for a backend that goes away.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.registered.iter().map(|(first, bytes)| (Address(*first), *bytes))
+    }
+
     /// What exists now.
     pub(crate) fn usage(&self) -> Usage {
         Usage {

@@ -587,7 +587,7 @@ unsafe extern "C" fn cuModuleLoadData(place: *mut *mut c_void, image: *const c_v
             return Err(INVALID_IMAGE);
         }
         let module = driver.handle();
-        driver.modules.insert(module, 2 << 20);
+        driver.modules.insert(module, 0);
         // SAFETY: the caller's pointer.
         unsafe { put(place, handle(module)) }
     })
@@ -625,6 +625,14 @@ unsafe extern "C" fn cuModuleGetFunction(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn cuFuncLoad(function: *mut c_void) -> Code {
+    call("cuFuncLoad", OUT_OF_MEMORY, |driver| {
+        driver.current()?;
+        driver.load(number(function)).map(drop)
+    })
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn cuFuncSetAttribute(function: *mut c_void, attribute: u32, value: i32) -> Code {
     call("cuFuncSetAttribute", OPERATING_SYSTEM, |driver| {
         driver.current()?;
@@ -657,7 +665,7 @@ unsafe extern "C" fn cuLaunchKernel(
         if !extra.is_null() || parameters.is_null() {
             return Err(INVALID_VALUE);
         }
-        let function = named(&mut driver.functions, number(function))?;
+        let function = driver.load(number(function))?;
         let (blocks, threads) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         // SAFETY: the caller's pointers, one for each parameter.
         let launch = unsafe { function.launch(blocks, threads, shared, parameters.cast_const().cast()) }?;
@@ -695,7 +703,7 @@ unsafe extern "C" fn cuLaunchKernelEx(
                 return Err(NOT_SUPPORTED);
             }
         }
-        let function = named(&mut driver.functions, number(function))?;
+        let function = driver.load(number(function))?;
         // SAFETY: the caller's pointers, one for each parameter.
         let launch = unsafe {
             function.launch(
