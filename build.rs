@@ -109,6 +109,8 @@ mod emulator {
         build.flag("-fsanitize=thread").flag("-fsanitize=alignment").flag("-xc++");
         // One access in the source is one access here; a vector load made by the compiler would hide a misaligned one.
         build.flag("-fno-tree-vectorize").flag("-fno-strict-aliasing");
+        // The address that a call returns to names its line: at a function's end it has to be a call still, and not a jump.
+        build.flag("-fno-optimize-sibling-calls");
         build.flag_if_supported("--param=tsan-instrument-func-entry-exit=0");
         build
     }

@@ -228,13 +228,13 @@ mod tests {
             predicted_clocks(config, shape_of(config, params), target) as f64 / hertz / 1e3
         };
         let table = [
-            ((128, 512, 512), [281, 478, 239, 98]),
-            ((512, 512, 256), [2133, 3821, 1909, 764]),
-            ((1024, 128, 128), [1100, 1936, 960, 404]),
+            ((128, 512, 512), [281.0, 478.0, 239.0, 98.0]),
+            ((512, 512, 256), [2133.0, 3821.0, 1909.0, 764.0]),
+            ((1024, 128, 128), [1100.0, 1936.0, 960.0, 404.0]),
         ];
         for ((size, from, into), predicted) in table {
             let params = layer(size, from, into);
-            let by = |config, arch| us(config, &params, arch).round() as i32;
+            let by = |config, arch| us(config, &params, arch).round();
             let best = |arch| by(choose(&params, Target::typical(arch)), arch);
             let all = [best(Arch::Sm80), best(Arch::Sm89), by(WIDE[0], Arch::Sm90a), best(Arch::Sm90a)];
             assert_eq!(all, predicted, "{size} x {size}, {from} to {into}");

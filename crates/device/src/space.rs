@@ -177,6 +177,11 @@ impl Space {
         Ok(())
     }
 
+    /// How many maps begin in a range.
+    pub(crate) fn maps_in(&self, address: Address, bytes: u64) -> u64 {
+        self.maps.range(address.0..address.0.saturating_add(bytes)).count() as u64
+    }
+
     /// Unmaps whole maps; the extents of destroyed chunks that were mapped nowhere else, to be freed.
     pub(crate) fn unmap(
         &mut self,

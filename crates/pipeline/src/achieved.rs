@@ -219,7 +219,7 @@ fn first(forecast: &Forecast, plan: &Plan, link: Link, card: Option<&Rates>) -> 
 /// A link that carries anything in no time.
 const INSTANT: Link = Link { bytes_per_second: f64::MAX, ..Link::UNIT };
 
-/// The plan's cycle with the times of one step: what of its leases, and between them, was no waiting.
+/// The plan's cycle of that kind with the times of one step: what of its leases, and between them, was no waiting.
 fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep) -> Option<Cycle> {
     let stream = recording.spans.iter().find(|span| span.what == What::Step)?.stream;
     let in_step =
@@ -227,14 +227,10 @@ fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep)
     let leases: Vec<&Span> =
         recording.spans.iter().filter(|span| span.what == What::Lease).filter(in_step).collect();
     let waits = Waits::of(recording, stream);
-    let cycle = planned.plan.cycles().first()?;
-    if leases.len() != cycle.visits.len() {
-        return None;
-    }
     let named = |(lease, visit): (&&Span, &Visit)| lease.name == planned.units.get(visit.unit).name;
-    if !leases.iter().zip(&cycle.visits).all(named) {
-        return None;
-    }
+    let is_its =
+        |cycle: &&Cycle| leases.len() == cycle.visits.len() && leases.iter().zip(&cycle.visits).all(named);
+    let cycle = planned.plan.cycles().iter().find(is_its)?;
     // What a step launches before its first lease, the step before launched behind its last one.
     let before = leases.first().map_or(0.0, |first| waits.busy(step.begin_ns, first.begin_ns));
     let visits = cycle.visits.iter().enumerate().map(|(index, visit)| {

@@ -44,7 +44,8 @@ impl Survey {
         walk(&mut stage)?;
         let surveyed = |seen: Seen| {
             let goal = Goal::new(seen.cycles.clone(), 0, page_bytes);
-            let goal = Goal { link: link(rates), host: rates.as_ref().map_or(HostRates::FREE, host), ..goal };
+            let host = rates.as_ref().map_or(HostRates::FREE, host);
+            let goal = Goal { link: link(rates), host, first_kind: seen.first_kind, ..goal };
             Surveyed { planner: Planner::new(&seen.units, goal), seen }
         };
         let phases = stage.into_placed().into_iter().map(surveyed).collect();
@@ -217,7 +218,11 @@ impl Survey {
 
 /// What a host does before copies can begin, by the rates of a device.
 pub(crate) const fn host(rates: &Rates) -> HostRates {
-    HostRates { lock_bytes_per_second: rates.lock_bytes, read_bytes_per_second: rates.read_bytes }
+    HostRates {
+        lock_bytes_per_second: rates.lock_bytes,
+        read_bytes_per_second: rates.read_bytes,
+        memory_calls: rates.memory_calls,
+    }
 }
 
 fn link(rates: Option<Rates>) -> Link {

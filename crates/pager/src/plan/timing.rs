@@ -1,12 +1,14 @@
+use crate::plan::beside::steady_beside;
 use crate::plan::filling::Filling;
 use crate::plan::goal::{Cycle, Link};
 use crate::plan::script::{Piece, Script};
 use crate::plan::tape::Tape;
 
 /// Turns until the streams have found their rhythm; more were never needed but by chains of stalls that wander through the cycle.
-const TURNS_MAX: usize = 12;
+pub(super) const TURNS_MAX: usize = 12;
 
-/// The two streams of a run as numbers: when the copies and the launches queued so far are through.
+/// The two streams of a run as numbers: when the copies and the launches queued so far are through. Copies do not slow launches down here:
+/// [`Beside`](super::beside) is for where they do.
 ///
 /// ```text
 /// copy begins = max(copy before ends, visit that used the place ends)
@@ -16,8 +18,6 @@ const TURNS_MAX: usize = 12;
 pub(crate) struct Clock<'a> {
     link: &'a Link,
     tape: &'a Tape,
-    /// Launches take longer by this factor while copies run.
-    stretch: f64,
     copied: f64,
     computed: f64,
     /// When each visit's lease ended.
@@ -30,11 +30,10 @@ pub(crate) struct Clock<'a> {
 }
 
 impl<'a> Clock<'a> {
-    pub(crate) const fn new(link: &'a Link, tape: &'a Tape, stretch: f64) -> Self {
+    pub(crate) const fn new(link: &'a Link, tape: &'a Tape) -> Self {
         Self {
             link,
             tape,
-            stretch,
             copied: 0.0,
             computed: 0.0,
             ended: Vec::new(),
@@ -42,6 +41,12 @@ impl<'a> Clock<'a> {
             copied_bytes: 0,
             filling: None,
         }
+    }
+
+    /// Nothing begins before that.
+    pub(crate) const fn starting(mut self, at: f64) -> Self {
+        (self.copied, self.computed) = (at, at);
+        self
     }
 
     /// With a host that has to bring the bytes first.
@@ -73,9 +78,9 @@ impl<'a> Clock<'a> {
         }
         let ready = if pieces.is_empty() { self.computed } else { self.computed.max(self.copied) };
         self.stalled += ready - self.computed;
-        let ended = ready + held_seconds * self.stretch;
+        let ended = ready + held_seconds;
         self.ended.push(ended);
-        self.computed = ended + then_seconds * self.stretch;
+        self.computed = ended + then_seconds;
     }
 
     /// How long a copy takes the link.
@@ -105,19 +110,11 @@ pub(crate) struct Steady {
 
 /// The steady state of one cycle. `script` is where the cycle begins; its residents count as loaded after the first turn.
 pub(crate) fn steady(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle) -> Steady {
-    let mut found = with_stretch(tape, link, script, cycle, 1.0);
-    // Copies slow launches down, which changes how much of the time there are copies.
-    for _ in 0..if link.slowdown > 0.0 { 3 } else { 0 } {
-        let copying =
-            as_f64(found.copied_bytes) / link.bytes_per_second / found.seconds.max(f64::MIN_POSITIVE);
-        found = with_stretch(tape, link, script, cycle, 1.0 + link.slowdown * copying.min(1.0));
+    if link.slowdown > 0.0 {
+        return steady_beside(tape, link, script, cycle);
     }
-    found
-}
-
-fn with_stretch(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle, stretch: f64) -> Steady {
     let count = cycle.visits.len() as u64;
-    let mut clock = Clock::new(link, tape, stretch);
+    let mut clock = Clock::new(link, tape);
     let mut script = script.clone();
     clock.turn(&mut script, cycle);
     // The second turn's copies are those of every later one: what the ring holds after a turn depends on the turn alone.
