@@ -37,10 +37,12 @@
 //! * *What holds nothing is moved before much more is created*: where more would be held than 1.5 % (and 80 pages) beyond the most that was ever in use.
 //!   Earlier, and also for less, it scatters what stays; never, and some traces hold 5 % more. [`Settings::slack_permille`] says how much.
 //! * *A small block that was just given back is kept as it is*, for the next request of its size: half the time of a pair.
-//! * *Threads that get in each other's way keep small blocks of their own*: from the second thread on that finds the books locked, what a thread gives back goes into a
+//! * *Threads that get in each other's way keep blocks of their own*: from the second thread on that finds the books locked, what a thread gives back goes into a
 //!   magazine of the thread and the stream, and comes out of it again, under a lock that nobody else asks for. Two threads take a third of the time. To the books such
-//!   a block is lent; they take all of them back before they create, move, refuse or report anything. One thread alone never has any, so that its addresses depend on
-//!   its requests alone ([`Settings::magazines`]).
+//!   a block is lent; they take all of them back before they create, move, refuse or report anything. Large blocks only if their size comes again, and only so many
+//!   bytes. One thread alone never has any, so that its addresses depend on its requests alone ([`Settings::magazines`]).
+//! * *One word says whether there is anything else to do*: magazines, a clock. What is rare lies behind it, out of line, and a peak is noticed by the
+//!   subtraction that counts (`caching/counts.rs`), so that a pair is some 230 instructions, two of them locked.
 //!
 //! # What not
 //!

@@ -25,6 +25,8 @@ fn step(
     let pick = |handles: &[Handle]| (!handles.is_empty()).then(|| usize::from(low) % handles.len());
     match kind % 8 {
         0 | 1 => take(on, live, amount * 4),
+        // Half of them of a few sizes that come again: threads keep large blocks of such sizes alone.
+        2 if low % 2 == 0 => take(on, live, (1 << 20) + u64::from(1 + high % 2) * PAGE),
         2 => take(on, live, (1 << 20) + amount * 16),
         3 | 4 => {
             if let Some(index) = pick(live) {

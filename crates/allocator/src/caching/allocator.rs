@@ -1,13 +1,13 @@
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use lighterage_device::{Address, Backend, Chunk, Device, Event, Reservation, Stream, StreamId, StreamKind};
 
 use super::block::{Heap, NONE, State as BlockState};
 use super::buffer::DeviceBuffer;
-use super::core::{Core, Request};
-use super::magazine::{Slot, magazine_of};
+use super::core::{Core, Given, Request};
+use super::magazine::magazine_of;
 use super::magazines::Magazines;
 use super::pressure::{self, Handlers};
 use super::settings::{Magazines as When, Settings};
@@ -55,6 +55,9 @@ pub(super) struct Inner<B: Backend> {
     number: u32,
     pub(super) device: Device<B>,
     pub(super) settings: Settings,
+    /// Whether there is anything beside the books to see to when something is handed out or taken back: a clock, or magazines. Those who share an
+    /// allocator with nobody and want no times look at this one word.
+    more: AtomicBool,
     /// For what hands out, and for what takes back.
     pub(super) watches: Option<Box<[Watch; 2]>>,
     pub(super) magazines: Magazines,
@@ -137,6 +140,7 @@ impl<B: Backend> Allocator<B> {
         Ok(Self {
             inner: Arc::new(Inner {
                 number: ALLOCATORS.fetch_add(1, Ordering::Relaxed),
+                more: AtomicBool::new(settings.times || when == When::Always),
                 device: device.clone(),
                 watches: settings.times.then(|| {
                     let clock = device.backend().clock();
@@ -200,7 +204,7 @@ impl<B: Backend> Allocator<B> {
     /// [`Error::StaleHandle`] if it was given back before, [`Error::ForeignHandle`] if another allocator gave it out.
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free_timed(handle)
+        self.inner.free(handle)
     }
 
     /// Notes that another stream uses the memory too: after it was given back, nobody gets it before that stream's work queued until then is done.
@@ -231,7 +235,13 @@ impl<B: Backend> Allocator<B> {
             let first = core.address(block);
             (first..first + block.bytes).contains(&address.0)
         });
-        found.map(|(index, _)| self.inner.handle(core, index))
+        found.map(|(index, block)| Handle {
+            address: core.address(block),
+            bytes: block.requested(),
+            generation: block.generation,
+            index,
+            allocator: self.inner.number,
+        })
     }
 
     /// Checks every invariant of the books by walking all of them, for tests: what is wrong, or nothing.
@@ -272,10 +282,7 @@ impl<B: Backend> OnStream<B> {
     /// [`Error::Reentrant`] from within a pressure handler, [`Error::OffPlan`] while capturing. Nothing is handed out or left half mapped then.
     #[inline]
     pub fn allocate(&self, bytes: u64, tag: Tag) -> Result<Handle> {
-        match &self.inner.watches {
-            None => self.inner.allocate(self.owner, bytes, tag),
-            Some(watches) => watches[0].time(|| self.inner.allocate(self.owner, bytes, tag)),
-        }
+        self.inner.allocate(self.owner, bytes, tag)
     }
 
     /// A typed buffer that gives its memory back when it is dropped.
@@ -294,7 +301,7 @@ impl<B: Backend> OnStream<B> {
     /// As [`Allocator::free`].
     #[inline]
     pub fn free(&self, handle: Handle) -> Result<()> {
-        self.inner.free_timed(handle)
+        self.inner.free(handle)
     }
 
     /// The stream.
@@ -332,62 +339,93 @@ impl<B: Backend> OnStream<B> {
 impl<B: Backend> Inner<B> {
     #[inline]
     fn allocate(&self, owner: u16, bytes: u64, tag: Tag) -> Result<Handle> {
-        let requested = bytes.max(1);
-        // What is longer than any address space finds no room below.
-        let rounded = requested.checked_next_multiple_of(ALIGNMENT_BYTES).unwrap_or(TOO_LONG).min(TOO_LONG);
-        let requested = requested.min(rounded);
-        let request = Request { heap: Heap::of(rounded), bytes: rounded, requested, owner, tag: tag.0 };
+        let request = Request::new(bytes, owner, tag);
+        let given = if self.more.load(Ordering::Relaxed) || pressure::is_handling() {
+            self.allocate_with_more(&request)?
+        } else {
+            self.allocate_from_books(&request)?
+        };
+        // Made here alone, of what is in registers: a processor waits where it reads as one what was just written word by word.
+        let Given { index, address, generation } = given;
+        Ok(Handle { address, bytes: request.requested, generation, index, allocator: self.number })
+    }
+
+    /// As the books do it, and what else there is to see to.
+    #[inline(never)]
+    fn allocate_with_more(&self, request: &Request) -> Result<Given> {
         if pressure::is_handling() {
-            return Err(Error::Reentrant { requested: bytes });
+            return Err(Error::Reentrant { requested: request.requested });
         }
-        if request.heap == Heap::Small
-            && let Some(slot) = self.magazines.take(&request)
-        {
-            let Slot { address, generation, block: index, .. } = slot;
-            return Ok(Handle { address, bytes: requested, generation, index, allocator: self.number });
+        let allocate = || match self.magazines.take(request) {
+            Some(given) => Ok(given),
+            None => self.allocate_from_books(request),
+        };
+        match &self.watches {
+            None => allocate(),
+            Some(watches) => watches[0].time(allocate),
         }
+    }
+
+    #[inline]
+    fn allocate_from_books(&self, request: &Request) -> Result<Given> {
         let mut state = self.heap_for_request();
-        if let Some(index) = state.core.take(&request) {
-            state.core.counts.events.rungs[1] += 1;
-            let due = state.core.is_event_due(owner, self.settings.event_every);
-            let handle = self.handle(&state.core, index);
+        let core = &mut state.core;
+        if let Some(given) = core.take(request) {
+            core.counts.events.rungs[1] += 1;
+            let due = core.is_event_due(request.owner, self.settings.event_every);
             self.tell(&state);
             drop(state);
             if due {
                 self.poll_if_idle();
             }
-            return Ok(handle);
+            return Ok(given);
         }
         drop(state);
-        self.climb(&request)
-    }
-
-    #[inline]
-    fn free_timed(&self, handle: Handle) -> Result<()> {
-        match &self.watches {
-            None => self.free(handle),
-            Some(watches) => watches[1].time(|| self.free(handle)),
-        }
+        self.climb(request)
     }
 
     #[inline]
     fn free(&self, handle: Handle) -> Result<()> {
         self.own(handle)?;
-        let is_lent = magazine_of(handle.generation).is_some();
-        if is_lent && self.magazines.give(handle.generation) {
-            return Ok(());
+        // Whoever has a handle of a magazine has it from a thread that saw this word set.
+        if self.more.load(Ordering::Relaxed) {
+            return self.free_with_more(handle);
         }
+        self.free_to_books(handle, |_| false)
+    }
+
+    #[inline(never)]
+    fn free_with_more(&self, handle: Handle) -> Result<()> {
+        let free = || {
+            let is_lent = magazine_of(handle.generation).is_some();
+            if is_lent && self.magazines.give(handle.generation) {
+                return Ok(());
+            }
+            self.free_to_books(handle, |core| {
+                if is_lent {
+                    self.magazines.return_used(core, handle.generation);
+                }
+                true
+            })
+        };
+        match &self.watches {
+            None => free(),
+            Some(watches) => watches[1].time(free),
+        }
+    }
+
+    /// `prepare` sees the books first, and says whether the block may be lent.
+    #[inline]
+    fn free_to_books(&self, handle: Handle, prepare: impl FnOnce(&mut Core) -> bool) -> Result<()> {
         let mut state = self.heap_for_request();
         let core = &mut state.core;
-        if is_lent {
-            self.magazines.return_used(core, handle.generation);
-        }
+        let may_lend = prepare(core);
         let Some(block) = core.valid(handle.index, handle.generation) else {
             return Err(stale(handle));
         };
         if block.uses != NONE {
             core.give_later(handle.index);
-        } else if block.heap == Heap::Large || !self.magazines.lend(core, handle.index) {
+        } else if !may_lend || !self.magazines.lend(core, handle.index) {
             core.give(handle.index);
         }
         self.tell(&state);
@@ -398,13 +436,6 @@ impl<B: Backend> Inner<B> {
     #[inline]
     fn own(&self, handle: Handle) -> Result<()> {
         if handle.allocator == self.number { Ok(()) } else { Err(foreign(handle)) }
-    }
-
-    #[inline]
-    pub(super) fn handle(&self, core: &Core, index: u32) -> Handle {
-        let block = &core.blocks[index];
-        let (address, bytes) = (core.address(block), block.requested());
-        Handle { address, bytes, generation: block.generation, index, allocator: self.number }
     }
 
     /// The books, locked for a request or what ends it.
@@ -419,6 +450,9 @@ impl<B: Backend> Inner<B> {
     #[cold]
     fn wait_for_heap(&self) -> Guard<'_, State<B>> {
         self.magazines.note_wait();
+        if self.magazines.have_begun() {
+            self.more.store(true, Ordering::Relaxed);
+        }
         self.heap()
     }
 
@@ -455,6 +489,16 @@ impl<B: Backend> State<B> {
 
 /// Beyond every address space, a multiple of the alignment, and small enough to calculate with.
 const TOO_LONG: u64 = 1 << 52;
+
+impl Request {
+    #[inline]
+    fn new(bytes: u64, owner: u16, tag: Tag) -> Self {
+        // What is longer than any address space finds no room.
+        let requested = bytes.clamp(1, TOO_LONG);
+        let bytes = (requested + (ALIGNMENT_BYTES - 1)) & !(ALIGNMENT_BYTES - 1);
+        Self { heap: Heap::of(bytes), bytes, requested, owner, tag: tag.0 }
+    }
+}
 
 #[cold]
 pub(super) fn stale(handle: Handle) -> Error {

@@ -34,7 +34,7 @@ pub(crate) struct StreamBook {
     /// Work up to here is done.
     pub(crate) completed: u64,
     /// Blocks given back since the last event.
-    pub(crate) frees: u32,
+    pub(crate) frees: u64,
 }
 
 impl StreamBook {
@@ -51,6 +51,14 @@ pub(crate) struct Request {
     pub(crate) requested: u64,
     pub(crate) owner: u16,
     pub(crate) tag: u16,
+}
+
+/// A block that was handed out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given {
+    pub(crate) index: u32,
+    pub(crate) address: u64,
+    pub(crate) generation: u64,
 }
 
 /// All books of an allocator.
@@ -76,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) ring: Ring,
     /// Counts everything that is handed out or given back: the clock of this allocator.
     pub(crate) sequence: u64,
+    /// Bytes of large blocks that are lent.
+    pub(crate) lent_bytes: u64,
 }
 
 impl Core {
@@ -98,6 +108,7 @@ impl Core {
             counts: Counts::default(),
             ring: Ring::new(ring_events),
             sequence: 0,
+            lent_bytes: 0,
         }
     }
 
@@ -140,13 +151,18 @@ impl Core {
 
     /// Hands out memory that is there and may be used at once.
     #[inline]
-    pub(crate) fn take(&mut self, request: &Request) -> Option<u32> {
+    pub(crate) fn take(&mut self, request: &Request) -> Option<Given> {
         if request.heap == Heap::Small
             && let Some(index) = self.kept.take(request.owner, request.bytes)
         {
-            self.hand_out(index, request);
-            return Some(index);
+            return Some(self.hand_out(index, request));
         }
+        let index = self.take_free(request)?;
+        Some(self.given(index))
+    }
+
+    #[inline(never)]
+    fn take_free(&mut self, request: &Request) -> Option<u32> {
         if let Some(found) = self.find_own(request) {
             return Some(self.claim(found, request));
         }
@@ -169,7 +185,7 @@ impl Core {
     }
 
     /// As [`take`](Core::take), but looks at every free block that may be used at once, not at eight of a class.
-    pub(crate) fn take_any(&mut self, request: &Request) -> Option<u32> {
+    pub(crate) fn take_any(&mut self, request: &Request) -> Option<Given> {
         let books = &*self;
         let usable = (0..books.streams.len()).flat_map(move |owner| {
             // All work of the request's own stream comes before what will use the block.
@@ -182,7 +198,8 @@ impl Core {
             let block = &books.blocks[*index];
             (block.bytes, block.region, block.offset)
         })?;
-        Some(self.claim(found, request))
+        let index = self.claim(found, request);
+        Some(self.given(index))
     }
 
     /// Hands out the start of a free block; the rest stays free.
@@ -190,21 +207,30 @@ impl Core {
     pub(crate) fn claim(&mut self, index: u32, request: &Request) -> u32 {
         let block = &self.blocks[index];
         debug_assert!(block.state == State::Free && block.bytes >= request.bytes);
-        let (whole, prev) = (block.bytes, block.prev);
-        let rest = whole - request.bytes;
-        if rest == 0 {
+        let index = if block.bytes == request.bytes {
             self.unlink(index);
-            self.hand_out(index, request);
-            return index;
-        }
+            index
+        } else {
+            self.cut(index, request.bytes)
+        };
+        self.hand_out(index, request);
+        index
+    }
+
+    /// Cuts the start off a free block that is longer; it is in no list then.
+    #[inline]
+    fn cut(&mut self, index: u32, bytes: u64) -> u32 {
+        let block = &self.blocks[index];
+        let (whole, prev) = (block.bytes, block.prev);
+        let rest = whole - bytes;
         // The record stays with the rest, in its list if the class is the same, as it mostly is for a long block.
         let stays = is_same_class(whole, rest);
         if !stays {
             self.unlink(index);
         }
         let block = &mut self.blocks[index];
-        let first = Block { bytes: request.bytes, next: index, uses: NONE, ..*block };
-        block.offset += request.bytes;
+        let first = Block { bytes, next: index, uses: NONE, ..*block };
+        block.offset += bytes;
         block.bytes = rest;
         let new = self.blocks.insert(first);
         self.blocks[index].prev = new;
@@ -216,55 +242,70 @@ impl Core {
         if !stays {
             self.link(index);
         }
-        self.hand_out(new, request);
         new
+    }
+
+    /// What a handle says of a block that was handed out.
+    #[inline]
+    fn given(&self, index: u32) -> Given {
+        let block = &self.blocks[index];
+        Given { index, address: self.address(block), generation: block.generation }
     }
 
     /// Marks a block as handed out, and counts it.
     #[inline]
-    pub(crate) fn hand_out(&mut self, index: u32, request: &Request) {
-        self.sequence += 1;
+    pub(crate) fn hand_out(&mut self, index: u32, request: &Request) -> Given {
         let block = &mut self.blocks[index];
+        let generation = self.sequence + 1;
+        self.sequence = generation;
         block.state = State::Used;
         block.owner = request.owner;
         block.tag = request.tag;
-        block.generation = self.sequence;
+        block.generation = generation;
         // Below the alignment.
         block.slack = (request.bytes - request.requested) as u32;
-        let region = &self.regions[block.region as usize];
-        let (address, heap) = (region.address + block.offset, block.heap);
-        self.counts.allocate(heap, request.bytes, request.requested);
-        self.ring.push(Event::alloc(address, self.sequence, request));
+        let address = self.regions[block.region as usize].address + block.offset;
+        self.counts.allocate(request.heap, request.bytes, request.requested);
+        if self.ring.is_on() {
+            self.ring.push(Event::alloc(address, generation, request));
+        }
+        Given { index, address, generation }
     }
 
     /// Takes a block back that no other stream uses. No driver call, whatever the device does.
     #[inline]
     pub(crate) fn give(&mut self, index: u32) {
-        self.stamp(index);
-        let block = &mut self.blocks[index];
-        self.counts.free(block.heap, block.bytes, block.requested());
-        let region = &self.regions[block.region as usize];
-        self.ring.push(Event::free(region.address + block.offset, block));
-        if block.heap == Heap::Large {
+        let Block { heap, owner, bytes, .. } = *self.stamp(index);
+        if self.ring.is_on() {
+            self.note_free(index);
+        }
+        if heap == Heap::Large {
             return self.release(index);
         }
-        block.state = State::Kept;
-        let (owner, bytes) = (block.owner, block.bytes);
+        self.blocks[index].state = State::Kept;
         if let Some(displaced) = self.kept.put(owner, bytes, index) {
             self.release(displaced);
         }
     }
 
-    /// Notes that a block was given back: work of its stream that is queued by now may use it.
+    #[inline(never)]
+    fn note_free(&mut self, index: u32) {
+        let block = &self.blocks[index];
+        self.ring.push(Event::free(self.address(block), block));
+    }
+
+    /// Notes that a block was given back, and counts it: work of its stream that is queued by now may use it.
     #[inline]
-    pub(crate) fn stamp(&mut self, index: u32) {
-        self.sequence += 1;
+    pub(crate) fn stamp(&mut self, index: u32) -> &Block {
         let block = &mut self.blocks[index];
-        block.stamp = self.sequence;
+        let now = self.sequence + 1;
+        self.sequence = now;
+        block.stamp = now;
         let book = &mut self.streams[block.owner as usize];
-        book.last_free = self.sequence;
-        // Nobody asks, and so nobody resets it, where there is one stream.
-        book.frees = book.frees.saturating_add(1);
+        book.last_free = now;
+        book.frees += 1;
+        self.counts.free(block.heap, block.bytes, block.requested());
+        block
     }
 
     /// Takes a block back that other streams use: it waits for them.
@@ -336,7 +377,7 @@ impl Core {
     }
 
     /// Puts a block that was used, moved or given up into the free ones, and joins it with its neighbours.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn release(&mut self, index: u32) {
         self.blocks[index].state = State::Free;
         self.join(index);

@@ -63,7 +63,8 @@ impl Sizes {
 
     #[inline]
     const fn add(&mut self, requested: u64) {
-        self.0[requested.ilog2() as usize] += 1;
+        // No request is 0; to say so spares a look.
+        self.0[(requested | 1).ilog2() as usize] += 1;
     }
 
     fn with(mut self, other: &Self) -> Self {
@@ -97,7 +98,7 @@ pub struct PoolCounts {
     pub sizes: Sizes,
 }
 
-/// Small requests that a [`Magazine`](super::magazine::Magazine) served.
+/// Requests that a [`Magazine`](super::magazine::Magazine) served.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Served {
     /// Bytes, and bytes asked for.
@@ -114,14 +115,74 @@ impl Served {
     }
 }
 
+/// A quantity and its peak, by how far it is below it: one subtraction counts an increase and says whether there is a new peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Level {
+    below: u64,
+    peak: u64,
+}
+
+impl Level {
+    #[inline]
+    const fn add(&mut self, amount: u64) {
+        let (below, is_peak) = self.below.overflowing_sub(amount);
+        self.below = below;
+        if is_peak {
+            self.raise();
+        }
+    }
+
+    /// After it went beyond its peak: by what is missing to 2^64.
+    #[cold]
+    #[inline(never)]
+    const fn raise(&mut self) {
+        self.peak += self.below.wrapping_neg();
+        self.below = 0;
+    }
+
+    #[inline]
+    const fn sub(&mut self, amount: u64) {
+        self.below += amount;
+    }
+
+    const fn current(&self) -> u64 {
+        self.peak - self.below
+    }
+
+    /// Sets the peak to the present value, or to a later one.
+    const fn set_peak(&mut self, peak: u64) {
+        let current = self.current();
+        self.peak = if peak > current { peak } else { current };
+        self.below = self.peak - current;
+    }
+}
+
 /// Blocks, their bytes, and the bytes asked for.
-type Triple = [u64; 3];
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Levels([Level; 3]);
+
+impl Levels {
+    #[inline]
+    const fn add(&mut self, bytes: u64, requested: u64) {
+        let [blocks, all, wanted] = &mut self.0;
+        blocks.add(1);
+        all.add(bytes);
+        wanted.add(requested);
+    }
+
+    #[inline]
+    const fn sub(&mut self, bytes: u64, requested: u64) {
+        let [blocks, all, wanted] = &mut self.0;
+        blocks.sub(1);
+        all.sub(bytes);
+        wanted.sub(requested);
+    }
+}
 
 /// The counters of one heap. What follows from others is not counted: this is the hot path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
-    current: Triple,
-    peak: Triple,
+    levels: Levels,
     /// Bytes, and bytes asked for; how many blocks is the sum of the sizes.
     allocated: [u64; 2],
     sizes: Sizes,
@@ -136,10 +197,10 @@ struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     heaps: [Tally; 2],
-    /// Of both heaps together, counted on its own: to add up what was just written cost more, since a processor waits where it reads two words at once that
-    /// were written one by one.
-    current: Triple,
-    peak: Triple,
+    /// Of both heaps together, counted on its own: their peaks are no sum.
+    levels: Levels,
+    /// Blocks that are pending.
+    pending: u64,
     active_peak: [u64; 2],
     reserved: Gauge,
     pub(crate) events: Events,
@@ -194,30 +255,20 @@ impl Counts {
     #[inline]
     pub(crate) fn allocate(&mut self, heap: Heap, bytes: u64, requested: u64) {
         let tally = &mut self.heaps[heap.index()];
-        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
-            tally.current[position] += amount;
-            tally.peak[position] = tally.peak[position].max(tally.current[position]);
-        }
+        tally.levels.add(bytes, requested);
         tally.allocated[0] += bytes;
         tally.allocated[1] += requested;
         tally.sizes.add(requested);
-        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
-            self.current[position] += amount;
-            self.peak[position] = self.peak[position].max(self.current[position]);
-        }
-        let [small, large] = &self.heaps;
-        if small.pending[0] + large.pending[0] > 0 {
+        self.levels.add(bytes, requested);
+        if self.pending > 0 {
             self.note_active();
         }
     }
 
     #[inline]
     pub(crate) fn free(&mut self, heap: Heap, bytes: u64, requested: u64) {
-        let tally = &mut self.heaps[heap.index()];
-        for (position, amount) in [1, bytes, requested].into_iter().enumerate() {
-            tally.current[position] -= amount;
-            self.current[position] -= amount;
-        }
+        self.heaps[heap.index()].levels.sub(bytes, requested);
+        self.levels.sub(bytes, requested);
     }
 
     pub(crate) fn free_later(&mut self, heap: Heap, bytes: u64, requested: u64) {
@@ -225,6 +276,7 @@ impl Counts {
         let pending = &mut self.heaps[heap.index()].pending;
         pending[0] += 1;
         pending[1] += bytes;
+        self.pending += 1;
         self.note_active();
     }
 
@@ -232,11 +284,12 @@ impl Counts {
         let pending = &mut self.heaps[heap.index()].pending;
         pending[0] -= 1;
         pending[1] -= bytes;
+        self.pending -= 1;
     }
 
     /// Counts requests that were served elsewhere, all of which were given back or are counted as present.
-    pub(crate) fn add_served(&mut self, served: &Served) {
-        let tally = &mut self.heaps[Heap::Small.index()];
+    pub(crate) fn add_served(&mut self, heap: Heap, served: &Served) {
+        let tally = &mut self.heaps[heap.index()];
         tally.allocated.iter_mut().zip(served.allocated).for_each(|(sum, more)| *sum += more);
         tally.sizes = tally.sizes.with(&served.sizes);
         self.events.rungs[1] += served.sizes.count();
@@ -244,16 +297,15 @@ impl Counts {
 
     /// Notes that a block holds another number of bytes that were asked for.
     pub(crate) fn relabel(&mut self, heap: Heap, before: u64, now: u64) {
-        let tally = &mut self.heaps[heap.index()];
-        for (current, peak) in [(&mut tally.current, &mut tally.peak), (&mut self.current, &mut self.peak)] {
-            current[2] = current[2] - before + now;
-            peak[2] = peak[2].max(current[2]);
+        for levels in [&mut self.heaps[heap.index()].levels, &mut self.levels] {
+            levels.0[2].sub(before);
+            levels.0[2].add(now);
         }
     }
 
     /// Bytes handed out now.
     pub(crate) const fn allocated_bytes(&self) -> u64 {
-        self.current[1]
+        self.levels.0[1].current()
     }
 
     /// Bytes that other streams may still use.
@@ -289,8 +341,7 @@ impl Counts {
     pub(crate) fn all(&self) -> PoolCounts {
         let [small, large] = &self.heaps;
         let both = Tally {
-            current: self.current,
-            peak: self.peak,
+            levels: self.levels,
             allocated: [0, 1].map(|position| small.allocated[position] + large.allocated[position]),
             sizes: small.sizes.with(&large.sizes),
             pending: [small.pending[0] + large.pending[0], small.pending[1] + large.pending[1]],
@@ -306,30 +357,34 @@ impl Counts {
     }
 
     pub(crate) fn reset_allocated_peak(&mut self) {
-        self.peak[1] = self.current[1];
+        self.levels.0[1].set_peak(0);
     }
 
     pub(crate) fn raise_allocated_peak(&mut self, peak: u64) {
-        self.peak[1] = self.peak[1].max(peak);
+        let bytes = &mut self.levels.0[1];
+        bytes.set_peak(peak.max(bytes.peak));
     }
 
     /// Sets the peaks to the present values.
     pub(crate) fn reset_peaks(&mut self) {
-        (self.peak, self.active_peak) = (self.current, [0; 2]);
+        self.active_peak = [0; 2];
         self.reserved.peak = self.reserved.current;
         for tally in &mut self.heaps {
-            (tally.peak, tally.active_peak) = (tally.current, [0; 2]);
+            tally.active_peak = [0; 2];
             tally.reserved.peak = tally.reserved.current;
+            tally.levels.0.iter_mut().for_each(|level| level.set_peak(0));
         }
+        self.levels.0.iter_mut().for_each(|level| level.set_peak(0));
         self.note_active();
     }
 
     #[cold]
+    #[inline(never)]
     fn note_active(&mut self) {
         let mut both = [0; 2];
         for tally in &mut self.heaps {
             for (position, sum) in both.iter_mut().enumerate() {
-                let active = tally.current[position] + tally.pending[position];
+                let active = tally.levels.0[position].current() + tally.pending[position];
                 tally.active_peak[position] = tally.active_peak[position].max(active);
                 *sum += active;
             }
@@ -343,16 +398,15 @@ impl Counts {
 impl Tally {
     fn counts(&self) -> PoolCounts {
         let allocated = [self.sizes.count(), self.allocated[0], self.allocated[1]];
-        let gauge = |position: usize| Gauge {
-            current: self.current[position],
-            peak: self.peak[position],
-            allocated: allocated[position],
-            freed: allocated[position] - self.current[position],
+        let gauge = |position: usize| {
+            let (level, allocated): (Level, u64) = (self.levels.0[position], allocated[position]);
+            let current = level.current();
+            Gauge { current, peak: level.peak, allocated, freed: allocated - current }
         };
         let active = |position: usize| {
-            let current = self.current[position] + self.pending[position];
-            let allocated = allocated[position];
-            let peak = self.active_peak[position].max(self.peak[position]);
+            let (level, allocated) = (self.levels.0[position], allocated[position]);
+            let current = level.current() + self.pending[position];
+            let peak = self.active_peak[position].max(level.peak);
             Gauge { current, peak, allocated, freed: allocated - current }
         };
         PoolCounts {

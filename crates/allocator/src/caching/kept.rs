@@ -20,28 +20,27 @@ pub(crate) struct Kept {
 
 #[derive(Debug)]
 struct Places {
-    /// Which places hold a block.
-    filled: u64,
+    /// Which places held a block since the last time that all of them were emptied.
+    marked: u64,
+    /// For 0 bytes where there is none.
     blocks: [(u64, u32); PLACES],
 }
 
 impl Kept {
     pub(crate) fn add_owner(&mut self) {
-        self.owners.push(Places { filled: 0, blocks: [(0, NONE); PLACES] });
+        self.owners.push(Places { marked: 0, blocks: [(0, NONE); PLACES] });
     }
 
     /// Takes a block of exactly this size.
     #[inline]
     pub(crate) fn take(&mut self, owner: u16, bytes: u64) -> Option<u32> {
         let places = &mut self.owners[owner as usize];
-        let place = place(bytes);
-        let (kept, block) = places.blocks[place];
-        if kept != bytes {
+        let (kept, block) = &mut places.blocks[place(bytes)];
+        if *kept != bytes {
             return None;
         }
-        places.blocks[place] = (0, NONE);
-        places.filled &= !(1 << place);
-        Some(block)
+        *kept = 0;
+        Some(*block)
     }
 
     /// Keeps a block; the one that was there before, if there was one.
@@ -50,24 +49,35 @@ impl Kept {
         let places = &mut self.owners[owner as usize];
         let place = place(bytes);
         let (before, displaced) = std::mem::replace(&mut places.blocks[place], (bytes, block));
-        places.filled |= 1 << place;
+        places.marked |= 1 << place;
         (before != 0).then_some(displaced)
     }
 
     /// Takes any block.
     pub(crate) fn pop(&mut self) -> Option<u32> {
-        let places = self.owners.iter_mut().find(|places| places.filled != 0)?;
-        let place = places.filled.trailing_zeros() as usize;
-        places.filled &= places.filled - 1;
-        Some(std::mem::replace(&mut places.blocks[place], (0, NONE)).1)
+        self.owners.iter_mut().find_map(Places::pop)
     }
 
     /// Every block with the owner and the size that it is kept for.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, u64, u32)> + '_ {
         self.owners.iter().enumerate().flat_map(|(owner, places)| {
-            let filled = (0..PLACES).filter(|place| places.filled >> place & 1 == 1);
-            filled.map(move |place| (owner, places.blocks[place].0, places.blocks[place].1))
+            let filled = places.blocks.iter().filter(|(bytes, _)| *bytes != 0);
+            filled.map(move |(bytes, block)| (owner, *bytes, *block))
         })
+    }
+}
+
+impl Places {
+    fn pop(&mut self) -> Option<u32> {
+        while self.marked != 0 {
+            let place = self.marked.trailing_zeros() as usize;
+            self.marked &= self.marked - 1;
+            let (bytes, block) = std::mem::replace(&mut self.blocks[place], (0, NONE));
+            if bytes != 0 {
+                return Some(block);
+            }
+        }
+        None
     }
 }
 
@@ -101,7 +111,9 @@ mod tests {
         assert!(displaced <= 24, "{displaced} of 48 neighbouring sizes share a place");
         let held = kept.iter().count();
         assert_eq!(held + displaced, 48);
-        assert_eq!(std::iter::from_fn(|| kept.pop()).count(), held);
+        let first = kept.iter().next().unwrap();
+        assert_eq!(kept.take(1, first.1), Some(first.2));
+        assert_eq!(std::iter::from_fn(|| kept.pop()).count(), held - 1, "an emptied place is passed over");
         assert_eq!(kept.iter().count(), 0);
     }
 }

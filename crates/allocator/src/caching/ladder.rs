@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use lighterage_device::{Backend, Chunk, Error as DeviceError};
 
-use super::allocator::{Allocator, Events, Handle, Inner};
+use super::allocator::{Allocator, Events, Inner};
 use super::block::{Heap, NONE, State as BlockState};
 use super::chunks::Place as ChunkPlace;
-use super::core::{Core, Region, Request};
+use super::core::{Core, Given, Region, Request};
 use super::place::{Growth, Run, fit};
 use super::pressure::{Need, Urgency, ask};
 use super::steal::Victim;
@@ -41,7 +41,7 @@ struct Hand {
 /// What growing came to.
 enum Grown {
     /// Memory was handed out.
-    Done(Handle),
+    Done(Given),
     /// So many bytes are missing, and who refused last.
     Short(u64, Option<DeviceError>),
 }
@@ -49,18 +49,18 @@ enum Grown {
 impl<B: Backend> Inner<B> {
     /// All rungs but the first two, which were tried.
     #[cold]
-    pub(super) fn climb(&self, request: &Request) -> Result<Handle> {
+    pub(super) fn climb(&self, request: &Request) -> Result<Given> {
         let mut rounds = 0;
         let mut is_retry = false;
         let (missing, cause) = loop {
             let mut events = self.growth.lock();
             let short = match self.climb_once(&mut events, request, &mut is_retry)? {
-                Grown::Done(handle) => {
+                Grown::Done(given) => {
                     drop(events);
                     self.heap().core.counts.events.retries += u64::from(is_retry);
                     self.tell_all();
                     self.mind_watermark();
-                    return Ok(handle);
+                    return Ok(given);
                 }
                 Grown::Short(missing, cause) => (missing, cause),
             };
@@ -78,22 +78,22 @@ impl<B: Backend> Inner<B> {
     fn climb_once(&self, events: &mut Events<B>, request: &Request, is_retry: &mut bool) -> Result<Grown> {
         loop {
             self.poll_others(events)?;
-            if let Some(handle) = self.take(request, 1, Core::take) {
-                return Ok(Grown::Done(handle));
+            if let Some(given) = self.take(request, 1, Core::take) {
+                return Ok(Grown::Done(given));
             }
             self.obey_limit(events)?;
             let seen = self.heap().core.completions;
             let short = match self.grow(events, request)? {
-                Grown::Done(handle) => return Ok(Grown::Done(handle)),
+                Grown::Done(given) => return Ok(Grown::Done(given)),
                 short @ Grown::Short(..) => short,
             };
-            if let Some(handle) = self.take_behind_wait(events, request)? {
-                return Ok(Grown::Done(handle));
+            if let Some(given) = self.take_behind_wait(events, request)? {
+                return Ok(Grown::Done(given));
             }
             // All of them are recorded now, so that the wait below sees all that is pending.
             self.poll(events)?;
-            if let Some(handle) = self.take(request, 4, Core::take_any) {
-                return Ok(Grown::Done(handle));
+            if let Some(given) = self.take(request, 4, Core::take_any) {
+                return Ok(Grown::Done(given));
             }
             // Work that ended by itself after the search for a place counts as waited for: there may be a better place now.
             let is_news = self.heap().core.completions != seen;
@@ -117,13 +117,13 @@ impl<B: Backend> Inner<B> {
         &self,
         request: &Request,
         rung: usize,
-        search: fn(&mut Core, &Request) -> Option<u32>,
-    ) -> Option<Handle> {
+        search: fn(&mut Core, &Request) -> Option<Given>,
+    ) -> Option<Given> {
         let mut state = self.whole();
         state.core.join_kept();
-        let index = search(&mut state.core, request)?;
+        let given = search(&mut state.core, request)?;
         state.core.counts.events.rungs[rung] += 1;
-        Some(self.handle(&state.core, index))
+        Some(given)
     }
 
     /// Rung 3.
@@ -135,7 +135,7 @@ impl<B: Backend> Inner<B> {
             };
             let place = (growth.region, growth.place.start());
             let short = match self.fill_place(events, growth, request)? {
-                Grown::Done(handle) => return Ok(Grown::Done(handle)),
+                Grown::Done(given) => return Ok(Grown::Done(given)),
                 Grown::Short(missing, cause) => (missing, cause),
             };
             // The second search is short only if another thread was faster; each frees a chunk that nobody maps meanwhile, so there are not many.
@@ -395,7 +395,7 @@ impl<B: Backend> Inner<B> {
         pieces: &[(u64, u64)],
         mut hand: Hand,
         request: &Request,
-    ) -> Result<Handle> {
+    ) -> Result<Given> {
         let mut filled = Vec::with_capacity(pieces.len());
         for (page, pages) in pieces {
             let chunk = if *pages > 1 { hand.bigs.pop() } else { hand.smalls.pop() };
@@ -410,14 +410,13 @@ impl<B: Backend> Inner<B> {
             return Err(error);
         }
         let mut state = self.heap();
-        let index = state.core.finish_growth(&growth, &filled, request);
+        let given = state.core.finish_growth(&growth, &filled, request);
         let events = &mut state.core.counts.events;
         events.rungs[2] += 1;
         events.remaps += hand.stolen.min(filled.len() as u64);
-        let handle = self.handle(&state.core, index);
         drop(state);
         self.put_down(hand, None);
-        Ok(handle)
+        Ok(given)
     }
 
     /// Maps chunks and opens what they fill, each run of pages at once; on an error nothing stays mapped.
@@ -471,7 +470,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Rung 4: another stream's block, after a wait was put into ours.
-    fn take_behind_wait(&self, events: &mut Events<B>, request: &Request) -> Result<Option<Handle>> {
+    fn take_behind_wait(&self, events: &mut Events<B>, request: &Request) -> Result<Option<Given>> {
         let claimed = {
             let core = &mut self.heap().core;
             if !self.settings.stream_waits || core.streams[request.owner as usize].latency {
@@ -486,8 +485,7 @@ impl<B: Backend> Inner<B> {
             core.release(index);
             return Err(error);
         }
-        core.finish_foreign(index, request);
-        Ok(Some(self.handle(core, index)))
+        Ok(Some(core.finish_foreign(index, request)))
     }
 
     /// Rung 6; false if nobody gave anything.
@@ -672,14 +670,14 @@ impl Core {
         Some((carved, block.owner))
     }
 
-    fn finish_foreign(&mut self, index: u32, request: &Request) {
+    fn finish_foreign(&mut self, index: u32, request: &Request) -> Given {
         let block = self.blocks[index];
         let completed = self.streams[block.owner as usize].completed;
         let events = &mut self.counts.events;
         events.cross_stream_waited += 1;
         events.wait_distance += block.stamp.saturating_sub(completed);
         events.rungs[3] += 1;
-        self.hand_out(index, request);
+        self.hand_out(index, request)
     }
 
     /// Bytes in chunks that are mapped nowhere.

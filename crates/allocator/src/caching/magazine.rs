@@ -1,4 +1,4 @@
-use super::block::NONE;
+use super::block::{Heap, NONE};
 use super::core::Request;
 use super::counts::Served;
 use crate::ALIGNMENT_BYTES;
@@ -7,25 +7,26 @@ use crate::ALIGNMENT_BYTES;
 const PLACES: usize = 64;
 /// Free blocks of one size.
 const DEPTH_MAX: u32 = 16;
-/// Bytes that lie free in one magazine: four of the largest blocks that it takes.
-const FREE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes that lie free in one magazine of each heap: four of the largest blocks of the small one; blocks of up to 32 MiB of the large one.
+const FREE_BYTES_MAX: [u64; 2] = [4 << 20, 32 << 20];
 
 /// Marks the generations that magazines give out. Below it are the number of the magazine, that of the slot, and a count.
 const MARK: u64 = 1 << 63;
 const SLOT_BITS: u32 = 10;
-const COUNT_BITS: u32 = 44;
-/// Requests that one slot serves: half a year of a million a second. It is not used any more then, so that no generation ever comes again.
+const COUNT_BITS: u32 = 43;
+/// Requests that one slot serves: a quarter of a year of a million a second. It is not used any more then, so that no generation ever comes again.
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 const SLOTS_MAX: usize = 1 << SLOT_BITS;
 pub(crate) const MAGAZINES_MAX: usize = 1 << (u64::BITS - 1 - SLOT_BITS - COUNT_BITS);
 
-/// Blocks of one stream that some threads hand out and take back among themselves, without the lock of the books.
+/// Blocks of one stream and one heap that some threads hand out and take back among themselves, without the lock of the books.
 ///
 /// To the books all of them are lent ([`State::Lent`](super::block::State)), whether they are handed out or not; what is known of each is in its slot. The books
 /// take them back, and count what was done meanwhile, before they say anything or miss anything: see [`Core::recall`](super::core::Core).
 #[derive(Debug)]
 pub(crate) struct Magazine {
     number: u64,
+    heap: Heap,
     slots: Vec<Slot>,
     /// First vacant slot; they are chained by `next`.
     vacant: u32,
@@ -80,16 +81,22 @@ const fn slot_of(generation: u64) -> usize {
 }
 
 impl Magazine {
-    pub(crate) fn new(number: usize) -> Self {
+    pub(crate) fn new(number: usize, heap: Heap) -> Self {
         assert!(number < MAGAZINES_MAX, "magazine {number} of {MAGAZINES_MAX}");
         Self {
             number: number as u64,
+            heap,
             slots: Vec::new(),
             vacant: NONE,
             places: [Place { bytes: 0, first: NONE, count: 0 }; PLACES],
             free_bytes: 0,
             served: Served::default(),
         }
+    }
+
+    /// Of which heap its blocks are.
+    pub(crate) const fn heap(&self) -> Heap {
+        self.heap
     }
 
     /// Hands out a block of exactly this size.
@@ -123,7 +130,7 @@ impl Magazine {
         }
         let place = &mut self.places[place(slot.bytes)];
         let is_other = place.bytes != slot.bytes && place.count > 0;
-        if is_other || place.count == DEPTH_MAX || self.free_bytes + slot.bytes > FREE_BYTES_MAX {
+        if is_other || place.count == DEPTH_MAX || self.free_bytes + slot.bytes > free_bytes_max(self.heap) {
             return false;
         }
         slot.state = SlotState::Free;
@@ -148,9 +155,21 @@ impl Magazine {
         Some(slot.block)
     }
 
-    /// Whether one more free block of this size is wanted, after [`displace`](Magazine::displace).
+    /// Whether blocks of this size are wanted, after [`displace`](Magazine::displace): large ones only if the last one of their place was of this size too.
+    ///
+    /// Large blocks of sizes that do not come again would only be missed: the books take back all that is lent when they find no room.
+    pub(crate) fn expects(&mut self, bytes: u64) -> bool {
+        let place = &mut self.places[place(bytes)];
+        let is_known = place.bytes == bytes;
+        if !is_known {
+            *place = Place { bytes, first: NONE, count: 0 };
+        }
+        is_known || self.heap == Heap::Small
+    }
+
+    /// Whether there is room for one more free block of this size.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.places[place(bytes)].count < DEPTH_MAX && self.free_bytes + bytes <= FREE_BYTES_MAX
+        self.places[place(bytes)].count < DEPTH_MAX && self.free_bytes + bytes <= free_bytes_max(self.heap)
     }
 
     /// Whether every slot is taken.
@@ -191,7 +210,8 @@ impl Magazine {
                     self.vacate(index as u32);
                 }
             }
-            self.places.fill(Place { bytes: 0, first: NONE, count: 0 });
+            // Which sizes came back stays known: they will come again.
+            self.places.iter_mut().for_each(|place| *place = Place { first: NONE, count: 0, ..*place });
             self.free_bytes = 0;
         }
         (taken, std::mem::take(&mut self.served))
@@ -260,6 +280,11 @@ impl Magazine {
     }
 }
 
+#[inline]
+const fn free_bytes_max(heap: Heap) -> u64 {
+    FREE_BYTES_MAX[heap.index()]
+}
+
 /// Whether a slot has no generation after this one.
 #[inline]
 const fn is_last(generation: u64) -> bool {
@@ -275,17 +300,16 @@ const fn place(bytes: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::Heap;
     use super::*;
 
     fn request(requested: u64) -> Request {
         let bytes = requested.next_multiple_of(ALIGNMENT_BYTES);
-        Request { heap: Heap::Small, bytes, requested, owner: 1, tag: 3 }
+        Request { heap: Heap::of(bytes), bytes, requested, owner: 1, tag: 3 }
     }
 
     #[test]
     fn a_block_goes_round_and_each_time_has_another_generation() {
-        let mut magazine = Magazine::new(5);
+        let mut magazine = Magazine::new(5, Heap::Small);
         assert!(magazine.take(&request(1000)).is_none());
         magazine.put(4096, 1024, 7);
         assert!(magazine.take(&request(1025)).is_none(), "another size");
@@ -306,7 +330,7 @@ mod tests {
 
     #[test]
     fn what_is_drained_is_stale_here() {
-        let mut magazine = Magazine::new(0);
+        let mut magazine = Magazine::new(0, Heap::Small);
         (0..3).for_each(|block| magazine.put(u64::from(block) * 512, 512, block));
         let held = magazine.take(&request(512)).unwrap().generation;
         let (slots, _) = magazine.drain();
@@ -321,7 +345,7 @@ mod tests {
 
     #[test]
     fn there_is_a_most_of_everything() {
-        let mut magazine = Magazine::new(0);
+        let mut magazine = Magazine::new(0, Heap::Small);
         (0..DEPTH_MAX).for_each(|block| magazine.put(0, 512, block));
         assert!(!magazine.has_room(512) && magazine.has_room(1024));
         let mut bytes = u64::from(DEPTH_MAX) * 512;
@@ -329,8 +353,8 @@ mod tests {
             magazine.put(0, 1 << 20, 100);
             bytes += 1 << 20;
         }
-        assert!(bytes <= FREE_BYTES_MAX && magazine.free_bytes == bytes);
-        let mut magazine = Magazine::new(0);
+        assert!(bytes <= free_bytes_max(Heap::Small) && magazine.free_bytes == bytes);
+        let mut magazine = Magazine::new(0, Heap::Small);
         for block in 0..SLOTS_MAX as u32 {
             magazine.put(0, 512, block);
             magazine.take(&request(512)).unwrap();
@@ -342,8 +366,28 @@ mod tests {
     }
 
     #[test]
+    fn large_blocks_are_wanted_at_the_second_sight_of_their_size() {
+        let mut magazine = Magazine::new(0, Heap::Large);
+        let bytes = 4 << 20;
+        assert!(!magazine.expects(bytes) && magazine.expects(bytes));
+        (0..8).for_each(|block| magazine.put(0, bytes, block));
+        assert!(!magazine.has_room(bytes), "32 MiB lie free");
+        let other =
+            (1..).map(|units| bytes + units * 512).find(|bytes_| place(*bytes_) == place(bytes)).unwrap();
+        assert_eq!(std::iter::from_fn(|| magazine.displace(other)).count(), 8);
+        assert!(!magazine.expects(other) && magazine.expects(other) && !magazine.expects(bytes));
+        magazine.expects(bytes);
+        magazine.put(0, bytes, 9);
+        magazine.drain();
+        assert!(magazine.expects(bytes), "known also after the books took everything back");
+        let mut small = Magazine::new(0, Heap::Small);
+        assert!(small.expects(512));
+        magazine.audit().unwrap();
+    }
+
+    #[test]
     fn a_size_makes_room_for_another_one() {
-        let mut magazine = Magazine::new(0);
+        let mut magazine = Magazine::new(0, Heap::Small);
         let other = (2..).map(|units| units * 512).find(|bytes| place(*bytes) == place(512)).unwrap();
         magazine.put(0, 512, 1);
         let held = magazine.take(&request(512)).unwrap().generation;
@@ -356,7 +400,7 @@ mod tests {
 
     #[test]
     fn no_generation_comes_again() {
-        let mut magazine = Magazine::new(MAGAZINES_MAX - 1);
+        let mut magazine = Magazine::new(MAGAZINES_MAX - 1, Heap::Small);
         magazine.put(0, 512, 1);
         magazine.slots[0].generation += COUNT_MAX - 1;
         let last = magazine.take(&request(512)).unwrap().generation;

@@ -3,16 +3,20 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::block::State;
-use super::core::{Core, Request};
+use super::block::{Block, Heap, State};
+use super::core::{Core, Given, Request};
 use super::magazine::{MAGAZINES_MAX, Magazine, Slot, SlotState, magazine_of};
 use super::settings::Magazines as When;
 use crate::sync::{Apart, Lock, thread_number};
 
-/// Magazines of a stream: threads whose numbers agree in the last bits share one.
+/// Magazines of a stream for each heap: threads whose numbers agree in the last bits share one.
 const THREADS: usize = 8;
+/// Magazines of a stream: first those of the small heap.
+const OF_OWNER: usize = Heap::ALL.len() * THREADS;
 /// The first streams have magazines, further ones none.
-const OWNERS_MAX: usize = MAGAZINES_MAX / THREADS;
+const OWNERS_MAX: usize = MAGAZINES_MAX / OF_OWNER;
+/// Bytes of large blocks that are lent at once, handed out or not, in all magazines.
+const LENT_BYTES_MAX: u64 = 256 << 20;
 
 /// The magazines of an allocator by stream and thread.
 #[derive(Debug)]
@@ -47,11 +51,19 @@ impl Magazines {
         }
     }
 
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn have_begun(&self) -> bool {
+        self.shelves.get().is_some()
+    }
+
     /// Hands out a block that the calling thread gave back on this stream.
     #[inline]
-    pub(crate) fn take(&self, request: &Request) -> Option<Slot> {
+    pub(crate) fn take(&self, request: &Request) -> Option<Given> {
         let shelf = self.shelves.get()?.get(request.owner as usize)?.get()?;
-        shelf[thread_number() % THREADS].lock().take(request).copied()
+        let mut magazine = shelf[mine(request.heap)].lock();
+        let Slot { address, generation, block: index, .. } = *magazine.take(request)?;
+        Some(Given { index, address, generation })
     }
 
     /// Takes back what one of these handed out, if it has room for it; false: ask the books.
@@ -61,12 +73,19 @@ impl Magazines {
     }
 
     /// Lends a block of the books to the calling thread's magazine instead of putting it among the free ones; false if it does not take it.
-    #[inline]
     pub(crate) fn lend(&self, core: &mut Core, index: u32) -> bool {
-        match self.shelves.get() {
-            None => false,
-            Some(shelves) => lend_to(shelves, core, index),
+        let Block { owner, heap, bytes, .. } = core.blocks[index];
+        let Some(shelf) = self.shelves.get().and_then(|shelves| shelves.get(owner as usize)) else {
+            return false;
+        };
+        if heap == Heap::Large && core.lent_bytes + bytes > LENT_BYTES_MAX {
+            self.recall(core);
         }
+        let first = owner as usize * OF_OWNER;
+        let heaps = Heap::ALL.into_iter().flat_map(|heap| [heap; THREADS]);
+        let new = |(number, heap)| Apart::new(Lock::new_watched(Magazine::new(number, heap)));
+        let shelf = shelf.get_or_init(|| (first..).zip(heaps).map(new).collect());
+        core.lend(index, &mut shelf[mine(heap)].lock())
     }
 
     /// Lets the books have a block that is handed out.
@@ -100,8 +119,12 @@ impl Magazines {
             }
         }
         found.sort_unstable();
-        let lent = core.blocks.iter().filter(|(_, block)| block.state == State::Lent);
-        if found.iter().copied().eq(lent.map(|(index, _)| index)) {
+        let lent = || core.blocks.iter().filter(|(_, block)| block.state == State::Lent);
+        let bytes: u64 = lent().map(|(_, block)| large_bytes(block)).sum();
+        if bytes != core.lent_bytes || bytes > LENT_BYTES_MAX {
+            return Err(format!("I6: {bytes} bytes are lent, the books say {}", core.lent_bytes));
+        }
+        if found.iter().copied().eq(lent().map(|(index, _)| index)) {
             return Ok(());
         }
         Err(format!("I3: lent are {found:?}, and others say so"))
@@ -114,8 +137,8 @@ impl Magazines {
     #[inline]
     fn of(&self, generation: u64) -> Option<&Lock<Magazine>> {
         let number = magazine_of(generation)?;
-        let shelf = self.shelves.get()?.get(number / THREADS)?.get()?;
-        Some(&shelf[number % THREADS])
+        let shelf = self.shelves.get()?.get(number / OF_OWNER)?.get()?;
+        Some(&shelf[number % OF_OWNER])
     }
 
     fn each(&self) -> impl Iterator<Item = &Lock<Magazine>> {
@@ -124,12 +147,10 @@ impl Magazines {
     }
 }
 
-fn lend_to(shelves: &[OnceLock<Shelf>], core: &mut Core, index: u32) -> bool {
-    let owner = core.blocks[index].owner as usize;
-    let Some(shelf) = shelves.get(owner) else { return false };
-    let new = |thread| Apart::new(Lock::new_watched(Magazine::new(owner * THREADS + thread)));
-    let shelf = shelf.get_or_init(|| (0..THREADS).map(new).collect());
-    core.lend(index, &mut shelf[thread_number() % THREADS].lock())
+/// Which of a stream's magazines is the calling thread's.
+#[inline]
+fn mine(heap: Heap) -> usize {
+    heap.index() * THREADS + thread_number() % THREADS
 }
 
 impl Core {
@@ -141,7 +162,7 @@ impl Core {
         while let Some(other) = magazine.displace(bytes) {
             self.take_back(other);
         }
-        if !magazine.has_room(bytes) {
+        if !magazine.expects(bytes) || !magazine.has_room(bytes) {
             return false;
         }
         if magazine.is_full() {
@@ -152,13 +173,14 @@ impl Core {
         }
         magazine.put(self.address(&self.blocks[index]), bytes, index);
         self.blocks[index].state = State::Lent;
+        self.lent_bytes += large_bytes(&self.blocks[index]);
         true
     }
 
     /// Takes everything back that a magazine has, and counts what it did.
     fn recall(&mut self, magazine: &mut Magazine) {
         let (slots, served) = magazine.drain();
-        self.counts.add_served(&served);
+        self.counts.add_served(magazine.heap(), &served);
         for slot in &slots {
             if slot.state == SlotState::Free {
                 self.take_back(slot.block);
@@ -170,19 +192,27 @@ impl Core {
 
     /// Puts a block that is lent among the free ones. Its stamp is that of now, and so not before it was given back.
     fn take_back(&mut self, index: u32) {
+        self.lent_bytes -= large_bytes(&self.blocks[index]);
         self.stamp(index);
-        let block = &self.blocks[index];
-        self.counts.free(block.heap, block.bytes, block.requested());
         self.release(index);
     }
 
     /// Notes in the books what a magazine handed out.
     fn adopt(&mut self, slot: &Slot) {
+        self.lent_bytes -= large_bytes(&self.blocks[slot.block]);
         let block = &mut self.blocks[slot.block];
         let before = block.requested();
         block.state = State::Used;
         (block.generation, block.tag, block.slack) = (slot.generation, slot.tag, slot.slack);
         self.counts.relabel(block.heap, before, block.requested());
+    }
+}
+
+/// What a block adds to the large bytes that are lent.
+const fn large_bytes(block: &Block) -> u64 {
+    match block.heap {
+        Heap::Small => 0,
+        Heap::Large => block.bytes,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::block::{Block, NOBODY, NONE, State};
 use super::chunks::Place as ChunkPlace;
-use super::core::{Core, Piece, Request};
+use super::core::{Core, Given, Piece, Request};
 use super::ring::{Action, Event};
 
 /// Pages without memory in a row, some of which are to get some.
@@ -117,7 +117,12 @@ impl Core {
     }
 
     /// Hands a place out after its runs were filled by chunks: each with its first page.
-    pub(crate) fn finish_growth(&mut self, growth: &Growth, filled: &[(u64, u32)], request: &Request) -> u32 {
+    pub(crate) fn finish_growth(
+        &mut self,
+        growth: &Growth,
+        filled: &[(u64, u32)],
+        request: &Request,
+    ) -> Given {
         let (low, high) = growth.place.claim;
         let (start, end) = (growth.place.start, growth.place.start + request.bytes);
         let (mut mapped_low, mut mapped_high) = (start, end);
@@ -145,8 +150,7 @@ impl Core {
             .collect();
         let position = kept.iter().position(|piece| piece.state == State::Used).unwrap_or(0);
         let index = self.replace(growth.block, &kept)[position];
-        self.hand_out(index, request);
-        index
+        self.hand_out(index, request)
     }
 
     /// Notes a chunk behind pages that had none.

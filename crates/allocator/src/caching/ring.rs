@@ -94,9 +94,14 @@ impl Ring {
         Self { events: Vec::new(), capacity, count: 0 }
     }
 
+    /// Whether events are kept.
     #[inline]
+    pub(crate) const fn is_on(&self) -> bool {
+        self.capacity > 0
+    }
+
     pub(crate) fn push(&mut self, event: Event) {
-        if self.capacity == 0 {
+        if !self.is_on() {
             return;
         }
         let place = self.count as usize & (self.capacity - 1);

@@ -20,8 +20,9 @@ pub struct Settings {
     pub watermark_bytes: u64,
     /// Events that the trace keeps, rounded up to a power of two; 0: no trace.
     pub trace_events: usize,
-    /// Whether a thread keeps what it gave back of up to 1 MiB for its next requests on the same stream, at most 4 MiB for each stream, so that threads do not wait for each
-    /// other. All of it is taken back before anything is refused, created, moved or reported; only peaks count it as handed out. Placement depends on which thread gave
+    /// Whether a thread keeps what it gave back for its next requests on the same stream, so that threads do not wait for each other: at most 4 MiB for each stream in blocks
+    /// of up to 1 MiB, and 32 MiB in longer ones whose size came before (256 MiB of these in all, what magazines have handed out among it).
+    /// All of it is taken back before anything is refused, created, moved or reported; only peaks count it as handed out. Placement depends on which thread gave
     /// what back then. Never with a trace, which is one sequence of what all threads do.
     pub magazines: Magazines,
     /// Whether calls that hand out and take back are timed, by the clock of the device's recordings: see
@@ -31,7 +32,7 @@ pub struct Settings {
     pub address_bytes: Option<u64>,
 }
 
-/// When threads keep small blocks of their own: see [`Settings::magazines`].
+/// When threads keep blocks of their own: see [`Settings::magazines`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Magazines {
     /// Never.

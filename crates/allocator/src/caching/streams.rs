@@ -10,7 +10,7 @@ impl Core {
     /// Whether so much was given back on a stream that an event should follow, for the sake of other streams.
     #[inline]
     pub(crate) fn is_event_due(&self, owner: u16, every: u32) -> bool {
-        self.streams.len() > 2 && self.streams[owner as usize].frees >= every
+        self.streams.len() > 2 && self.streams[owner as usize].frees >= u64::from(every)
     }
 
     /// Streams with memory given back behind which there is no event yet.

@@ -19,12 +19,15 @@ struct Live {
 
 struct Machine {
     bench: Bench,
+    pages: u64,
     rng: Rng,
     live: Arc<Mutex<Vec<Live>>>,
     stale: Vec<Handle>,
     generations: BTreeSet<u64>,
     /// Whether the thread keeps blocks: to look at the books takes them away.
     keeps: bool,
+    /// Small and large requests that magazines served.
+    kept: [u64; 2],
     refused: u64,
 }
 
@@ -34,13 +37,19 @@ impl Machine {
     }
 
     fn with(rng: Rng, settings: Settings) -> Self {
+        Self::of_pages(PAGES, rng, settings)
+    }
+
+    fn of_pages(pages: u64, rng: Rng, settings: Settings) -> Self {
         Self {
             keeps: settings.magazines == Magazines::Always && settings.trace_events == 0,
-            bench: Bench::new(PAGES, 4, settings),
+            bench: Bench::new(pages, 4, settings),
+            pages,
             rng,
             live: Arc::default(),
             stale: Vec::new(),
             generations: BTreeSet::new(),
+            kept: [0; 2],
             refused: 0,
         }
     }
@@ -70,7 +79,9 @@ impl Machine {
         match self.rng.below(10) {
             0..4 => self.rng.below(4096),
             4..7 => self.rng.below(2 * PAGE),
-            7..9 => (1 << 20) + self.rng.below(6 * PAGE),
+            7 => (1 << 20) + self.rng.below(6 * PAGE),
+            // One that comes again: threads keep large blocks of such sizes alone.
+            8 => (1 << 20) + PAGE,
             _ => self.rng.below(PAGES * PAGE / 2),
         }
     }
@@ -104,6 +115,8 @@ impl Machine {
         let last = self.generations.last().is_none_or(|last| handle.generation() > *last);
         assert!(last || self.keeps, "I9: generations go up");
         assert!(self.generations.insert(handle.generation()), "I9: a generation comes again");
+        // The first bit says who gave it out.
+        self.kept[usize::from(bytes > 1 << 20)] += handle.generation() >> 63;
         assert_eq!(handle.address().0 % 512, 0);
         assert_eq!(handle.bytes(), bytes.max(1));
         let (start, end) = (handle.address().0, handle.address().0 + bytes.max(1));
@@ -145,7 +158,7 @@ impl Machine {
     }
 
     fn change_budget(&mut self) {
-        let pages = PAGES / 4 + self.rng.below(PAGES);
+        let pages = self.pages / 4 + self.rng.below(self.pages);
         let left = self.bench.allocator.set_budget(pages * PAGE).unwrap();
         assert_eq!(left, self.bench.device.ledger().excess_bytes());
     }
@@ -242,9 +255,13 @@ fn keeping() -> Settings {
 #[test]
 fn all_invariants_hold_where_threads_keep_blocks() {
     let mut seeds = Rng::from_env(31);
-    let (mut left, mut served, mut refused) = (operations() / 10, 0, 0);
-    while left > 0 {
-        let mut machine = Machine::with(Rng::new(seeds.bits()), keeping());
+    let (mut left, mut served, mut refused) = (operations() / 10, [0; 2], 0);
+    // Where the budget is small nearly every request takes everything back.
+    for pages in [PAGES, 8 * PAGES].into_iter().cycle() {
+        if left == 0 {
+            break;
+        }
+        let mut machine = Machine::of_pages(pages, Rng::new(seeds.bits()), keeping());
         let count = left.min(2000);
         for number in 0..count {
             machine.step();
@@ -253,13 +270,13 @@ fn all_invariants_hold_where_threads_keep_blocks() {
                 machine.check();
             }
         }
-        // The first bit says who gave it out.
-        served += machine.generations.iter().filter(|generation| **generation >> 63 == 1).count();
+        served.iter_mut().zip(machine.kept).for_each(|(sum, count)| *sum += count);
         refused += machine.refused;
         machine.finish();
         left -= count;
     }
-    assert!(served > 100 && refused > 0, "{served} served from magazines, {refused} refused");
+    let [small, large] = served;
+    assert!(small > 100 && large > 30 && refused > 0, "{served:?} served from magazines, {refused} refused");
 }
 
 #[test]

@@ -84,20 +84,24 @@ fn is_kept(handle: Handle) -> bool {
     handle.generation() >> 63 == 1
 }
 
+/// Pages for [`exchange`]: two of its large blocks and some small ones.
+const EXCHANGE_PAGES: u64 = 56;
+
 /// Sizes that come again, two threads on one stream and one on another, each giving back what any of them got, while one looks at the books and trims. How many
-/// requests magazines served.
+/// small and how many large requests magazines served.
 fn exchange(
     operations: u64,
     magazines: Magazines,
     spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>,
-) -> u64 {
+) -> [u64; 2] {
     let sim = Sim::new(SimConfig { page_bytes: PAGE, ..SimConfig::default() }).unwrap();
-    let device = Device::new(sim, Ledger::new(8 * PAGE), Ledger::new(0));
+    let device = Device::new(sim, Ledger::new(EXCHANGE_PAGES * PAGE), Ledger::new(0));
     let settings = Settings { big_chunk_pages: 2, event_every: 4, magazines, ..Settings::default() };
     let allocator = Allocator::new(&device, settings).unwrap();
     let streams = [(); 2].map(|()| device.stream(StreamKind::Compute).unwrap());
     let ons = streams.each_ref().map(|stream| allocator.on(stream).unwrap());
-    let (held, kept) = (Arc::new(Lock::new(Vec::<Handle>::new())), Arc::new(AtomicU64::new(0)));
+    let held = Arc::new(Lock::new(Vec::<Handle>::new()));
+    let kept = Arc::new([const { AtomicU64::new(0) }; 2]);
     let joins: Vec<_> = (0..3)
         .map(|number: usize| {
             let on = ons[number / 2].clone();
@@ -110,12 +114,13 @@ fn exchange(
                         1 => drop(on.allocator().trim().unwrap()),
                         2 => {
                             let statistics = on.allocator().statistics();
-                            assert!(statistics.all.reserved_bytes.current <= 8 * PAGE);
+                            assert!(statistics.all.reserved_bytes.current <= EXCHANGE_PAGES * PAGE);
                         }
                         3..18 => {
-                            let bytes = [500, 1000, PAGE][usize::try_from(rng.below(3)).unwrap()];
+                            let bytes = [500, 1000, PAGE, 3 << 19][usize::try_from(rng.below(4)).unwrap()];
                             let Ok(handle) = on.allocate(bytes, Tag::NONE) else { continue };
-                            kept.fetch_add(u64::from(is_kept(handle)), Ordering::Relaxed);
+                            kept[usize::from(bytes > 1 << 20)]
+                                .fetch_add(u64::from(is_kept(handle)), Ordering::Relaxed);
                             let (start, end) = (handle.address().0, handle.address().0 + bytes);
                             let mut held = held.lock();
                             for other in held.iter() {
@@ -146,27 +151,32 @@ fn exchange(
     allocator.audit().unwrap();
     allocator.trim().unwrap();
     assert_eq!(device.ledger().granted_bytes(), 0);
-    kept.load(Ordering::Relaxed)
+    kept.each_ref().map(|count| count.load(Ordering::Relaxed))
 }
 
 #[test]
 fn shuttle_finds_no_bad_order_where_threads_keep_blocks() {
     for magazines in [Magazines::Always, Magazines::Contended] {
-        let served = Arc::new(AtomicU64::new(0));
-        let sum = Arc::clone(&served);
+        let served = Arc::new([const { AtomicU64::new(0) }; 2]);
+        let sums = Arc::clone(&served);
         let body = move || {
             UNDER_SHUTTLE.set(true);
-            let count = exchange(24, magazines, |task| {
+            let counts = exchange(24, magazines, |task| {
                 let thread = shuttle::thread::spawn(task);
                 Box::new(move || thread.join().unwrap())
             });
             UNDER_SHUTTLE.set(false);
-            sum.fetch_add(count, Ordering::Relaxed);
+            sums.iter().zip(counts).for_each(|(sum, count)| {
+                sum.fetch_add(count, Ordering::Relaxed);
+            });
         };
         shuttle::check_random(body.clone(), 200);
         shuttle::check_pct(body, 200, 3);
-        let served = served.load(Ordering::Relaxed);
-        assert!(served > 0, "{magazines:?}: {served} requests served by magazines");
+        let served = served.each_ref().map(|count| count.load(Ordering::Relaxed));
+        assert!(
+            served.into_iter().all(|count| count > 0),
+            "{magazines:?}: {served:?} requests served by magazines"
+        );
     }
 }
 
@@ -176,7 +186,7 @@ fn threads_of_the_machine_agree_where_they_keep_blocks() {
         let thread = std::thread::spawn(task);
         Box::new(move || thread.join().unwrap())
     });
-    assert!(served > 0);
+    assert!(served.into_iter().all(|count| count > 0), "{served:?}");
 }
 
 fn keeping(pages: u64, streams: usize) -> Bench {
@@ -185,18 +195,18 @@ fn keeping(pages: u64, streams: usize) -> Bench {
 
 #[test]
 fn what_an_ended_thread_kept_is_found_before_anything_is_refused() {
-    for stream in [0, 2] {
-        let bench = keeping(4, 3);
+    for (stream, bytes) in [(0, PAGE), (2, PAGE), (0, 24 * PAGE), (2, 24 * PAGE)] {
+        let bench = keeping(4 * bytes / PAGE, 3);
         let first = bench.streams[0].clone();
         std::thread::spawn(move || {
-            let handles = [(); 4].map(|()| first.allocate(PAGE, Tag::NONE).unwrap());
+            let handles = [(); 4].map(|()| first.allocate(bytes, Tag::NONE).unwrap());
             handles.into_iter().for_each(|handle| first.free(handle).unwrap());
         })
         .join()
         .unwrap();
         bench.allocator.audit().unwrap();
         // All of the budget, on the same stream and on another one.
-        let all = bench.streams[stream].allocate(4 * PAGE, Tag::NONE).unwrap();
+        let all = bench.streams[stream].allocate(4 * bytes, Tag::NONE).unwrap();
         bench.allocator.audit().unwrap();
         bench.allocator.free(all).unwrap();
         assert_eq!(bench.allocator.statistics().events.ooms, 0);
@@ -213,6 +223,33 @@ fn kept_block(bench: &Bench, bytes: u64) -> Handle {
     let handle = on.allocate(bytes, Tag::NONE).unwrap();
     assert!(is_kept(handle));
     handle
+}
+
+#[test]
+fn large_blocks_are_kept_too_up_to_so_many_bytes_in_all() {
+    const BYTES: u64 = 4 << 20;
+    let bench = keeping(128 * BYTES / PAGE, 1);
+    let on = &bench.streams[0];
+    let mut kept = 0_usize;
+    let held: Vec<Handle> = (0..80)
+        .map(|_| {
+            on.free(on.allocate(BYTES, Tag::NONE).unwrap()).unwrap();
+            let handle = on.allocate(BYTES, Tag::NONE).unwrap();
+            bench.allocator.audit().unwrap();
+            kept += usize::from(is_kept(handle));
+            handle
+        })
+        .collect();
+    // At the first sight of the size the books take it.
+    assert_eq!(kept, 80 - 1);
+    let reserved = bench.allocator.statistics().all.reserved_bytes.current;
+    assert!(reserved < 82 * BYTES, "{reserved} bytes for {} blocks", held.len());
+    held.into_iter().for_each(|handle| on.free(handle).unwrap());
+    bench.allocator.audit().unwrap();
+    let all = on.allocate(128 * BYTES, Tag::NONE).unwrap();
+    on.free(all).unwrap();
+    bench.allocator.trim().unwrap();
+    bench.assert_clean();
 }
 
 #[test]
