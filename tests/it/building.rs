@@ -252,8 +252,9 @@ fn objects_are_compiled_once_and_again_after_a_change() {
     };
     let plain = compiler("-O1");
     let source = path("a.cpp");
-    let compile = |compiler| objects::all(path("objects"), &[Unit { source: &source, compiler }], 2);
-    let made = |compiler| compile(compiler).expect("it compiles").remove(0);
+    let compile =
+        |compiler: &Compiler| objects::all(path("objects"), &[Unit { source: &source, compiler }], 2);
+    let made = |compiler: &Compiler| compile(compiler).expect("it compiles").remove(0);
     let first = made(&plain);
     let written = || std::fs::metadata(&first.path).and_then(|file| file.created()).ok();
     let before = written();
