@@ -1,6 +1,6 @@
 // out[y, x, co] = residual[y, x, co] + bias[co] + sum_{ky, kx, ci} in[y * stride + ky - pad_top, x * stride + kx - pad_left, ci] * weight[co, ky, kx, ci]
 //
-// For every architecture from sm_80 on: an implicit matrix product of the pixels' neighbourhoods [pixels, kernel * kernel * channels] with the weight, whose rows
+// For every architecture from sm_80 on, and on sm_90a for what conv2d_sm90a.cu does not do: an implicit matrix product of the pixels' neighbourhoods [pixels, kernel * kernel * channels] with the weight, whose rows
 // already lie so. fp32 sums in ascending order of (ky, kx, ci), rounded to bf16 with the bias and again with the residual.
 //
 // Mapping: blockIdx.x = tile of out, pixels down and channels across, in the order of gemm/raster.cuh; 4 warps a block; gemm/product_sm80.cuh multiplies. A neighbourhood is
@@ -11,8 +11,9 @@
 //
 // Bytes: in kernel^2 times for each 128 channels of out, of which all but one come from L2; the weight from L2; out and residual once.
 // FLOPs: 2 * pixels * out_channels * kernel^2 * in_channels. [1024, 1024, 128] to 128 channels, 3 x 3: 309 GFLOP; in and out 537 MB, 179 us at 3.0 TB/s under them.
-// Predicted, bound by products: H100 0.60 ms, A100 1.1 ms, RTX 4090 1.9 ms (docs/kernels/conv2d.md has the model and other layers).
-#include "conv2d.h"
+// Predicted: A100 1100 us, RTX 4090 1936 us, both bound by products; H100 960 us (measured: 960), of whose 722 clk a stage products are 410 and waiting for fragments behind the barrier 280:
+// there conv2d_sm90a.cu does what it can. docs/kernels/conv2d.md has the model and other layers.
+#include "conv2d.cuh"
 
 #include "../gemm/product_sm80.cuh"
 #include "../gemm/raster.cuh"
@@ -103,20 +104,6 @@ struct Neighbourhoods {
         return pack8(value);
     }
 };
-
-DEVICE Epilogue epilogue_of(const Conv2dParams& p) {
-    Epilogue e;
-    e.bias = reinterpret_cast<const bf16*>(p.bias);
-    e.gate = nullptr;
-    e.residual = reinterpret_cast<const bf16*>(p.residual);
-    e.out = reinterpret_cast<bf16*>(p.out);
-    e.residual_stride = e.out_stride = p.out_channels;
-    e.rows = int64_t{p.out_height} * p.out_width;
-    e.columns = static_cast<int>(p.out_channels);
-    e.activation = 0;
-    e.is_aligned = (p.residual | p.out | uint64_t{p.out_channels} * 2) % 16 == 0;
-    return e;
-}
 
 template <class Tile, bool is_vector>
 DEVICE void convolve(const Conv2dParams& p) {

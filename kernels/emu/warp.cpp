@@ -18,27 +18,41 @@ u32 first_arrived(const Meeting& meeting, u32 warp) {
     return warp * warp_lanes + static_cast<u32>(__builtin_ctz(meeting.arrived));
 }
 
-/// The open meeting that this lane can join, or a new one.
+/// The open meeting that this lane can join, or a new one. Others may be open that name some of the same lanes: halves of a warp may meet by themselves while some of the warp wait for
+/// all of it. But where this lane is waited for there by one that it waits for here, neither ever comes.
 Meeting& find(Warp& warp, u32 w, Op op, u32 lanes, Place place, Meeting::Act act) {
+    const u32 own = 1u << block->running % warp_lanes;
+    Meeting* found = nullptr;
     for (Meeting& meeting : warp.meetings) {
-        if (meeting.op == op && meeting.lanes == lanes) return meeting;
-        if ((meeting.lanes & lanes) == 0) continue;
-        const u32 other = first_arrived(meeting, w);
+        if (meeting.op == op && meeting.lanes == lanes) {
+            found = &meeting;
+            continue;
+        }
+        if ((meeting.lanes & own) == 0 || (meeting.arrived & lanes) == 0) continue;
+        const u32 other = w * warp_lanes + static_cast<u32>(__builtin_ctz(meeting.arrived & lanes));
         fail({Kind::Divergence, block->running, place, other, block->threads[other].place},
              "lanes of warp %u are at two different collective instructions, or name different lanes (%08x and %08x)", w, lanes,
              meeting.lanes);
     }
+    if (found != nullptr) return *found;
     warp.meetings.push_back(Meeting{op, lanes, 0, act, {}});
     return warp.meetings.back();
 }
 
 void close(Warp& warp, const Meeting& meeting) {
     for (size_t i = 0; i < warp.meetings.size(); i++) {
-        if (warp.meetings[i].lanes != meeting.lanes) continue;
+        if (warp.meetings[i].op != meeting.op || warp.meetings[i].lanes != meeting.lanes) continue;
         warp.meetings[i] = warp.meetings.back();
         warp.meetings.pop_back();
         return;
     }
+}
+
+/// An open meeting that names a lane, null if there is none.
+Meeting* naming(Warp& warp, u32 bit) {
+    for (Meeting& meeting : warp.meetings)
+        if ((meeting.lanes & bit) != 0) return &meeting;
+    return nullptr;
 }
 
 }  // namespace
@@ -73,19 +87,17 @@ void leave_warp() {
     Warp& warp = b.warps[w];
     warp.alive &= ~bit;
     warp.ready &= ~bit;
-    for (Meeting& meeting : warp.meetings) {
-        if ((meeting.lanes & bit) == 0) continue;
-        const u32 other = first_arrived(meeting, w);
-        if (!tolerates_finished_lanes(meeting.op)) {
+    while (Meeting* const meeting = naming(warp, bit)) {
+        const u32 other = first_arrived(*meeting, w);
+        if (!tolerates_finished_lanes(meeting->op)) {
             fail({Kind::Divergence, thread, b.threads[other].place, other, b.threads[other].place},
                  "lane %u leaves the kernel while others of its warp wait for it in a collective", thread % warp_lanes);
         }
-        meeting.lanes &= ~bit;
-        if (meeting.lanes != meeting.arrived) return;
-        Meeting complete = meeting;
+        meeting->lanes &= ~bit;
+        if (meeting->lanes != meeting->arrived) continue;
+        Meeting complete = *meeting;
         close(warp, complete);
         if (complete.act(w, complete, b.threads[other].place) == Next::GoOn) wake_lanes(w, complete.lanes);
-        return;
     }
 }
 

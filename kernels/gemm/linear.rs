@@ -50,7 +50,7 @@ pub struct Config {
 
 /// How a finished tile leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Store {
+pub(crate) enum Store {
     /// By the threads.
     Rows,
     /// By TMA, a box of 64 x 64 at a time, so many of which wait for a warpgroup: out has to be aligned.
@@ -83,7 +83,7 @@ pub(crate) const fn warps(image: &'static str, tile: [u32; 2], warps: [u32; 2], 
 }
 
 /// Two warpgroups of 64 rows, two mbarriers a stage, and for each warpgroup what its finished rows wait in: 128 columns, or some boxes.
-const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
+pub(crate) const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
     let waiting = match store {
         Store::Rows => 64 * 128 * 2,
         Store::Boxes(boxes) => boxes * 64 * 64 * 2,
@@ -95,7 +95,7 @@ const fn groups(image: &'static str, columns: u32, stages: u32, store: Store) ->
 }
 
 /// The same with 128 rows for each warpgroup, in two products one below the other.
-const fn tall(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
+pub(crate) const fn tall(image: &'static str, columns: u32, stages: u32, store: Store) -> Config {
     let config = groups(image, columns, stages, store);
     Config { tile: [256, columns], shared_bytes: config.shared_bytes + stages * 128 * 128, ..config }
 }
@@ -645,7 +645,7 @@ pub fn launches_of(config: Config, params: &LinearParams, target: Target) -> Lau
     }
 }
 
-fn grid(config: Config, blocks: u64) -> Grid {
+pub(crate) fn grid(config: Config, blocks: u64) -> Grid {
     let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
     Grid { blocks: [blocks, 1, 1], threads: config.threads, shared_bytes: config.shared_bytes }
 }

@@ -58,6 +58,12 @@ struct Leaving {
 
     /// The rows of another part.
     DEVICE Leaving below(int to) const { return {row + to * group_rows, column, group, waiting_smem, to}; }
+
+    /// Row `index` of the part, in out.
+    DEVICE int64_t row_of(int index) const { return row + index; }
+
+    /// Stores a box of its rows by TMA.
+    DEVICE void store(unsigned box_smem, const TensorMap* out, int first_column) const { bulk_store(box_smem, out, first_column, static_cast<int>(row)); }
 };
 
 /// By the threads: 128 columns at a time, in rows of 16 bytes.
@@ -89,7 +95,8 @@ struct StoreRows {
     DEVICE static void finish() {}
 };
 
-/// By TMA: boxes of 64 columns in the 128-byte swizzle, or of 48 columns without one, `boxes` of them on their way at most. Map 2 is out.
+/// By TMA: boxes of 64 columns in the 128-byte swizzle, or of 48 columns without one, `boxes` of them on their way at most. Map 2 is out. A `Rows` says which rows of out they are,
+/// as Leaving does.
 template <int boxes, int columns = 64>
 struct StoreBoxes {
     static constexpr int pieces = columns / 8, parts = group_rows * pieces / group_threads;
@@ -106,9 +113,10 @@ struct StoreBoxes {
         unsigned place;
         bool is_whole;
 
-        DEVICE Part(const Epilogue& epilogue, const Leaving& tile, int box, int part) : e(epilogue) {
+        template <class Rows>
+        DEVICE Part(const Epilogue& epilogue, const Rows& tile, int box, int part) : e(epilogue) {
             const int index = static_cast<int>(threadIdx.x % group_threads) + part * group_threads, piece = index % pieces;
-            row = tile.row + index / pieces;
+            row = tile.row_of(index / pieces);
             column = tile.column + box * columns + piece * 8;
             inside = row < e.rows ? min(e.columns - column, 8) : 0;
             place = offset(index / pieces, piece);
@@ -121,7 +129,8 @@ struct StoreBoxes {
     struct Fetched {
         Packed8 rows[parts] = {};
 
-        DEVICE void fetch(const Epilogue& e, const Leaving& tile, int box) {
+        template <class Rows>
+        DEVICE void fetch(const Epilogue& e, const Rows& tile, int box) {
             if (e.residual == nullptr) return;
 #pragma unroll
             for (int i = 0; i < parts; i++) {
@@ -132,7 +141,8 @@ struct StoreBoxes {
     };
 
     /// A thread's own parts one after another: unrolled, all the kinds would be most of the kernel.
-    DEVICE static void activate_box(const Epilogue& e, const Leaving& tile, int box, unsigned char* box_smem) {
+    template <class Rows>
+    DEVICE static void activate_box(const Epilogue& e, const Rows& tile, int box, unsigned char* box_smem) {
 #pragma unroll 1
         for (int i = 0; i < parts; i++) {
             const Part part(e, tile, box, i);
@@ -146,7 +156,8 @@ struct StoreBoxes {
     }
 
     /// Activation, gate and residual, in place. The gate of a thread's columns is the same in all of its parts, if they are as many columns apart as a box has.
-    DEVICE static void finish_box(const Epilogue& e, const Leaving& tile, int box, const Fetched& fetched, unsigned char* box_smem) {
+    template <class Rows>
+    DEVICE static void finish_box(const Epilogue& e, const Rows& tile, int box, const Fetched& fetched, unsigned char* box_smem) {
         if (e.activation != 0) activate_box(e, tile, box, box_smem);
         if (e.gate == nullptr && e.residual == nullptr) return;
         float gate[8], other[8];
@@ -180,8 +191,12 @@ struct StoreBoxes {
     struct Early {
         Fetched residual[turn<tile_columns>];
 
-        DEVICE Early(const Epilogue& e, const Leaving& tile) { fetch(e, tile, 0); }
-        DEVICE void fetch(const Epilogue& e, const Leaving& tile, int box) {
+        template <class Rows>
+        DEVICE Early(const Epilogue& e, const Rows& tile) {
+            fetch(e, tile, 0);
+        }
+        template <class Rows>
+        DEVICE void fetch(const Epilogue& e, const Rows& tile, int box) {
 #pragma unroll
             for (int i = 0; i < turn<tile_columns>; i++) residual[i].fetch(e, tile, box + i);
         }
@@ -194,8 +209,8 @@ struct StoreBoxes {
         for (int i = 0; i < now; i++) put_sums<columns, is_gelu>(sums, bias, (first_box + i) * columns, boxes_smem + i * box_bytes, offset);
     }
 
-    template <int count>
-    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap* out, const Leaving& tile,
+    template <int count, class Rows>
+    DEVICE static void store(const float (&sums)[count], const unsigned (&bias)[count / 4], const Epilogue& e, const TensorMap* out, const Rows& tile,
                              Early<count * 2>& early) {
         constexpr int tile_boxes = count * 2 / columns, now = turn<count * 2>;
         // Boxes that go all at once have one place.
@@ -221,7 +236,7 @@ struct StoreBoxes {
             named_barrier_sync(1 + tile.group, group_threads);
             if (!is_first) continue;
             for (int i = 0; i < now; i++)
-                bulk_store(shared_address(boxes_smem) + i * box_bytes, out, tile.column + (box + i) * columns, static_cast<int>(tile.row));
+                tile.store(shared_address(boxes_smem) + i * box_bytes, out, tile.column + (box + i) * columns);
             bulk_commit();
         }
     }

@@ -72,7 +72,7 @@ impl Element for i32 {
 const GUARD: usize = 256;
 
 /// `count` elements, poison until written, between guards.
-pub(crate) struct Memory<E> {
+pub(crate) struct Memory<E: Element> {
     lines: Vec<Line>,
     /// The same on the GPU, guards and all, from when its address was asked for.
     there: OnceCell<Tensor<Cuda>>,
@@ -127,12 +127,43 @@ impl<E: Element> Memory<E> {
 
     /// All elements; fails where a guard was touched.
     pub(crate) fn values(&self) -> Vec<f32> {
+        self.guarded().iter().map(|element| element.to_f32()).collect()
+    }
+
+    /// The elements as they are now, after a look at both guards.
+    fn guarded(&self) -> Vec<E> {
         let there = self.there.get().map(gpu::download);
-        let all = there.as_deref().map_or(self.all().to_vec(), bytemuck::pod_collect_to_vec);
+        let mut all = there.as_deref().map_or(self.all().to_vec(), bytemuck::pod_collect_to_vec);
         let first = GUARD / size_of::<E>();
         let mut guards = all[..first].iter().chain(&all[first + self.count..]);
         let is_whole = |guard: &E| bytemuck::bytes_of(guard) == bytemuck::bytes_of(&E::POISON);
         assert!(guards.all(is_whole), "a guard was overwritten");
-        all[first..first + self.count].iter().map(|element| element.to_f32()).collect()
+        all.truncate(first + self.count);
+        all.split_off(first)
+    }
+}
+
+/// Inputs have guards too, and nobody asks for their values.
+impl<E: Element> Drop for Memory<E> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.guarded();
+        }
+    }
+}
+
+#[test]
+fn a_touched_guard_is_found_though_nobody_asks_for_values() {
+    for count in [1, 128, 129] {
+        let last = Buffer::poisoned(count).all().len() - 1;
+        for touched in [0, GUARD / 2 - 1, GUARD / 2 + count, last] {
+            let found = std::panic::catch_unwind(|| {
+                let mut buffer = Buffer::poisoned(count);
+                buffer.all_mut()[touched] = bf16::ONE;
+            });
+            assert!(found.is_err(), "element {touched} around {count}");
+        }
+        let mut buffer = Buffer::poisoned(count);
+        buffer.all_mut()[GUARD / 2..][..count].fill(bf16::ONE);
     }
 }

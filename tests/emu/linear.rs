@@ -134,6 +134,83 @@ fn a_flux_shape_cut_down() {
     compare(modulation, Variant::Chosen, &[Config::default()]);
 }
 
+/// Sizes that matter somewhere, of rows, columns and inner dimension.
+const SIZES: [usize; 8] = [1, 15, 16, 17, 127, 128, 129, 512];
+
+/// So many rows, columns, terms, whichever tile takes them; aligned and not.
+#[test]
+fn sizes_of_either_side() {
+    for size in SIZES {
+        for [rows, columns, inner] in [[size, 24, 40], [20, size, 40], [20, 24, size], [3, size, 17]] {
+            let case = Case { rows, columns, inner, ..EVERYTHING };
+            let once = [Config::default()];
+            compare(case, Variant::Chosen, &once);
+            let case = Case { gaps: aligned(inner), ..case };
+            compare(case, Variant::Chosen, &once);
+            for config in linear::candidates(Arch::Sm80) {
+                compare(case, Variant::Named(config.image), &once);
+            }
+        }
+    }
+}
+
+#[test]
+fn hopper_sizes_of_either_side() {
+    for size in SIZES {
+        for [rows, columns, inner] in [[size, 24, 40], [20, size, 40], [20, 24, size]] {
+            let case = Case { rows, columns, inner, gaps: all_aligned(columns, inner), ..HOPPER };
+            let images =
+                BOXES.iter().chain(&[TALL, "linear_sm90a_128x256_bf16", "linear_sm90a_128x128_bf16"]);
+            let fast = [Config { checks: false, ..Config::default() }];
+            images.for_each(|image| compare(case, Variant::Named(image), &fast));
+        }
+    }
+}
+
+/// 512 rows of text and 64 x 64 patches, or 60 x 60, a few of their columns.
+#[test]
+fn the_rows_of_flux() {
+    for rows in [4608, 4112] {
+        let fast = [Config { checks: false, ..Config::default() }];
+        let case = Case { rows, columns: 72, inner: 64, ..EVERYTHING };
+        compare(case, Variant::Named("linear_sm80_128x128_bf16"), &fast);
+        let hopper = Case { target: Target::typical(Arch::Sm90a), ..case };
+        compare(hopper, Variant::Chosen, &fast);
+        compare(hopper, Variant::Named("linear_sm90a_pair_128x256_boxes_bf16"), &fast);
+    }
+}
+
+/// A weight with a single 1 in every row picks a column of x, bit for bit.
+#[test]
+fn one_hot_weights_pick_columns() {
+    for target in [PLAIN.target, HOPPER.target] {
+        for rows in [3, 150] {
+            let [columns, inner] = [264, 200];
+            let case = Case { rows, columns, inner, target, ..PLAIN };
+            if runs::lacks(target) {
+                continue;
+            }
+            let picked = |column: usize| column * 37 % inner;
+            let weight: Vec<f32> =
+                (0..columns * inner).map(|i| f32::from(u8::from(i % inner == picked(i / inner)))).collect();
+            let mut problem = Problem::new(case);
+            problem.weight = (Matrix::of(&weight, inner, 0, 0), weight);
+            let expected: Vec<f32> =
+                (0..rows * columns).map(|i| problem.x.1[i / columns * inner + picked(i % columns)]).collect();
+            let params =
+                problem.params(&mut Matrix::of(&[], columns, 0, 0), &mut Matrix::of(&[], columns, 0, 0));
+            for config in linear::variants(shape(&params), target.arch) {
+                let fast = Config { checks: false, ..Config::default() };
+                assert_eq!(
+                    problem.run(Variant::Named(config.image), fast),
+                    expected,
+                    "{config:?}, {rows} rows"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn wide_tiles_give_the_same_bits() {
     let case = Case { rows: 130, columns: 150, inner: 200, ..EVERYTHING };

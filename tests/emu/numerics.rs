@@ -22,9 +22,36 @@ pub(crate) fn round_exact(value: f64) -> f64 {
     f64::from(rounded(value))
 }
 
-/// An exact result as bf16 holds it.
+/// An exact result as bf16 holds it, by way of an fp32 number that is odd where it is not exact: so a second rounding sees on which side of a tie the first number lay
+/// (Boldo and Melquiond 2008). `bf16::from_f64` drops the low 32 bits before it rounds: what lies above a tie by less than 2^-20 counts as one there.
+#[expect(clippy::cast_possible_truncation, reason = "it is what rounds")]
 pub(crate) fn rounded(value: f64) -> f32 {
-    bf16::from_f64(value).to_f32()
+    let near = value as f32;
+    let bits = near.to_bits();
+    let is_final = f64::from(near) == value || value.is_nan() || bits % 2 == 1;
+    let odd = match is_final {
+        true => bits,
+        false if f64::from(near).abs() > value.abs() => bits - 1,
+        false => bits + 1,
+    };
+    bf16::from_f32(f32::from_bits(odd)).to_f32()
+}
+
+#[test]
+fn what_lies_beside_a_tie_is_no_tie() {
+    // Half way between 1 and the next bf16 number, and between that and the one after.
+    for (tie, even) in [(1.0 + 2.0_f64.powi(-8), 1.0), (1.0 + 3.0 * 2.0_f64.powi(-8), 1.015_625)] {
+        assert_eq!(rounded(tie), even);
+        for little in [2.0_f64.powi(-21), 2.0_f64.powi(-40), 2.0_f64.powi(-52)] {
+            let [low, high] = [rounded(tie - little), rounded(tie + little)];
+            assert_eq!(high - low, 1.0 / 128.0, "{tie} by {little:e}");
+            assert_eq!([rounded(-tie - little), rounded(little - tie)], [-high, -low]);
+        }
+    }
+    for value in [0.0, -0.0, 1.5, f64::INFINITY, f64::from(f32::MAX), 1e-45, -1e300] {
+        assert_eq!(rounded(value), bf16::from_f64(value).to_f32(), "{value}");
+    }
+    assert!(rounded(f64::NAN).is_nan());
 }
 
 /// An activation in f64, as `kernels/elementwise/activation.h` numbers them; the value itself for any other number.

@@ -41,6 +41,21 @@ const EXCHANGE: [&[Kind]; 15] = [
     &[Barrier],
 ];
 
+/// Of `lanes.cu`.
+const LANES: [&[Kind]; 11] = [
+    &[Divergence],
+    &[Divergence],
+    &[Divergence],
+    &[Divergence],
+    &[Divergence],
+    &[Race],
+    &[Uninitialised],
+    &[Misaligned],
+    &[OutOfBounds],
+    &[OutOfBounds],
+    &[Race, Uninitialised],
+];
+
 const STREAM: [&[Kind]; 6] = [
     &[InFlight],
     &[InFlight, Race, Uninitialised],
@@ -52,7 +67,7 @@ const STREAM: [&[Kind]; 6] = [
 
 const MATRIX: [&[Kind]; 4] = [&[Misaligned], &[Divergence], &[Race, Uninitialised], &[OutOfBounds]];
 
-const HOPPER: [&[Kind]; 18] = [
+const HOPPER: [&[Kind]; 20] = [
     &[Race, InFlight, Barrier],
     &[InFlight, Race, Uninitialised],
     &[Race],
@@ -71,6 +86,8 @@ const HOPPER: [&[Kind]; 18] = [
     &[Race],
     &[Instruction],
     &[Instruction],
+    &[OutOfBounds],
+    &[OutOfBounds],
 ];
 
 const CLUSTER: [&[Kind]; 18] = [
@@ -104,6 +121,11 @@ fn exchange_through_shared_memory() {
 }
 
 #[test]
+fn shuffles_votes_and_atomics() {
+    check("lanes", &LANES, lanes);
+}
+
+#[test]
 fn copies_in_two_buffers() {
     check("stream", &STREAM, stream);
 }
@@ -116,6 +138,24 @@ fn matrices_of_a_warp() {
 #[test]
 fn bulk_copies_and_products_of_a_warpgroup() {
     check("hopper", &HOPPER, hopper);
+}
+
+/// A tensor map that promises more rows than its buffer has: the copies that believe it are told, with the kernel's line.
+#[test]
+fn a_map_of_more_than_the_buffer() {
+    const DEPTH: usize = 5 * 64;
+    let (values, rows) = (small_numbers(128 * DEPTH, 11), 63);
+    let (mut x, mut y) = (Buffer::of(&values[..rows * DEPTH]), Buffer::of(&values));
+    let mut out = Buffer::poisoned(64 * 128);
+    let maps = [map(x.address(), 64, DEPTH), map(y.address(), 128, DEPTH), map(out.address(), 64, 128)];
+    let params = TestParams { count: 5, ..TestParams::zeroed() };
+    let grid = Grid { blocks: [1, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 16_384 + 32 };
+    for config in runs::all() {
+        let regions = [x.region(), y.region(), out.region()];
+        let failure = launch("test_hopper_0", grid, &params, &maps, &regions, config).expect_err("row 63");
+        assert_eq!(failure.kind, OutOfBounds, "{failure}");
+        assert!(failure.to_string().contains(" at hopper_sm90a.cu:"), "{failure}");
+    }
 }
 
 #[test]
@@ -244,8 +284,11 @@ fn the_document_names_kernels_that_exist() {
     assert!(names.iter().all(|name| kernels.contains(name)), "{names:?}");
 }
 
+/// Launches a variant by its name, and compares what it wrote where it was clean.
+type Run = fn(&str, Config) -> Result<Report, Failure>;
+
 /// Runs the right variant, which must be clean and right, and every wrong one, which must be found.
-fn check(family: &str, mistakes: &[&[Kind]], run: fn(&str, Config) -> Result<Report, Failure>) {
+fn check(family: &str, mistakes: &[&[Kind]], run: Run) {
     for config in runs::all() {
         if let Err(failure) = run(&format!("test_{family}_0"), config) {
             panic!("{config:?}: {failure}");
@@ -254,10 +297,63 @@ fn check(family: &str, mistakes: &[&[Kind]], run: fn(&str, Config) -> Result<Rep
             let name = format!("test_{family}_{}", index + 1);
             let Err(failure) = run(&name, config) else { panic!("{name} was not found with {config:?}") };
             assert!(kinds.contains(&failure.kind), "{name} with {config:?}, expected {kinds:?}: {failure}");
-            let place = failure.place.expect("a place").to_string();
-            assert!(place.contains(family) && place.contains(".cu:"), "{name}: {place} is no line of it");
+            assert_names_everything(&failure, family, &name);
         }
     }
+}
+
+/// Kernel, block, thread, source line; and of two accesses that collide the other one's line too.
+fn assert_names_everything(failure: &Failure, family: &str, name: &str) {
+    let text = failure.to_string();
+    // A launch that overlaps another one may meet that one's lines.
+    let files = family.trim_end_matches("_bulk");
+    let is_line = |place: &str| {
+        let line = place.split_once(".cu:").map(|(_, line)| line);
+        place.contains(files) && line.is_some_and(|line| line.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let place = failure.place.expect("a place").to_string();
+    assert!(is_line(&place), "{name}: {place} is no line of it");
+    let [x, y, z] = failure.block;
+    let head = format!(
+        "{:?} in {name}, block ({x}, {y}, {z}), thread {}, at {place}: ",
+        failure.kind, failure.thread
+    );
+    assert!(text.starts_with(&head), "{text}\ndoes not begin with {head}");
+    let other = failure.other.map(|other| other.place.to_string());
+    let has_two = matches!(failure.kind, Race | Overlap);
+    assert!(!has_two || other.as_deref().is_some_and(is_line), "{text}\nnames one access");
+}
+
+/// Each thread has an emulator of its own: what is right stays right, and what is wrong is told with the same words, whatever others launch meanwhile.
+#[test]
+fn launches_on_several_threads_know_nothing_of_each_other() {
+    let config = Config { seed: 3, ..Config::default() };
+    let runs: [(&str, Run); 6] = [
+        ("test_exchange_0", exchange),
+        ("test_exchange_1", exchange),
+        ("test_stream_4", stream),
+        ("test_hopper_0", hopper),
+        ("test_hopper_3", hopper),
+        ("test_cluster_9", cluster),
+    ];
+    let told =
+        |result: Result<Report, Failure>| result.map(|report| report.switches).map_err(|f| f.to_string());
+    let alone = runs.map(|(name, run)| told(run(name, config)));
+    assert_eq!(alone.iter().filter(|result| result.is_ok()).count(), 2);
+    let start = std::sync::Barrier::new(runs.len());
+    std::thread::scope(|scope| {
+        let threads = runs.map(|(name, run)| {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                std::array::from_fn::<_, 5, _>(|_| told(run(name, config)))
+            })
+        });
+        for (thread, alone) in threads.into_iter().zip(alone) {
+            let results = thread.join().expect("no panic");
+            assert!(results.iter().all(|result| *result == alone), "{results:?}\nalone: {alone:?}");
+        }
+    });
 }
 
 /// Launches, and compares what it wrote where it was clean.
@@ -284,6 +380,58 @@ fn exchange(name: &str, config: Config) -> Result<Report, Failure> {
         assert_eq!(*got, x[row + mirror] + x[row + (mirror ^ 1)], "{name}: element {index}");
     }
     Ok(report)
+}
+
+/// The numbers of `lanes.cu`, by the definitions of the CUDA programming guide.
+fn lanes(name: &str, config: Config) -> Result<Report, Failure> {
+    const OPERATIONS: usize = 13;
+    let x: Vec<u32> = (0..128).map(|index| index * 37 % 127).collect();
+    let mut out = vec![u32::MAX; OPERATIONS * 128 + 4];
+    let totals = [0, 0, 0, i32::MIN.cast_unsigned()];
+    out[OPERATIONS * 128..].copy_from_slice(&totals);
+    let params = TestParams { x: address(&x), out: address_mut(&mut out), count: 0, padding: 0 };
+    let grid = Grid { blocks: [2, 1, 1], threads: [64, 1, 1], shared_bytes: 0 };
+    let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
+    for thread in 0..128 {
+        let expected = lanes_of(&x, thread);
+        let got: Vec<u32> = (0..OPERATIONS).map(|k| out[k * 128 + thread]).collect();
+        assert_eq!(got, expected, "{name}: thread {thread}");
+    }
+    let sum: u32 = x.iter().sum();
+    let totals = &out[OPERATIONS * 128..];
+    assert_eq!([totals[0], totals[1].wrapping_neg()], [sum; 2]);
+    assert_eq!(f64::from(f32::from_bits(totals[2])) * 2.0, f64::from(sum), "halves are exact");
+    assert_eq!(totals[3].cast_signed(), 126 - 1000);
+    Ok(report)
+}
+
+/// What one thread is told.
+fn lanes_of(x: &[u32], thread: usize) -> Vec<u32> {
+    let (lane, warp, block) = (thread % 32, &x[thread / 32 * 32..][..32], &x[thread / 64 * 64..][..64]);
+    // Out of its segment a lane gets its own value.
+    let own = warp[lane];
+    let segment = |width: usize| lane / width * width;
+    let ballot = |of: &dyn Fn(usize) -> bool| (0..32).map(|i| u32::from(of(i)) << i).sum::<u32>();
+    let (half, bit) = if lane < 16 { (0..16, 2) } else { (16..32, 4) };
+    let largest = block.iter().max().expect("64");
+    let smallest = block.iter().min().expect("64");
+    let union = block.iter().fold(0, |all, x| all | x);
+    let common = block.iter().fold(u32::MAX, |all, x| all & (x | 0x100));
+    vec![
+        warp[(lane * 5 + 3) % 32],
+        warp[segment(8) + (lane + 3) % 8],
+        if lane >= 3 { warp[lane - 3] } else { own },
+        if lane % 16 + 5 < 16 { warp[lane + 5] } else { own },
+        if lane ^ 9 < segment(8) + 8 { warp[lane ^ 9] } else { own },
+        ballot(&|i| warp[i] % 2 == 1),
+        u32::from(warp.contains(&40)),
+        u32::from(warp.iter().all(|x| *x < 120)),
+        ballot(&|i| half.contains(&i) && warp[i] & bit != 0),
+        largest * 1000 + smallest,
+        union * 1000 + common,
+        64,
+        block.iter().sum(),
+    ]
 }
 
 fn stream(name: &str, config: Config) -> Result<Report, Failure> {

@@ -44,8 +44,23 @@ fn sizes_of_either_side() {
 #[test]
 fn rows_of_tiny_numbers() {
     for deviation in [1e-3, 0.0] {
-        check_of(5, 256, deviation, &runs::all().collect::<Vec<_>>());
+        check_of(5, 256, [0.0, deviation], &runs::all().collect::<Vec<_>>());
     }
+}
+
+/// Means of 40 and 400 standard deviations: the square of the mean is all of the mean square.
+#[test]
+fn rows_of_large_means() {
+    for mean in [40.0, 400.0] {
+        for columns in [256, 4096] {
+            check_of(2, columns, [mean, 1.0], &runs::all().collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn as_many_rows_as_flux_has() {
+    check_in(4608, 24, &[runs::Config { checks: false, ..runs::Config::default() }]);
 }
 
 /// T5's rows, as many as FLUX has of text.
@@ -60,12 +75,12 @@ fn check(rows: usize, columns: usize) {
 }
 
 fn check_in(rows: usize, columns: usize, configs: &[runs::Config]) {
-    check_of(rows, columns, 1.0, configs);
+    check_of(rows, columns, [0.0, 1.0], configs);
 }
 
-fn check_of(rows: usize, columns: usize, deviation: f32, configs: &[runs::Config]) {
+fn check_of(rows: usize, columns: usize, [mean, deviation]: [f32; 2], configs: &[runs::Config]) {
     let mut rng = Rng::from_env(11);
-    let x: Vec<f32> = rng.normals(rows * columns, deviation).iter().map(|x| round(*x)).collect();
+    let x: Vec<f32> = rng.normals(rows * columns, deviation).iter().map(|x| round(mean + x)).collect();
     let weight = normals(&mut rng, columns, 0.0);
     let (exact, slack) = exact(&x, &weight);
     assert_near_units(&on_host(&x, &weight, [rows, columns]), &exact, &slack);

@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use lighterage_kernels::launch::{Arch, Launches, Target};
 
 use crate::gpu;
-pub(crate) use emulator::{Config, Mode, Region, Report};
+pub(crate) use emulator::{Config, Mode, Region, Report, Start};
 
 #[cfg(not(feature = "emu"))]
 mod emulator;
@@ -56,7 +56,7 @@ fn emulated<P: Pod>(launches: &Launches, params: &P, regions: &[Region], config:
     // What overlaps has to wait before it touches any memory: another launch may have written it.
     let mut stream = emulator::Stream::behind_anything();
     for launch in launches.as_slice() {
-        let start = if launch.overlaps { emulator::Start::Overlapping } else { emulator::Start::Behind };
+        let start = if launch.overlaps { Start::Overlapping } else { Start::Behind };
         let config = Config { start, ..config };
         let (grid, params) = (launch.grid.into(), bytemuck::bytes_of(params));
         // SAFETY: the regions name every buffer that the parameters point to, and the callers keep those until this returns; with checks an access

@@ -28,6 +28,7 @@ fn any_number_of_rows() {
     for rows in [1, 15, 16, 17, 127, 128, 129, 512] {
         compare([rows, 20], 0, 1.0, &normals, &[Config::default()]);
     }
+    compare([4608, 20], 0, 1.0, &normals, &[Config { checks: false, ..Config::default() }]);
 }
 
 #[test]
@@ -158,9 +159,15 @@ fn exact(x: &[f32], columns: usize, scale: f32) -> Vec<Exact> {
 
 #[test]
 fn transposed_matrices() {
-    for (rows, columns, gap) in [(1, 1, 0), (64, 64, 0), (65, 63, 3), (17, 129, 0), (128, 15, 1)] {
+    let some = [(1, 1, 0), (64, 64, 0), (65, 63, 3), (17, 129, 0), (128, 15, 1)];
+    let some = some.map(|shape| (shape, usize::MAX));
+    let sized =
+        [1, 15, 16, 17, 127, 128, 129, 512].into_iter().flat_map(|size| [(size, 9, 0), (10, size, 0)]);
+    // Values of a picture of 1024 x 1024, a few of their 512 columns.
+    let sized = sized.chain([(16_384, 8, 0)]).map(|shape| (shape, 1));
+    for ((rows, columns, gap), times) in some.into_iter().chain(sized) {
         let (mut x, values) = Matrix::random(&mut Rng::from_env(7), [rows, columns], 1.0, gap, 0);
-        for config in runs::all() {
+        for config in runs::all().take(times) {
             let mut out = Matrix::of(&vec![f32::NAN; values.len()], rows, gap, 0);
             transposed(&mut x, &mut out, [rows, columns], config);
             let expected: Vec<f32> =

@@ -6,7 +6,7 @@ use std::process::Command;
 use lighterage_fakecuda as fake;
 
 /// Of each kernel a body or two, the quick ones: Hopper's and tensor maps, several launches of one call, fp32 outputs, in place.
-const BODIES: [&str; 16] = [
+const BODIES: [&str; 17] = [
     "attention::plain::one_hot_rows_return_their_value",
     "attention::sm80::each_variant_is_chosen_where_it_is_meant",
     "attention::sm80::strided_rows",
@@ -14,6 +14,7 @@ const BODIES: [&str; 16] = [
     "attention::sm90a::rounds_and_pieces",
     "conv2d::half_the_size",
     "conv2d::first_layer_of_three_channels",
+    "conv2d::hopper_one_by_one",
     "elementwise::",
     "linear::few_rows",
     "linear::hopper_does_what_tma_cannot",

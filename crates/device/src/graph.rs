@@ -5,8 +5,12 @@ use crate::{Backend, Device, Grant, Purpose, Result, Stream};
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
 
-/// How long no flag may change while work waits for one, if nobody says otherwise: longer than the few launches between two flags of the largest step.
-pub(crate) const FLAG_PATIENCE: Duration = Duration::from_secs(600);
+/// How long no flag may change on a card while work waits for one, if nobody says otherwise. Between two flags lie the launches that read one unit of weights and an attention beside
+/// them: 6 TFLOP for FLUX at 2048x2048, a fifth of a second on a card that does 30 TFLOP/s. Three hundred times that is room for a card that is shared or wakes up, and short enough that a run
+/// of some minutes that nobody watches ends with the reason before it is cut off.
+pub(crate) const CARD_FLAG_PATIENCE: Duration = Duration::from_secs(60);
+/// The same on `Host`, which does as much in seconds, and on the emulator in minutes.
+pub(crate) const HOST_FLAG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A row of flags, all lowered at first: what joins graphs that run beside each other.
 ///

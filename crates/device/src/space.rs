@@ -177,6 +177,11 @@ impl Space {
         Ok(())
     }
 
+    /// How many maps begin in a range.
+    pub(crate) fn maps_in(&self, address: Address, bytes: u64) -> u64 {
+        self.maps.range(address.0..address.0.saturating_add(bytes)).count() as u64
+    }
+
     /// Unmaps whole maps; the extents of destroyed chunks that were mapped nowhere else, to be freed.
     pub(crate) fn unmap(
         &mut self,
@@ -324,6 +329,11 @@ impl Space {
     /// Every piece of pinned memory, for a backend that goes away.
     pub(crate) fn pins(&self) -> impl Iterator<Item = (Address, u64)> {
         self.pins.iter().map(|(address, bytes)| (Address(*address), *bytes))
+    }
+
+    /// Every registered range, for a backend that goes away.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = (Address, u64)> {
+        self.registered.iter().map(|(first, bytes)| (Address(*first), *bytes))
     }
 
     /// What exists now.

@@ -1,8 +1,8 @@
 //! The virtual clock of `Sim`, through the shells that programs use.
 
 use lighterage_device::{
-    Backend, Cost, Device, Kernel, Ledger, Pinned, Profile, Purpose, Rates, Reservation, Result, Sim,
-    SimConfig, Stream, StreamKind, Workers,
+    Backend, Cost, Device, Kernel, Ledger, MemoryCosts, Pinned, Profile, Purpose, Rates, Reservation, Result,
+    Sim, SimConfig, Stream, StreamKind, Workers,
 };
 
 /// A kernel of so many FLOPs, as its only parameter.
@@ -31,6 +31,7 @@ const RATES: Rates = Rates {
     copy_seconds: 0.0,
     call_seconds: 0.0,
     slowdown: 0.0,
+    memory_calls: MemoryCosts::FREE,
 };
 
 struct Bench {

@@ -3,7 +3,7 @@
 //! Stricter than the library where the documentation leaves room: a handle wants a current context, an algorithm has to be one of its own three, and
 //! the workspace has to be as large as the algorithm says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_void};
 
 use crate::abi::{Code, SUCCESS};
@@ -50,7 +50,12 @@ pub(crate) struct Blas {
     layouts: BTreeMap<u64, Layout>,
     operations: BTreeMap<u64, Description>,
     preferences: BTreeMap<u64, Preference>,
+    /// Algorithms whose kernels are on the device: each since its first product, and for as long as there is a handle.
+    loaded: BTreeSet<u64>,
 }
+
+/// What an algorithm's kernels take.
+const KERNEL_BYTES: u64 = 4 << 20;
 
 #[derive(Clone, Copy, Debug)]
 struct Layout {
@@ -95,6 +100,11 @@ impl Blas {
     pub(crate) fn left(&self) -> u64 {
         let descriptions = self.layouts.len() + self.operations.len() + self.preferences.len();
         (self.handles.len() + descriptions) as u64
+    }
+
+    /// Bytes of the kernels that are loaded.
+    pub(crate) fn kernel_bytes(&self) -> u64 {
+        self.loaded.len() as u64 * KERNEL_BYTES
     }
 
     /// The three matrices, if they fit each other as the operation wants them.
@@ -181,7 +191,13 @@ unsafe extern "C" fn cublasLtCreate(place: *mut *mut c_void) -> Code {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cublasLtDestroy(library: *mut c_void) -> Code {
-    call("cublasLtDestroy", INTERNAL_ERROR, |driver| forget(&mut driver.blas.handles, library))
+    call("cublasLtDestroy", INTERNAL_ERROR, |driver| {
+        forget(&mut driver.blas.handles, library)?;
+        if driver.blas.handles.is_empty() {
+            driver.blas.loaded.clear();
+        }
+        Ok(())
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -402,6 +418,7 @@ unsafe extern "C" fn cublasLtMatmul(
             sums: usize::try_from(index).unwrap_or(0) + 2,
             workspace: (scratch, needed),
         };
+        driver.blas.loaded.insert(index);
         let queued = driver.streams.push(number(stream), Operation::Product(Box::new(product)));
         queued.map_err(|_| EXECUTION_FAILED)
     })

@@ -55,8 +55,16 @@ struct Plan {
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     call: u64,
+    /// How many calls from that one on.
+    count: u64,
     /// Whether the call does its work and then says that it failed, as a driver that reports earlier trouble does.
     after: bool,
+}
+
+impl Failure {
+    const fn end(&self) -> u64 {
+        self.call.saturating_add(self.count)
+    }
 }
 
 static PLAN: Mutex<Plan> = Mutex::new(Plan { calls: 0, fail: None, failed: None });
@@ -73,9 +81,9 @@ pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) 
         let Ok(mut plan) = PLAN.lock() else { return code };
         let number = plan.calls;
         plan.calls += 1;
-        let fails = plan.fail.filter(|failure| failure.call == number);
+        let fails = plan.fail.filter(|failure| (failure.call..failure.end()).contains(&number));
         if fails.is_some() {
-            plan.failed = Some(name);
+            plan.failed.get_or_insert(name);
         }
         fails
     };
@@ -93,7 +101,15 @@ pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) 
 #[unsafe(no_mangle)]
 extern "C" fn fakecuda_fail(call: u64, after: bool) {
     if let Ok(mut plan) = PLAN.lock() {
-        *plan = Plan { calls: 0, fail: Some(Failure { call, after }), failed: None };
+        *plan = Plan { calls: 0, fail: Some(Failure { call, count: 1, after }), failed: None };
+    }
+}
+
+/// From now on call number `call` and the one behind it fail, before their work: also whoever asks a second time is refused.
+#[unsafe(no_mangle)]
+extern "C" fn fakecuda_fail_twice(call: u64) {
+    if let Ok(mut plan) = PLAN.lock() {
+        *plan = Plan { calls: 0, fail: Some(Failure { call, count: 2, after: false }), failed: None };
     }
 }
 
@@ -103,7 +119,7 @@ extern "C" fn fakecuda_calls() -> u64 {
     PLAN.lock().map_or(0, |plan| plan.calls)
 }
 
-/// Name of the call that was made to fail; null if none was. The string is never freed.
+/// Name of the first call that was made to fail; null if none was. The string is never freed.
 #[unsafe(no_mangle)]
 extern "C" fn fakecuda_failed() -> *const c_char {
     let name = PLAN.lock().ok().and_then(|plan| plan.failed);

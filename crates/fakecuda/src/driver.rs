@@ -25,7 +25,7 @@ pub(crate) struct Driver {
     pub(crate) failed: Option<Code>,
     pub(crate) memory: Memory,
     pub(crate) streams: Streams,
-    /// Bytes of each loaded module.
+    /// Bytes that each module takes: none before a kernel of it is loaded.
     pub(crate) modules: BTreeMap<u64, u64>,
     pub(crate) functions: BTreeMap<u64, Function>,
     pub(crate) graphs: BTreeMap<u64, Vec<Operation>>,
@@ -35,6 +35,9 @@ pub(crate) struct Driver {
     pub(crate) products_made: u64,
     next: u64,
 }
+
+/// What a module takes once one of its kernels is loaded.
+const MODULE_BYTES: u64 = 2 << 20;
 
 static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| Mutex::new(Driver::new()));
 
@@ -94,10 +97,17 @@ impl Driver {
         if self.retained == 0 || !CURRENT.get() { Err(INVALID_CONTEXT) } else { Ok(()) }
     }
 
-    /// Bytes that the context and the modules take.
+    /// A kernel whose code is on the device from now on: by `cuFuncLoad`, or by the first launch, as a driver that loads lazily has it.
+    pub(crate) fn load(&mut self, function: u64) -> Result<&Function> {
+        let function = named(&mut self.functions, function)?;
+        *named(&mut self.modules, function.module)? = MODULE_BYTES;
+        Ok(function)
+    }
+
+    /// Bytes that the context, the modules and cuBLASLt's kernels take.
     pub(crate) fn overhead(&self) -> u64 {
         let context = if self.retained > 0 { 64 << 20 } else { 0 };
-        context + self.modules.values().sum::<u64>()
+        context + self.modules.values().sum::<u64>() + self.blas.kernel_bytes()
     }
 
     pub(crate) fn left(&self) -> u64 {

@@ -11,7 +11,7 @@ use crate::abi::{
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
-use crate::kernels::{self, Function};
+use crate::kernels::{self, Function, Grid};
 use crate::memory::{PAGE, Registered};
 use crate::streams::Operation;
 
@@ -587,7 +587,7 @@ unsafe extern "C" fn cuModuleLoadData(place: *mut *mut c_void, image: *const c_v
             return Err(INVALID_IMAGE);
         }
         let module = driver.handle();
-        driver.modules.insert(module, 2 << 20);
+        driver.modules.insert(module, 0);
         // SAFETY: the caller's pointer.
         unsafe { put(place, handle(module)) }
     })
@@ -625,6 +625,14 @@ unsafe extern "C" fn cuModuleGetFunction(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn cuFuncLoad(function: *mut c_void) -> Code {
+    call("cuFuncLoad", OUT_OF_MEMORY, |driver| {
+        driver.current()?;
+        driver.load(number(function)).map(drop)
+    })
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn cuFuncSetAttribute(function: *mut c_void, attribute: u32, value: i32) -> Code {
     call("cuFuncSetAttribute", OPERATING_SYSTEM, |driver| {
         driver.current()?;
@@ -657,15 +665,21 @@ unsafe extern "C" fn cuLaunchKernel(
         if !extra.is_null() || parameters.is_null() {
             return Err(INVALID_VALUE);
         }
-        let function = named(&mut driver.functions, number(function))?;
-        let (blocks, threads) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+        let function = driver.load(number(function))?;
+        let grid = Grid {
+            blocks: [grid_x, grid_y, grid_z],
+            threads: [block_x, block_y, block_z],
+            shared_bytes: shared,
+            overlaps: false,
+        };
         // SAFETY: the caller's pointers, one for each parameter.
-        let launch = unsafe { function.launch(blocks, threads, shared, parameters.cast_const().cast()) }?;
+        let launch = unsafe { function.launch(grid, parameters.cast_const().cast()) }?;
         driver.streams.push(number(stream), Operation::Launch(Box::new(launch)))
     })
 }
 
-/// One attribute is known, leave to overlap with the launch before, for devices that have it: nothing overlaps here, so a kernel that does not wait is not found.
+/// One attribute is known, leave to overlap with the launch before, for devices that have it. Launches run one after another; with `FAKECUDA_CHECKS` one that touches too
+/// early what those before it touch has failed (`emu::Stream`).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuLaunchKernelEx(
     config: *const abi::LaunchConfig,
@@ -680,6 +694,7 @@ unsafe extern "C" fn cuLaunchKernelEx(
         }
         // SAFETY: the caller's pointer.
         let config = unsafe { *config };
+        let mut overlaps = false;
         for index in 0..config.attribute_count as usize {
             // SAFETY: the caller's pointer, to that many.
             let attribute = unsafe { config.attributes.add(index) };
@@ -694,17 +709,17 @@ unsafe extern "C" fn cuLaunchKernelEx(
             if driver.config.capability.0 < 9 {
                 return Err(NOT_SUPPORTED);
             }
+            overlaps = attribute.value == 1;
         }
-        let function = named(&mut driver.functions, number(function))?;
+        let function = driver.load(number(function))?;
+        let grid = Grid {
+            blocks: config.blocks,
+            threads: config.threads,
+            shared_bytes: config.shared_bytes,
+            overlaps,
+        };
         // SAFETY: the caller's pointers, one for each parameter.
-        let launch = unsafe {
-            function.launch(
-                config.blocks,
-                config.threads,
-                config.shared_bytes,
-                parameters.cast_const().cast(),
-            )
-        }?;
+        let launch = unsafe { function.launch(grid, parameters.cast_const().cast()) }?;
         driver.streams.push(number(config.stream), Operation::Launch(Box::new(launch)))
     })
 }

@@ -328,10 +328,12 @@ impl<B: Backend> Feed<B> {
         self.in_place.clear();
     }
 
-    /// Whether all that the plan streams lies page-locked where it is copied from, so that copies are all that is left to do: no stage, and nothing for the first time.
-    pub(crate) fn is_settled(&self, plan: &Plan) -> bool {
+    /// Whether all of the `needed` pages that the plan streams lie page-locked where they are copied from, so that copies are all that is left to do: no stage, and nothing for the first
+    /// time.
+    pub(crate) fn is_settled(&self, plan: &Plan, needed: &[bool]) -> bool {
         let is_there = |(page, home): (u32, &Home)| {
             *home == Home::Resident
+                || !needed[page as usize]
                 || self.layout.direct[page as usize]
                 || (self.filled[page as usize]
                     && (self.layout.is_in_place[page as usize] || self.arena.place(page).is_some()))

@@ -70,7 +70,7 @@ struct Shape {
 /// beforehand, and after the last one they are taken. The host waits for none of it.
 ///
 /// Only the steady state is recorded: everything resident is loaded, and all that is streamed lies page-locked. Where some of it goes through stages in every turn, where memory was given
-/// up under pressure, and where a recorder looks at single leases, turns are queued piece by piece as ever.
+/// up under pressure, and where a recorder looks at single leases, turns are queued piece by piece as ever. Each kind of turn is recorded by itself, and anew after one of another kind.
 impl<B: Backend> Pager<B> {
     /// With flags, so that turns can be recorded: [`Plan::flag_bytes`] of the host ledger.
     ///
@@ -95,7 +95,6 @@ impl<B: Backend> Pager<B> {
             && state.held_places.is_empty()
             && !state.is_pressed
             && std::sync::Arc::ptr_eq(&state.plan, &self.plan)
-            && self.plan.cycles().len() == 1
             && !self.is_looked_at()
             && self.shape(&state).is_some_and(|shape| shape.is_settled && shape.position == 0)
     }
@@ -295,18 +294,20 @@ impl<B: Backend> Pager<B> {
         let is_announced = |slot: usize| state.arrivals[slot].issued > state.waited;
         let ahead = state.ahead.iter().map(|ahead| (ahead.slot, ahead.bytes, is_announced(ahead.slot)));
         let queued = if state.is_ordered { state.queued } else { sequence };
+        let (visits, needed) =
+            (self.plan.cycles().get(sequence.kind)?.visits.len(), self.plan.pages_of_kind(sequence.kind));
         Some(Shape {
             kind: sequence.kind,
             position: sequence.position,
             queued: (relative(queued.number)?, queued.kind, queued.position),
             ahead: if state.is_ordered { ahead.collect() } else { Vec::new() },
             pending: state.pending.as_ref().map(pending),
-            covered: relative(state.covered + self.plan.cycle().len() as u64).filter(|_| state.is_ordered),
-            script: state.script.relative(base),
+            covered: relative(state.covered + self.plan.visits_max() as u64).filter(|_| state.is_ordered),
+            script: state.script.relative(base, &needed),
             is_settled: state.is_settled
-                && state.leases >= self.plan.cycle().len() as u64
-                && state.script.is_loaded()
-                && state.feed.is_settled(&state.plan),
+                && state.leases >= visits as u64
+                && state.script.is_loaded(&needed)
+                && state.feed.is_settled(&state.plan, &needed),
         })
     }
 
@@ -401,7 +402,7 @@ impl Plan {
     /// Bytes of page-locked host memory that flags take, with which a pager can record turns: [`Pager::replayable`].
     #[must_use]
     pub fn flag_bytes(&self) -> u64 {
-        let visits = self.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(0);
+        let visits = self.visits_max();
         (visits.max(self.tape().spans.len()) + visits) as u64 * FLAG_BYTES
     }
 }

@@ -164,6 +164,17 @@ impl<B: Backend> Memory<B> {
     }
 }
 
+/// What is mapped by one call each where nothing is mapped yet, in order.
+pub(crate) fn runs(homes: &[Home]) -> impl Iterator<Item = Range<u32>> + '_ {
+    let pages: Vec<u32> = (0..).take(homes.len()).collect();
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let run = (next < pages.len()).then(|| run_of(homes, &pages[next..]))?;
+        next += run.len();
+        Some(run)
+    })
+}
+
 /// The first of these pages, with those behind it that can share a chunk with it: resident ones; streamed ones are mapped one by one.
 fn run_of(homes: &[Home], pages: &[u32]) -> Range<u32> {
     let first = pages[0];

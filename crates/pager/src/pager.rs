@@ -135,7 +135,7 @@ impl<B: Backend> Pager<B> {
         state.trace.turn(kind, self.modelled_seconds());
         let cycles = self.plan.cycles().len();
         if !state.is_ordered {
-            state.followed = (kind < cycles).then_some(Sequence { kind, ..Sequence::default() });
+            state.followed = (kind < cycles).then(|| Sequence::begin(&self.plan, kind, 0));
         } else if kind >= cycles {
             return Err(Error::Turn { kind, cycles });
         } else if state.leased.kind != kind || state.leased.position != 0 {
@@ -143,6 +143,30 @@ impl<B: Backend> Pager<B> {
             state.turn_to(kind);
         }
         self.adapt(&mut state)
+    }
+
+    /// Whether a turn may be of that kind: where leases come in any order all may.
+    #[must_use]
+    pub fn has_turn(&self, kind: usize) -> bool {
+        self.takes_any_order || kind < self.plan.cycles().len()
+    }
+
+    /// Leases the next units of the turn for nothing, so many of them, and ends each lease at once: a turn that leaves something out is taken whole nevertheless. Where leases may come in
+    /// any order there is nothing to pass over.
+    ///
+    /// # Errors
+    /// As [`lease`](Self::lease).
+    pub fn pass_over(&self, count: u64) -> Result<()> {
+        for _ in 0..count {
+            let next = {
+                let state = self.state();
+                if state.is_ordered { Some(state.leased) } else { state.followed }
+                    .and_then(|at| at.unit(&self.plan))
+            };
+            let Some(unit) = next else { return Ok(()) };
+            drop(self.lease(unit)?);
+        }
+        Ok(())
     }
 
     /// The units leased so far, in order.
@@ -418,8 +442,7 @@ impl<B: Backend> Pager<B> {
 
     /// Of a visit's events.
     fn slot(&self, visit: u64) -> usize {
-        let visits = self.plan.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(1).max(1);
-        usize::try_from(visit % visits as u64).unwrap_or(usize::MAX)
+        usize::try_from(visit % self.plan.visits_max() as u64).unwrap_or(usize::MAX)
     }
 
     fn modelled_seconds(&self) -> f64 {

@@ -98,7 +98,7 @@ impl<B: Backend> State<B> {
     /// Nothing queued, nothing leased; makes the copy stream and all events.
     pub(crate) fn new(compute: &Stream<B>, units: &Units, plan: &Arc<Plan>) -> Result<Self> {
         let device = compute.device();
-        let visits = plan.cycles().iter().map(|cycle| cycle.visits.len()).max().unwrap_or(0);
+        let (visits, first) = (plan.visits_max(), Sequence::begin(plan, plan.first_kind(), 0));
         let arrival = |_| Ok(Arrival { event: device.event()?, issued: 0, is_queued: false });
         let slots = 0..visits.max(plan.tape().spans.len());
         Ok(Self {
@@ -108,12 +108,12 @@ impl<B: Backend> State<B> {
             is_settled: true,
             is_pressed: false,
             is_ordered: plan.ring_bytes() > 0,
-            followed: Some(Sequence::default()),
+            followed: Some(first),
             held_places: BTreeMap::new(),
             script: plan.script(),
             pending: None,
-            queued: Sequence::default(),
-            leased: Sequence::default(),
+            queued: first,
+            leased: first,
             held: BTreeMap::new(),
             arrivals: slots.map(arrival).collect::<Result<_>>()?,
             freed: (0..visits).map(|_| device.event()).collect::<Result<_, _>>()?,
@@ -174,16 +174,16 @@ impl<B: Backend> State<B> {
             (arrival.issued, arrival.is_queued) = (0, !self.is_ordered);
         }
         let number = self.queued.number.max(self.leased.number);
-        self.leased = Sequence { number, kind: self.leased.kind, position: 0 };
+        self.leased = Sequence::begin(&self.plan, self.leased.kind, number);
         self.queued = self.leased;
         self.followed = self.followed.map(|_| self.leased);
-        (self.waited, self.covered) = (self.issued, number);
+        (self.waited, self.covered) = (self.issued, self.leased.number);
     }
 
     /// The next turn is of this kind, and not what was read ahead for.
     pub(crate) fn turn_to(&mut self, kind: usize) {
         self.give_up();
-        self.queued = Sequence { number: self.queued.number.max(self.leased.number), kind, position: 0 };
+        self.queued = Sequence::begin(&self.plan, kind, self.queued.number.max(self.leased.number));
         self.leased = self.queued;
     }
 }

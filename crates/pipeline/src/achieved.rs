@@ -10,6 +10,9 @@ pub struct Achieved {
     pub steps: Vec<AchievedStep>,
     /// From the beginning of the recording to the end of the first step, in seconds.
     pub first_step_after_seconds: f64,
+    /// From the beginning of the loop's phase to the end of the first step: with all that is mapped, page-locked and filled before its first launch can be queued. What
+    /// [`Predicted::first_seconds`] predicts.
+    pub first_seconds: f64,
     /// Bytes of weights that were moved to the device, in all phases.
     pub moved_bytes: u64,
 }
@@ -50,7 +53,7 @@ pub struct Stalled {
 pub struct Predicted {
     /// The steady state of the longest kind of step.
     pub turn: Turn,
-    /// The first step, loading included, if that was predicted.
+    /// The first step from the beginning of its phase, loading included, if that was predicted.
     pub first_seconds: Option<f64>,
     /// From the beginning of the run to the end of the first step, if that was predicted: from a profile all of it, else, on a card, the phases before the loop by their loading alone.
     pub first_step_after_seconds: Option<f64>,
@@ -96,9 +99,13 @@ impl Achieved {
             begin_ns = end_ns;
         }
         let first_end = steps.first().map_or(recording.begin_ns, |step| step.end_ns);
+        // The phase that the first step lies in.
+        let phases = spans(What::Phase).map(|phase| phase.begin_ns);
+        let loop_begin = phases.filter(|begin_ns| *begin_ns <= first_end).max().unwrap_or(recording.begin_ns);
         Self {
             steps,
             first_step_after_seconds: seconds(first_end.saturating_sub(recording.begin_ns)),
+            first_seconds: seconds(first_end.saturating_sub(loop_begin)),
             moved_bytes: recording.counts.arrived_bytes,
         }
     }
@@ -172,7 +179,7 @@ impl Predicted {
         let planned = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise)?;
         if forecast.is_timed {
             let turn = planned.plan.turns().first().copied()?;
-            let first_seconds = Some(planned.plan.first_turn_seconds());
+            let first_seconds = Some(planned.first_turn_seconds());
             let first_step_after_seconds = Some(forecast.first_step_seconds());
             return Some(Self { turn, first_seconds, first_step_after_seconds, source: Source::Profile });
         }
@@ -212,7 +219,7 @@ fn first(forecast: &Forecast, plan: &Plan, link: Link, card: Option<&Rates>) -> 
 /// A link that carries anything in no time.
 const INSTANT: Link = Link { bytes_per_second: f64::MAX, ..Link::UNIT };
 
-/// The plan's cycle with the times of one step: what of its leases, and between them, was no waiting.
+/// The plan's cycle of that kind with the times of one step: what of its leases, and between them, was no waiting.
 fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep) -> Option<Cycle> {
     let stream = recording.spans.iter().find(|span| span.what == What::Step)?.stream;
     let in_step =
@@ -220,14 +227,10 @@ fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep)
     let leases: Vec<&Span> =
         recording.spans.iter().filter(|span| span.what == What::Lease).filter(in_step).collect();
     let waits = Waits::of(recording, stream);
-    let cycle = planned.plan.cycles().first()?;
-    if leases.len() != cycle.visits.len() {
-        return None;
-    }
     let named = |(lease, visit): (&&Span, &Visit)| lease.name == planned.units.get(visit.unit).name;
-    if !leases.iter().zip(&cycle.visits).all(named) {
-        return None;
-    }
+    let is_its =
+        |cycle: &&Cycle| leases.len() == cycle.visits.len() && leases.iter().zip(&cycle.visits).all(named);
+    let cycle = planned.plan.cycles().iter().find(is_its)?;
     // What a step launches before its first lease, the step before launched behind its last one.
     let before = leases.first().map_or(0.0, |first| waits.busy(step.begin_ns, first.begin_ns));
     let visits = cycle.visits.iter().enumerate().map(|(index, visit)| {

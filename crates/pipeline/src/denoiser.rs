@@ -20,6 +20,8 @@ pub const IN_FLIGHT_MAX: usize = 2;
 
 /// Places in a step that the pool of activations is told of: its survey went through one step, in which nothing was skipped.
 const STEP: &str = "step";
+/// A step without InfuseNet of a loop that has it in others.
+const BARE_STEP: &str = "bare step";
 const BLOCKS_DONE: &str = "blocks done";
 
 /// What the prompt says, and how strongly: the same for all steps.
@@ -80,7 +82,8 @@ pub(crate) const fn told<'a>(schedule: &Schedule, timesteps: &'a [f32]) -> Times
 /// Where a step's weights come from.
 #[derive(Debug)]
 pub struct Lent<'a, B: Backend> {
-    /// Leases the units of InfuseNet and of the transformer's blocks, in the order of a step.
+    /// Leases the units of InfuseNet and of the transformer's blocks, in the order of a step. Steps of a loop with InfuseNet on which it does not work are turns of the second kind,
+    /// where the plan has two.
     pub cycle: &'a Pager<B>,
     /// Leases the transformer's [`edges`](Transformer::edges), also of a step whose blocks are skipped. Without `TeaCache` this may be `cycle`.
     pub edges: &'a Pager<B>,
@@ -226,13 +229,16 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         is_infused: bool,
         mark: Option<&Event<B>>,
     ) -> Result<()> {
-        self.queue.pool().mark(STEP);
+        let is_bare = !is_infused && self.infused.is_some();
+        let label = if is_bare { BARE_STEP } else { STEP };
+        let kind = usize::from(is_bare && lent.cycle.has_turn(1));
+        self.queue.pool().mark(label);
         self.select(index, is_infused)?;
         let scale = self.negative.as_ref().map(|negative| negative.scale);
         let Self { queue, transformer, schedule, positive, cache, leases, replays, latents, ran, .. } = self;
         let latents = latents.view();
         let infused = self.infused.as_ref().filter(|_| is_infused);
-        let pass = Pass { queue, transformer, lent, latents, index, infused, mark };
+        let pass = Pass { queue, transformer, lent, latents, index, kind, infused, mark };
         let negative = self.negative.as_mut().map(|negative| &mut negative.branch);
         let update = |velocity: View<'_>| {
             let (x, delta) = (latents, schedule.delta(index));
@@ -249,13 +255,13 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         if let Some(velocity) = replays.replay(queue, lent.cycle, is_infused)? {
             return update(velocity);
         }
-        lent.cycle.turn(0)?;
+        lent.cycle.turn(kind)?;
         // The host cannot wait for what happens in the middle of a graph.
         let unmarked = Pass { mark: None, ..pass };
         if let Some(velocity) = replays.capture(queue, lent.cycle, is_infused, || whole(&unmarked)) {
             return update(velocity);
         }
-        queue.pool().mark(STEP);
+        queue.pool().mark(label);
         update(whole(&pass)?.view())
     }
 
@@ -412,6 +418,8 @@ struct Pass<'p, 'a, B: Backend> {
     lent: &'p Lent<'p, B>,
     latents: View<'p>,
     index: usize,
+    /// Of the cycle's turn.
+    kind: usize,
     infused: Option<&'p Infused<'a, B>>,
     /// To be recorded in front of the last block of all.
     mark: Option<&'p Event<B>>,
@@ -455,14 +463,18 @@ impl<B: Backend> Pass<'_, '_, B> {
         let keeps = cache.keeps_infusenet && self.infused.is_some();
         let uses_cycle = first.computes || keeps || second.as_ref().is_some_and(|(begun, _)| begun.computes);
         if uses_cycle {
-            self.lent.cycle.turn(0)?;
+            self.lent.cycle.turn(self.kind)?;
         }
         let outputs = if first.computes || keeps {
             let (outputs, count) = self.counted(|| self.outputs())?;
             leases.infusenet = count;
             outputs
         } else {
-            self.pass_over(if uses_cycle && self.infused.is_some() { leases.infusenet } else { 0 })?;
+            self.lent.cycle.pass_over(if uses_cycle && self.infused.is_some() {
+                leases.infusenet
+            } else {
+                0
+            })?;
             None
         };
         let views = Views::new(outputs.as_ref(), self.infused);
@@ -506,7 +518,7 @@ impl<B: Backend> Pass<'_, '_, B> {
                 memory.learn(self.queue, image)?;
             }
             Some(memory) => {
-                self.pass_over(if uses_cycle { leases.blocks } else { 0 })?;
+                self.lent.cycle.pass_over(if uses_cycle { leases.blocks } else { 0 })?;
                 memory.repeat(self.queue, image)?;
             }
             None => (),
@@ -521,17 +533,6 @@ impl<B: Backend> Pass<'_, '_, B> {
         let before = self.lent.cycle.statistics().leases;
         let made = run()?;
         Ok((made, self.lent.cycle.statistics().leases - before))
-    }
-
-    /// Leases the next units of the cycle for nothing.
-    fn pass_over(&self, count: u64) -> Result<()> {
-        let cycle = self.lent.cycle.plan().cycle();
-        let next = self.lent.cycle.statistics().leases;
-        for visit in next..next + count {
-            let unit = cycle[usize::try_from(visit % cycle.len() as u64).unwrap_or(0)];
-            drop(self.lent.cycle.lease(unit)?);
-        }
-        Ok(())
     }
 
     fn outputs(&self) -> Result<Option<InfuseOutputs<B>>> {

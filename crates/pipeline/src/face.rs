@@ -54,7 +54,7 @@ impl Face {
 
     /// Whether it changes anything in a run of so many steps.
     pub(crate) fn is_active(&self, steps: usize) -> bool {
-        self.scale > 0.0 && (0..steps).any(|index| self.window.contains(index, steps))
+        self.scale > 0.0 && self.window.is_open(steps)
     }
 
     pub(crate) fn check(&self, options: &Options) -> Result<()> {

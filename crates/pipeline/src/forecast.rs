@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use lighterage_allocator::Placement;
-use lighterage_device::{Backend, Device, Ledger, ProductCall, Rates, Sim, SimConfig};
+use lighterage_device::{Backend, CallCost, Device, Ledger, MemoryCosts, ProductCall, Rates, Sim, SimConfig};
 use lighterage_pager::{Goal, HostRates, Link, Plan, Planner, Source, Turn, UnitId, Units};
 
 use crate::stage::{Seen, Stage, Weights};
@@ -44,7 +44,8 @@ impl Survey {
         walk(&mut stage)?;
         let surveyed = |seen: Seen| {
             let goal = Goal::new(seen.cycles.clone(), 0, page_bytes);
-            let goal = Goal { link: link(rates), host: rates.as_ref().map_or(HostRates::FREE, host), ..goal };
+            let host = rates.as_ref().map_or(HostRates::FREE, host);
+            let goal = Goal { link: link(rates), host, first_kind: seen.first_kind, ..goal };
             Surveyed { planner: Planner::new(&seen.units, goal), seen }
         };
         let phases = stage.into_placed().into_iter().map(surveyed).collect();
@@ -200,8 +201,21 @@ impl Survey {
             pinned_bytes: on_card.pinned + flag_bytes,
             least_bytes: [on_host.least + flag_bytes, on_card.least + flag_bytes],
             is_replayed,
+            activation_seconds: self.activation_seconds(seen.activations_bytes, plan.page_bytes()),
             plan,
         })
+    }
+
+    /// The pool maps page by page, each with a chunk of its own. It does so while it is asked for activations, before the launches that use them.
+    fn activation_seconds(&self, bytes: u64, page_bytes: u64) -> [f64; 2] {
+        let costs = self.rates.map_or(MemoryCosts::FREE, |rates| rates.memory_calls);
+        let page = |cost: CallCost| cost.seconds(1, 1, 0);
+        let each = [
+            page(costs.create) + page(costs.map) + page(costs.set_access),
+            page(costs.unmap) + page(costs.destroy),
+        ];
+        #[expect(clippy::cast_precision_loss, reason = "pages of a card are few")]
+        each.map(|seconds| bytes.div_ceil(page_bytes) as f64 * seconds)
     }
 
     fn needs(&self) -> impl Iterator<Item = Need> + '_ {
@@ -217,7 +231,11 @@ impl Survey {
 
 /// What a host does before copies can begin, by the rates of a device.
 pub(crate) const fn host(rates: &Rates) -> HostRates {
-    HostRates { lock_bytes_per_second: rates.lock_bytes, read_bytes_per_second: rates.read_bytes }
+    HostRates {
+        lock_bytes_per_second: rates.lock_bytes,
+        read_bytes_per_second: rates.read_bytes,
+        memory_calls: rates.memory_calls,
+    }
 }
 
 fn link(rates: Option<Rates>) -> Link {
@@ -344,6 +362,8 @@ pub struct PhaseForecast {
     pub is_replayed: bool,
     /// The fewest bytes that either can be: on `Host`, and on a card.
     pub(crate) least_bytes: [u64; 2],
+    /// Seconds in which the host maps the pages of its activations, and in which it unmaps them before the next phase; 0 without rates.
+    pub(crate) activation_seconds: [f64; 2],
 }
 
 impl PhaseForecast {
@@ -365,10 +385,16 @@ impl PhaseForecast {
         self.plan.unit_bytes().saturating_sub(self.pinned_bytes)
     }
 
-    /// Seconds that it should take, loading of its weights included; means something only if the survey had rates.
+    /// Seconds that it should take, loading of its weights included and what it takes to map its memory and to give it back; means something only if the survey had rates.
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        self.plan.seconds()
+        self.plan.seconds() + self.activation_seconds.iter().sum::<f64>()
+    }
+
+    /// Seconds from its beginning to the end of its first turn; means something only if the survey had rates.
+    #[must_use]
+    pub fn first_turn_seconds(&self) -> f64 {
+        self.activation_seconds[0] + self.plan.first_turn_seconds()
     }
 }
 
@@ -376,8 +402,11 @@ impl Forecast {
     /// The loop's plan.
     #[must_use]
     pub fn denoise(&self) -> Option<&Plan> {
-        let is_loop = |planned: &&PhaseForecast| planned.phase == Phase::Denoise;
-        self.phases.iter().find(is_loop).map(|planned| &planned.plan)
+        self.of_loop().map(|planned| &planned.plan)
+    }
+
+    fn of_loop(&self) -> Option<&PhaseForecast> {
+        self.phases.iter().find(|planned| planned.phase == Phase::Denoise)
     }
 
     /// The most page-locked host bytes of a phase, on a card.
@@ -409,7 +438,7 @@ impl Forecast {
     pub fn first_step_seconds(&self) -> f64 {
         let before = self.phases.iter().take_while(|planned| planned.phase != Phase::Denoise);
         let before: f64 = before.map(PhaseForecast::seconds).sum();
-        before + self.denoise().map_or(0.0, Plan::first_turn_seconds)
+        before + self.of_loop().map_or(0.0, PhaseForecast::first_turn_seconds)
     }
 
     /// Seconds of all phases.

@@ -6,6 +6,7 @@ use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::Pager;
 
 use crate::denoiser::{model_timesteps, told};
+use crate::stage::Turns;
 use crate::{Grid, Result, Schedule};
 
 /// The steps on which InfuseNet works: of `n` those that begin at or after `start n` and end at or before `end n`.
@@ -37,6 +38,11 @@ impl Window {
         !(from < self.start || to > self.end)
     }
 
+    /// Whether InfuseNet works on any of so many steps.
+    pub(crate) fn is_open(self, steps: usize) -> bool {
+        (0..steps).any(|index| self.contains(index, steps))
+    }
+
     /// All steps, cut where it opens and where it closes.
     pub(crate) fn segments(self, steps: usize) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::new();
@@ -48,6 +54,31 @@ impl Window {
             }
         }
         segments
+    }
+}
+
+impl Segment {
+    /// The turns of a loop of these segments: those with InfuseNet first, where there are both.
+    pub(crate) fn turns(segments: &[Self]) -> Turns {
+        let steps = |is_infused: bool| -> usize {
+            let some = segments.iter().filter(|segment| segment.is_infused == is_infused);
+            some.map(|segment| segment.steps.len()).sum()
+        };
+        let counts = [steps(true) as u64, steps(false) as u64];
+        let has_both = counts.iter().all(|count| *count > 0);
+        let first_kind = usize::from(has_both && segments.first().is_some_and(|first| !first.is_infused));
+        Turns { counts: counts.into_iter().filter(|count| *count > 0).collect(), first_kind }
+    }
+
+    /// A step of each kind, in the order in which they come: all that a dry pass has to see.
+    pub(crate) fn samples(segments: Vec<Self>) -> Vec<Self> {
+        let mut samples: Vec<Self> = Vec::new();
+        for Self { steps, is_infused } in segments {
+            if samples.iter().all(|sample| sample.is_infused != is_infused) {
+                samples.push(Self { steps: steps.start..steps.start + 1, is_infused });
+            }
+        }
+        samples
     }
 }
 
@@ -158,6 +189,20 @@ mod tests {
         check(0.0, 0.5, 4, &[(0..2, true), (2..4, false)]);
         check(0.3, 0.8, 4, &[(0..2, false), (2..3, true), (3..4, false)]);
         check(0.6, 0.7, 4, &[(0..4, false)]);
+    }
+
+    #[test]
+    fn a_loop_has_a_kind_of_turn_for_each_kind_of_step() {
+        let turns = |start, end| {
+            let segments = Window { start, end }.segments(4);
+            let samples = Segment::samples(segments.clone());
+            let Turns { counts, first_kind } = Segment::turns(&segments);
+            (counts, first_kind, samples.into_iter().map(|sample| sample.steps.start).collect::<Vec<_>>())
+        };
+        assert_eq!(turns(0.0, 1.0), (vec![4], 0, vec![0]));
+        assert_eq!(turns(0.0, 0.5), (vec![2, 2], 0, vec![0, 2]));
+        assert_eq!(turns(0.3, 0.8), (vec![1, 3], 1, vec![0, 2]), "the first step is one without InfuseNet");
+        assert_eq!(turns(0.6, 0.7), (vec![4], 0, vec![0]), "all of them are");
     }
 
     /// Twelve steps between 0.1 and 0.9, as diffusers' `controlnet_keep` has them.

@@ -280,7 +280,7 @@ impl Job {
         Ok(Told { positive, negative, infusion })
     }
 
-    /// The loop: one phase for each run of steps that read the same weights.
+    /// The loop: one phase, whose steps with InfuseNet and without it are two kinds of turns.
     fn denoise<B: Backend>(
         &self,
         stage: &mut Stage<'_, B>,
@@ -289,41 +289,34 @@ impl Job {
         keep: Keep,
         made: &mut Made,
     ) -> Result<Tensor<B>> {
-        let is_dry = stage.is_dry();
-        let (mut told, mut denoiser) = (Some(told), None);
         let segments = self.segments();
-        let last = segments.len() - 1;
-        for (index, Segment { steps, is_infused }) in segments.into_iter().enumerate() {
-            let turns = steps.len() as u64;
-            let steps = if is_dry { steps.start..steps.start + 1 } else { steps };
-            let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
-            stage.repeats(&[turns]);
-            stage.phase_beside(phase, &self.transformer_units, &self.beside(), |queue, lent, observer| {
-                if let Some(told) = told.take() {
-                    denoiser = Some(self.denoiser(queue, told, noise)?);
-                }
-                let Some(denoiser) = &mut denoiser else { return Ok(()) };
-                if keep.steps {
+        stage.repeats(Segment::turns(&segments));
+        let segments = if stage.is_dry() { Segment::samples(segments) } else { segments };
+        stage.phase_beside(
+            Phase::Denoise,
+            &self.transformer_units,
+            &self.beside(),
+            |queue, lent, observer| {
+                let mut denoiser = self.denoiser(queue, told, noise)?;
+                for Segment { steps, is_infused } in segments {
+                    if !keep.steps {
+                        denoiser.run(lent, steps, is_infused, observer)?;
+                        continue;
+                    }
                     for step in steps {
                         denoiser.run(lent, step..step + 1, is_infused, observer)?;
                         made.steps.extend(queue.read_f32(denoiser.latents())?);
                     }
-                } else {
-                    denoiser.run(lent, steps, is_infused, observer)?;
                 }
-                if index == last {
-                    made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
-                    let (replayed, refused) = denoiser.replayed();
-                    (made.steps_replayed, made.not_replayed) = (replayed, refused.map(str::to_owned));
-                    if keep.latents {
-                        made.latents = queue.read_f32(denoiser.latents())?;
-                    }
+                made.steps_computed = denoiser.ran().iter().filter(|ran| **ran).count();
+                let (replayed, refused) = denoiser.replayed();
+                (made.steps_replayed, made.not_replayed) = (replayed, refused.map(str::to_owned));
+                if keep.latents {
+                    made.latents = queue.read_f32(denoiser.latents())?;
                 }
-                Ok(())
-            })?;
-        }
-        // There is at least one step, so there is a segment, which made it.
-        Ok(denoiser.expect("a loop of at least one step").into_latents())
+                Ok(denoiser.into_latents())
+            },
+        )
     }
 
     fn denoiser<B: Backend>(

@@ -69,7 +69,7 @@ impl Report {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
     pub fn seconds_per_step(&self) -> f64 {
-        let is_loop = |report: &&PhaseReport| matches!(report.phase, Phase::Denoise | Phase::Bare);
+        let is_loop = |report: &&PhaseReport| report.phase == Phase::Denoise;
         let seconds: f64 = self.phases.iter().filter(is_loop).map(|report| report.seconds).sum();
         seconds / self.steps.max(1) as f64
     }

@@ -24,10 +24,8 @@ pub enum Phase {
     Control,
     /// The parts of the transformer that depend on timestep, guidance and text alone, for all steps at once.
     Modulation,
-    /// The loop; with a face those of its steps on which InfuseNet works.
+    /// The loop. With a face the steps on which InfuseNet does not work read fewer weights: another kind of turn of the same plan.
     Denoise,
-    /// With a face, the steps on which InfuseNet does not work: they read fewer weights, and have a plan of their own.
-    Bare,
     /// Latents to pixels.
     Vae,
 }
@@ -40,7 +38,6 @@ impl fmt::Display for Phase {
             Self::Control => "control",
             Self::Modulation => "modulation",
             Self::Denoise => "denoise",
-            Self::Bare => "bare",
             Self::Vae => "vae",
         })
     }
@@ -53,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) units: Arc<Units>,
     /// The kinds of turns, with their numbers in a run; empty after a planned one.
     pub(crate) cycles: Vec<Cycle>,
+    /// Which kind comes first.
+    pub(crate) first_kind: usize,
     /// Where its activations go.
     pub(crate) placement: Arc<Placement>,
     /// The most physical bytes that the pool of activations held, and the weights that a phase keeps beside its plan.
@@ -69,7 +68,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Whether its turns are steps of the loop, and no weights are beside them, as where the loop decides in the middle of a step.
     pub(crate) fn is_of_the_loop(&self) -> bool {
-        matches!(self.phase, Phase::Denoise | Phase::Bare) && self.beside_bytes == 0
+        self.phase == Phase::Denoise && self.beside_bytes == 0
     }
 }
 
@@ -86,8 +85,15 @@ pub(crate) struct Stage<'a, B: Backend> {
     weights: Weights<'a>,
     observer: &'a mut dyn Observer,
     seen: Vec<Seen>,
-    /// How often each kind of turn of the next phase comes in a run.
-    turns: Vec<u64>,
+    /// Of the next phase.
+    turns: Turns,
+}
+
+/// The turns of a phase: how often each kind of them comes in a run, and which comes first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Turns {
+    pub(crate) counts: Vec<u64>,
+    pub(crate) first_kind: usize,
 }
 
 impl<'a, B: Backend> Stage<'a, B> {
@@ -99,7 +105,7 @@ impl<'a, B: Backend> Stage<'a, B> {
         let stream = device.stream(StreamKind::Compute)?;
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: ADDRESS_BYTES };
         let queue = Queue::new(Pool::new(&stream, config)?);
-        Ok(Self { queue, weights, observer, seen: Vec::new(), turns: Vec::new() })
+        Ok(Self { queue, weights, observer, seen: Vec::new(), turns: Turns::default() })
     }
 
     /// Whether this is a dry pass, where one turn of a loop says all about the others.
@@ -108,8 +114,8 @@ impl<'a, B: Backend> Stage<'a, B> {
     }
 
     /// Says how often each kind of turn of the next phase comes; a dry pass goes through each once. Without it a phase is one turn.
-    pub(crate) fn repeats(&mut self, turns: &[u64]) {
-        self.turns = turns.to_vec();
+    pub(crate) fn repeats(&mut self, turns: Turns) {
+        self.turns = turns;
     }
 
     /// Runs one phase: free pages of the phase before are given back first, then this phase's weights come, and afterwards they go. Nothing is done if
@@ -156,11 +162,13 @@ impl<'a, B: Backend> Stage<'a, B> {
             recorder.end(span);
         }
         let statistics = self.queue.pool().statistics();
+        let Turns { counts, first_kind } = std::mem::take(&mut self.turns);
         let beside_bytes = edges.as_ref().map_or(0, |pager| pager.plan().bytes());
         self.seen.push(Seen {
             phase,
             units: Arc::clone(units),
-            cycles: if self.is_dry() { cycles(&cycle, &self.turns) } else { Vec::new() },
+            cycles: if self.is_dry() { cycles(&cycle, &counts) } else { Vec::new() },
+            first_kind,
             placement,
             activations_bytes: statistics.reserved_peak_bytes + beside_bytes,
             beside_bytes,
@@ -168,7 +176,6 @@ impl<'a, B: Backend> Stage<'a, B> {
             paged: cycle.statistics(),
             seconds: start.elapsed().as_secs_f64(),
         });
-        self.turns.clear();
         Ok(made)
     }
 

@@ -165,18 +165,15 @@ impl Trajectory {
 
     fn walk<B: Backend>(&self, stage: &mut Stage<'_, B>) -> Result<Walked> {
         let told = stage.phase(Phase::Modulation, &self.units, |queue, pager, _| self.tell(queue, pager))?;
-        let (mut told, mut denoiser) = (Some(told), None);
         let (mut kept, mut total, steps) = (Vec::new(), 0, self.schedule.steps());
-        for Segment { steps: range, is_infused } in self.window().segments(steps) {
-            stage.repeats(&[range.len() as u64]);
-            let range = if stage.is_dry() { range.start..range.start + 1 } else { range };
-            let phase = if is_infused || self.net.is_none() { Phase::Denoise } else { Phase::Bare };
-            stage.phase_beside(phase, &self.units, &self.beside(), |queue, lent, observer| {
-                if let Some(told) = told.take() {
-                    denoiser = Some(self.denoiser(queue, told)?);
-                }
-                let Some(denoiser) = &mut denoiser else { return Ok(()) };
-                for step in range {
+        let segments = self.window().segments(steps);
+        stage.repeats(Segment::turns(&segments));
+        let segments = if stage.is_dry() { Segment::samples(segments) } else { segments };
+        let (ran, replayed) =
+            stage.phase_beside(Phase::Denoise, &self.units, &self.beside(), |queue, lent, observer| {
+                let mut denoiser = self.denoiser(queue, told)?;
+                let told = |Segment { steps, is_infused }| steps.map(move |step| (step, is_infused));
+                for (step, is_infused) in segments.into_iter().flat_map(told) {
                     if observer.cancelled() {
                         return Err(Error::Cancelled { done: step, steps });
                     }
@@ -185,14 +182,9 @@ impl Trajectory {
                     total += 1;
                     observer.step(step + 1, steps);
                 }
-                Ok(())
+                let (replayed, refused) = denoiser.replayed();
+                Ok((denoiser.ran().to_vec(), (replayed, refused.map(str::to_owned))))
             })?;
-        }
-        let told = |denoiser: Denoiser<'_, B>| {
-            let (replayed, refused) = denoiser.replayed();
-            (denoiser.ran().to_vec(), (replayed, refused.map(str::to_owned)))
-        };
-        let (ran, replayed) = denoiser.map(told).unwrap_or_default();
         Ok(((kept.len() == total).then_some(kept), ran, replayed))
     }
 
@@ -228,7 +220,8 @@ impl Trajectory {
         let noise = &self.inputs.latents.values;
         let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, positive, self.grid, noise)?;
         let infused = match (&self.net, infusion) {
-            (Some(net), Some(infusion)) => {
+            // Where it works on no step, steps are as if it were not there.
+            (Some(net), Some(infusion)) if self.window().is_open(self.schedule.steps()) => {
                 Some(Infused::new(queue, net, infusion, self.grid, self.run.conditioning_scale)?)
             }
             _ => None,

@@ -23,7 +23,8 @@ template <int mistake>
 DEVICE void produce(const Places& s, const TensorMaps<3>& maps, unsigned tiles) {
     for (unsigned tile = 0; tile < tiles; tile++) {
         const unsigned stage = tile % stages, parity = tile / stages % 2;
-        const unsigned target = s.stage + stage * stage_bytes + (mistake == 15 ? 16 : 0);     // 15: not aligned
+        const unsigned beside = mistake == 15 ? 16 : mistake == 19 ? 65536 : 0;               // 15: not aligned; 19: behind the end
+        const unsigned target = s.stage + stage * stage_bytes + beside;
         const unsigned full = s.full + 8 * stage;
         if constexpr (mistake != 1)                                                           // 1: overwrites a stage in use
             mbarrier_wait(s.empty + 8 * stage, mistake == 8 ? parity : parity ^ 1);           // 8: waits for the wrong phase
@@ -49,7 +50,8 @@ DEVICE void consume(const Places& s, float (&sum)[64], unsigned tiles) {
         const bool waits = mistake == 14 ? thread == 0 : mistake != 2;                        // 14: one thread only; 2: nobody
         if (waits) mbarrier_wait(s.full + 8 * stage, parity);
         if constexpr (mistake != 11) group_fence();                                           // 11: no wgmma.fence
-        multiply(sum, s.stage + stage * stage_bytes, s.stage + stage * stage_bytes + x_bytes, tile > 0);
+        const unsigned x = s.stage + stage * stage_bytes, y = x + x_bytes + (mistake == 20 ? 65536 : 0);  // 20: operands behind the end
+        multiply(sum, x, y, tile > 0);
         group_commit();
         if (mistake == 3 && thread == 0) mbarrier_arrive(s.empty + 8 * stage);                // 3: releases before the wait
         if (mistake != 4 || tile + 1 < tiles) group_wait<0>();                                // 4: the last is not waited for
@@ -132,3 +134,5 @@ VARIANT(15)
 VARIANT(16)
 VARIANT(17)
 VARIANT(18)
+VARIANT(19)
+VARIANT(20)

@@ -1,5 +1,6 @@
 // The test kernels without Rust: for a compiler or a processor that the project's own tests do not run on, as aarch64 under qemu-user
 // (docs/EMULATOR.md has the commands). tests/emu is the full suite; this one asks only that right kernels are clean and exact and mistakes found.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -103,6 +104,24 @@ int exchange() {
                 }});
 }
 
+/// Results are compared by `tests/emu/planted.rs`; here a few of them.
+int lanes() {
+    std::vector<uint32_t> x(128), out(13 * 128 + 4);
+    for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<uint32_t>(i * 37 % 127);
+    const TestParams params{address(x.data()), address(out.data()), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, x.size() * 4}, {params.out, out.size() * 4}};
+    Family family{"lanes", 11, launch(params, 2, 64, 0, regions), [&] {
+                      uint32_t sum = 0;
+                      for (size_t i = 0; i < x.size(); i++) {
+                          sum += x[i];
+                          if (out[i] != x[i / 32 * 32 + (i % 32 * 5 + 3) % 32] || out[11 * 128 + i] != 64) return false;
+                      }
+                      return out[13 * 128] == sum && out[13 * 128 + 1] == 0u - sum;
+                  }};
+    family.prepare = [&] { std::fill(out.begin(), out.end(), 0u); };
+    return run(family);
+}
+
 int stream() {
     constexpr size_t tiles = 5, width = 512;
     std::vector<float> x(tiles * width), out(width);
@@ -143,7 +162,7 @@ int hopper() {
     const emu::TensorMap maps[3] = {map_of(x, 64, depth, 64), map_of(y, 128, depth, 128), map_of(out, 64, 128, 64)};
     const TestParams params{0, 0, tiles, 0};
     const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {maps[2].address, out.size() * 2}};
-    Family family{"hopper", 18, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
+    Family family{"hopper", 20, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
                       for (int i = 0; i < 64 * 128; i++)
                           if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
                       return true;
@@ -221,4 +240,4 @@ int overlap_bulk() {
 
 }  // namespace
 
-int main() { return exchange() + stream() + matrix() + hopper() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }
+int main() { return exchange() + lanes() + stream() + matrix() + hopper() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }

@@ -32,6 +32,20 @@ fn sizes_around_blocks() {
     }
 }
 
+#[test]
+fn sizes_of_either_side() {
+    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+        check_fast(plain(size, 9, 1, 16), 1);
+        check_fast(plain(9, size, 1, 40), 1);
+    }
+}
+
+/// As many keys as FLUX has.
+#[test]
+fn keys_of_a_flux_image() {
+    check_fast(plain(9, 4608, 1, 16), 1);
+}
+
 /// CLIP's 77 tokens, and what the encoders of a small model have.
 #[test]
 fn a_causal_mask() {

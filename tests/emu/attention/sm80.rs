@@ -23,6 +23,17 @@ const fn wide(queries: usize, keys: usize, heads: usize) -> Case {
     case([queries, keys], heads, 128, Arch::Sm80, 1)
 }
 
+/// Every variant.
+const fn every(queries: usize, keys: usize) -> [Case; 5] {
+    [
+        few(queries, keys, 1, 64),
+        few(queries, keys, 1, 128),
+        many(queries, keys, 1, 64),
+        many(queries, keys, 1, 128),
+        wide(queries, keys, 1),
+    ]
+}
+
 const BUCKETS: Mask = Mask::Buckets { buckets: 32, max_distance: 128 };
 
 #[test]
@@ -41,9 +52,21 @@ fn sizes_around_tiles() {
     }
 }
 
+/// So many queries, so many keys, and so many of both, whichever variant takes them.
+#[test]
+fn sizes_of_either_side() {
+    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+        for [queries, keys] in [[size, 70], [70, size], [size, size]] {
+            for case in every(queries, keys) {
+                check_fast(case, 1);
+            }
+        }
+    }
+}
+
 #[test]
 fn sizes_around_tiles_of_128_queries() {
-    for size in [127, 129] {
+    for size in [127, 128, 129] {
         check(many(size, size, 1, 128));
         check(wide(size, size, 1));
     }
@@ -96,32 +119,35 @@ fn a_peaky_softmax() {
     for case in [few(64, 200, 1, 128), many(100, 200, 1, 64), wide(100, 200, 1)] {
         check(Case { inputs: Inputs::Normal(3.0), ..case });
     }
+    for case in every(70, 200) {
+        check_fast(Case { inputs: Inputs::Normal(3.0), ..case }, 1);
+    }
 }
 
 #[test]
 fn scores_of_a_thousand() {
-    for case in [few(64, 200, 1, 128), many(100, 200, 1, 64), wide(100, 200, 1)] {
+    for case in every(100, 200) {
         check_fast(Case { inputs: Inputs::Normal(5.0), scale: 1.0, ..case }, 1);
     }
 }
 
 #[test]
 fn one_hot_rows_return_their_value() {
-    for case in [few(130, 130, 2, 64), many(200, 200, 1, 128), wide(200, 200, 1)] {
+    for case in every(200, 200).into_iter().chain([few(130, 130, 2, 64)]) {
         assert_picks_values(&Case { inputs: Inputs::OneHot, scale: 1.0, ..case });
     }
 }
 
 #[test]
 fn constant_values_come_out() {
-    for case in [few(64, 300, 1, 128), many(100, 300, 1, 64), wide(100, 300, 1)] {
+    for case in every(100, 300) {
         assert_keeps_constants(&Case { inputs: Inputs::ConstantValues, ..case });
     }
 }
 
 #[test]
 fn the_order_of_keys_is_nothing() {
-    for case in [few(64, 300, 1, 128), many(100, 300, 1, 64), wide(100, 300, 1)] {
+    for case in every(100, 300) {
         assert_order_of_keys_is_nothing(&case);
     }
 }

@@ -32,6 +32,17 @@ fn queries_and_keys_of_different_numbers() {
     }
 }
 
+/// So many queries, so many keys; whole, and in a card of three multiprocessors.
+#[test]
+fn sizes_of_either_side() {
+    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+        for (queries, keys) in [(size, 70), (70, size), (size, size)] {
+            check_fast(hopper(queries, keys, IDLE), 1);
+            check_fast(hopper(queries, keys, 3), 1);
+        }
+    }
+}
+
 /// One block does all tiles one after another: the pipeline's stages and the turns go on from tile to tile.
 #[test]
 fn tiles_in_rounds() {

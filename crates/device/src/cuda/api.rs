@@ -1,10 +1,11 @@
 //! Driver calls with their answers checked: every error keeps its call, its number and the driver's words.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::fmt::Arguments;
 use std::panic::catch_unwind;
 use std::ptr;
 
-use cudarc::driver::sys::{self, CUresult};
+use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute, CUresult};
 
 use crate::{Error, Result};
 
@@ -32,12 +33,31 @@ pub(super) fn start() -> Result<()> {
 }
 
 /// The newest CUDA that the driver can run, which says 1000 * major + 10 * minor.
-fn version() -> Result<(u32, u32)> {
+pub(super) fn version() -> Result<(u32, u32)> {
     let mut number: c_int = 0;
     // SAFETY: writes one int through the pointer.
     check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut number) })?;
     let number = number.unsigned_abs();
     Ok((number / 1000, number % 1000 / 10))
+}
+
+/// What a device is called.
+pub(super) fn name(device: CUdevice) -> Result<String> {
+    let mut text = [0_u8; 128];
+    // SAFETY: writes at most as many bytes as it is told, with a zero at the end.
+    let code = unsafe { sys::cuDeviceGetName(text.as_mut_ptr().cast(), 128, device) };
+    check_of("cuDeviceGetName", format_args!("device {device}"), code)?;
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    Ok(String::from_utf8_lossy(&text[..end]).into_owned())
+}
+
+/// A fact about a device, never negative.
+pub(super) fn attribute(device: CUdevice, attribute: CUdevice_attribute) -> Result<u32> {
+    let mut value: c_int = 0;
+    // SAFETY: writes one int; the device is the driver's.
+    let code = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
+    check_of("cuDeviceGetAttribute", format_args!("{attribute:?}, {}", attribute as u32), code)?;
+    Ok(value.unsigned_abs())
 }
 
 /// There is no such device here.
@@ -47,14 +67,27 @@ pub(super) fn no_device<T>(reason: String) -> Result<T> {
 
 /// The answer of a call as a result.
 pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
+    check_of(call, format_args!(""), code)
+}
+
+/// As [`check`], of a call that was given numbers: sizes, addresses, a grid. They are part of the error.
+pub(super) fn check_of(call: &'static str, asked: Arguments<'_>, code: CUresult) -> Result<()> {
     if code == CUresult::CUDA_SUCCESS {
         return Ok(());
     }
-    let message = words(code);
+    let message = with_numbers(words(code), asked);
+    let code_number = code as i32;
     if is_of_earlier_work(code) {
-        return Err(Error::Stream(format!("{call} found that earlier work failed: {message}")));
+        let found = format!("{call} found that earlier work failed with code {code_number}: {message}");
+        return Err(Error::Stream(found));
     }
-    Err(Error::Driver { call, code: code as i32, message })
+    Err(Error::Driver { call, code: code_number, message })
+}
+
+/// What was said about a call, and what it was asked for.
+pub(super) fn with_numbers(said: String, asked: Arguments<'_>) -> String {
+    // Only the text "" has no pieces to format.
+    if asked.as_str() == Some("") { said } else { format!("{said}; {asked}") }
 }
 
 /// The answer of a call that queues or waits: whatever it is, the stream has failed.
@@ -68,7 +101,16 @@ pub(super) fn check_wait(call: &'static str, code: CUresult) -> Result<()> {
 /// Does a call that gives something back, a second time where the first was refused: a driver also reports here what has failed before, and
 /// nobody gives it back later. The first error is the one to report; whether it is given back now is the second value.
 pub(super) fn give_back(call: &'static str, attempt: impl Fn() -> CUresult) -> (Result<()>, bool) {
-    let first = check(call, attempt());
+    give_back_of(call, format_args!(""), attempt)
+}
+
+/// As [`give_back`], of a call that was given numbers.
+pub(super) fn give_back_of(
+    call: &'static str,
+    asked: Arguments<'_>,
+    attempt: impl Fn() -> CUresult,
+) -> (Result<()>, bool) {
+    let first = check_of(call, asked, attempt());
     let done = first.is_ok() || check(call, attempt()).is_ok();
     (first, done)
 }

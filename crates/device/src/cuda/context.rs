@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute};
 
-use super::api::{self, check, give_back};
+use super::api::{self, check, check_of, give_back};
 use super::flags::Words;
 use crate::Result;
 
@@ -40,7 +40,8 @@ impl Context {
         };
         let mut device: CUdevice = 0;
         // SAFETY: writes one device; the ordinal is below the count.
-        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&raw mut device, ordinal) })?;
+        let code = unsafe { sys::cuDeviceGet(&raw mut device, ordinal) };
+        check_of("cuDeviceGet", format_args!("device {ordinal} of {count}"), code)?;
         let mut raw: CUcontext = ptr::null_mut();
         // SAFETY: writes one pointer; the device is the driver's.
         let code = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
@@ -74,11 +75,7 @@ impl Context {
 
     /// A fact about the device, never negative.
     pub(super) fn attribute(&self, attribute: CUdevice_attribute) -> Result<u32> {
-        let mut value: c_int = 0;
-        // SAFETY: writes one int; the device is the driver's.
-        let code = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, self.device) };
-        check("cuDeviceGetAttribute", code)?;
-        Ok(value.unsigned_abs())
+        api::attribute(self.device, attribute)
     }
 
     /// Bytes free and bytes in all, as the driver sees the whole device now.

@@ -2,10 +2,11 @@
 //!
 //! It is loaded if it is asked for, and it is never asked which algorithm to take: the table says it, with all its settings, and every product gets the
 //! same workspace. So what it computes depends on sizes, the table and the library's version, and on nothing of the moment. Its handle, its
-//! workspace and the kernels that it loads with them exist before the first byte of a model is planned.
+//! workspace and its kernels exist before the first byte of a model is planned: it loads a kernel when a product first runs, so each of the table's products runs once
+//! when the library is opened, at its own sizes, on memory that is one page seen many times ([`Scratch`]).
 
 use std::ffi::{CStr, c_int, c_void};
-use std::fmt;
+use std::fmt::{self, Arguments};
 use std::panic::catch_unwind;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +22,11 @@ use lighterage_kernels::gemm::linear::{Epilogue, Plan};
 use lighterage_kernels::gemm::table::{Algorithm, Library, Line, Table};
 use lighterage_kernels::launch::{Arch, PRODUCT_ALIGNMENT, Product};
 
-use super::api::{check, give_back, size};
+use super::api::{check_of, give_back, size, with_numbers};
 use super::context::Context;
+use super::memory::Memory;
 use super::stream::{CudaEvent, CudaStream};
-use crate::{Error, Result};
+use crate::{Address, ChunkId, Error, Result, StreamKind};
 
 /// `CUBLAS_OP_T`; its type belongs to the cuBLAS header, which is not needed here.
 const TRANSPOSED: u32 = 1;
@@ -129,8 +131,13 @@ struct Workspace {
 }
 
 impl CublasLt {
-    /// The library with its workspace, if it is wanted and there in the version that the table names; each of the table's algorithms is held against it.
-    pub(super) fn open(context: &Arc<Context>, wish: &Wish) -> Result<(ProductLibrary, Option<Arc<Self>>)> {
+    /// The library with its workspace, if it is wanted and there in the version that the table names; each of the table's algorithms is held against it, and has run
+    /// once: what the device has less of afterwards is all that the library takes.
+    pub(super) fn open(
+        context: &Arc<Context>,
+        memory: &Arc<Memory>,
+        wish: &Wish,
+    ) -> Result<(ProductLibrary, Option<Arc<Self>>)> {
         let wanted = wish.library.map(|library| library.version);
         if wanted.is_none() && wish.measured_workspace_bytes.is_none() {
             return Ok((ProductLibrary::NotAsked, None));
@@ -148,6 +155,7 @@ impl CublasLt {
             used: Mutex::new(CudaEvent::new(context)?),
         };
         wish.lines.iter().try_for_each(|(line, algorithm)| library.check_line(line, *algorithm))?;
+        library.run_lines(memory, &wish.lines)?;
         Ok((ProductLibrary::Used { version }, Some(Arc::new(library))))
     }
 
@@ -194,7 +202,7 @@ impl CublasLt {
                 queue.cast(),
             )
         };
-        check_status("cublasLtMatmul", status)?;
+        check_status("cublasLtMatmul", format_args!("{product:?}"), status)?;
         // Without the event another stream would take the workspace too early.
         stream.record(&used).or_else(|error| stream.synchronize().and(Err(error)))
     }
@@ -225,7 +233,7 @@ impl CublasLt {
         if status == cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED {
             return Ok(Vec::new());
         }
-        check_status("cublasLtMatmulAlgoGetHeuristic", status)?;
+        check_status("cublasLtMatmulAlgoGetHeuristic", format_args!("{product:?}, {most} at most"), status)?;
         found.truncate(usize::try_from(count).unwrap_or(0));
         let usable = |result: &&cublasLtMatmulHeuristicResult_t| {
             result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS
@@ -237,7 +245,7 @@ impl CublasLt {
     /// Whether the library takes an algorithm of a table, within the table's workspace: asked before any work.
     fn check_line(&self, line: &Line, algorithm: Algorithm) -> Result<()> {
         self.handle.context.enter()?;
-        let operation = Operation::new(&typical(line, algorithm))?;
+        let operation = Operation::new(&typical(line, algorithm, PRODUCT_ALIGNMENT.into()))?;
         let algorithm = raw(algorithm);
         let mut result = NO_RESULT;
         // SAFETY: handle and descriptions are alive; reads one algorithm, any 64 bytes are one, and writes one result.
@@ -254,7 +262,8 @@ impl CublasLt {
             )
         };
         let refused = |message| Error::Product { line: line.to_string(), message };
-        check_status("cublasLtMatmulAlgoCheck", status).map_err(|error| refused(error.to_string()))?;
+        let checked = check_status("cublasLtMatmulAlgoCheck", format_args!(""), status);
+        checked.map_err(|error| refused(error.to_string()))?;
         let (needed, has) = (result.workspaceSize as u64, self.workspace.bytes);
         if needed > has {
             return Err(refused(format!(
@@ -263,12 +272,90 @@ impl CublasLt {
         }
         Ok(())
     }
+
+    /// Runs each of the table's products once, so that the library loads what it takes for them; but those that no such device can hold.
+    fn run_lines(&self, memory: &Arc<Memory>, lines: &[(Line, Algorithm)]) -> Result<()> {
+        let (_, total) = self.handle.context.memory()?;
+        let lines: Vec<_> = lines.iter().filter(|(line, _)| operand_bytes_max(line) <= total).collect();
+        let Some(bytes) = lines.iter().map(|(line, _)| operand_bytes_max(line)).max() else { return Ok(()) };
+        let mut scratch = Scratch::new(memory, bytes)?;
+        let stream = CudaStream::new(&self.handle.context, memory, StreamKind::Compute)?;
+        let queued = lines.iter().try_for_each(|(line, algorithm)| {
+            let product = typical(line, *algorithm, scratch.address.0);
+            // SAFETY: every operand lies in the scratch memory. They overlap there, in addresses and behind them: what comes out means nothing, and nobody reads it.
+            let outcome = unsafe { self.multiply(&stream, &product) };
+            outcome.map_err(|error| Error::Product { line: line.to_string(), message: error.to_string() })
+        });
+        // Also after a refusal: earlier ones are under way in the scratch memory.
+        let waited = stream.synchronize();
+        drop(stream);
+        queued.and(waited).and(scratch.free())
+    }
 }
 
-/// A product of a line's sizes, dense and aligned, at addresses that nobody reads.
-fn typical(line: &Line, algorithm: Algorithm) -> Product {
+/// Bytes of the largest operand of a line's product.
+fn operand_bytes_max(line: &Line) -> u64 {
+    let [rows, columns, inner] =
+        [line.call.shape.rows, line.call.shape.columns, line.call.shape.inner].map(u64::from);
+    [rows * inner, columns * inner, rows * columns].into_iter().max().unwrap_or(0).saturating_mul(2)
+}
+
+/// Addresses for operands of any size, with one page of memory behind all of them.
+struct Scratch {
+    address: Address,
+    bytes: u64,
+    /// From the first.
+    mapped_bytes: u64,
+    chunk: ChunkId,
+    is_free: bool,
+    memory: Arc<Memory>,
+}
+
+impl Scratch {
+    fn new(memory: &Arc<Memory>, bytes: u64) -> Result<Self> {
+        let page = memory.page();
+        let bytes = bytes.max(1).next_multiple_of(page);
+        let chunk = memory.create(page)?;
+        let address = memory.reserve(bytes).inspect_err(|_| {
+            // Nobody is left to hear of a second error.
+            let _ = memory.destroy(chunk);
+        })?;
+        let memory = Arc::clone(memory);
+        let mut scratch = Self { address, bytes, mapped_bytes: 0, chunk, is_free: false, memory };
+        while scratch.mapped_bytes < bytes {
+            let next = address.offset(scratch.mapped_bytes);
+            // SAFETY: reserved just now, and nobody else knows of it.
+            unsafe { scratch.memory.map(next, chunk, page) }?;
+            scratch.mapped_bytes += page;
+        }
+        scratch.memory.set_access(address, bytes)?;
+        Ok(scratch)
+    }
+
+    /// Gives everything back; whoever used it has waited. What the driver keeps stays in the books, and goes with the device.
+    fn free(&mut self) -> Result<()> {
+        self.is_free = true;
+        let Self { address, bytes, mapped_bytes, chunk, .. } = *self;
+        // SAFETY: nothing uses it, as said, and the range is this one's alone.
+        let unmapped = unsafe { self.memory.unmap(address, mapped_bytes) };
+        // SAFETY: as above.
+        let unreserved = unsafe { self.memory.unreserve(address, bytes) };
+        unmapped.and(unreserved).and(self.memory.destroy(chunk))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.is_free {
+            // After an error, which is the one to report.
+            let _ = self.free();
+        }
+    }
+}
+
+/// A product of a line's sizes, dense and aligned, with all of its operands at one address.
+fn typical(line: &Line, algorithm: Algorithm, address: u64) -> Product {
     let shape = line.call.shape;
-    let address = u64::from(PRODUCT_ALIGNMENT);
     Product {
         x: address,
         weight: address,
@@ -312,7 +399,7 @@ impl Handle {
         context.enter()?;
         let mut raw: cublasLtHandle_t = ptr::null_mut();
         // SAFETY: writes one pointer; a context is current, whose device the handle is for.
-        check_status("cublasLtCreate", unsafe { blas::cublasLtCreate(&raw mut raw) })?;
+        check_status("cublasLtCreate", format_args!(""), unsafe { blas::cublasLtCreate(&raw mut raw) })?;
         Ok(Self { raw, context: Arc::clone(context) })
     }
 }
@@ -332,7 +419,8 @@ impl Workspace {
         context.enter()?;
         let mut address = 0;
         // SAFETY: writes one address; a context is current.
-        check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&raw mut address, size(bytes)) })?;
+        let code = unsafe { sys::cuMemAlloc_v2(&raw mut address, size(bytes)) };
+        check_of("cuMemAlloc", format_args!("{bytes} bytes of workspace"), code)?;
         Ok(Self { address, bytes, context: Arc::clone(context) })
     }
 }
@@ -367,7 +455,7 @@ impl Operation {
         let (sums, factors) = (blas::cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F);
         // SAFETY: writes one pointer.
         let status = unsafe { blas::cublasLtMatmulDescCreate(&raw mut raw, sums, factors) };
-        check_status("cublasLtMatmulDescCreate", status)?;
+        check_status("cublasLtMatmulDescCreate", format_args!(""), status)?;
         let operation = Self { weight, x, out, raw };
         operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_TRANSA, TRANSPOSED)?;
         if product.bias != 0 {
@@ -388,7 +476,7 @@ impl Operation {
                 size_of::<T>(),
             )
         };
-        check_status("cublasLtMatmulDescSetAttribute", status)
+        check_status("cublasLtMatmulDescSetAttribute", format_args!("{attribute:?}"), status)
     }
 }
 
@@ -411,7 +499,8 @@ impl Layout {
         let status = unsafe {
             blas::cublasLtMatrixLayoutCreate(&raw mut raw, kind, rows.into(), columns.into(), stride)
         };
-        check_status("cublasLtMatrixLayoutCreate", status)?;
+        let asked = format_args!("{rows} by {columns}, {stride} elements apart");
+        check_status("cublasLtMatrixLayoutCreate", asked, status)?;
         Ok(Self(raw))
     }
 }
@@ -431,7 +520,7 @@ impl Preference {
         let mut raw: cublasLtMatmulPreference_t = ptr::null_mut();
         // SAFETY: writes one pointer.
         let status = unsafe { blas::cublasLtMatmulPreferenceCreate(&raw mut raw) };
-        check_status("cublasLtMatmulPreferenceCreate", status)?;
+        check_status("cublasLtMatmulPreferenceCreate", format_args!(""), status)?;
         let preference = Self(raw);
         let whole = blas::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes)?;
@@ -457,7 +546,7 @@ impl Preference {
                 size_of::<T>(),
             )
         };
-        check_status("cublasLtMatmulPreferenceSetAttribute", status)
+        check_status("cublasLtMatmulPreferenceSetAttribute", format_args!("{attribute:?}"), status)
     }
 }
 
@@ -475,8 +564,8 @@ fn release(attempt: impl Fn() -> cublasStatus_t) {
     }
 }
 
-/// The answer of a call as a result.
-fn check_status(call: &'static str, status: cublasStatus_t) -> Result<()> {
+/// The answer of a call as a result, with what it was asked for.
+fn check_status(call: &'static str, asked: Arguments<'_>, status: cublasStatus_t) -> Result<()> {
     if status == cublasStatus_t::CUBLAS_STATUS_SUCCESS {
         return Ok(());
     }
@@ -488,5 +577,6 @@ fn check_status(call: &'static str, status: cublasStatus_t) -> Result<()> {
         // SAFETY: not null, so it is the library's own string, which lives as long as the library.
         format!(" ({})", unsafe { CStr::from_ptr(text) }.to_string_lossy())
     };
-    Err(Error::Driver { call, code: status as i32, message: format!("{status:?}{words}") })
+    let message = with_numbers(format!("{status:?}{words}"), asked);
+    Err(Error::Driver { call, code: status as i32, message })
 }

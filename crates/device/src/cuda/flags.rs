@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cudarc::driver::sys::{self, CUstream, CUstreamBatchMemOpParams, CUstreamBatchMemOpType};
 
-use super::api::check;
+use super::api::{check, check_of};
 use super::context::Context;
 use super::memory::{Memory, host_pointer};
 use crate::{Address, Error, Result};
@@ -73,21 +73,27 @@ impl Words {
 
     /// Queues raising a flag.
     pub(super) fn raise(&self, stream: CUstream, index: usize) -> Result<()> {
-        self.queue(stream, &mut [self.write(index, RAISED)])
+        self.queue(stream, index, &mut [self.write(index, RAISED)])
     }
 
     /// Queues waiting for a flag, and lowering it.
     pub(super) fn take(&self, stream: CUstream, index: usize) -> Result<()> {
-        self.queue(stream, &mut [self.wait(index), self.write(index, LOWERED)])
+        self.queue(stream, index, &mut [self.wait(index), self.write(index, LOWERED)])
     }
 
-    fn queue(&self, stream: CUstream, operations: &mut [CUstreamBatchMemOpParams]) -> Result<()> {
+    fn queue(
+        &self,
+        stream: CUstream,
+        index: usize,
+        operations: &mut [CUstreamBatchMemOpParams],
+    ) -> Result<()> {
         self.outcome()?;
         self.is_used.store(true, Ordering::Relaxed);
         let count = u32::try_from(operations.len()).unwrap_or(u32::MAX);
         // SAFETY: the stream is alive and reads `count` operations before the call returns; their words live until the stream was waited for, since it keeps them.
         let code = unsafe { sys::cuStreamBatchMemOp_v2(stream, count, operations.as_mut_ptr(), 0) };
-        check("cuStreamBatchMemOp", code)
+        let asked = format_args!("{count} operations of flag {index} of {}", self.count);
+        check_of("cuStreamBatchMemOp", asked, code)
     }
 
     fn wait(&self, index: usize) -> CUstreamBatchMemOpParams {

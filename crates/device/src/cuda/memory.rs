@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
-use super::api::{check, give_back, size};
+use super::api::{check, check_of, give_back_of, size};
 use super::context::Context;
 use super::host_pages;
 use crate::space::{Space, Usage};
@@ -29,7 +29,7 @@ pub(super) struct Memory {
 #[derive(Debug)]
 struct Books {
     space: Space,
-    /// The driver's names of the chunks that were not destroyed.
+    /// The driver's names of the chunks that it was not brought to release.
     handles: BTreeMap<ChunkId, u64>,
 }
 
@@ -60,7 +60,7 @@ impl Memory {
             // SAFETY: writes one address; a context is current.
             let code =
                 unsafe { sys::cuMemAddressReserve(&raw mut address, size(bytes), size(self.page), 0, 0) };
-            check("cuMemAddressReserve", code)?;
+            check_of("cuMemAddressReserve", format_args!("{bytes} bytes"), code)?;
             Ok(Address(address))
         })
     }
@@ -73,7 +73,8 @@ impl Memory {
         let gone = self.books().space.unreserve(address, bytes, || {
             // SAFETY: the books say that `reserve` made the range and nothing is mapped in it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemAddressFree(address.0, size(bytes)) };
-            settle(give_back("cuMemAddressFree", free), &mut reported)
+            let asked = format_args!("{bytes} bytes at {address}");
+            settle(give_back_of("cuMemAddressFree", asked, free), &mut reported)
         });
         gone.and(reported)
     }
@@ -87,7 +88,7 @@ impl Memory {
         let id = space.create(bytes, |_| {
             // SAFETY: writes one handle, reads one struct; a context is current.
             let code = unsafe { sys::cuMemCreate(&raw mut handle, size(bytes), &raw const properties, 0) };
-            match check("cuMemCreate", code) {
+            match check_of("cuMemCreate", format_args!("{bytes} bytes"), code) {
                 Err(Error::Driver { code, .. }) if code == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as i32 => {
                     Err(refused)
                 }
@@ -102,9 +103,14 @@ impl Memory {
         self.context.enter()?;
         let Books { space, handles } = &mut *self.books();
         space.destroy(chunk)?;
-        let Some(handle) = handles.remove(&chunk) else { return Ok(()) };
-        // SAFETY: `create` made it and it was taken out of the books just now. Where it is mapped the driver keeps it until the last unmap.
-        give_back("cuMemRelease", || unsafe { sys::cuMemRelease(handle) }).0
+        let Some(handle) = handles.get(&chunk).copied() else { return Ok(()) };
+        // SAFETY: `create` made it and the books say that it is destroyed now. Where it is mapped the driver keeps it until the last unmap.
+        let release = || unsafe { sys::cuMemRelease(handle) };
+        let (outcome, done) = give_back_of("cuMemRelease", format_args!("handle {handle:#x}"), release);
+        if done {
+            handles.remove(&chunk);
+        }
+        outcome
     }
 
     /// # Safety
@@ -116,7 +122,8 @@ impl Memory {
         space.map(address, chunk, bytes, |_| {
             // SAFETY: the books say that the range lies in a reservation, nothing is mapped there, and the chunk has this size and was not
             // destroyed, so that its handle is here.
-            check("cuMemMap", unsafe { sys::cuMemMap(address.0, size(bytes), 0, handle, 0) })
+            let code = unsafe { sys::cuMemMap(address.0, size(bytes), 0, handle, 0) };
+            check_of("cuMemMap", format_args!("{bytes} bytes at {address}"), code)
         })
     }
 
@@ -129,7 +136,7 @@ impl Memory {
         self.books().space.set_access(address, bytes, || {
             // SAFETY: the books say that the range consists of whole maps of one reservation; reads one struct.
             let code = unsafe { sys::cuMemSetAccess(address.0, size(bytes), &raw const access, 1) };
-            check("cuMemSetAccess", code)
+            check_of("cuMemSetAccess", format_args!("{bytes} bytes at {address}"), code)
         })
     }
 
@@ -145,7 +152,8 @@ impl Memory {
             let gone = space.unmap(start, length, || {
                 // SAFETY: the books say that this is one whole map; nothing uses it, as promised.
                 let unmap = || unsafe { sys::cuMemUnmap(start.0, size(length)) };
-                settle(give_back("cuMemUnmap", unmap), &mut reported)
+                let asked = format_args!("{length} bytes at {start}");
+                settle(give_back_of("cuMemUnmap", asked, unmap), &mut reported)
             });
             // What the driver keeps stays in the books, and the others still go.
             if let (Err(error), true) = (gone, reported.is_ok()) {
@@ -165,7 +173,7 @@ impl Memory {
             let length = pinned_length(bytes);
             // SAFETY: writes one pointer; a context is current.
             let code = unsafe { sys::cuMemHostAlloc(&raw mut first, length, PORTABLE) };
-            check("cuMemHostAlloc", code)?;
+            check_of("cuMemHostAlloc", format_args!("{length} bytes"), code)?;
             // SAFETY: the driver has just given `length` bytes there, to nobody else.
             unsafe { ptr::write_bytes(first.cast::<u8>(), 0, length) };
             Ok(Address(first.expose_provenance() as u64))
@@ -178,18 +186,26 @@ impl Memory {
         self.context.enter()?;
         let mut reported = Ok(());
         let gone = self.books().space.unpin(address, bytes, || {
-            if self.locks_own_memory {
-                // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
-                let free = || unsafe { sys::cuMemHostUnregister(host_pointer(address)) };
-                settle(give_back("cuMemHostUnregister", free), &mut reported)?;
-                // SAFETY: as above, and the driver does not know it any more.
-                return unsafe { host_pages::unmap(address, bytes) };
-            }
             // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
-            let free = || unsafe { sys::cuMemFreeHost(host_pointer(address)) };
-            settle(give_back("cuMemFreeHost", free), &mut reported)
+            unsafe { self.free_pinned(address, bytes, &mut reported) }
         });
         gone.and(reported)
+    }
+
+    /// # Safety
+    /// - [`pin`](Self::pin) made it, and nothing uses it any more.
+    unsafe fn free_pinned(&self, address: Address, bytes: u64, reported: &mut Result<()>) -> Result<()> {
+        let asked = format_args!("{bytes} bytes at {address}");
+        if !self.locks_own_memory {
+            // SAFETY: the caller's promise.
+            let free = || unsafe { sys::cuMemFreeHost(host_pointer(address)) };
+            return settle(give_back_of("cuMemFreeHost", asked, free), reported);
+        }
+        // SAFETY: the caller's promise.
+        let free = || unsafe { sys::cuMemHostUnregister(host_pointer(address)) };
+        settle(give_back_of("cuMemHostUnregister", asked, free), reported)?;
+        // SAFETY: as above, and the driver does not know it any more.
+        unsafe { host_pages::unmap(address, bytes) }
     }
 
     /// Read-only where the driver can: a file that is mapped so is refused else.
@@ -205,7 +221,7 @@ impl Memory {
         self.books().space.register(first, bytes, || {
             // SAFETY: valid memory that stays mapped, as promised; copies only read it.
             let code = unsafe { sys::cuMemHostRegister_v2(host_pointer(first), size(bytes), flags) };
-            check("cuMemHostRegister", code)
+            check_of("cuMemHostRegister", format_args!("{bytes} bytes at {first}, flags {flags}"), code)
         })
     }
 
@@ -217,7 +233,8 @@ impl Memory {
         let gone = self.books().space.unregister(first, bytes, || {
             // SAFETY: the books say that `register` did it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemHostUnregister(host_pointer(first)) };
-            settle(give_back("cuMemHostUnregister", free), &mut reported)
+            let asked = format_args!("{bytes} bytes at {first}");
+            settle(give_back_of("cuMemHostUnregister", asked, free), &mut reported)
         });
         gone.and(reported)
     }
@@ -257,9 +274,13 @@ impl Drop for Memory {
             // SAFETY: made by `create` and not released since.
             let _ = unsafe { sys::cuMemRelease(*handle) };
         }
-        for (address, _) in space.pins() {
+        for (address, bytes) in space.pins() {
             // SAFETY: made by `pin`; no work is pending.
-            let _ = unsafe { sys::cuMemFreeHost(host_pointer(address)) };
+            let _ = unsafe { self.free_pinned(address, bytes, &mut Ok(())) };
+        }
+        for (first, _) in space.registrations() {
+            // SAFETY: made by `register`; no work is pending.
+            let _ = unsafe { sys::cuMemHostUnregister(host_pointer(first)) };
         }
     }
 }
@@ -283,7 +304,8 @@ fn lock_own(bytes: u64) -> Result<Address> {
     let flags = sys::CU_MEMHOSTREGISTER_PORTABLE | sys::CU_MEMHOSTREGISTER_DEVICEMAP;
     // SAFETY: memory that was just mapped, and stays so until it is unregistered; a context is current.
     let code = unsafe { sys::cuMemHostRegister_v2(first, length, flags) };
-    let locked = check("cuMemHostRegister", code);
+    let locked =
+        check_of("cuMemHostRegister", format_args!("{length} bytes at {address}, flags {flags}"), code);
     if locked.is_err() {
         // SAFETY: made above, and refused by the driver.
         unsafe { host_pages::unmap(address, bytes) }?;

@@ -23,6 +23,7 @@ mod stream;
 mod tensor_map;
 
 use std::ffi::c_void;
+use std::fmt;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use lighterage_kernels::gemm::table::{Algorithm, Table};
 use lighterage_kernels::images::{self, Image};
 use lighterage_kernels::launch::{Arch, Grid, Launch, Launches, Product, Target};
 
-use self::api::{check, size};
+use self::api::{check_of, size};
 use self::context::Context;
 use self::cublaslt::{CublasLt, Wish};
 use self::flags::Words;
@@ -41,7 +42,7 @@ use self::modules::Modules;
 use self::staging::{SLOT_BYTES, Staging};
 use self::stamps::Stamps;
 use self::tensor_map::Encoded;
-use crate::graph::FLAG_PATIENCE;
+use crate::graph::CARD_FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
 
@@ -78,7 +79,7 @@ impl Default for CudaConfig {
             images: images::ALL,
             table: Table::committed(),
             measured_workspace_bytes: None,
-            flag_patience: FLAG_PATIENCE,
+            flag_patience: CARD_FLAG_PATIENCE,
         }
     }
 }
@@ -111,9 +112,10 @@ impl Cuda {
         let context = Arc::new(Context::open(config.ordinal)?);
         let mut target = target(&context, config.images)?;
         if context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)? == 0 {
-            return api::no_device(
-                "the device has no virtual memory management, as under WSL and on some vGPUs".to_owned(),
-            );
+            return api::no_device(format!(
+                "{} has no virtual memory management, as some virtual GPUs have none, and there is no other way here to keep weights within a budget",
+                api::name(context.device())?
+            ));
         }
         let (free, total) = context.memory()?;
         let capacity_bytes = config.capacity_bytes.unwrap_or(total);
@@ -121,7 +123,7 @@ impl Cuda {
         let modules = Arc::new(Modules::load(&context, config.images, target.arch)?);
         let staging = Staging::new(&context)?;
         let wish = Wish::of(config.table, target.arch, config.measured_workspace_bytes);
-        let (library_status, library) = CublasLt::open(&context, &wish)?;
+        let (library_status, library) = CublasLt::open(&context, &memory, &wish)?;
         target.table = if library.is_some() { config.table } else { config.table.without_library() };
         let (free_now, _) = context.memory()?;
         let workspace_bytes = library.as_ref().map_or(0, |library| library.workspace_bytes());
@@ -132,7 +134,7 @@ impl Cuda {
         taken.extend(library.is_some().then_some((Purpose::Workspace, workspace_bytes)));
         let product_library = library.as_ref().map(|library| library.name());
         let info = Info {
-            name: name(&context)?,
+            name: api::name(context.device())?,
             isa: target.to_string(),
             page_bytes: memory.page(),
             capacity_bytes,
@@ -238,6 +240,7 @@ impl Cuda {
         let function = function.with_shared(launch.grid.shared_bytes)?;
         Ok(Prepared {
             function,
+            image: launch.image,
             grid: &launch.grid,
             overlaps: launch.overlaps,
             maps: Encoded::new(launch.maps())?,
@@ -270,9 +273,18 @@ fn name_by<K: Kernel>(launches: &Launches) -> &'static str {
 /// A kernel, its grid and its tensor maps as the driver takes them.
 struct Prepared<'a> {
     function: CUfunction,
+    image: &'static str,
     grid: &'a Grid,
     overlaps: bool,
     maps: Encoded,
+}
+
+impl fmt::Display for Prepared<'_> {
+    /// What a refusal names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Grid { blocks, threads, shared_bytes } = self.grid;
+        write!(f, "{}, {blocks:?} blocks of {threads} threads and {shared_bytes} bytes", self.image)
+    }
 }
 
 impl Prepared<'_> {
@@ -303,7 +315,7 @@ impl Prepared<'_> {
                 ptr::null_mut(),
             )
         };
-        check("cuLaunchKernel", code)
+        check_of("cuLaunchKernel", format_args!("{self}"), code)
     }
 
     /// With leave to begin while the launch before it ends.
@@ -333,7 +345,7 @@ impl Prepared<'_> {
         let code = unsafe {
             sys::cuLaunchKernelEx(&raw const config, self.function, parameters.as_mut_ptr(), ptr::null_mut())
         };
-        check("cuLaunchKernelEx", code)
+        check_of("cuLaunchKernelEx", format_args!("{self}, overlapping"), code)
     }
 }
 
@@ -381,15 +393,6 @@ pub(crate) const fn context_bytes_typical(arch: Arch) -> u64 {
         Arch::Sm90a => 550 << 20,
         Arch::Sm100a | Arch::Sm120a => 600 << 20,
     }
-}
-
-fn name(context: &Context) -> Result<String> {
-    let mut text = [0_u8; 128];
-    // SAFETY: writes at most as many bytes as it is told, with a zero at the end.
-    let code = unsafe { sys::cuDeviceGetName(text.as_mut_ptr().cast(), 128, context.device()) };
-    check("cuDeviceGetName", code)?;
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    Ok(String::from_utf8_lossy(&text[..end]).into_owned())
 }
 
 impl Backend for Cuda {
@@ -488,7 +491,7 @@ impl Backend for Cuda {
         let raw = stream.entered()?;
         // SAFETY: the target is mapped (checked) and the source valid until the copy is done, or until the wait below, as promised.
         let code = unsafe { sys::cuMemcpyHtoDAsync_v2(target.0, source.cast(), length, raw) };
-        check("cuMemcpyHtoDAsync", code)?;
+        check_of("cuMemcpyHtoDAsync", format_args!("{bytes} bytes to {target}"), code)?;
         if staged { stream.synchronize() } else { Ok(()) }
     }
 
@@ -506,7 +509,7 @@ impl Backend for Cuda {
         let raw = stream.entered()?;
         // SAFETY: the source is mapped (checked) and the target valid for writes, as promised, until the wait below.
         let code = unsafe { sys::cuMemcpyDtoHAsync_v2(target.cast(), source.0, size(bytes), raw) };
-        let queued = check("cuMemcpyDtoHAsync", code);
+        let queued = check_of("cuMemcpyDtoHAsync", format_args!("{bytes} bytes from {source}"), code);
         // Also after a refusal: a call that waits has waited.
         let waited = stream.synchronize();
         queued.and(waited).map(|()| true)
@@ -520,7 +523,8 @@ impl Backend for Cuda {
         }
         let raw = stream.entered()?;
         // SAFETY: both ranges are mapped (checked), stay so and do not overlap, as promised.
-        check("cuMemcpyDtoDAsync", unsafe { sys::cuMemcpyDtoDAsync_v2(target.0, source.0, size(bytes), raw) })
+        let code = unsafe { sys::cuMemcpyDtoDAsync_v2(target.0, source.0, size(bytes), raw) };
+        check_of("cuMemcpyDtoDAsync", format_args!("{bytes} bytes from {source} to {target}"), code)
     }
 
     unsafe fn fill(&self, stream: &CudaStream, target: Address, value: u8, bytes: u64) -> Result<()> {
@@ -530,7 +534,8 @@ impl Backend for Cuda {
         }
         let raw = stream.entered()?;
         // SAFETY: the range is mapped (checked) and stays so, as promised.
-        check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(target.0, value, size(bytes), raw) })
+        let code = unsafe { sys::cuMemsetD8Async(target.0, value, size(bytes), raw) };
+        check_of("cuMemsetD8Async", format_args!("{bytes} bytes at {target}"), code)
     }
 
     unsafe fn launch<K: Kernel>(&self, stream: &CudaStream, params: &K::Params) -> Result<()> {

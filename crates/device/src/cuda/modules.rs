@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule};
 use lighterage_kernels::images::Image;
 use lighterage_kernels::launch::Arch;
 
-use super::api::{check, give_back};
+use super::api::{check_of, give_back};
 use super::context::Context;
 use crate::Result;
 
@@ -50,7 +50,8 @@ unsafe impl Sync for Function {}
 const SHARED_FREE: u32 = 48 << 10;
 
 impl Modules {
-    /// Loads the images that are for `arch`.
+    /// Loads the images that are for `arch`, and every kernel in them: since CUDA 12.2 the driver leaves a kernel's code on the host until it is first launched, unless it is
+    /// told (CUDA Programming Guide, "Lazy Loading"; driver API, `cuFuncLoad`), and what the ledger is told of the modules would be less than they take later.
     pub(super) fn load(context: &Arc<Context>, images: &[Image], arch: Arch) -> Result<Self> {
         context.enter()?;
         let mut loaded =
@@ -75,14 +76,18 @@ impl Modules {
         let mut module: CUmodule = ptr::null_mut();
         // SAFETY: writes one pointer; the image is a whole fatbin, made by nvcc and embedded with the alignment of its headers; it lives forever.
         let code = unsafe { sys::cuModuleLoadData(&raw mut module, image.fatbin().as_ptr().cast()) };
-        check("cuModuleLoadData", code)?;
+        let bytes = image.fatbin().len();
+        check_of("cuModuleLoadData", format_args!("{}, {bytes} bytes", image.source), code)?;
         self.modules.push(Module(module));
         for name in image.kernels {
             let symbol = CString::new(*name).unwrap_or_default();
             let mut raw: CUfunction = ptr::null_mut();
             // SAFETY: writes one pointer; the module is loaded and the name ends in zero.
             let code = unsafe { sys::cuModuleGetFunction(&raw mut raw, module, symbol.as_ptr()) };
-            check("cuModuleGetFunction", code)?;
+            check_of("cuModuleGetFunction", format_args!("{name} of {}", image.source), code)?;
+            // SAFETY: the module is loaded, and the function is of it.
+            let code = unsafe { sys::cuFuncLoad(raw) };
+            check_of("cuFuncLoad", format_args!("{name} of {}", image.source), code)?;
             self.functions.insert(name, Function { raw, shared_bytes: AtomicU32::new(SHARED_FREE) });
         }
         Ok(())
@@ -109,7 +114,8 @@ impl Function {
             let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let value = i32::try_from(bytes).unwrap_or(i32::MAX);
             // SAFETY: the module lives as long as `self`.
-            check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(self.raw, attribute, value) })?;
+            let code = unsafe { sys::cuFuncSetAttribute(self.raw, attribute, value) };
+            check_of("cuFuncSetAttribute", format_args!("{bytes} bytes of dynamic shared memory"), code)?;
             self.shared_bytes.fetch_max(bytes, Ordering::Relaxed);
         }
         Ok(self.raw)

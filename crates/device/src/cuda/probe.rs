@@ -4,8 +4,10 @@ use std::ffi::c_int;
 use std::fmt;
 use std::panic::catch_unwind;
 
-use cudarc::driver::result::{self, DriverError};
-use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
+
+use super::api::{attribute, check, check_of, name, version};
+use crate::Result;
 
 /// What [`probe`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,40 +58,37 @@ pub fn probe() -> CudaStatus {
     let failed = |reason: String| CudaStatus::Failed { reason };
     match catch_unwind(ask) {
         Ok(Ok(status)) => status,
-        Ok(Err(error)) => failed(format!("{:?}", error.0)),
+        Ok(Err(error)) => failed(error.to_string()),
         Err(_) => failed("the driver lacks a function of CUDA 10.2".to_owned()),
     }
 }
 
-fn ask() -> Result<CudaStatus, DriverError> {
-    result::init()?;
-    let devices = (0..result::device::get_count()?).map(device).collect::<Result<_, _>>()?;
+fn ask() -> Result<CudaStatus> {
+    // SAFETY: takes a number, which has to be 0.
+    check("cuInit", unsafe { sys::cuInit(0) })?;
+    let mut count: c_int = 0;
+    // SAFETY: writes one int.
+    check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;
+    let devices = (0..count).map(device).collect::<Result<_>>()?;
     Ok(CudaStatus::Ready { version: version()?, devices })
 }
 
-/// The driver says 1000 * major + 10 * minor.
-fn version() -> Result<(u32, u32), DriverError> {
-    let mut number: c_int = 0;
-    // SAFETY: writes one int through the pointer.
-    unsafe { sys::cuDriverGetVersion(&raw mut number) }.result()?;
-    let number = number.unsigned_abs();
-    Ok((number / 1000, number % 1000 / 10))
-}
-
-fn device(ordinal: c_int) -> Result<CudaDevice, DriverError> {
-    let device = result::device::get(ordinal)?;
-    let attribute = |attribute| {
-        // SAFETY: `device` came from `get` just above.
-        unsafe { result::device::get_attribute(device, attribute) }.map(i32::unsigned_abs)
-    };
-    // SAFETY: as above.
-    let memory_bytes = unsafe { result::device::total_mem(device) }? as u64;
+fn device(ordinal: c_int) -> Result<CudaDevice> {
+    let mut device: CUdevice = 0;
+    // SAFETY: writes one device; the ordinal is below the count.
+    let code = unsafe { sys::cuDeviceGet(&raw mut device, ordinal) };
+    check_of("cuDeviceGet", format_args!("device {ordinal}"), code)?;
+    let mut bytes = 0_usize;
+    // SAFETY: writes one number; the device is the driver's.
+    let code = unsafe { sys::cuDeviceTotalMem_v2(&raw mut bytes, device) };
+    check_of("cuDeviceTotalMem", format_args!("device {ordinal}"), code)?;
+    let attribute = |wanted| attribute(device, wanted);
     let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let virtual_memory = attribute(Attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
     Ok(CudaDevice {
-        name: result::device::get_name(device)?,
-        memory_bytes,
+        name: name(device)?,
+        memory_bytes: bytes as u64,
         capability: (major, minor),
         has_virtual_memory: virtual_memory != 0,
     })

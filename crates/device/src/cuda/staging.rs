@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys;
 
-use super::api::{check, give_back};
+use super::api::{check_of, give_back};
 use super::context::Context;
 use super::stream::{CudaEvent, CudaStream};
 use crate::Result;
@@ -48,7 +48,8 @@ impl Staging {
         let mut first: *mut c_void = ptr::null_mut();
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
         // SAFETY: writes one pointer; a context is current.
-        check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&raw mut first, SLOTS * SLOT_BYTES, flags) })?;
+        let code = unsafe { sys::cuMemHostAlloc(&raw mut first, SLOTS * SLOT_BYTES, flags) };
+        check_of("cuMemHostAlloc", format_args!("{} bytes", SLOTS * SLOT_BYTES), code)?;
         let slots = Mutex::new(Slots { copied, next: 0 });
         Ok(Self { first: Pinned(first.cast()), slots, context: Arc::clone(context) })
     }
@@ -76,7 +77,7 @@ impl Staging {
         let raw = stream.entered()?;
         // SAFETY: the target is mapped, as promised; the slot stays as it is until the event, recorded next, was waited for.
         let code = unsafe { sys::cuMemcpyHtoDAsync_v2(target, slot.cast_const().cast(), bytes, raw) };
-        check("cuMemcpyHtoDAsync", code)?;
+        check_of("cuMemcpyHtoDAsync", format_args!("{bytes} bytes to {target:#x}"), code)?;
         slots.next = (index + 1) % SLOTS;
         // Without the event the slot would be free too early.
         stream.record(&slots.copied[index]).or_else(|error| stream.synchronize().and(Err(error)))

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{
 };
 use lighterage_kernels::launch::{MAPS_MAX, TensorMap};
 
-use super::api::{check, size};
+use super::api::{check_of, size};
 use crate::{Address, Error, Result};
 
 /// The tensor maps of a launch, as its second parameter takes them: one behind the other, 128 bytes each.
@@ -58,7 +58,7 @@ fn encode(map: &TensorMap) -> Result<CUtensorMap> {
             CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };
-    check("cuTensorMapEncodeTiled", code)?;
+    check_of("cuTensorMapEncodeTiled", format_args!("{map:?}"), code)?;
     // SAFETY: the call succeeded, so it wrote the whole map.
     Ok(unsafe { encoded.assume_init() })
 }

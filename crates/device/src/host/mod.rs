@@ -23,7 +23,7 @@ use self::memory::Memory;
 use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Run, Source, Transfer, Work};
-use crate::graph::FLAG_PATIENCE;
+use crate::graph::HOST_FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
@@ -63,7 +63,7 @@ impl Default for HostConfig {
             seed: None,
             fail_call: None,
             emulate: None,
-            flag_patience: FLAG_PATIENCE,
+            flag_patience: HOST_FLAG_PATIENCE,
         }
     }
 }

@@ -191,7 +191,12 @@ impl Sim {
             timeline: Timeline::new(rates.map_or(0.0, |rates| rates.slowdown)),
             modelled: Modelled::default(),
         };
-        Ok(Self { info, rates, memory_costs: memory_costs.unwrap_or_default(), state: Mutex::new(state) })
+        Ok(Self {
+            info,
+            rates,
+            memory_costs: memory_costs.or(rates.map(|rates| rates.memory_calls)).unwrap_or_default(),
+            state: Mutex::new(state),
+        })
     }
 
     /// What it was asked to do so far.
@@ -235,9 +240,11 @@ impl Sim {
         count: fn(&mut MemoryCalls) -> &mut u64,
         cost: &CallCost,
         bytes: u64,
+        maps: u64,
     ) {
         *count(&mut state.memory_calls) += 1;
-        let seconds = cost.seconds(bytes.div_ceil(self.info.page_bytes), state.space.usage().chunks as u64);
+        let pages = bytes.div_ceil(self.info.page_bytes);
+        let seconds = cost.seconds(pages, maps, state.space.usage().chunks as u64);
         if seconds > 0.0 {
             state.memory_calls.seconds += seconds;
             state.modelled.host_seconds += seconds;
@@ -328,7 +335,7 @@ impl Backend for Sim {
 
     fn reserve(&self, bytes: u64) -> Result<Address> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.reserves, &self.memory_costs.reserve, bytes);
+        self.memory_call(state, |calls| &mut calls.reserves, &self.memory_costs.reserve, bytes, 1);
         let State { space, next, .. } = state;
         space.reserve(bytes, || take(next, "reserve", self.info.page_bytes, bytes))
     }
@@ -339,31 +346,33 @@ impl Backend for Sim {
 
     fn create(&self, bytes: u64) -> Result<ChunkId> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.creates, &self.memory_costs.create, bytes);
+        self.memory_call(state, |calls| &mut calls.creates, &self.memory_costs.create, bytes, 1);
         state.space.create(bytes, |_| Ok(()))
     }
 
     unsafe fn destroy(&self, chunk: ChunkId) -> Result<()> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.destroys, &self.memory_costs.destroy, 0);
+        self.memory_call(state, |calls| &mut calls.destroys, &self.memory_costs.destroy, 0, 1);
         state.space.destroy(chunk).map(drop)
     }
 
     unsafe fn map(&self, address: Address, chunk: ChunkId, bytes: u64) -> Result<()> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.maps, &self.memory_costs.map, bytes);
+        self.memory_call(state, |calls| &mut calls.maps, &self.memory_costs.map, bytes, 1);
         state.space.map(address, chunk, bytes, |_| Ok(()))
     }
 
     unsafe fn set_access(&self, address: Address, bytes: u64) -> Result<()> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.grants, &self.memory_costs.set_access, bytes);
+        let maps = state.space.maps_in(address, bytes);
+        self.memory_call(state, |calls| &mut calls.grants, &self.memory_costs.set_access, bytes, maps);
         state.space.set_access(address, bytes, || Ok(()))
     }
 
     unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
         let state = &mut *self.state();
-        self.memory_call(state, |calls| &mut calls.unmaps, &self.memory_costs.unmap, bytes);
+        let maps = state.space.maps_in(address, bytes);
+        self.memory_call(state, |calls| &mut calls.unmaps, &self.memory_costs.unmap, bytes, maps);
         state.space.unmap(address, bytes, || Ok(())).map(drop)
     }
 
@@ -612,7 +621,12 @@ mod tests {
 
     #[test]
     fn calls_on_memory_take_the_host_their_time() {
-        let sim = sim(CallCost { seconds: 10.0, seconds_per_page: 100.0, seconds_per_chunk: 1000.0 });
+        let sim = sim(CallCost {
+            seconds: 10.0,
+            seconds_per_page: 100.0,
+            seconds_per_chunk: 1000.0,
+            seconds_per_map: 0.0,
+        });
         let address = sim.reserve(8 * PAGE).unwrap();
         let first = sim.create(PAGE).unwrap();
         assert_eq!(sim.now_seconds(), 110.0);
@@ -625,6 +639,22 @@ mod tests {
             MemoryCalls { reserves: 1, creates: 2, maps: 1, seconds: 1421.0, ..MemoryCalls::default() };
         assert_eq!(sim.memory_calls(), calls);
         assert_eq!(calls.map_type(), 1);
+    }
+
+    #[test]
+    fn opening_a_run_of_maps_costs_what_each_of_them_does() {
+        let set_access = CallCost { seconds_per_page: 1.0, seconds_per_map: 100.0, ..CallCost::of(0.5) };
+        let memory_costs = Some(MemoryCosts { set_access, ..MemoryCosts::FREE });
+        let sim = Sim::new(SimConfig { memory_costs, ..SimConfig::default() }).unwrap();
+        let address = sim.reserve(8 * PAGE).unwrap();
+        for (page, pages) in [(0, 1), (1, 3)] {
+            let chunk = sim.create(pages * PAGE).unwrap();
+            // SAFETY: the range is reserved and bare, the chunk exists and is as long.
+            unsafe { sim.map(address.offset(page * PAGE), chunk, pages * PAGE) }.unwrap();
+        }
+        // SAFETY: all of it is mapped.
+        unsafe { sim.set_access(address, 4 * PAGE) }.unwrap();
+        assert_eq!(sim.memory_calls().seconds, 204.5);
     }
 
     /// The mean over 4,096 creates is what was published.

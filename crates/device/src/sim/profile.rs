@@ -1,5 +1,5 @@
 use crate::cuda::{context_bytes_typical, modules_bytes_typical};
-use crate::{Arch, Rates};
+use crate::{Arch, MemoryCosts, Rates};
 
 /// A graphics card as the simulator and the planner see it.
 ///
@@ -235,6 +235,8 @@ impl Sheet {
                 copy_seconds: 2e-6,
                 call_seconds: 1.3e-6,
                 slowdown: 0.0,
+                // Of the driver and the host's processor more than of the card: nobody measured another pair.
+                memory_calls: MemoryCosts::H100,
             },
             source: match self.is_measured {
                 true => format!("measured, {}", self.source),

@@ -1,4 +1,4 @@
-use crate::Cost;
+use crate::{Cost, MemoryCosts};
 
 /// How fast a device is: what turns the [`Cost`] of a launch and the bytes of a copy into seconds.
 ///
@@ -29,6 +29,8 @@ pub struct Rates {
     pub call_seconds: f64,
     /// By how much of itself a kernel is slower while a copy over the link runs beside it, for both use the same memory: 0, not at all.
     pub slowdown: f64,
+    /// What calls on memory take the host.
+    pub memory_calls: MemoryCosts,
 }
 
 impl Rates {

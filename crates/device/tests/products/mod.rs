@@ -1,5 +1,7 @@
 //! A small linear, whoever multiplies it.
 
+use std::fmt::Write as _;
+
 use lighterage_device::{
     Address, Cost, Cuda, Device, Kernel, Launches, ProductTable, Reservation, Result, Stream, StreamKind,
     Target, View, Workers,
@@ -32,10 +34,16 @@ pub(crate) fn table(algorithm: u64) -> ProductTable {
 }
 
 pub(crate) fn table_with(index: u64, workspace_bytes: u64) -> ProductTable {
+    table_of(index, workspace_bytes, &[format!("{ROWS} {COLUMNS} {INNER} bias")])
+}
+
+/// Lines of rows, columns, inner size and what comes after the sums.
+pub(crate) fn table_of<L: std::fmt::Display>(index: u64, workspace_bytes: u64, lines: &[L]) -> ProductTable {
     let algorithm = Algorithm([u64::from_be_bytes(*b"stand-in"), index, 0, 0, 0, 0, 0, !index]);
-    let text = format!(
-        "lighterage-gemm-table 1\ncublaslt 130100 {workspace_bytes}\n90a {ROWS} {COLUMNS} {INNER} bias cublaslt {algorithm}\n"
-    );
+    let mut text = format!("lighterage-gemm-table 1\ncublaslt 130100 {workspace_bytes}\n");
+    for line in lines {
+        writeln!(text, "90a {line} cublaslt {algorithm}").unwrap();
+    }
     ProductTable::parse(&text).unwrap()
 }
 

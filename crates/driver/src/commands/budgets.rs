@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{
-    Achieved, Extras, Face, Forecast, InfiniteYou, Job, Keep, Model, Options, Picture, Survey,
+    Achieved, Extras, Face, Forecast, InfiniteYou, Job, Keep, Model, Options, Picture, Report, Survey,
 };
 use lighterage_shape::DType;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::device::PlaceArguments;
 use crate::failure::{Failure, Result};
 use crate::report::Seen;
 use crate::size::Size;
-use crate::{mapping, model_path};
+use crate::{mapping, model_path, output};
 
 /// Which picture is made at every budget.
 #[derive(Debug, clap::Args)]
@@ -112,6 +112,8 @@ pub(super) struct Took {
     pub(super) pinned_bytes: u64,
     /// Steps that were done by graphs.
     pub(super) steps_replayed: usize,
+    /// Why no step was recorded any more, if one could not be.
+    pub(super) not_replayed: Option<String>,
     /// Of all phases.
     pub(super) seconds: f64,
     /// Of the loop by the number of its steps, the first one's loading included.
@@ -147,6 +149,7 @@ impl Ran {
         let picture = job.run(device, forecast, keep, &mut ())?;
         let seen = Seen::take(device, forecast);
         let took = Took::new(forecast, &picture, seen.as_ref());
+        not_replayed(&picture.report).iter().for_each(|line| output::note(line));
         Ok(Self { picture, seen, took })
     }
 }
@@ -164,6 +167,7 @@ impl Took {
             registered_bytes,
             pinned_bytes,
             steps_replayed: report.steps_replayed,
+            not_replayed: report.not_replayed.clone(),
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
             first_step_after_seconds: achieved.map(|achieved| achieved.first_step_after_seconds),
@@ -189,6 +193,12 @@ impl Took {
             self.seconds,
         )
     }
+}
+
+/// Why a run with `--graphs` queued its steps piece by piece after all, if it did; in one line.
+pub(super) fn not_replayed(report: &Report) -> Option<String> {
+    let why = report.not_replayed.as_ref()?;
+    Some(format!("--graphs: steps were queued piece by piece, since one could not be recorded: {why}"))
 }
 
 /// Seconds in a cell, or a dash.

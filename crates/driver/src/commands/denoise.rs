@@ -5,6 +5,7 @@ use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Latents, Trajectory};
 use lighterage_shape::DType;
 
+use super::budgets;
 use crate::device::{DeviceArguments, Precision, Work};
 use crate::failure::Result;
 use crate::progress::Progress;
@@ -95,6 +96,7 @@ impl Work for Denoise<'_> {
             "peak {peak} of {cap}, {:.4} s/step{skipped}{replayed}",
             report.seconds_per_step()
         ));
+        budgets::not_replayed(report).iter().for_each(|line| output::note(line));
         if let Some(seen) = Seen::take(device, &forecast) {
             report::line(&seen).iter().for_each(|line| output::note(line));
             self.1.seeing.write(device, &seen, &facts(self.1, &latents))?;

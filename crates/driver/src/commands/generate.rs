@@ -17,6 +17,7 @@ pub(crate) use self::arguments::Arguments;
 use self::models::Models;
 pub(crate) use self::models::{adapters, read_embedding};
 use self::record::{Gemm, Planned, Record};
+use super::budgets;
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
@@ -120,11 +121,7 @@ impl Shot<'_> {
         if picture.not_finite > 0 {
             output::note(&not_finite(&picture));
         }
-        if let Some(why) = &picture.report.not_replayed {
-            output::note(&format!(
-                "--graphs: steps were queued piece by piece, since one could not be recorded: {why}"
-            ));
-        }
+        budgets::not_replayed(&picture.report).iter().for_each(|line| output::note(line));
         let Options { seed, .. } = *job.options();
         output::note(&report_line(&picture, forecast, seed, path));
         if let Some(seen) = seen {

@@ -71,7 +71,6 @@ fn compared(seen: &Seen) -> String {
         vec![name.to_owned(), Size(expected).to_string(), got, share]
     };
     let streamed = seen.forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes);
-    let first = achieved.steps.first().map_or(0.0, AchievedStep::seconds);
     let (turn_seconds, turn_stalled) = (turn.map(|turn| turn.seconds), turn.map(|turn| turn.stalled_seconds));
     let mut rows = vec![
         seconds("a step after the first, mean", turn_seconds, achieved.seconds_per_step()),
@@ -89,9 +88,9 @@ fn compared(seen: &Seen) -> String {
     }
     rows.extend([
         seconds(
-            "step 1, drawn below: what is to be resident still loads",
+            "step 1, from the beginning of its phase: page-locking and what is to be resident included",
             predicted.and_then(|predicted| predicted.first_seconds),
-            first,
+            achieved.first_seconds,
         ),
         seconds(
             "from the start of the run to the end of step 1, earlier phases included",

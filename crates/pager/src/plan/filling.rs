@@ -1,5 +1,7 @@
 //! What the host does for copies before they can begin: it page-locks memory and fills it from the files.
 
+use lighterage_device::MemoryCosts;
+
 use super::timing::as_f64;
 use crate::arena::BLOCK_BYTES_MAX;
 use crate::feed::STAGES;
@@ -11,12 +13,17 @@ pub struct HostRates {
     pub lock_bytes_per_second: f64,
     /// Bytes that come from the files, or the page cache, into such memory in a second.
     pub read_bytes_per_second: f64,
+    /// What calls on device memory take: a phase maps all of its pages before its first copy, and unmaps them in the end.
+    pub memory_calls: MemoryCosts,
 }
 
 impl HostRates {
     /// Where it takes no time, or nothing is known.
-    pub const FREE: Self =
-        Self { lock_bytes_per_second: f64::INFINITY, read_bytes_per_second: f64::INFINITY };
+    pub const FREE: Self = Self {
+        lock_bytes_per_second: f64::INFINITY,
+        read_bytes_per_second: f64::INFINITY,
+        memory_calls: MemoryCosts::FREE,
+    };
 }
 
 /// The host's thread in a first turn, as numbers: what it did so far, and until when that took it.
@@ -37,7 +44,8 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(rates: HostRates, arena_bytes: u64, stage_bytes: u64) -> Self {
+    /// From `now` on.
+    pub(super) fn new(rates: HostRates, arena_bytes: u64, stage_bytes: u64, now: f64) -> Self {
         Self {
             rates,
             arena_bytes,
@@ -46,7 +54,7 @@ impl Filling {
             stage_bytes: stage_bytes.max(1),
             staged: [0.0; STAGES],
             stages: 0,
-            now: 0.0,
+            now,
         }
     }
 
@@ -89,14 +97,15 @@ impl Filling {
 mod tests {
     use super::*;
 
-    const RATES: HostRates = HostRates { lock_bytes_per_second: 2.0, read_bytes_per_second: 4.0 };
+    const RATES: HostRates =
+        HostRates { lock_bytes_per_second: 2.0, read_bytes_per_second: 4.0, ..HostRates::FREE };
 
     #[test]
     fn an_arena_is_locked_before_it_is_filled() {
-        let mut filling = Filling::new(RATES, 100, 8);
+        let mut filling = Filling::new(RATES, 100, 8, 0.0);
         assert_eq!(filling.keep(40), 100.0 / 2.0 + 40.0 / 4.0, "one block, then its first bytes");
         assert_eq!(filling.keep(60), 50.0 + 25.0);
-        let mut two = Filling::new(RATES, BLOCK_BYTES_MAX + 100, 8);
+        let mut two = Filling::new(RATES, BLOCK_BYTES_MAX + 100, 8, 0.0);
         let block = as_f64(BLOCK_BYTES_MAX);
         assert_eq!(two.keep(BLOCK_BYTES_MAX), block / 2.0 + block / 4.0, "the second block can wait");
         assert_eq!(two.keep(4), block * 0.75 + 50.0 + 1.0);
@@ -104,12 +113,12 @@ mod tests {
 
     #[test]
     fn a_stage_is_filled_while_the_other_is_copied() {
-        let mut filling = Filling::new(RATES, 0, 8);
+        let mut filling = Filling::new(RATES, 0, 8, 0.0);
         // Each stage takes 4 s to lock, 2 to fill and 8 to copy.
         let ends = filling.stage(24, 0.0, as_f64);
         assert_eq!(ends, 6.0 + 3.0 * 8.0, "the copies never wait after the first");
         assert_eq!(filling.now, 14.0 + 2.0, "the third fill waits for the first copy");
-        let mut fast = Filling::new(RATES, 0, 8);
+        let mut fast = Filling::new(RATES, 0, 8, 0.0);
         assert_eq!(
             fast.stage(24, 0.0, |_| 0.0),
             2.0 * 4.0 + 3.0 * 2.0,

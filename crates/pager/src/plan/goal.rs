@@ -19,6 +19,8 @@ pub struct Goal {
     pub source: Source,
     /// How fast the host does that.
     pub host: HostRates,
+    /// The kind of the first turn: a number of a cycle.
+    pub first_kind: usize,
 }
 
 /// Where weights that are streamed more than once lie page-locked, if the host's budget holds them; what it does not hold goes through two stages in every turn.
@@ -37,7 +39,7 @@ impl Goal {
     #[must_use]
     pub const fn new(cycles: Vec<Cycle>, budget_bytes: u64, page_bytes: u64) -> Self {
         let (link, source, host) = (Link::UNIT, Source::Copied, HostRates::FREE);
-        Self { cycles, link, budget_bytes, page_bytes, held: 1, source, host }
+        Self { cycles, link, budget_bytes, page_bytes, held: 1, source, host, first_kind: 0 }
     }
 }
 

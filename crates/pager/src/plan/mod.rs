@@ -1,6 +1,8 @@
+mod beside;
 mod bound;
 mod filling;
 mod goal;
+mod mapping;
 mod planner;
 mod resize;
 mod retimed;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 use self::filling::Filling;
 pub use self::filling::HostRates;
 pub use self::goal::{Cycle, Goal, Link, Source, Visit};
+use self::mapping::Mapping;
 pub use self::planner::Planner;
 pub(crate) use self::script::{Home, Piece, Script};
 use self::search::Choice;
@@ -42,6 +45,7 @@ pub struct Plan {
     held: usize,
     source: Source,
     host: HostRates,
+    first_kind: usize,
 }
 
 /// What one kind of turn is expected to be like, once it has come a few times.
@@ -253,32 +257,40 @@ impl Plan {
         Self { host, ..self }
     }
 
-    /// Seconds of a run's first turn, of the first kind: from an empty device on, so residents are loaded too, in the order of the visits, and the host page-locks and
-    /// fills what copies read.
+    /// Seconds of a run's first turn, of the kind that comes first: from an empty device on, so all pages are mapped, residents are loaded too, in the order of the visits, and the host
+    /// page-locks and fills what copies read.
     #[must_use]
     pub fn first_turn_seconds(&self) -> f64 {
-        let mut clock = Clock::new(&self.link, &self.tape, 1.0);
+        self.first_turns().next().unwrap_or(0.0)
+    }
+
+    /// Seconds of the whole phase: the first turn of each kind, as if they came one behind the other, all others at their own pace, and the end, when everything is unmapped.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "turns are far below 2^52")]
+    pub fn seconds(&self) -> f64 {
+        let steady = self.turns.iter().map(|turn| turn.count.saturating_sub(1) as f64 * turn.seconds);
+        steady.sum::<f64>() + self.first_turns().sum::<f64>() + Mapping::of(self).end_seconds
+    }
+
+    /// Seconds of the first turn of each kind that has any, the run's first before the others: what an earlier one loads the later ones find, but for the ring.
+    fn first_turns(&self) -> impl Iterator<Item = f64> {
+        let mapped = Mapping::of(self).begin_seconds;
+        let mut clock = Clock::new(&self.link, &self.tape).starting(mapped);
         if self.host != HostRates::FREE {
             let is_again = self.is_read_again();
             let is_kept = |page: usize| self.choice.homes[page] != Home::Resident && is_again[page];
             let bytes = |page: u32| self.tape.bytes_of(&(page..page + 1));
             let arena = (0..self.tape.pages).filter(|page| is_kept(*page as usize)).map(bytes).sum();
             let stage = self.tape.longest_bytes().min(STAGE_BYTES_MAX.max(self.tape.page_bytes));
-            clock = clock.filled_by(Filling::new(self.host, arena, stage), is_again);
+            clock = clock.filled_by(Filling::new(self.host, arena, stage, mapped), &is_again);
         }
-        if let Some(cycle) = self.cycles.first() {
-            clock.turn(&mut self.script(), cycle);
-        }
-        clock.now()
-    }
-
-    /// Seconds of the whole phase: the first turn, and all others at their own pace.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "turns are far below 2^52")]
-    pub fn seconds(&self) -> f64 {
-        let steady: f64 = self.turns.iter().map(|turn| turn.count as f64 * turn.seconds).sum();
-        let first = self.turns.first().map_or(0.0, |turn| turn.seconds);
-        steady - first + self.first_turn_seconds()
+        let (mut script, mut before) = (self.script(), 0.0);
+        let others = (0..self.cycles.len()).filter(|kind| *kind != self.first_kind);
+        let cycles = std::iter::once(self.first_kind).chain(others).filter_map(|kind| self.cycles.get(kind));
+        cycles.filter(|cycle| cycle.turns > 0).map(move |cycle| {
+            clock.turn(&mut script, cycle);
+            clock.now() - std::mem::replace(&mut before, clock.now())
+        })
     }
 
     /// By page: whether more than one visit of the run needs it, in one turn or in several.
@@ -293,6 +305,28 @@ impl Plan {
             is_again[span.touched.start as usize..span.touched.end as usize].fill(true);
         }
         is_again
+    }
+
+    /// Visits of the longest turn; at least 1.
+    pub(crate) fn visits_max(&self) -> usize {
+        self.cycles.iter().map(|cycle| cycle.visits.len()).max().unwrap_or(0).max(1)
+    }
+
+    /// By page: whether turns of that kind need it.
+    pub(crate) fn pages_of_kind(&self, kind: usize) -> Vec<bool> {
+        let mut needed = vec![false; self.tape.pages as usize];
+        let visits = self.cycles.get(kind).map_or(&[][..], |cycle| &cycle.visits);
+        for span in
+            visits.iter().filter_map(|visit| self.tape.place(visit.unit)).map(|place| &self.tape.spans[place])
+        {
+            needed[span.touched.start as usize..span.touched.end as usize].fill(true);
+        }
+        needed
+    }
+
+    /// The kind of the first turn.
+    pub(crate) const fn first_kind(&self) -> usize {
+        self.first_kind
     }
 
     /// The number of visits after which nothing is needed any more, if the run is one turn.
@@ -345,8 +379,9 @@ impl Plan {
     fn with_visits(tape: Arc<Tape>, choice: Choice, goal: &Goal, turns: Vec<Turn>) -> Self {
         let visits = goal.cycles.first().map_or(&[][..], |cycle| &cycle.visits);
         let visited: Vec<UnitId> = visits.iter().map(|visit| visit.unit).collect();
-        let Goal { link, held, source, host, .. } = *goal;
-        Self { tape, choice, cycles: goal.cycles.clone(), link, turns, visited, held, source, host }
+        let Goal { link, held, source, host, first_kind, .. } = *goal;
+        let cycles = goal.cycles.clone();
+        Self { tape, choice, cycles, link, turns, visited, held, source, host, first_kind }
     }
 }
 

@@ -49,6 +49,7 @@ impl Plan {
             held: self.held,
             source: self.source,
             host: self.host,
+            first_kind: self.first_kind,
         };
         let choice = Question::new(&self.tape, &goal).answer()?;
         Some(Self::of(Arc::clone(&self.tape), keeping(choice, self.homes(), fixed), &goal))

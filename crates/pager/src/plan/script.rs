@@ -91,16 +91,24 @@ impl Script {
         self.ring.iter_mut().for_each(|page| page.holds = NOTHING);
     }
 
-    /// Whether all resident pages were copied.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.homes.iter().zip(&self.loaded).all(|(home, loaded)| *home != Home::Resident || *loaded)
+    /// Whether all resident pages among the `needed` were copied.
+    pub(crate) fn is_loaded(&self, needed: &[bool]) -> bool {
+        let pages = self.homes.iter().zip(&self.loaded).zip(needed);
+        pages.into_iter().all(|((home, loaded), needed)| !needed || *home != Home::Resident || *loaded)
     }
 
-    /// What each page of the ring holds, and when it was used, from visit `base` on; first when the last copies began.
-    pub(crate) fn relative(&self, base: u64) -> Vec<(u32, Option<u64>)> {
+    /// What each page of the ring holds into which `needed` pages come, and when it was used, from visit `base` on; first when the last copies began.
+    pub(crate) fn relative(&self, base: u64, needed: &[bool]) -> Vec<(u32, Option<u64>)> {
         // Copies run less than a turn ahead, and what is there was used in the turn before: no number is far below.
         let relative = |number: u64| (number > 0).then(|| (number + (1 << 32)).saturating_sub(base));
-        let pages = self.ring.iter().map(|page| (page.holds, relative(page.used)));
+        let mut is_used = vec![false; self.ring.len()];
+        for (home, _) in self.homes.iter().zip(needed).filter(|(_, needed)| **needed) {
+            if let Home::Ring(slot) = home {
+                is_used[*slot as usize] = true;
+            }
+        }
+        let pages = self.ring.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+        let pages = pages.map(|(page, _)| (page.holds, relative(page.used)));
         iter::once((NOTHING, relative(self.after))).chain(pages).collect()
     }
 

@@ -1,12 +1,14 @@
+use crate::plan::beside::steady_beside;
 use crate::plan::filling::Filling;
 use crate::plan::goal::{Cycle, Link};
 use crate::plan::script::{Piece, Script};
 use crate::plan::tape::Tape;
 
 /// Turns until the streams have found their rhythm; more were never needed but by chains of stalls that wander through the cycle.
-const TURNS_MAX: usize = 12;
+pub(super) const TURNS_MAX: usize = 12;
 
-/// The two streams of a run as numbers: when the copies and the launches queued so far are through.
+/// The two streams of a run as numbers: when the copies and the launches queued so far are through. Copies do not slow launches down here:
+/// [`Beside`](super::beside) is for where they do.
 ///
 /// ```text
 /// copy begins = max(copy before ends, visit that used the place ends)
@@ -16,8 +18,6 @@ const TURNS_MAX: usize = 12;
 pub(crate) struct Clock<'a> {
     link: &'a Link,
     tape: &'a Tape,
-    /// Launches take longer by this factor while copies run.
-    stretch: f64,
     copied: f64,
     computed: f64,
     /// When each visit's lease ended.
@@ -25,16 +25,25 @@ pub(crate) struct Clock<'a> {
     /// Seconds that launches waited for copies.
     pub(crate) stalled: f64,
     pub(crate) copied_bytes: u64,
-    /// What the host does before a copy, and by page whether it will be copied again; none: nothing that takes time.
-    filling: Option<(Filling, Vec<bool>)>,
+    /// What the host does before a copy, and by page whether that is to be kept for later copies: not yet, or no longer. None: nothing that takes time.
+    filling: Option<(Filling, Vec<Kept>)>,
+}
+
+/// What becomes of a page in the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// It goes through a stage, each time.
+    Never,
+    /// It is kept once it was copied.
+    Later,
+    Filled,
 }
 
 impl<'a> Clock<'a> {
-    pub(crate) const fn new(link: &'a Link, tape: &'a Tape, stretch: f64) -> Self {
+    pub(crate) const fn new(link: &'a Link, tape: &'a Tape) -> Self {
         Self {
             link,
             tape,
-            stretch,
             copied: 0.0,
             computed: 0.0,
             ended: Vec::new(),
@@ -44,9 +53,16 @@ impl<'a> Clock<'a> {
         }
     }
 
+    /// Nothing begins before that.
+    pub(crate) const fn starting(mut self, at: f64) -> Self {
+        (self.copied, self.computed) = (at, at);
+        self
+    }
+
     /// With a host that has to bring the bytes first.
-    pub(crate) fn filled_by(mut self, filling: Filling, is_again: Vec<bool>) -> Self {
-        self.filling = Some((filling, is_again));
+    pub(crate) fn filled_by(mut self, filling: Filling, is_again: &[bool]) -> Self {
+        let kept = |is_again: &bool| if *is_again { Kept::Later } else { Kept::Never };
+        self.filling = Some((filling, is_again.iter().map(kept).collect()));
         self
     }
 
@@ -65,17 +81,23 @@ impl<'a> Clock<'a> {
             let (from, link) = (self.copied.max(free), self.link);
             self.copied = match &mut self.filling {
                 None => from + self.copy_seconds(piece),
-                Some((filling, is_again)) if piece.is_streamed && is_again[piece.pages.start as usize] => {
-                    from.max(filling.keep(bytes)) + link.seconds(bytes)
+                Some((filling, kept))
+                    if piece.is_streamed && kept[piece.pages.start as usize] != Kept::Never =>
+                {
+                    let pages = piece.pages.clone().filter(|page| kept[*page as usize] == Kept::Later);
+                    let new = pages.map(|page| self.tape.bytes_of(&(page..page + 1))).sum();
+                    kept[piece.pages.start as usize..piece.pages.end as usize].fill(Kept::Filled);
+                    let filled = if new > 0 { filling.keep(new) } else { from };
+                    from.max(filled) + link.seconds(bytes)
                 }
                 Some((filling, _)) => filling.stage(bytes, from, |bytes| link.seconds(bytes)),
             };
         }
         let ready = if pieces.is_empty() { self.computed } else { self.computed.max(self.copied) };
         self.stalled += ready - self.computed;
-        let ended = ready + held_seconds * self.stretch;
+        let ended = ready + held_seconds;
         self.ended.push(ended);
-        self.computed = ended + then_seconds * self.stretch;
+        self.computed = ended + then_seconds;
     }
 
     /// How long a copy takes the link.
@@ -105,19 +127,11 @@ pub(crate) struct Steady {
 
 /// The steady state of one cycle. `script` is where the cycle begins; its residents count as loaded after the first turn.
 pub(crate) fn steady(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle) -> Steady {
-    let mut found = with_stretch(tape, link, script, cycle, 1.0);
-    // Copies slow launches down, which changes how much of the time there are copies.
-    for _ in 0..if link.slowdown > 0.0 { 3 } else { 0 } {
-        let copying =
-            as_f64(found.copied_bytes) / link.bytes_per_second / found.seconds.max(f64::MIN_POSITIVE);
-        found = with_stretch(tape, link, script, cycle, 1.0 + link.slowdown * copying.min(1.0));
+    if link.slowdown > 0.0 {
+        return steady_beside(tape, link, script, cycle);
     }
-    found
-}
-
-fn with_stretch(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle, stretch: f64) -> Steady {
     let count = cycle.visits.len() as u64;
-    let mut clock = Clock::new(link, tape, stretch);
+    let mut clock = Clock::new(link, tape);
     let mut script = script.clone();
     clock.turn(&mut script, cycle);
     // The second turn's copies are those of every later one: what the ring holds after a turn depends on the turn alone.

@@ -274,9 +274,10 @@ fn any_call_may_fail_while_a_turn_is_recorded_or_replayed() {
             seeded(3)
         };
         let (calls, _) = outcome_of(&model, budget, config);
-        let mut without = 0;
+        let (mut without, mut tried) = (0, 0);
         // Some of them will do, on threads fewer: which calls there are is the same in every step.
         for fail_call in (0..calls).step_by(if threads { 7 } else { 2 }) {
+            tried += 1;
             let config = HostConfig { fail_call: Some(fail_call), ..config };
             match outcome_of(&model, budget, config).1 {
                 Ok(()) => without += 1,
@@ -286,7 +287,12 @@ fn any_call_may_fail_while_a_turn_is_recorded_or_replayed() {
                 Err(other) => panic!("call {fail_call}: {other}"),
             }
         }
-        assert!(without > 2, "{without} of {calls} calls were done without");
+        println!(
+            "{without} of {tried} failing calls were done without, of {calls} calls, on threads: {threads}"
+        );
+        // The calls between the beginning of a recording and its launch: one turn of the four that a run has, and its flags, more than a third of all (13 of 37 and 45 of 127 were done
+        // without). A quarter leaves room for other sizes of the model, and is far above what a run has if no recording is ever given up.
+        assert!(4 * without > tried, "{without} of {tried} failing calls were done without");
     }
 }
 

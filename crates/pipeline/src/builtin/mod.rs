@@ -17,7 +17,7 @@ use lighterage_vae::{self as vae, Decoder, Encoder};
 use crate::encoders::Encoders;
 use crate::options::SIDE_STEP;
 use crate::stage::{Stage, Weights};
-use crate::{Forecast, Grid, Released, Report, Result, Schedule, SchedulerConfig, Spacing, Survey};
+use crate::{Forecast, Grid, Released, Report, Result, Schedule, SchedulerConfig, Spacing, Survey, Window};
 
 /// FLUX.1-dev as it was released, in bf16, perhaps with InfiniteYou's InfuseNet, as far as it can be known without its weights: everything but the values.
 ///
@@ -60,7 +60,7 @@ struct Portrait {
 }
 
 /// What to plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BuiltInOptions {
     /// Pixels: a multiple of 16.
     pub width: usize,
@@ -68,14 +68,16 @@ pub struct BuiltInOptions {
     pub height: usize,
     /// Steps of the loop.
     pub steps: usize,
-    /// Whether there is a face: projector and control picture before the loop, and every step runs InfuseNet first.
+    /// Whether there is a face: projector and control picture before the loop, and the steps of the window run InfuseNet first.
     pub with_infusenet: bool,
+    /// On which steps InfuseNet works.
+    pub window: Window,
 }
 
 impl Default for BuiltInOptions {
     /// 1280 x 720 in 50 steps, without InfuseNet.
     fn default() -> Self {
-        Self { width: 1280, height: 720, steps: 50, with_infusenet: false }
+        Self { width: 1280, height: 720, steps: 50, with_infusenet: false, window: Window::ALL }
     }
 }
 

@@ -6,8 +6,9 @@ use super::{BuiltIn, BuiltInOptions, DTYPE, Portrait};
 use crate::decoding::Decoding;
 use crate::encoding::Encoding;
 use crate::face::control_values;
+use crate::infusion::Segment;
 use crate::stage::Stage;
-use crate::{Conditions, Denoiser, Infused, Infusion, Lent, Phase, Portrayed, Prompted, Result};
+use crate::{Conditions, Denoiser, Infused, Infusion, Lent, Phase, Portrayed, Prompted, Result, Window};
 
 /// What InfuseNet is told, and the transformer.
 const INFUSENET_GUIDANCE: f32 = 1.0;
@@ -27,10 +28,16 @@ impl BuiltIn {
             drop(prompt);
             Ok((conditions, infusion))
         })?;
-        stage.repeats(&[self.options.steps as u64]);
+        let all = self.segments();
+        stage.repeats(Segment::turns(&all));
+        let (segments, limit) =
+            if stage.is_dry() { (Segment::samples(all), usize::MAX) } else { (all, steps) };
         let latents = stage.phase(Phase::Denoise, &self.dit_units, |queue, pager, observer| {
             let mut denoiser = self.denoiser(queue, conditions, infusion)?;
-            denoiser.run(&Lent { cycle: pager, edges: pager }, 0..steps, true, observer)?;
+            for Segment { steps: range, is_infused } in segments {
+                let range = range.start.min(limit)..range.end.min(limit);
+                denoiser.run(&Lent { cycle: pager, edges: pager }, range, is_infused, observer)?;
+            }
             Ok(denoiser.into_latents())
         })?;
         stage.phase(Phase::Vae, &self.decoder_units, |queue, pager, _| {
@@ -40,6 +47,16 @@ impl BuiltIn {
             queue.read_f32(image.view())?;
             Ok(())
         })
+    }
+
+    /// Whether InfuseNet works on any step.
+    fn is_infused(&self) -> bool {
+        self.infusenet.is_some() && self.options.window.is_open(self.options.steps)
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let window = if self.is_infused() { self.options.window } else { Window::ALL };
+        window.segments(self.options.steps)
     }
 
     /// Tokens and pose of a face: of nobody, and black.
@@ -86,7 +103,9 @@ impl BuiltIn {
         let noise = vec![0.0; grid.tokens() * self.transformer.config().in_channels];
         let denoiser = Denoiser::new(queue, &self.transformer, &self.schedule, conditions, grid, &noise)?;
         let infused = match (&self.infusenet, infusion) {
-            (Some(net), Some(infusion)) => Some(Infused::new(queue, net, infusion, grid, 1.0)?),
+            (Some(net), Some(infusion)) if self.is_infused() => {
+                Some(Infused::new(queue, net, infusion, grid, 1.0)?)
+            }
             _ => None,
         };
         Ok(denoiser.infused(infused))

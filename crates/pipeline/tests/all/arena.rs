@@ -18,7 +18,8 @@ const LARGE_BYTES: u64 = 256 << 20;
 fn large_phases_take_one_percent_more_than_lives_in_them() {
     for [width, height] in SIZES {
         for with_infusenet in [false, true] {
-            let options = BuiltInOptions { width, height, steps: 50, with_infusenet };
+            let options =
+                BuiltInOptions { width, height, steps: 50, with_infusenet, ..BuiltInOptions::default() };
             let survey = BuiltIn::new(options).unwrap().survey(LARGE_PAGE_BYTES, None).unwrap();
             let forecast = survey.within(survey.maximum_bytes()).unwrap();
             for planned in &forecast.phases {
@@ -42,7 +43,13 @@ fn large_phases_take_one_percent_more_than_lives_in_them() {
 /// More steps than the survey went through, with InfuseNet.
 #[test]
 fn all_steps_at_full_size_are_where_the_one_of_the_survey_was() {
-    let options = BuiltInOptions { width: 1024, height: 1024, steps: 5, with_infusenet: true };
+    let options = BuiltInOptions {
+        width: 1024,
+        height: 1024,
+        steps: 5,
+        with_infusenet: true,
+        ..BuiltInOptions::default()
+    };
     let (model, rates) =
         (BuiltIn::new(options).unwrap(), Profile::named("h100").map(|profile| profile.rates));
     let survey = model.survey(LARGE_PAGE_BYTES, rates).unwrap();

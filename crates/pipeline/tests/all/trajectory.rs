@@ -53,14 +53,17 @@ fn every_step_is_that_of_diffusers_at_every_budget() {
     check_every_step("loop-tiny", 6);
 }
 
-/// With InfuseNet, at a scale below 1 and within a window: a plan for each side of its end.
+/// With InfuseNet, at a scale below 1 and within a window: two kinds of steps in one plan.
 #[test]
 fn every_step_with_infusenet_is_that_of_diffusers_at_every_budget() {
     let trajectory = check_every_step("loop-infiniteyou-tiny", steps("loop-infiniteyou-tiny"));
     let survey = trajectory.survey(PAGE_BYTES).unwrap();
     let phases: Vec<_> =
         survey.within(survey.maximum_bytes()).unwrap().phases.iter().map(|planned| planned.phase).collect();
-    assert_eq!(phases, [Phase::Modulation, Phase::Denoise, Phase::Bare]);
+    assert_eq!(phases, [Phase::Modulation, Phase::Denoise]);
+    let turns = survey.within(survey.minimum_bytes()).unwrap().denoise().unwrap().turns().to_vec();
+    assert_eq!(turns.iter().map(|turn| turn.count).sum::<u64>(), steps("loop-infiniteyou-tiny") as u64);
+    assert!(turns[0].streamed_bytes > turns[1].streamed_bytes, "without InfuseNet less is read: {turns:?}");
 }
 
 fn settings(case: &str) -> serde_json::Value {

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
 use lighterage_device::{
-    Backend, Cost, Detail, Device, Profile, Purpose, Rates, Recorder, StreamKind, View, What,
+    Backend, Cost, Detail, Device, MemoryCosts, Profile, Purpose, Rates, Recorder, StreamKind, View, What,
 };
 use lighterage_ops::{
     Attention, GatedUpdate, Linear, Mask, Modulation, NormMod, QkNormRope, QkWeights, Queue, Residual,
@@ -180,6 +180,7 @@ impl Bounds {
             copy_seconds: 0.0,
             call_seconds: 0.0,
             slowdown: 0.0,
+            memory_calls: MemoryCosts::FREE,
         };
         Self { copy, gemm, rates, source: "ceilings of this run".to_owned() }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lighterage_device::{Arch, Profile, Rates};
+use lighterage_device::{Arch, CallCost, MemoryCosts, Profile, Rates};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
@@ -19,6 +19,37 @@ struct Machine {
     page_locking_bytes_per_second: Option<f64>,
     gemm_bf16_flops_per_second: f64,
     queue_seconds: f64,
+    #[serde(default)]
+    memory_calls: Vec<MemoryCall>,
+}
+
+/// What calls on a chunk of that length took, beside so many others.
+#[derive(Debug, Deserialize)]
+struct MemoryCall {
+    bytes: u64,
+    create_seconds: f64,
+    map_seconds: f64,
+    set_access_seconds: f64,
+    unmap_seconds: f64,
+    destroy_seconds: f64,
+}
+
+impl Machine {
+    /// By the shortest chunk that was measured: streamed weights are mapped page by page. One map after the other, as opening a run was seen to cost what each of its maps does.
+    fn memory_costs(&self) -> MemoryCosts {
+        let Some(call) = self.memory_calls.iter().min_by_key(|call| call.bytes) else {
+            return MemoryCosts::H100;
+        };
+        let each = |seconds_per_map| CallCost { seconds_per_map, ..CallCost::of(0.0) };
+        MemoryCosts {
+            create: CallCost::of(call.create_seconds),
+            destroy: CallCost::of(call.destroy_seconds),
+            map: CallCost::of(call.map_seconds),
+            set_access: each(call.set_access_seconds),
+            unmap: each(call.unmap_seconds),
+            ..MemoryCosts::H100
+        }
+    }
 }
 
 /// Attention reaches a little less than products do, and what runs without tensor cores a small part of them: neither is measured. The second hardly matters, since
@@ -50,6 +81,7 @@ pub(super) fn read(path: &Path) -> Result<Profile> {
         copy_seconds: 2e-6,
         call_seconds: machine.queue_seconds,
         slowdown: 0.0,
+        memory_calls: machine.memory_costs(),
     };
     let Rates { product_flops, memory_bytes, link_bytes, pageable_bytes, lock_bytes, .. } = rates;
     let measured = [product_flops, memory_bytes, link_bytes, pageable_bytes, lock_bytes];

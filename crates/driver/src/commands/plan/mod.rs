@@ -114,13 +114,25 @@ impl Scene<'_> {
                 )));
             }
         };
-        Ok(BuiltIn::new(BuiltInOptions { width, height, steps: self.steps, with_infusenet })?)
+        Ok(BuiltIn::new(BuiltInOptions {
+            width,
+            height,
+            steps: self.steps,
+            with_infusenet,
+            ..BuiltInOptions::default()
+        })?)
     }
 
     /// What it needs in bf16 on a card.
     pub(crate) fn survey(self, rates: Option<Rates>) -> Result<Survey> {
         let Self { model, infinite_you, lora, size: Sides([width, height]), steps } = self;
-        let options = |with_infusenet| BuiltInOptions { width, height, steps, with_infusenet };
+        let options = |with_infusenet| BuiltInOptions {
+            width,
+            height,
+            steps,
+            with_infusenet,
+            ..BuiltInOptions::default()
+        };
         let is_folder = Path::new(model).is_dir();
         if !is_folder && (infinite_you.is_some() || !lora.is_empty()) {
             let text = "--infinite-you DIR and --lora FILE go with a folder; a built-in model has no files";

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use half::bf16;
 use lighterage_allocator::{Allocator, Handle, Settings, Step, StepHandle, Steps, Tag};
-use lighterage_device::{Cuda, Device, Graph, View};
+use lighterage_device::{Cuda, Device, Graph, Stream, View};
 use lighterage_ops::{
     Activation, ActivationKind, Add, Linear, Queue, RmsNorm, Tensor, activation, add, linear, rms_norm,
 };
@@ -70,8 +70,8 @@ pub(super) fn measure(device: &Device<Cuda>, launches: usize) -> Result<Chain> {
         others.into_iter().try_for_each(|other| on.free(other))?;
     }
     let count = work.launches() as f64;
-    let (direct_host, direct) = work.time(|| work.step(&mut steps))?;
-    let (graph_host, graphed) = work.time(|| work.replay(&mut graph))?;
+    let (direct_host, direct) = time(queue.stream(), ROUNDS, || work.step(&mut steps))?;
+    let (graph_host, graphed) = time(queue.stream(), ROUNDS, || work.replay(&mut graph))?;
     Ok(Chain {
         launches: work.launches(),
         replays: REPLAYS,
@@ -82,6 +82,24 @@ pub(super) fn measure(device: &Device<Cuda>, launches: usize) -> Result<Chain> {
         graph_host_seconds: graph_host / count,
         capture_seconds,
     })
+}
+
+/// Host seconds until work of the stream is queued, and seconds until it is done: medians of so many rounds.
+pub(super) fn time(
+    stream: &Stream<Cuda>,
+    rounds: usize,
+    mut queue: impl FnMut() -> Result<()>,
+) -> Result<(f64, f64)> {
+    let (mut queued, mut done) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        stream.synchronize()?;
+        let start = Instant::now();
+        queue()?;
+        queued.push(start.elapsed().as_secs_f64());
+        stream.synchronize()?;
+        done.push(start.elapsed().as_secs_f64());
+    }
+    Ok((median(queued), median(done)))
 }
 
 /// What a step reads and writes beside its arena.
@@ -153,21 +171,6 @@ impl<'a> Work<'a> {
         // SAFETY: the plan's arena and the tensors are there until the steps and `self` are gone, both after the last wait for the stream; the graph's
         // work is in order with all other work on them.
         Ok(unsafe { self.queue.stream().replay(graph) }?)
-    }
-
-    /// Host seconds until it is queued, and seconds until it is done.
-    fn time(&self, mut queue: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
-        let stream = self.queue.stream();
-        let (mut queued, mut done) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            stream.synchronize()?;
-            let start = Instant::now();
-            queue()?;
-            queued.push(start.elapsed().as_secs_f64());
-            stream.synchronize()?;
-            done.push(start.elapsed().as_secs_f64());
-        }
-        Ok((median(queued), median(done)))
     }
 
     /// No bits of an earlier step are left.

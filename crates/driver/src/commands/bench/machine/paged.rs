@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "a replay")]
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use half::bf16;
 use lighterage_checkpoint::{Checkpoint, NewTensor, write};
@@ -12,7 +11,7 @@ use lighterage_pager::{Cycle, Goal, Pager, Plan, Recorded, TensorSpec, UnitId, U
 use lighterage_shape::DType;
 use serde::Serialize;
 
-use super::super::timing::median;
+use super::chain::time;
 use crate::failure::{Failure, Result};
 use crate::mapping;
 
@@ -57,7 +56,7 @@ pub(super) fn measure(device: &Device<Cuda>, units: usize, unit_bytes: u64) -> R
     work.direct()?;
     work.direct()?;
     let expected = work.result()?;
-    let (direct_host_seconds, direct_seconds) = work.time(|| work.direct())?;
+    let (direct_host_seconds, direct_seconds) = time(queue.stream(), STEPS, || work.direct())?;
     let mut turn = work.capture()?;
     let mut same_bits = work.result()? == expected;
     for _ in 0..STEPS {
@@ -65,7 +64,7 @@ pub(super) fn measure(device: &Device<Cuda>, units: usize, unit_bytes: u64) -> R
         work.replay(&mut turn)?;
         same_bits &= work.result()? == expected;
     }
-    let (graph_host_seconds, graph_seconds) = work.time(|| work.replay(&mut turn))?;
+    let (graph_host_seconds, graph_seconds) = time(queue.stream(), STEPS, || work.replay(&mut turn))?;
     // Back to calls, and the same again.
     work.direct()?;
     same_bits &= work.result()? == expected;
@@ -158,21 +157,6 @@ impl Work<'_> {
             return Ok(());
         }
         Err(Failure::Refused("a recorded turn of the pager was not replayed".to_owned()))
-    }
-
-    /// Host seconds until it is queued, and seconds until it is done.
-    fn time(&self, mut queue: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
-        let stream = self.queue.stream();
-        let (mut queued, mut done) = (Vec::new(), Vec::new());
-        for _ in 0..STEPS {
-            stream.synchronize()?;
-            let start = Instant::now();
-            queue()?;
-            queued.push(start.elapsed().as_secs_f64());
-            stream.synchronize()?;
-            done.push(start.elapsed().as_secs_f64());
-        }
-        Ok((median(queued), median(done)))
     }
 
     /// No bits of an earlier step are left.

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::busy;
 use super::synthetic::{Opened, Synthetic};
+use crate::commands::bench::timing::median;
 use crate::failure::Result;
 use crate::size::Size;
 use crate::table::{self, Align};
@@ -50,7 +51,7 @@ const ROWS: usize = 1024;
 /// Each layer is read by a launch that takes a fixed time.
 pub(super) fn fixed(link: f64, turns: usize) -> Result<Vec<Line>> {
     let nothing = |_: &Queue<Host>| Ok(());
-    measure(link, turns, nothing, |queue, pager, (), unit, note| {
+    measure(link, turns, Some(LAUNCH_SECONDS), nothing, |queue, pager, (), unit, note| {
         let lease = pager.lease(unit)?;
         busy::launch(queue.stream(), note, LAUNCH_SECONDS)?;
         drop(lease);
@@ -64,7 +65,7 @@ pub(super) fn products(link: f64, turns: usize) -> Result<Vec<Line>> {
         let x = queue.zeros(DType::Bf16, &[ROWS, SIDE], "x")?;
         Ok((x, queue.tensor(DType::Bf16, &[ROWS, COLUMNS], "out")?))
     };
-    measure(link, turns, activations, |queue, pager, (x, out), unit, note| {
+    measure(link, turns, None, activations, |queue, pager, (x, out), unit, note| {
         let lease = pager.lease(unit)?;
         busy::launch(queue.stream(), note, 0.0)?;
         let weight = lease.tensor(0);
@@ -75,10 +76,12 @@ pub(super) fn products(link: f64, turns: usize) -> Result<Vec<Line>> {
     })
 }
 
-/// `visit` leases a unit, launches what reads it and what `prepare` made, and notes its beginning and its end: no launch of a turn lies outside of those notes.
+/// `visit` leases a unit, launches what reads it and what `prepare` made, and notes its beginning and its end: no launch of a turn lies outside of those notes. Plans are made for
+/// launches of `known` length, or of the length that they have before anything is streamed.
 fn measure<T>(
     link: f64,
     turns: usize,
+    known: Option<f64>,
     prepare: impl Fn(&Queue<Host>) -> Result<T>,
     visit: impl Fn(&Queue<Host>, &Pager<Host>, &T, UnitId, usize) -> Result<()>,
 ) -> Result<Vec<Line>> {
@@ -89,29 +92,44 @@ fn measure<T>(
         Plan::minimum(&model.units, &model.cycle, page),
         Plan::resident(&model.units, &model.cycle, page).bytes(),
     );
-    // From a ring and some residents, an eighth of all, up to a page less than everything.
-    let (low, high) = (3 * least, most - page);
-    let budgets = (0..BUDGETS).map(|index| (low + (high - low) * index / (BUDGETS - 1)) / page * page);
-    let at = |budget: u64| {
-        let plan = plan(&model, link, budget, &[LAUNCH_SECONDS; LAYERS])?;
-        let config = HostConfig { link_bytes_per_second: Some(link), ..HostConfig::default() };
+    let run = |plan: &Plan, link: Option<f64>| -> Result<()> {
+        let config = HostConfig { link_bytes_per_second: link, ..HostConfig::default() };
         // Beside the weights, room for what the launches read and write.
-        let ledger = Ledger::new(budget + (64 << 20));
+        let ledger = Ledger::new(plan.bytes() + (64 << 20));
         let device = Device::new(Host::new(config)?, ledger, Ledger::new(0));
         let stream = device.stream(StreamKind::Compute)?;
         let pool = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 30 };
         let queue = Queue::new(Pool::new(&stream, pool)?);
-        let pager = Pager::planned(&stream, Arc::clone(&model.units), &plan)?;
+        let pager = Pager::planned(&stream, Arc::clone(&model.units), plan)?;
         let prepared = prepare(&queue)?;
         for turn in 0..WARM + turns + 1 {
             for (index, unit) in model.cycle.iter().enumerate() {
                 visit(&queue, &pager, &prepared, *unit, 2 * (turn * LAYERS + index))?;
             }
         }
-        stream.synchronize()?;
+        Ok(stream.synchronize()?)
+    };
+    let launch_seconds = match known {
+        Some(seconds) => seconds,
+        None => {
+            run(&Plan::resident(&model.units, &model.cycle, page), None)?;
+            median((WARM..WARM + turns).flat_map(launches).collect())
+        }
+    };
+    // From a ring and some residents, an eighth of all, up to a page less than everything.
+    let (low, high) = (3 * least, most - page);
+    let budgets = (0..BUDGETS).map(|index| (low + (high - low) * index / (BUDGETS - 1)) / page * page);
+    let at = |budget: u64| {
+        run(&plan(&model, link, budget, &[launch_seconds; LAYERS])?, Some(link))?;
         line(&model, link, budget, turns)
     };
     budgets.map(at).collect()
+}
+
+/// Seconds of the launches of a turn, one by one.
+fn launches(turn: usize) -> Vec<f64> {
+    let notes = (0..LAYERS).map(|layer| 2 * (turn * LAYERS + layer));
+    notes.map(|note| busy::noted(note + 1) - busy::noted(note)).collect()
 }
 
 /// Of the turns the one whose time over its bound is their median: the bound of each is that of its own launches, since what else the machine does slows them down in some
@@ -125,12 +143,7 @@ fn line(model: &Opened, link: f64, budget: u64, turns: usize) -> Result<Line> {
 
 fn line_of(model: &Opened, link: f64, budget: u64, turn: usize) -> Result<Line> {
     let first = |turn: usize| busy::noted(2 * turn * LAYERS);
-    let launch = |layer: usize| {
-        let note = 2 * (turn * LAYERS + layer);
-        busy::noted(note + 1) - busy::noted(note)
-    };
-    let launches: Vec<f64> = (0..LAYERS).map(launch).collect();
-    let planned = plan(model, link, budget, &launches)?.turns()[0];
+    let planned = plan(model, link, budget, &launches(turn))?.turns()[0];
     Ok(Line {
         budget_bytes: budget,
         streamed_bytes_per_turn: planned.streamed_bytes,
