@@ -5,59 +5,92 @@
 //! into `OUT_DIR/params.rs`; the test `tidy` compares that with the committed `kernels/params.rs`. With `cuda` nvcc compiles the kernels for
 //! every architecture: see `kernels/build/mod.rs`.
 
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", feature = "emu"))]
 #[path = "kernels/build/mod.rs"]
-mod cuda;
-#[cfg(all(feature = "emu", not(feature = "cuda")))]
-#[path = "kernels/build/offsets.rs"]
-mod offsets;
-#[cfg(all(feature = "emu", feature = "cuda"))]
-use cuda::offsets;
+#[cfg_attr(
+    not(all(feature = "cuda", feature = "emu")),
+    allow(dead_code, reason = "one feature takes one half of it")
+)]
+mod compiling;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "cuda")]
-    if let Err(problems) = cuda::compile() {
-        problems.lines().for_each(|line| println!("cargo::error={line}"));
-        std::process::exit(1);
-    }
+    stop_at(compiling::compile());
     #[cfg(feature = "bindgen")]
     params::generate();
     #[cfg(feature = "emu")]
-    emulator::compile();
+    stop_at(emulator::compile());
+}
+
+/// Ends the build with what is wrong, one error a line.
+#[cfg(any(feature = "cuda", feature = "emu"))]
+fn stop_at(outcome: compiling::Result<()>) {
+    if let Err(problems) = outcome {
+        problems.lines().for_each(|line| println!("cargo::error={line}"));
+        std::process::exit(1);
+    }
 }
 
 #[cfg(feature = "emu")]
 mod emulator {
     use std::path::{Path, PathBuf};
 
+    use super::compiling::objects::{self, Compiler, Object, Unit};
+    use super::compiling::{Result, jobs, offsets};
     use super::files;
 
     /// Two libraries: the runtime, and the kernels, whose loads and stores call the runtime's hooks.
-    pub(super) fn compile() {
+    pub(super) fn compile() -> Result<()> {
         println!("cargo::rerun-if-changed=kernels");
         println!("cargo::rerun-if-changed=docs/kernel-ladder");
         let params = std::fs::read_to_string("kernels/params.rs").expect("kernels/params.rs is readable");
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
         let checks = out.join("offsets.cpp");
-        std::fs::write(&checks, super::offsets::checks(&params)).expect("OUT_DIR is writable");
-        runtime()
-            .include("kernels")
-            .file(checks)
-            .files(files(Path::new("kernels/emu"), "cpp"))
-            .compile("lighterage_emu");
+        std::fs::write(&checks, offsets::checks(&params)).expect("OUT_DIR is writable");
+        let mut parts = files(Path::new("kernels/emu"), "cpp");
+        parts.push(checks);
+        let mut sources = files(Path::new("kernels"), "cu");
+        sources.extend(files(Path::new("docs/kernel-ladder"), "cu"));
+        let (runtime_compiler, kernel_compiler) = (compiler(&runtime())?, compiler(&kernels())?);
+        let units = [(&parts, &runtime_compiler), (&sources, &kernel_compiler)];
+        let units = units
+            .into_iter()
+            .flat_map(|(sources, compiler)| sources.iter().map(move |source| Unit { source, compiler }));
+        let made = objects::all(folder(&out), &units.collect::<Vec<_>>(), jobs())?;
+        made.iter()
+            .flat_map(|object| object.warnings.lines())
+            .for_each(|line| println!("cargo::warning={line}"));
+        let (of_runtime, of_kernels) = made.split_at(parts.len());
+        with(runtime(), of_runtime).compile("lighterage_emu");
         // Nothing refers to a kernel but its own registration, so the linker has to be told to keep them all.
-        kernels()
-            .files(files(Path::new("kernels"), "cu"))
-            .files(files(Path::new("docs/kernel-ladder"), "cu"))
-            .link_lib_modifier("+whole-archive")
-            .compile("lighterage_emu_kernels");
+        with(kernels(), of_kernels).link_lib_modifier("+whole-archive").compile("lighterage_emu_kernels");
+        Ok(())
+    }
+
+    /// Where objects are kept: beside all that cargo builds, for every profile and every set of features.
+    fn folder(out: &Path) -> PathBuf {
+        // target/PROFILE/build/PACKAGE/out, and deeper in newer layouts.
+        let build = out.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "build"));
+        build.and_then(|build| build.parent()?.parent()).unwrap_or(out).join("emulator")
+    }
+
+    fn compiler(build: &cc::Build) -> Result<Compiler> {
+        let tool = build.try_get_compiler().map_err(|error| error.to_string())?;
+        let arguments = tool.args().iter().map(|argument| argument.to_string_lossy().into_owned());
+        Compiler::new(tool.path().to_owned(), arguments.collect())
+    }
+
+    fn with(mut build: cc::Build, objects: &[Object]) -> cc::Build {
+        build.objects(objects.iter().map(|object| &object.path));
+        build
     }
 
     fn runtime() -> cc::Build {
         let mut build = cc::Build::new();
         // Line tables always: a failure names source lines. No contraction: the same bits on every machine.
         build
+            .include("kernels")
             .cpp(true)
             .std("c++20")
             .opt_level(2)

@@ -1,46 +1,91 @@
-//! Compiled cubins by the hash of what they were compiled from; they survive as long as the folder.
+//! What was compiled, by the hash of what it was compiled from; it survives as long as the folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::Result;
 
-/// A folder of cubins, and of what the compiler said about each.
+/// A folder of compiled files of one kind, and of what the compiler said about each.
 #[derive(Debug)]
-pub(crate) struct Cache(PathBuf);
+pub(crate) struct Cache {
+    folder: PathBuf,
+    extension: &'static str,
+}
 
 impl Cache {
-    pub(crate) fn new(folder: PathBuf) -> Result<Self> {
+    pub(crate) fn new(folder: PathBuf, extension: &'static str) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok(Self(folder))
+        Ok(Self { folder, extension })
     }
 
-    /// The cubin and the compiler's words.
+    /// Where a compiled file lies, if it is there.
+    pub(crate) fn path(&self, key: &str) -> PathBuf {
+        self.folder.join(format!("{key}.{}", self.extension))
+    }
+
+    /// The compiler's words, if the file is there.
+    pub(crate) fn log(&self, key: &str) -> Option<String> {
+        let path = self.folder.join(format!("{key}.log"));
+        // It is written last, so what it belongs to is whole.
+        let log = fs::read_to_string(&path).ok().filter(|_| self.path(key).is_file())?;
+        [path, self.path(key)].iter().for_each(|path| touch(path));
+        Some(log)
+    }
+
+    /// The file and the compiler's words.
     pub(crate) fn get(&self, key: &str) -> Option<(Vec<u8>, String)> {
-        // The log is written last, so what it belongs to is whole.
-        let log = fs::read_to_string(self.0.join(format!("{key}.log"))).ok()?;
-        Some((fs::read(self.0.join(format!("{key}.cubin"))).ok()?, log))
+        let log = self.log(key)?;
+        Some((fs::read(self.path(key)).ok()?, log))
     }
 
-    /// Makes what is missing. Two builds may do so at a time: each file appears whole, and both are alike.
-    pub(crate) fn put(
-        &self,
-        key: &str,
-        make: impl FnOnce(&Path) -> Result<String>,
-    ) -> Result<(Vec<u8>, String)> {
-        let part = |kind: &str| self.0.join(format!("{key}.{}.{kind}.part", std::process::id()));
-        let (cubin, log) = (part("cubin"), part("log"));
-        let text = make(&cubin)?;
-        let store = || {
-            let bytes = fs::read(&cubin)?;
+    /// Makes what is missing; the compiler's words. Two builds may do so at a time: each file appears whole, and both are alike. Of a failure nothing is left.
+    pub(crate) fn put(&self, key: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<String> {
+        let part = |kind: &str| self.folder.join(format!("{key}.{}.{kind}.part", std::process::id()));
+        let (made, log) = (part(self.extension), part("log"));
+        let store = |text: String| {
             fs::write(&log, &text)?;
-            fs::rename(&cubin, self.0.join(format!("{key}.cubin")))?;
-            fs::rename(&log, self.0.join(format!("{key}.log")))?;
-            std::io::Result::Ok(bytes)
+            fs::rename(&made, self.path(key))?;
+            fs::rename(&log, self.folder.join(format!("{key}.log")))?;
+            std::io::Result::Ok(text)
         };
-        let bytes = store().map_err(|error| format!("{}: {error}", self.0.display()))?;
-        Ok((bytes, text))
+        let stored = make(&made)
+            .and_then(|text| store(text).map_err(|error| format!("{}: {error}", self.folder.display())));
+        if stored.is_err() {
+            // What is not there need not go.
+            [made, log].iter().for_each(|path| drop(fs::remove_file(path)));
+        }
+        stored
     }
+
+    /// Removes what no build has used for so long: also what a build that was killed left behind. Files of other names are somebody else's.
+    pub(crate) fn forget_unused(&self, age: Duration) {
+        let now = SystemTime::now();
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if !is_key(entry.file_name().to_string_lossy().split('.').next().unwrap_or_default()) {
+                continue;
+            }
+            let used = entry.metadata().and_then(|metadata| metadata.modified());
+            if used.is_ok_and(|used| now.duration_since(used).is_ok_and(|since| since > age)) {
+                // Another build may have removed it just now.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// How long a compiled file is kept that no build uses.
+pub(crate) const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Whether it looks like what [`key`] makes.
+fn is_key(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// It was used now. Where that cannot be written down it is made again some day.
+fn touch(path: &Path) {
+    let file = fs::File::options().append(true).open(path);
+    let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 /// 128 bits of FNV-1a over the pieces and their lengths: nobody forges kernels here, and it needs no dependency.

@@ -1,5 +1,5 @@
 //! Compiles the kernels with nvcc, for `build.rs` and feature `cuda`: one process for each file and architecture, in parallel, each result cached
-//! under the hash of all that went into it.
+//! under the hash of all that went into it: compiler, its headers, arguments, the file and all that it includes. (The emulator's objects, of feature `emu`, are: `objects`.)
 //!
 //! The cubins of one file become one compressed fatbin, from which the driver takes the architecture that it has; the fatbins of all
 //! files lie one after another in `OUT_DIR/images.fatbin`, as in the `.nv_fatbin` section of a program that nvcc links, and
@@ -11,7 +11,9 @@
 
 pub(crate) mod budget;
 pub(crate) mod cache;
+pub(crate) mod includes;
 pub(crate) mod nvcc;
+pub(crate) mod objects;
 pub(crate) mod offsets;
 pub(crate) mod report;
 pub(crate) mod sources;
@@ -19,9 +21,11 @@ pub(crate) mod sources;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use self::cache::Cache;
+use self::cache::{Cache, KEPT};
 use self::nvcc::Nvcc;
 use self::report::Report;
 use self::sources::Source;
@@ -56,7 +60,8 @@ pub(crate) fn compile() -> Result<()> {
     println!("cargo::rustc-env=LIGHTERAGE_CUDA_TOOLS={}", nvcc.folder().display());
     let archs = sources::architectures(variable("LIGHTERAGE_CUDA_ARCHS").as_deref())?;
     let sources = sources::all(Path::new("kernels"))?;
-    let cache = Cache::new(variable("LIGHTERAGE_CUDA_CACHE").map_or_else(|| out.join("cubins"), Into::into))?;
+    let folder = variable("LIGHTERAGE_CUDA_CACHE").map_or_else(|| out.join("cubins"), Into::into);
+    let cache = Cache::new(folder, "cubin")?;
     check_offsets(&nvcc, out)?;
     let cubins = all_cubins(&nvcc, &cache, &sources, &archs)?;
     let measured = budget::Table::measured(&nvcc, &cubins)?;
@@ -75,6 +80,24 @@ fn check_offsets(nvcc: &Nvcc, out: &Path) -> Result<()> {
     nvcc.compile(&path, &arguments, &out.join("offsets.cubin")).map(drop)
 }
 
+/// Runs a program to its end; both of its outputs, which are the error if it fails.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{name} ended with {}\n{text}", output.status))
+    }
+}
+
+/// How many processes cargo allows at a time.
+pub(crate) fn jobs() -> usize {
+    variable("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1)
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -88,44 +111,56 @@ fn all_cubins(nvcc: &Nvcc, cache: &Cache, sources: &[Source], archs: &[&'static 
             archs.iter().filter(|arch| source.is_for(arch)).map(move |arch| (index, *arch))
         })
         .collect();
-    let jobs = variable("NUM_JOBS").and_then(|jobs| jobs.parse().ok()).unwrap_or(1_usize);
-    let next = Mutex::new(wanted.iter().copied().enumerate());
-    let done: Mutex<Vec<Option<Result<Cubin>>>> = Mutex::new(wanted.iter().map(|_| None).collect());
+    let cubins = in_parallel(&wanted, jobs(), |(source, arch)| {
+        let (bytes, report) = one_cubin(nvcc, cache, &sources[*source], arch)?;
+        Ok(Cubin { source: *source, arch, bytes, report })
+    });
+    cache.forget_unused(KEPT);
+    cubins
+}
+
+/// What each item becomes, in their order; all problems, if there are any.
+pub(crate) fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    jobs: usize,
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let done: Vec<Mutex<Option<Result<T>>>> = items.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, wanted.len().max(1)) {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
-                while let Some((slot, (source, arch))) = take(&next) {
-                    let cubin = one_cubin(nvcc, cache, &sources[source], arch);
-                    let cubin = cubin.map(|(bytes, report)| Cubin { source, arch, bytes, report });
-                    if let Ok(mut done) = done.lock() {
-                        done[slot] = Some(cubin);
-                    }
+                while let Some((item, place)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    items.get(index).zip(done.get(index))
+                } {
+                    let outcome = work(item);
+                    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
                 }
             });
         }
     });
-    let (mut cubins, mut problems) = (Vec::new(), Vec::new());
-    for outcome in done.into_inner().unwrap_or_default().into_iter().flatten() {
-        match outcome {
-            Ok(cubin) => cubins.push(cubin),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if problems.is_empty() { Ok(cubins) } else { Err(problems.join("\n")) }
-}
-
-fn take<T>(next: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
-    next.lock().ok()?.next()
+    let outcomes = done.into_iter().map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let (made, problems): (Vec<_>, Vec<_>) = outcomes.flatten().partition(Result::is_ok);
+    let problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
+    if problems.is_empty() { Ok(made.into_iter().flatten().collect()) } else { Err(problems.join("\n")) }
 }
 
 fn one_cubin(nvcc: &Nvcc, cache: &Cache, source: &Source, arch: &'static str) -> Result<(Vec<u8>, Report)> {
     let arguments = nvcc::arguments(arch);
     let key = cache::key(
-        [nvcc.version(), &arguments.join(" ")].map(str::as_bytes).into_iter().chain(source.contents()),
+        [nvcc.version(), nvcc.headers(), &arguments.join(" ")]
+            .map(str::as_bytes)
+            .into_iter()
+            .chain(source.contents()),
     );
     let (bytes, log) = match cache.get(&key) {
         Some(found) => found,
-        None => cache.put(&key, |cubin| nvcc.compile(&source.path, &arguments, cubin))?,
+        None => {
+            let log = cache.put(&key, |cubin| nvcc.compile(&source.path, &arguments, cubin))?;
+            let bytes = fs::read(cache.path(&key)).map_err(|error| format!("{key}: {error}"))?;
+            (bytes, log)
+        }
     };
     let report = Report::parse(&log);
     let place = format!("{} for sm_{arch}", source.path.display());

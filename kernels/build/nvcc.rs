@@ -3,18 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Result;
+use super::includes::headers_of;
+use super::{Result, cache, run};
 
 /// nvcc, and the tools beside it.
 #[derive(Debug)]
 pub(crate) struct Nvcc {
     path: PathBuf,
     version: String,
+    headers: String,
 }
 
-/// How to get it, where it is missing.
-const HELP: &str = "feature `cuda` needs nvcc, and none was found: not by NVCC or CUDA_HOME, not in PATH, not in /usr/local/cuda, not in a Python environment\n\
-    get it by NVIDIA's CUDA toolkit 13.0, or without root by: python3 -m venv cuda && cuda/bin/pip install nvidia-cuda-nvcc==13.0.88 'nvidia-nvvm==13.0.*' \
+/// The oldest whose images, and whose architectures, are those that are meant here.
+const RELEASE_MIN: (u32, u32) = (13, 0);
+
+/// Where it was looked for.
+const MISSING: &str = "feature `cuda` needs nvcc, and none was found: not by NVCC or CUDA_HOME, not in PATH, not in /usr/local/cuda, not in a Python environment";
+/// How to get it.
+const HELP: &str = "get it by NVIDIA's CUDA toolkit 13.0, or without root by: python3 -m venv cuda && cuda/bin/pip install nvidia-cuda-nvcc==13.0.88 'nvidia-nvvm==13.0.*' \
     'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*' && export VIRTUAL_ENV=$PWD/cuda\n\
     or build without the feature: nothing but `--device cuda` needs it";
 
@@ -25,15 +31,32 @@ impl Nvcc {
             return Self::at(PathBuf::from(path)).map_err(|error| format!("NVCC is set: {error}"));
         }
         let found = places(variable).into_iter().find(|path| path.is_file());
-        Self::at(found.ok_or(HELP)?)
+        Self::at(found.ok_or_else(|| format!("{MISSING}\n{HELP}"))?)
     }
 
     fn at(path: PathBuf) -> Result<Self> {
-        let version = run(Command::new(&path).arg("--version"))?;
+        let text = run(Command::new(&path).arg("--version"))?;
+        let release =
+            release(&text).ok_or_else(|| format!("{}: what release is it? {text}", path.display()))?;
+        if release < RELEASE_MIN {
+            let ((major, minor), (needed, zero)) = (release, RELEASE_MIN);
+            let path = path.display();
+            return Err(format!(
+                "{path} is of CUDA {major}.{minor}; feature `cuda` needs nvcc {needed}.{zero} or newer: NVCC may name another\n{HELP}"
+            ));
+        }
         // The last line names the build: "Build cuda_13.0.r13.0/compiler.36424714_0".
-        let version =
-            version.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
-        Ok(Self { path, version })
+        let version = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
+        // They may be of another release than the compiler, as each has a wheel of its own. nvcc includes the first by itself.
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let folder = real.parent().unwrap_or(Path::new(".")).join("../include");
+        let headers = cache::key(headers_of(&folder, &["cuda_runtime.h", "cuda_bf16.h"]).pieces());
+        Ok(Self { path, version, headers })
+    }
+
+    /// Names the contents of the headers that it brings along.
+    pub(crate) fn headers(&self) -> &str {
+        &self.headers
     }
 
     /// The line that tells one build of the compiler from another.
@@ -48,7 +71,10 @@ impl Nvcc {
 
     /// Compiles a file to a cubin; what the compiler says about it.
     pub(crate) fn compile(&self, source: &Path, arguments: &[String], cubin: &Path) -> Result<String> {
-        run(Command::new(&self.path).args(arguments).arg("-o").arg(cubin).arg(source))
+        let mut command = Command::new(&self.path);
+        // Of what it is asked nothing comes from elsewhere: the arguments are part of the cached result's name.
+        command.env_remove("NVCC_PREPEND_FLAGS").env_remove("NVCC_APPEND_FLAGS");
+        run(command.args(arguments).arg("-o").arg(cubin).arg(source))
     }
 
     /// Joins the cubins of one file to a compressed fatbin.
@@ -73,6 +99,13 @@ pub(crate) fn arguments(arch: &str) -> Vec<String> {
     [arch.as_str(), "-cubin"].into_iter().chain(rest).map(str::to_owned).collect()
 }
 
+/// `Cuda compilation tools, release 13.0, V13.0.88` gives 13 and 0.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let (major, rest) = version.split_once("release ")?.1.split_once('.')?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// Where nvcc may be, the first first.
 fn places(variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> =
@@ -84,6 +117,7 @@ fn places(variable: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
         places.extend(wheels(&Path::new(&root).join("lib")));
     }
     let python = Command::new("python3")
+        .env("PATH", &path)
         .args(["-c", "import site; print(*site.getsitepackages(), site.getusersitepackages(), sep='\\n')"])
         .output();
     let sites = python.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -104,17 +138,4 @@ fn wheels(lib: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
-}
-
-/// Runs it to its end; both of its outputs, which are the error if it fails.
-fn run(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name}: {error}"))?;
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if output.status.success() {
-        Ok(text)
-    } else {
-        Err(format!("{name} ended with {}\n{text}", output.status))
-    }
 }

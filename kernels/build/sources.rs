@@ -1,10 +1,10 @@
 //! What is compiled: every `.cu` below `kernels/` but the emulator's own, with all that it includes.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Result;
+use super::includes::{Files, includes_of};
 
 /// Architectures that images are made for, unless `LIGHTERAGE_CUDA_ARCHS` names others: `launch::Arch::ALL`.
 pub(crate) const ARCHS: [&str; 6] = ["80", "86", "89", "90a", "100a", "120a"];
@@ -16,7 +16,7 @@ pub(crate) struct Source {
     /// Its name without `.cu`; no two files share one.
     pub(crate) stem: String,
     /// The file and everything that it includes, by path.
-    files: BTreeMap<PathBuf, Vec<u8>>,
+    files: Files,
 }
 
 impl Source {
@@ -27,7 +27,7 @@ impl Source {
 
     /// All names and contents that the result depends on.
     pub(crate) fn contents(&self) -> impl Iterator<Item = &[u8]> {
-        self.files.iter().flat_map(|(path, content)| [path.as_os_str().as_encoded_bytes(), content])
+        self.files.pieces()
     }
 }
 
@@ -67,48 +67,10 @@ fn collect(folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
             }
         } else if path.extension().is_some_and(|extension| extension == "cu") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let mut files = BTreeMap::new();
-            include(&path, &mut files)?;
+            // The emulator's headers are for other compilers.
+            let files = includes_of(&path, &|path| !path.starts_with("kernels/emu"))?;
             sources.push(Source { path, stem, files });
         }
     }
     Ok(())
-}
-
-/// Adds a file and what it includes in quotes. The emulator's headers are for other compilers.
-fn include(path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
-    if files.contains_key(path) {
-        return Ok(());
-    }
-    let content = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let included = includes(&String::from_utf8_lossy(&content));
-    files.insert(path.to_owned(), content);
-    for name in included {
-        let below = plain(&path.parent().unwrap_or(Path::new(".")).join(name));
-        if !below.starts_with("kernels/emu") {
-            include(&below, files)?;
-        }
-    }
-    Ok(())
-}
-
-/// The names in `#include "name"`.
-pub(crate) fn includes(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix('#')?.trim_start().strip_prefix("include"))
-        .filter_map(|rest| rest.trim().strip_prefix('"')?.split_once('"').map(|(name, _)| name.to_owned()))
-        .collect()
-}
-
-/// Without `..`, so that one file has one name.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(plain.pop()),
-            Component::CurDir => (),
-            other => plain.push(other),
-        }
-    }
-    plain
 }

@@ -115,11 +115,13 @@ std::string shorten(const std::string& answer) {
 /// The program's own file, for another process to read.
 std::string program() { return "/proc/" + std::to_string(getpid()) + "/exe"; }
 
-/// Kernels are linked into the program itself, so its file is the one to ask. Called by one thread at a time.
+/// Kernels are linked into the program itself or into a library. Called by one thread at a time.
 std::string find_line(u64 place) {
-    static Addr2line& filter = *new Addr2line(program().c_str());
+    static std::map<std::string, Addr2line>& filters = *new std::map<std::string, Addr2line>;
     Dl_info info;
     if (place == 0 || dladdr(reinterpret_cast<void*>(place), &info) == 0) return "an unknown place";
+    const std::string file = std::strstr(info.dli_fname, ".so") != nullptr ? info.dli_fname : program();
+    Addr2line& filter = filters.try_emplace(file, file.c_str()).first->second;
     const u64 offset = place - reinterpret_cast<u64>(info.dli_fbase);
     // The address returned to belongs to what follows the call; one byte before lies in the call.
     const std::string line = shorten(filter.ask(offset - 1));

@@ -4,8 +4,18 @@ use lighterage_kernels::conv::conv2d;
 use lighterage_kernels::launch::{Arch, Target};
 use lighterage_kernels::params::Conv2dParams;
 use lighterage_testkit::Rng;
+#[cfg(feature = "emu")]
+use {
+    lighterage_device::{Device, Host, HostConfig, Ledger},
+    lighterage_ops::{Conv2d, Padding},
+    lighterage_shape::DType,
+};
 
+#[cfg(feature = "emu")]
+use crate::device::{emulating, queue};
 use crate::numerics::count;
+#[cfg(feature = "emu")]
+use crate::numerics::relative;
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode, Start};
 
@@ -250,6 +260,57 @@ fn hopper_one_hot_weights_shift_the_image() {
     for channels in [[16, 24], [72, 264]] {
         assert_shifts(Case { size: [19, 35], out: [19, 35], channels, bias: false, ..PLAIN }, HOPPER);
     }
+}
+
+/// `ops::conv2d` on a device that emulates: a layer for which the wgmma kernel is chosen, with the maps that a GPU would get, and the host's numbers.
+#[cfg(feature = "emu")]
+#[test]
+fn the_op_on_hopper_is_the_hosts() {
+    let (size, channels) = (64, 256);
+    let params = Conv2dParams {
+        height: 64,
+        width: 64,
+        in_channels: 256,
+        out_height: 64,
+        out_width: 64,
+        out_channels: 256,
+        kernel: 3,
+        stride: 1,
+        ..Conv2dParams::default()
+    };
+    let chosen = conv2d::choose(&params, Target::typical(Arch::Sm90a));
+    assert!(PATCHES.contains(&chosen.image), "{chosen:?}");
+    let mut rng = Rng::from_env(12);
+    let x = rng.normals(size * size * channels, 1.0);
+    let weight = rng.normals(9 * channels * channels, 1.0 / 48.0);
+    let bias = rng.normals(channels, 1.0);
+    let run = |device: &Device<Host>| {
+        let queue = queue(device);
+        let up =
+            |values: &[f32], shape: &[usize]| queue.upload_as(DType::Bf16, values, shape, "t").expect("room");
+        let x = up(&x, &[size, size, channels]);
+        let weight = up(&weight, &[channels, 3, 3, channels]);
+        let bias = up(&bias, &[channels]);
+        let out = queue.tensor(DType::Bf16, &[size, size, channels], "out").expect("room");
+        let args = Conv2d {
+            x: x.view(),
+            weight: weight.view(),
+            bias: Some(bias.view()),
+            stride: 1,
+            padding: Padding::all(1),
+            residual: Some(x.view()),
+            out: out.view(),
+        };
+        lighterage_ops::conv2d(&queue, &args).expect("launched");
+        queue.read_f32(out.view()).expect("clean").expect("the host has bytes")
+    };
+    let host = Host::new(HostConfig { threads: 2, ..HostConfig::default() }).expect("a host");
+    let hosts = run(&Device::new(host, Ledger::new(1 << 30), Ledger::new(0)));
+    let emulated = run(&emulating(Arch::Sm90a, false, 2));
+    let hosts: Vec<f64> = hosts.iter().map(|value| f64::from(*value)).collect();
+    // Two roundings each, of which a few fall the other way.
+    let apart = relative(&emulated, &hosts);
+    assert!(apart <= 2.0e-3, "{apart:.2e} from the host's");
 }
 
 /// Neither the tile nor who stores shows in the result.

@@ -284,8 +284,11 @@ fn the_document_names_kernels_that_exist() {
     assert!(names.iter().all(|name| kernels.contains(name)), "{names:?}");
 }
 
+/// Launches a variant by its name, and compares what it wrote where it was clean.
+type Run = fn(&str, Config) -> Result<Report, Failure>;
+
 /// Runs the right variant, which must be clean and right, and every wrong one, which must be found.
-fn check(family: &str, mistakes: &[&[Kind]], run: fn(&str, Config) -> Result<Report, Failure>) {
+fn check(family: &str, mistakes: &[&[Kind]], run: Run) {
     for config in runs::all() {
         if let Err(failure) = run(&format!("test_{family}_0"), config) {
             panic!("{config:?}: {failure}");
@@ -325,7 +328,6 @@ fn assert_names_everything(failure: &Failure, family: &str, name: &str) {
 #[test]
 fn launches_on_several_threads_know_nothing_of_each_other() {
     let config = Config { seed: 3, ..Config::default() };
-    type Run = fn(&str, Config) -> Result<Report, Failure>;
     let runs: [(&str, Run); 6] = [
         ("test_exchange_0", exchange),
         ("test_exchange_1", exchange),
@@ -398,7 +400,7 @@ fn lanes(name: &str, config: Config) -> Result<Report, Failure> {
     let sum: u32 = x.iter().sum();
     let totals = &out[OPERATIONS * 128..];
     assert_eq!([totals[0], totals[1].wrapping_neg()], [sum; 2]);
-    assert_eq!((f32::from_bits(totals[2]) * 2.0) as u32, sum);
+    assert_eq!(f64::from(f32::from_bits(totals[2])) * 2.0, f64::from(sum), "halves are exact");
     assert_eq!(totals[3].cast_signed(), 126 - 1000);
     Ok(report)
 }

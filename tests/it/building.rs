@@ -1,6 +1,7 @@
 //! How `build.rs` compiles kernels: what it reads out of ptxas' words, what it refuses, what changes a cached result.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lighterage_kernels::launch::Arch;
 
@@ -10,8 +11,10 @@ pub(crate) mod cuda;
 
 use self::cuda::budget::Table;
 use self::cuda::nvcc::Nvcc;
+#[cfg(feature = "emu")]
+use self::cuda::objects::{self, Compiler, Unit};
 use self::cuda::report::Report;
-use self::cuda::{cache, sources};
+use self::cuda::{cache, includes, sources};
 
 const LOG: &str = "ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'first' for 'sm_90a'
@@ -158,29 +161,227 @@ fn key_changes_with_file_header_and_arguments() {
 }
 
 #[test]
+fn headers_of_the_compiler_are_followed_through_their_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    };
+    let key = || cache::key(includes::headers_of(folder.path(), &["first.h", "missing.h"]).pieces());
+    write("first.h", "#include <below/second.h>\n#include <not_here.h>\n");
+    write("below/second.h", "#include \"third.h\"\n# include \"../first.h\"\n");
+    write("below/third.h", "int one;\n");
+    write("other.h", "int one;\n");
+    let first = key();
+    write("other.h", "int two;\n");
+    assert_eq!(first, key(), "nobody includes it");
+    write("below/third.h", "int two;\n");
+    assert_ne!(first, key());
+}
+
+#[test]
 fn cached_result_is_used_and_a_failed_one_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cache = cache::Cache::new(folder.path().join("cubins")).expect("a folder");
-    assert!(cache.get("k").is_none());
-    assert_eq!(cache.put("k", |_| Err("refused".to_owned())), Err("refused".to_owned()));
-    assert!(cache.get("k").is_none());
-    let made = cache.put("k", |path| {
-        std::fs::write(path, b"cubin").map(|()| "log".to_owned()).map_err(|e| e.to_string())
+    let cache = cache::Cache::new(folder.path().join("cubins"), "cubin").expect("a folder");
+    let k = cache::key([b"k".as_slice()].into_iter());
+    let count = || std::fs::read_dir(folder.path().join("cubins")).expect("readable").count();
+    assert!(cache.get(&k).is_none());
+    let half = cache.put(&k, |path| {
+        std::fs::write(path, b"half").expect("writable");
+        Err("refused".to_owned())
     });
-    assert_eq!(made, Ok((b"cubin".to_vec(), "log".to_owned())));
-    assert_eq!(cache.get("k"), Some((b"cubin".to_vec(), "log".to_owned())));
+    assert_eq!((half, count()), (Err("refused".to_owned()), 0), "nothing of it is left");
+    assert!(cache.get(&k).is_none());
+    let made = cache
+        .put(&k, |path| std::fs::write(path, b"cubin").map(|()| "log".to_owned()).map_err(|e| e.to_string()));
+    assert_eq!(made, Ok("log".to_owned()));
+    assert_eq!(cache.get(&k), Some((b"cubin".to_vec(), "log".to_owned())));
+    // Without one of the two it is made again.
+    std::fs::remove_file(cache.path(&k)).expect("it is there");
+    assert_eq!((cache.get(&k), cache.log(&k)), (None, None));
+    std::fs::write(folder.path().join("cubins/notes.txt"), "").expect("writable");
+    cache.forget_unused(Duration::from_secs(60));
+    assert_eq!(count(), 2);
+    cache.forget_unused(Duration::ZERO);
+    assert_eq!(count(), 1, "what is no entry is not touched");
+}
+
+/// Many at once, as two builds of one tree do it: whoever reads finds whole files.
+#[test]
+fn cache_is_filled_from_many_sides() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let items: Vec<usize> = (0..64).collect();
+    let bytes = vec![7_u8; 100_000];
+    let outcome = cuda::in_parallel(&items, 8, |item| {
+        let cache = cache::Cache::new(folder.path().to_owned(), "o")?;
+        let key = format!("{}", item % 8);
+        let made =
+            |path: &Path| std::fs::write(path, &bytes).map(|()| key.clone()).map_err(|e| e.to_string());
+        // A process makes each of its own once; here the eight that want one thing stand for eight builds.
+        if *item < 8 {
+            cache.put(&key, made)?;
+        }
+        Ok(cache.get(&key).is_none_or(|found| found == (bytes.clone(), key)))
+    });
+    assert_eq!(outcome, Ok(vec![true; 64]));
+    let refused =
+        cuda::in_parallel(
+            &items,
+            3,
+            |item| {
+                if item % 32 == 1 { Err(format!("item {item}")) } else { Ok(*item) }
+            },
+        );
+    assert_eq!(refused, Err("item 1\nitem 33".to_owned()), "all that is wrong, in order");
+    assert_eq!(cuda::in_parallel(&[] as &[u8], 2, |_| Ok(())), Ok(vec![]));
+}
+
+#[cfg(feature = "emu")]
+#[test]
+fn objects_are_compiled_once_and_again_after_a_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.cpp"), "#include \"a.hpp\"\nint f(int x) { return x + ONE; }\n")
+        .expect("writable");
+    std::fs::write(path("a.hpp"), "#define ONE 1\n").expect("writable");
+    let compiler = |optimised: &str| {
+        let arguments = ["-Wall", "-Wextra", optimised].map(str::to_owned);
+        Compiler::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()).into(), arguments.into())
+            .expect("a C++ compiler")
+    };
+    let plain = compiler("-O1");
+    let source = path("a.cpp");
+    let compile =
+        |compiler: &Compiler| objects::all(path("objects"), &[Unit { source: &source, compiler }], 2);
+    let made = |compiler: &Compiler| compile(compiler).expect("it compiles").remove(0);
+    let first = made(&plain);
+    let written = || std::fs::metadata(&first.path).and_then(|file| file.created()).ok();
+    let before = written();
+    assert_eq!((made(&plain).path, written()), (first.path.clone(), before), "not again");
+    assert_ne!(made(&compiler("-O2")).path, first.path);
+    std::fs::write(path("a.hpp"), "#define ONE 1\nstatic int unused() { return 2; }\n").expect("writable");
+    let second = made(&plain);
+    assert_ne!(second.path, first.path);
+    assert!(second.warnings.contains("unused"), "{}", second.warnings);
+    assert_eq!(made(&plain).warnings, second.warnings, "and what was said is said again");
+    std::fs::write(path("a.hpp"), "#define ONE \n").expect("writable");
+    let error = compile(&plain).expect_err("it does not compile");
+    assert!(error.contains("a.cpp:2"), "{error}");
 }
 
 #[test]
 fn missing_compiler_is_one_error_that_says_how_to_get_it() {
-    // Python's own places are looked at last, so this holds where no wheel is installed for the system's Python.
     let nowhere = |name: &str| (name == "PATH").then(|| "/nonexistent".to_owned());
-    if let Err(error) = Nvcc::find(&nowhere) {
+    // A machine with a toolkit in its usual place has it.
+    if !Path::new("/usr/local/cuda/bin/nvcc").exists() {
+        let error = Nvcc::find(&nowhere).expect_err("nowhere");
+        assert!(error.starts_with("feature `cuda` needs nvcc"), "{error}");
         assert!(error.contains("pip install nvidia-cuda-nvcc==13.0.88"), "{error}");
     }
     let wrong = |name: &str| (name == "NVCC").then(|| "/nonexistent/nvcc".to_owned());
     let error = Nvcc::find(&wrong).expect_err("no such file");
     assert!(error.starts_with("NVCC is set: /nonexistent/nvcc"), "{error}");
+}
+
+/// A program.
+fn script(path: &Path, text: &str) {
+    std::fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("writable");
+    let mut permissions = std::fs::metadata(path).expect("readable").permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    std::fs::set_permissions(path, permissions).expect("writable");
+}
+
+#[test]
+fn old_compiler_is_refused_with_both_releases() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nvcc");
+    let find = |said: &str| {
+        script(&path, said);
+        Nvcc::find(&|name: &str| (name == "NVCC").then(|| path.display().to_string()))
+    };
+    let error = find("echo 'Cuda compilation tools, release 12.8, V12.8.93'").expect_err("too old");
+    assert!(error.contains("is of CUDA 12.8; feature `cuda` needs nvcc 13.0 or newer"), "{error}");
+    assert!(error.contains("pip install"), "{error}");
+    let error = find("echo something else").expect_err("no nvcc");
+    assert!(error.contains("what release is it? something else"), "{error}");
+    let error = find("echo broken >&2; exit 3").expect_err("it fails");
+    assert!(error.contains("exit status: 3") && error.contains("broken"), "{error}");
+    find("echo 'Cuda compilation tools, release 13.1, V13.1.2'").expect("newer");
+}
+
+/// What the environment would add to every call of nvcc is not in the cached result's name, so it is not in the call either.
+#[test]
+fn compiler_gets_no_arguments_from_the_environment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nvcc");
+    script(&path, "echo release 13.0; echo \"[$NVCC_APPEND_FLAGS$NVCC_PREPEND_FLAGS]\"");
+    let nvcc = Nvcc::find(&|name: &str| (name == "NVCC").then(|| path.display().to_string())).expect("found");
+    let said = nvcc.compile(Path::new("a.cu"), &[], Path::new("a.cubin")).expect("it ends well");
+    assert!(said.ends_with("[]\n"), "{said}");
+    // Whoever runs this sets neither, so the source is looked at, too.
+    let source = std::fs::read_to_string("kernels/build/nvcc.rs").expect("readable");
+    for variable in ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"] {
+        assert!(source.contains(&format!("env_remove(\"{variable}\")")), "{variable}");
+    }
+}
+
+/// One kernel of a kind that the build has to refuse, compiled as `build.rs` does it.
+#[cfg(feature = "cuda")]
+fn planted(name: &str, arch: &str, text: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("writable");
+    let nvcc = Nvcc::find(&|name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .expect("what built this");
+    match nvcc.compile(&path, &cuda::nvcc::arguments(arch), &folder.path().join("planted.cubin")) {
+        Ok(log) => Report::parse(&log).problems().join("\n"),
+        Err(refused) => refused,
+    }
+}
+
+/// More live values than registers; an array that is indexed by what is only known later; a warning of the front end; two groups of products whose sums are touched in between.
+#[cfg(feature = "cuda")]
+#[test]
+fn planted_spills_and_serialised_products_fail() {
+    let kernel = |body: &str| format!("extern \"C\" __global__ void planted(float* x, int n) {{ {body} }}\n");
+    let spills = "extern \"C\" __global__ void __launch_bounds__(1024, 2) planted(float* x, int n) {
+        float v[64];
+        #pragma unroll
+        for (int i = 0; i < 64; i++) v[i] = x[i * n + threadIdx.x];
+        __syncthreads();
+        #pragma unroll
+        for (int i = 0; i < 64; i++) x[(63 - i) * n + threadIdx.x] = v[i] * v[63 - i];
+    }\n";
+    let products = "extern \"C\" __global__ void planted(float* x, unsigned long long a) {
+        float d[4] = {};
+        asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\");
+        for (int i = 0; i < 4; i++) {
+            asm volatile(\"{ wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %4, 1, 1, 1, 0, 0; }\"
+                : \"+f\"(d[0]), \"+f\"(d[1]), \"+f\"(d[2]), \"+f\"(d[3]) : \"l\"(a));
+            d[0] += x[i];
+        }
+        asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\");
+        asm volatile(\"wgmma.wait_group.sync.aligned 0;\" ::: \"memory\");
+        x[threadIdx.x] = d[0] + d[1] + d[2] + d[3];
+    }\n";
+    let cases = [
+        ("spills.cu", "90a", spills.to_owned(), "spill"),
+        (
+            "local.cu",
+            "80",
+            kernel("float v[8]; for (int i = 0; i < 8; i++) v[i] = x[i]; x[0] = v[n];"),
+            "local memory",
+        ),
+        ("warning.cu", "80", kernel("int unused; x[0] = n;"), "unused"),
+        ("serialised_sm90a.cu", "90a", products.to_owned(), "C75"),
+    ];
+    let outcomes = cuda::in_parallel(&cases, 2, |(name, arch, text, _)| Ok(planted(name, arch, text)));
+    for ((name, _, _, expected), said) in cases.iter().zip(outcomes.expect("each has an answer")) {
+        assert!(said.contains(expected), "{name}: {said:?}");
+    }
+    let clean = planted("clean.cu", "80", &kernel("x[threadIdx.x] = n;"));
+    assert_eq!(clean, "", "and a clean one does not");
 }
 
 #[test]
@@ -190,10 +391,7 @@ fn compiler_is_found_by_variable_home_path_and_environment() {
         let path = folder.path().join(below);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("writable");
         // A script that says its own place, so that the test sees which one was asked.
-        std::fs::write(&path, "#!/bin/sh\necho \"$0\"\n").expect("writable");
-        let mut permissions = std::fs::metadata(&path).expect("readable").permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
-        std::fs::set_permissions(&path, permissions).expect("writable");
+        script(&path, "echo release 13.0; echo \"$0\"");
         path
     };
     let wheel = put("venv/lib/python3.11/site-packages/nvidia/cu13/bin/nvcc");

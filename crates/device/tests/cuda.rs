@@ -32,7 +32,16 @@ const PAGE: u64 = 2 << 20;
 static IMAGES: [Image; 1] = [Image::new(
     "stand-in",
     &BYTES.0,
-    &["self_test_add_one", "test_layouts_128_kt", "test_neighbours_0", products::OWN],
+    &[
+        "self_test_add_one",
+        "test_layouts_128_kt",
+        "test_neighbours_0",
+        "test_overlap_first",
+        "test_overlap_0",
+        "test_overlap_1",
+        "test_overlap_2",
+        products::OWN,
+    ],
     &Arch::ALL,
 )];
 
@@ -455,7 +464,7 @@ fn devices_are_counted() {
         assert!(refused(CudaConfig { ordinal: 2, ..config() }).contains("no device 2, the driver has 2"));
         assert!(refused(CudaConfig { ordinal: u32::MAX, ..config() }).contains("no device"));
         let cuda = Cuda::new(config()).unwrap();
-        assert_eq!((cuda.kernels(), cuda.target().arch), (4, Arch::Sm90a));
+        assert_eq!((cuda.kernels(), cuda.target().arch), (IMAGES[0].kernels.len(), Arch::Sm90a));
     });
 }
 
@@ -747,6 +756,58 @@ fn clusters_are_launched_whole() {
             matches!(refused, Err(Error::Driver { call: "cuLaunchKernel", code: 912, .. })),
             "{refused:?}"
         );
+    });
+}
+
+/// `out[i] = 2 x[i]`, and behind it, with leave to overlap, `out[n + i] = out[i] + out[2 n + i]` by a kernel that waits in time or does not.
+struct Overlap<const MISTAKE: usize>;
+
+impl<const MISTAKE: usize> Kernel for Overlap<MISTAKE> {
+    type Params = ProductParams;
+    const NAME: &'static str = "overlap";
+
+    unsafe fn host(_: &ProductParams, _: &Workers) {}
+
+    fn cost(_: &ProductParams) -> Cost {
+        Cost::default()
+    }
+
+    fn launches(_: &ProductParams, target: Target) -> Launches {
+        let second = ["test_overlap_0", "test_overlap_1", "test_overlap_2"][MISTAKE];
+        let launch = |name| Launch::new(name, Grid::line(2, 128));
+        Launches::of(&[launch("test_overlap_first"), launch(second).overlapping(target)])
+    }
+}
+
+#[test]
+fn launches_that_overlap_are_checked() {
+    inside("launches_that_overlap_are_checked", &[], || {
+        fn run<const MISTAKE: usize>() -> Result<Option<Vec<f32>>> {
+            let device = open().unwrap();
+            let range = memory(&device, 1).unwrap();
+            let stream = device.stream(StreamKind::Compute).unwrap();
+            let view = |first: u64, count: usize| {
+                let layout = Layout::contiguous(DType::F32, &[count]);
+                // SAFETY: mapped until the stream is done.
+                unsafe { View::new(range.address().offset(4 * first), layout, stream.id()) }
+            };
+            let values: Vec<f32> = (0..1024_u16).map(f32::from).collect();
+            stream.upload(view(0, 1024), &values).unwrap();
+            let x = range.address().0;
+            let params = ProductParams { x, out: x + 1024, count: 0, padding: 0 };
+            // SAFETY: all four parts are mapped.
+            unsafe { stream.launch::<Overlap<MISTAKE>>(&params) }.unwrap();
+            stream.read::<f32>(view(512, 256))
+        }
+        let sums = (0..256_u16).map(|index| f32::from(3 * index + 768)).collect();
+        assert_eq!(run::<0>(), Ok(Some(sums)));
+        for failed in [run::<1>(), run::<2>()] {
+            assert!(
+                matches!(&failed, Err(Error::Stream(text)) if text.contains("LAUNCH_FAILED")),
+                "{failed:?}"
+            );
+        }
+        assert_eq!(Control::new().left(), 0);
     });
 }
 

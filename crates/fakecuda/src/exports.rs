@@ -11,7 +11,7 @@ use crate::abi::{
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
-use crate::kernels::{self, Function};
+use crate::kernels::{self, Function, Grid};
 use crate::memory::{PAGE, Registered};
 use crate::streams::Operation;
 
@@ -666,14 +666,20 @@ unsafe extern "C" fn cuLaunchKernel(
             return Err(INVALID_VALUE);
         }
         let function = driver.load(number(function))?;
-        let (blocks, threads) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+        let grid = Grid {
+            blocks: [grid_x, grid_y, grid_z],
+            threads: [block_x, block_y, block_z],
+            shared_bytes: shared,
+            overlaps: false,
+        };
         // SAFETY: the caller's pointers, one for each parameter.
-        let launch = unsafe { function.launch(blocks, threads, shared, parameters.cast_const().cast()) }?;
+        let launch = unsafe { function.launch(grid, parameters.cast_const().cast()) }?;
         driver.streams.push(number(stream), Operation::Launch(Box::new(launch)))
     })
 }
 
-/// One attribute is known, leave to overlap with the launch before, for devices that have it: nothing overlaps here, so a kernel that does not wait is not found.
+/// One attribute is known, leave to overlap with the launch before, for devices that have it. Launches run one after another; with `FAKECUDA_CHECKS` one that touches too
+/// early what those before it touch has failed (`emu::Stream`).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuLaunchKernelEx(
     config: *const abi::LaunchConfig,
@@ -688,6 +694,7 @@ unsafe extern "C" fn cuLaunchKernelEx(
         }
         // SAFETY: the caller's pointer.
         let config = unsafe { *config };
+        let mut overlaps = false;
         for index in 0..config.attribute_count as usize {
             // SAFETY: the caller's pointer, to that many.
             let attribute = unsafe { config.attributes.add(index) };
@@ -702,17 +709,17 @@ unsafe extern "C" fn cuLaunchKernelEx(
             if driver.config.capability.0 < 9 {
                 return Err(NOT_SUPPORTED);
             }
+            overlaps = attribute.value == 1;
         }
         let function = driver.load(number(function))?;
+        let grid = Grid {
+            blocks: config.blocks,
+            threads: config.threads,
+            shared_bytes: config.shared_bytes,
+            overlaps,
+        };
         // SAFETY: the caller's pointers, one for each parameter.
-        let launch = unsafe {
-            function.launch(
-                config.blocks,
-                config.threads,
-                config.shared_bytes,
-                parameters.cast_const().cast(),
-            )
-        }?;
+        let launch = unsafe { function.launch(grid, parameters.cast_const().cast()) }?;
         driver.streams.push(number(config.stream), Operation::Launch(Box::new(launch)))
     })
 }

@@ -33,7 +33,29 @@ pub(crate) struct Launch {
     shared_bytes: u32,
     params: Vec<u8>,
     maps: Vec<TensorMap>,
+    /// Whether it may begin while the launch before it ends.
+    overlaps: bool,
 }
+
+/// A grid as a launch gives it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grid {
+    pub(crate) blocks: [u32; 3],
+    pub(crate) threads: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    /// Whether it may begin while the launch before it ends.
+    pub(crate) overlaps: bool,
+}
+
+/// What the launches of one stream have touched, for those that overlap them.
+#[cfg(feature = "emu")]
+#[derive(Debug, Default)]
+pub(crate) struct Order(lighterage_kernels::emu::Stream);
+
+/// Without the emulator nothing is launched.
+#[cfg(not(feature = "emu"))]
+#[derive(Debug, Default)]
+pub(crate) struct Order;
 
 impl Function {
     /// The kernel of that name, if the emulator has it.
@@ -56,13 +78,8 @@ impl Function {
     ///
     /// # Safety
     /// - `parameters` points to one pointer for each parameter of the kernel, each valid for as many bytes as the kernel takes.
-    pub(crate) unsafe fn launch(
-        &self,
-        blocks: [u32; 3],
-        threads: [u32; 3],
-        shared_bytes: u32,
-        parameters: *const *const u8,
-    ) -> Result<Launch> {
+    pub(crate) unsafe fn launch(&self, grid: Grid, parameters: *const *const u8) -> Result<Launch> {
+        let Grid { blocks, threads, shared_bytes, overlaps } = grid;
         let [x, y, z] = blocks;
         let is_grid =
             x > 0 && i32::try_from(x).is_ok() && (1..=65535).contains(&y) && (1..=65535).contains(&z);
@@ -87,7 +104,8 @@ impl Function {
             let encoded = unsafe { std::slice::from_raw_parts(second, self.maps_count as usize) };
             maps = encoded.iter().map(decode).collect::<Result<_>>()?;
         }
-        Ok(Launch { function: self.clone(), blocks, threads: threads[0], shared_bytes, params, maps })
+        let (function, threads) = (self.clone(), threads[0]);
+        Ok(Launch { function, blocks, threads, shared_bytes, params, maps, overlaps })
     }
 }
 
@@ -152,23 +170,45 @@ const fn cluster_blocks(_: &str) -> u32 {
     1
 }
 
-impl Launch {
-    /// Runs the kernel to its end.
-    #[cfg(feature = "emu")]
-    pub(crate) fn run(&self, memory: &Memory, config: Config) -> Result {
-        use lighterage_kernels::emu::{self, Grid, Region};
+#[cfg(feature = "emu")]
+impl Order {
+    /// All launches so far are over: something else was done that waits for them.
+    pub(crate) fn end(&mut self) {
+        self.0.finish();
+    }
 
-        let Self { function, blocks, threads, shared_bytes, params, maps } = self;
-        let grid = Grid { blocks: *blocks, threads: [*threads, 1, 1], shared_bytes: *shared_bytes };
+    /// Something was launched of which it is not known what it touches.
+    pub(crate) fn forget(&mut self) {
+        self.0 = lighterage_kernels::emu::Stream::behind_anything();
+    }
+}
+
+#[cfg(not(feature = "emu"))]
+#[expect(clippy::unused_self, reason = "as with the emulator")]
+impl Order {
+    pub(crate) const fn end(&mut self) {}
+
+    pub(crate) const fn forget(&mut self) {}
+}
+
+impl Launch {
+    /// Runs the kernel to its end, as the next launch of its stream.
+    #[cfg(feature = "emu")]
+    pub(crate) fn run(&self, memory: &Memory, config: Config, order: &mut Order) -> Result {
+        use lighterage_kernels::emu::{self, Region, Start};
+
+        let Self { function, blocks, threads, shared_bytes, params, maps, overlaps } = self;
+        let grid = emu::Grid { blocks: *blocks, threads: [*threads, 1, 1], shared_bytes: *shared_bytes };
         let regions = memory.regions().into_iter().map(|(address, bytes)| Region { address, bytes });
         let regions: Vec<Region> = regions.collect();
         let run = emu::Config {
             checks: config.checks,
+            start: if *overlaps { Start::Overlapping } else { Start::Behind },
             shared_bytes_max: shared_bytes_max(config),
             ..emu::Config::default()
         };
         // SAFETY: with checks every address outside of device memory ends the launch; without, the tests that run it promise as for a GPU.
-        match unsafe { emu::launch(&function.name, grid, params, maps, &regions, run) } {
+        match unsafe { order.0.launch(&function.name, grid, params, maps, &regions, run) } {
             Ok(_) => Ok(()),
             Err(failure) => {
                 complain(&failure.to_string());
@@ -178,7 +218,7 @@ impl Launch {
     }
 
     #[cfg(not(feature = "emu"))]
-    pub(crate) fn run(&self, _: &Memory, _: Config) -> Result {
+    pub(crate) fn run(&self, _: &Memory, _: Config, _: &mut Order) -> Result {
         complain(&format!("{} cannot run: built without the emulator", self.function.name));
         Err(LAUNCH_FAILED)
     }

@@ -9,7 +9,7 @@ use crate::abi::{
     STREAM_CAPTURE_UNSUPPORTED,
 };
 use crate::driver::{Driver, Result, named};
-use crate::kernels::Launch;
+use crate::kernels::{Launch, Order};
 use crate::memory::{Memory, pointer};
 use crate::product::Product;
 
@@ -76,6 +76,8 @@ struct Stream {
     done: u64,
     /// Work that is being recorded; none of it if the recording was spoilt.
     recording: Option<std::result::Result<Vec<Operation>, Code>>,
+    /// Of its launches.
+    order: Order,
 }
 
 impl Streams {
@@ -177,6 +179,17 @@ impl Streams {
         code
     }
 
+    /// Of a stream's launches. A launch of a library's overlaps nothing, but those behind it may overlap it.
+    fn order(&mut self, stream: u64, operation: &Operation) -> Result<&mut Order> {
+        let order = &mut named(&mut self.streams, stream)?.order;
+        match operation {
+            Operation::Copy { .. } | Operation::Fill { .. } => order.end(),
+            Operation::Product(_) => order.forget(),
+            _ => (),
+        }
+        Ok(order)
+    }
+
     fn is_done(&self, point: Point) -> bool {
         // A stream that is gone has done its work.
         self.streams.get(&point.stream).is_none_or(|stream| stream.done >= point.count)
@@ -253,6 +266,10 @@ impl Driver {
     /// Does a piece of work that brings this stream on: its next one, or where that waits, one of a stream that it waits for. Streams that wait for this one are in `behind`.
     /// False if there is none.
     fn step(&mut self, stream: u64, behind: &mut Vec<u64>) -> Result<bool> {
+        if let Some(code) = self.failed {
+            // What was queued is never done: its callers have been told so, and may have given up the memory.
+            return Err(code);
+        }
         let Some(named_stream) = self.streams.streams.get(&stream) else { return Ok(false) };
         let Some(operation) = named_stream.queue.front().cloned() else { return Ok(false) };
         if let Some(others) = self.waits_for(&operation)? {
@@ -291,6 +308,7 @@ impl Driver {
     }
 
     fn perform(&mut self, operation: &Operation, stream: u64) -> Result {
+        let order = self.streams.order(stream, operation)?;
         match operation {
             Operation::Copy { target, source, bytes, is_target_ours, is_source_ours } => {
                 if *is_target_ours {
@@ -309,7 +327,7 @@ impl Driver {
                 unsafe { pointer(*target).write_bytes(*value, *bytes) };
                 Ok(())
             }
-            Operation::Launch(launch) => launch.run(&self.memory, self.config),
+            Operation::Launch(launch) => launch.run(&self.memory, self.config, order),
             Operation::Time(event) => {
                 // An event that is gone is asked by nobody.
                 if let Some(time) = self.streams.times.get_mut(event) {
