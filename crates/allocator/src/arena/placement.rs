@@ -149,7 +149,7 @@ impl Part {
     fn search(&self, page_bytes: u64, enough: u64) -> (u64, Vec<Slot>) {
         let measured = |slots: Vec<Slot>| (self.pages(&slots, page_bytes), slots);
         let mut order: Vec<usize> = (0..self.born.len()).collect();
-        let mut best = measured(self.greedy(&order, Placed::best_fit));
+        let mut best = measured(self.greedy(&order, |placed, life| placed.best_fit(life)));
         for by in ORDERS {
             order.sort_by_key(|index| by(&self.born[*index].0));
             for _ in 0..PROMOTIONS {
@@ -175,7 +175,7 @@ impl Part {
     }
 
     /// Each, in an order, at an offset where it meets nothing that has its place.
-    fn greedy(&self, order: &[usize], find: impl Fn(&Placed, &Life) -> u64) -> Vec<Slot> {
+    fn greedy(&self, order: &[usize], find: impl Fn(&mut Placed, &Life) -> u64) -> Vec<Slot> {
         let mut placed = Placed::new(self.lives().map(|life| life.death).max().unwrap_or(0));
         let carried = self.born.iter().filter_map(|(life, offset)| Some((*life, (*offset)?)));
         for (life, offset) in self.inherited.iter().copied().chain(carried) {
@@ -186,7 +186,7 @@ impl Part {
         let mut slots: Vec<Slot> = self.born.iter().map(slot).collect();
         for index in order.iter().copied().filter(|index| self.born[*index].1.is_none()) {
             let life = &self.born[index].0;
-            slots[index].offset = find(&placed, life);
+            slots[index].offset = find(&mut placed, life);
             placed.insert(life, slots[index].offset);
         }
         slots

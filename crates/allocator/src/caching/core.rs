@@ -207,6 +207,7 @@ impl Core {
     pub(crate) fn claim(&mut self, index: u32, request: &Request) -> u32 {
         let block = &self.blocks[index];
         debug_assert!(block.state == State::Free && block.bytes >= request.bytes);
+        self.counts.events.cross_stream_free += u64::from(block.owner != request.owner);
         let index = if block.bytes == request.bytes {
             self.unlink(index);
             index

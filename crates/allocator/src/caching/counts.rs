@@ -229,7 +229,7 @@ pub struct Events {
     pub steals: u64,
     /// Big chunks given up for small ones.
     pub demotions: u64,
-    /// Blocks taken from another stream whose work was done.
+    /// Blocks taken without a wait that were not the own stream's alone: another one's, or anybody's, since the work on them was known to be done.
     pub cross_stream_free: u64,
     /// Blocks taken from another stream behind an inserted wait.
     pub cross_stream_waited: u64,
@@ -247,7 +247,7 @@ pub struct Events {
     pub plan_hits: u64,
     /// Requests within a step that its plan did not foresee.
     pub plan_misses: u64,
-    /// Requests by the rung of the ladder that served them, from the plan to refusal.
+    /// Requests by the highest rung of the ladder that they needed, from the plan to refusal.
     pub rungs: [u64; 8],
 }
 
@@ -293,6 +293,12 @@ impl Counts {
         tally.allocated.iter_mut().zip(served.allocated).for_each(|(sum, more)| *sum += more);
         tally.sizes = tally.sizes.with(&served.sizes);
         self.events.rungs[1] += served.sizes.count();
+    }
+
+    /// Notes by which rung above the free blocks a request was served, and whether something was given back for it first.
+    pub(crate) fn served_by(&mut self, rung: usize, is_retry: bool) {
+        self.events.rungs[rung] += 1;
+        self.events.retries += u64::from(is_retry);
     }
 
     /// Notes that a block holds another number of bytes that were asked for.

@@ -36,12 +36,26 @@ struct Hand {
     smalls: Vec<u32>,
     /// How many of them were taken from other places.
     stolen: u64,
+    /// Whether the device refused one.
+    is_refused: bool,
+}
+
+/// A rung of the ladder, by its place in [`Events::rungs`](super::counts::Events::rungs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rung {
+    Free = 1,
+    Growth,
+    OtherStream,
+    Wait,
+    Pressure,
+    Device,
+    Refusal,
 }
 
 /// What growing came to.
 enum Grown {
-    /// Memory was handed out.
-    Done(Given),
+    /// Memory was handed out, by this rung.
+    Done(Given, Rung),
     /// So many bytes are missing, and who refused last.
     Short(u64, Option<DeviceError>),
 }
@@ -51,13 +65,13 @@ impl<B: Backend> Inner<B> {
     #[cold]
     pub(super) fn climb(&self, request: &Request) -> Result<Given> {
         let mut rounds = 0;
-        let mut is_retry = false;
+        let mut highest = Rung::Free;
         let (missing, cause) = loop {
             let mut events = self.growth.lock();
-            let short = match self.climb_once(&mut events, request, &mut is_retry)? {
-                Grown::Done(given) => {
+            let short = match self.climb_once(&mut events, request, &mut highest)? {
+                Grown::Done(given, rung) => {
                     drop(events);
-                    self.heap().core.counts.events.retries += u64::from(is_retry);
+                    self.heap().core.counts.served_by(rung.max(highest) as usize, highest > Rung::Free);
                     self.tell_all();
                     self.mind_watermark();
                     return Ok(given);
@@ -65,7 +79,7 @@ impl<B: Backend> Inner<B> {
                 Grown::Short(missing, cause) => (missing, cause),
             };
             drop(events);
-            is_retry = true;
+            highest = Rung::Pressure;
             rounds += 1;
             if rounds > PRESSURE_ROUNDS_MAX || !self.press(short.0, Urgency::Now) {
                 break short;
@@ -75,32 +89,32 @@ impl<B: Backend> Inner<B> {
     }
 
     /// The rungs under the lock of growth, from the search on.
-    fn climb_once(&self, events: &mut Events<B>, request: &Request, is_retry: &mut bool) -> Result<Grown> {
+    fn climb_once(&self, events: &mut Events<B>, request: &Request, highest: &mut Rung) -> Result<Grown> {
         loop {
             self.poll_others(events)?;
-            if let Some(given) = self.take(request, 1, Core::take) {
-                return Ok(Grown::Done(given));
+            if let Some(given) = self.take(request, Core::take) {
+                return Ok(Grown::Done(given, Rung::Free));
             }
             self.obey_limit(events)?;
             let seen = self.heap().core.completions;
             let short = match self.grow(events, request)? {
-                Grown::Done(given) => return Ok(Grown::Done(given)),
+                done @ Grown::Done(..) => return Ok(done),
                 short @ Grown::Short(..) => short,
             };
             if let Some(given) = self.take_behind_wait(events, request)? {
-                return Ok(Grown::Done(given));
+                return Ok(Grown::Done(given, Rung::OtherStream));
             }
             // All of them are recorded now, so that the wait below sees all that is pending.
             self.poll(events)?;
-            if let Some(given) = self.take(request, 4, Core::take_any) {
-                return Ok(Grown::Done(given));
+            if let Some(given) = self.take(request, Core::take_any) {
+                return Ok(Grown::Done(given, Rung::Wait));
             }
             // Work that ended by itself after the search for a place counts as waited for: there may be a better place now.
             let is_news = self.heap().core.completions != seen;
             if !is_news && !self.wait_oldest(events)? {
                 return Ok(short);
             }
-            *is_retry = true;
+            *highest = Rung::Wait.max(*highest);
         }
     }
 
@@ -113,17 +127,10 @@ impl<B: Backend> Inner<B> {
         if alone { Ok(()) } else { self.poll(events) }
     }
 
-    fn take(
-        &self,
-        request: &Request,
-        rung: usize,
-        search: fn(&mut Core, &Request) -> Option<Given>,
-    ) -> Option<Given> {
+    fn take(&self, request: &Request, search: fn(&mut Core, &Request) -> Option<Given>) -> Option<Given> {
         let mut state = self.whole();
         state.core.join_kept();
-        let given = search(&mut state.core, request)?;
-        state.core.counts.events.rungs[rung] += 1;
-        Some(given)
+        search(&mut state.core, request)
     }
 
     /// Rung 3.
@@ -135,7 +142,7 @@ impl<B: Backend> Inner<B> {
             };
             let place = (growth.region, growth.place.start());
             let short = match self.fill_place(events, growth, request)? {
-                Grown::Done(given) => return Ok(Grown::Done(given)),
+                done @ Grown::Done(..) => return Ok(done),
                 Grown::Short(missing, cause) => (missing, cause),
             };
             // The second search is short only if another thread was faster; each frees a chunk that nobody maps meanwhile, so there are not many.
@@ -150,7 +157,10 @@ impl<B: Backend> Inner<B> {
     fn fill_place(&self, events: &mut Events<B>, growth: Growth, request: &Request) -> Result<Grown> {
         let mut hand = Hand::default();
         match self.gather(events, &growth.place.runs, request, &mut hand) {
-            Ok(Gathered::All(pieces)) => self.fill(growth, &pieces, hand, request).map(Grown::Done),
+            Ok(Gathered::All(pieces)) => {
+                let rung = if hand.is_refused { Rung::Device } else { Rung::Growth };
+                self.fill(growth, &pieces, hand, request).map(|given| Grown::Done(given, rung))
+            }
             Ok(Gathered::Short(pages, cause)) => {
                 self.put_down(hand, Some(growth));
                 Ok(Grown::Short(pages * self.page(), cause))
@@ -295,7 +305,10 @@ impl<B: Backend> Inner<B> {
                 hand.smalls.push(chunk);
                 None
             }
-            Err(refusal) => Some(refusal),
+            Err(refusal) => {
+                hand.is_refused |= matches!(refusal, DeviceError::OutOfMemory { .. });
+                Some(refusal)
+            }
         })
     }
 
@@ -412,7 +425,6 @@ impl<B: Backend> Inner<B> {
         let mut state = self.heap();
         let given = state.core.finish_growth(&growth, &filled, request);
         let events = &mut state.core.counts.events;
-        events.rungs[2] += 1;
         events.remaps += hand.stolen.min(filled.len() as u64);
         drop(state);
         self.put_down(hand, None);
@@ -546,7 +558,7 @@ impl<B: Backend> Inner<B> {
         let state = &mut *self.whole();
         state.core.join_kept();
         state.core.counts.events.ooms += 1;
-        state.core.counts.events.rungs[7] += 1;
+        state.core.counts.events.rungs[Rung::Refusal as usize] += 1;
         state.core.note_oom(limit.saturating_sub(ledger.granted_bytes()), request);
         let all = state.core.counts.all();
         let held = state.core.blocks.iter().filter(|(_, block)| block.state == BlockState::Used);
@@ -604,7 +616,8 @@ const ADDRESS_PAGES_MIN: u64 = 64;
 impl<B: Backend> Allocator<B> {
     /// Gives everything that holds nothing back to the device and the ledger: what PyTorch calls `empty_cache`. Returns the bytes given back.
     ///
-    /// Memory that running work may still use stays; wait for the streams first to give that back too. Where later requests are placed may change by it.
+    /// Memory that running work may still use stays, and an event is recorded behind that work: wait for the streams and trim again to give that back too.
+    /// Where later requests are placed may change by it.
     ///
     /// # Errors
     /// [`Error::Device`] if the driver fails; what was given back until then stays so.
@@ -676,7 +689,6 @@ impl Core {
         let events = &mut self.counts.events;
         events.cross_stream_waited += 1;
         events.wait_distance += block.stamp.saturating_sub(completed);
-        events.rungs[3] += 1;
         self.hand_out(index, request)
     }
 

@@ -320,6 +320,60 @@ fn a_pointer_finds_its_memory() {
     assert_eq!(bench.allocator.find(handle.address()), None);
 }
 
+/// What a request needed is told by the highest rung that it climbed to, and each request is counted once.
+#[test]
+fn every_request_is_counted_by_its_rung() {
+    let bench = Bench::new(4, 3, Bench::small_chunks());
+    let rungs = || {
+        let statistics = bench.allocator.statistics();
+        let events = statistics.events;
+        let served: u64 = events.rungs[1..7].iter().sum();
+        assert_eq!(served, statistics.all.allocation.allocated, "{events:?}");
+        assert_eq!(events.rungs[7], events.ooms);
+        events.rungs
+    };
+    let [first, _, other] = &bench.streams[..] else { panic!("three streams") };
+    let grown = first.allocate(4 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(rungs(), [0, 0, 1, 0, 0, 0, 0, 0]);
+    bench.clock.launch(0, grown.address(), PAGE);
+    bench.allocator.free(grown).unwrap();
+    let behind = other.allocate(4 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(rungs(), [0, 0, 1, 1, 0, 0, 0, 0]);
+    bench.clock.launch(2, behind.address(), PAGE);
+    bench.allocator.free(behind).unwrap();
+    // Copy streams wait for nobody: the host does.
+    let waited = bench.streams[1].allocate(4 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(rungs()[4], 1);
+    let held = Mutex::new(Some(waited));
+    let allocator = bench.allocator.clone();
+    let registration = bench.allocator.on_pressure(0, move |need: Need| {
+        held.lock().unwrap().take().map_or(0, |handle| {
+            allocator.free(handle).unwrap();
+            need.bytes
+        })
+    });
+    let pressed = first.allocate(4 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(rungs()[5], 1);
+    assert!(other.allocate(PAGE, Tag::NONE).is_err());
+    assert_eq!(rungs()[7], 1);
+    bench.allocator.free(pressed).unwrap();
+    bench.clock.finish_all();
+    drop(registration);
+}
+
+/// Memory whose work is done is anybody's, and who takes it without a wait is counted.
+#[test]
+fn memory_of_other_streams_that_is_done_with_is_counted() {
+    let bench = Bench::new(4, 3, Bench::small_chunks());
+    let first = bench.streams[0].allocate(4 * PAGE, Tag::NONE).unwrap();
+    bench.clock.launch(0, first.address(), PAGE);
+    bench.allocator.free(first).unwrap();
+    bench.clock.finish_all();
+    bench.streams[2].allocate(4 * PAGE, Tag::NONE).unwrap();
+    let events = bench.allocator.statistics().events;
+    assert_eq!((events.cross_stream_free, events.cross_stream_waited, events.host_waits), (1, 0, 0));
+}
+
 #[test]
 fn scopes_know_their_peaks() {
     let bench = Bench::new(32, 1, Bench::small_chunks());

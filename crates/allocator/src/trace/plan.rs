@@ -2,6 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 
 use super::{Op, Trace};
 use crate::ALIGNMENT_BYTES;
@@ -10,7 +13,8 @@ use crate::arena::Heap;
 /// Offsets for a whole sequence of requests: each request's place in one arena, and how long that is.
 ///
 /// Several orders are tried, the longest or the largest first, and a simulation of best fit, until the arena is as long as what is alive at most, but for half a
-/// thousandth; the shortest one is kept, after a sweep over it has shown that no two buffers meet.
+/// thousandth; the shortest one is kept, after a sweep over it has shown that no two buffers meet. The orders are tried at once, by a thread each: which one is kept
+/// does not depend on which one is done first.
 ///
 /// ```
 /// use lighterage_allocator::{Op, Plan, Trace};
@@ -45,8 +49,16 @@ pub(crate) struct Life {
 
 /// Requests up to this size are placed among themselves by best fit: they are many, and little of the whole.
 const CRUMB_BYTES_MAX: u64 = 64 << 10;
-/// Parts of the time into which buffers are sorted, so that few have to be looked at: a power of two.
-const PARTS: u32 = 1 << 11;
+/// Births and deaths in a part of the time. With half of them random requests take a tenth longer, with twice as many those of models.
+const PART_EVENTS: u32 = 512;
+/// The most parts.
+const PARTS_MAX: u32 = 1 << 11;
+/// Cells of offsets for each range that is in the way: where there are more, ranges are merged instead. Models' crumbs in long arenas are faster so.
+const CELLS_PER_RANGE: usize = 4;
+/// The share of what is enough by which best fit may miss it and is near it: on traces of models it is, on random ones not.
+const NEAR: u64 = 12;
+/// From so many buffers on it pays to try orders at once.
+const THREADED_MIN: usize = 2000;
 /// An arena that is longer than what is alive at most by less than this share is not sought further: in whole pages the two are mostly the same.
 const ENOUGH: u64 = 2000;
 
@@ -62,14 +74,7 @@ impl Plan {
         let mut best = online(&lives);
         let enough = bound + bound / ENOUGH;
         if best.bytes > enough {
-            let orders = Orders::new(&lives);
-            for order in ORDERS {
-                if best.bytes > enough
-                    && let Some(plan) = orders.greedy(order, best.bytes)
-                {
-                    best = plan;
-                }
-            }
+            best = Orders::new(&lives).best(best, enough);
         }
         assert!(is_sound(&best.slots, &lives), "a plan of {} buffers overlaps", lives.len());
         best
@@ -209,9 +214,49 @@ impl<'a> Orders<'a> {
         Self { lives, large, crumbs, slots, crumb_bytes }
     }
 
+    /// The best of a plan and the orders, up to the first one that is `enough`. Where the plan is near it, the first order mostly is, and is tried alone.
+    fn best(&self, mut best: Plan, enough: u64) -> Plan {
+        let alone = usize::from(best.bytes < enough + enough / NEAR);
+        for orders in [0..alone, alone..ORDERS.len()] {
+            for plan in self.all(orders, best.bytes, enough).into_iter().flatten() {
+                if best.bytes > enough && plan.bytes < best.bytes {
+                    best = plan;
+                }
+            }
+            if best.bytes <= enough {
+                break;
+            }
+        }
+        best
+    }
+
+    /// What some orders come to; those behind the first one that is `enough` may be left out.
+    fn all(&self, orders: Range<usize>, limit: u64, enough: u64) -> Vec<Option<Plan>> {
+        // Which order is known to be enough: those behind it need not go on.
+        let done = AtomicUsize::new(usize::MAX);
+        let try_order = |number: usize| {
+            let is_wanted = || done.load(Ordering::Relaxed) >= number;
+            let plan = self.greedy(ORDERS[number], limit, is_wanted)?;
+            if plan.bytes <= enough {
+                done.fetch_min(number, Ordering::Relaxed);
+            }
+            Some(plan)
+        };
+        if self.lives.len() < THREADED_MIN || orders.len() == 1 {
+            return orders.map(try_order).collect();
+        }
+        thread::scope(|scope| {
+            let threads: Vec<_> = orders.map(|number| scope.spawn(move || try_order(number))).collect();
+            let join = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        })
+    }
+
     /// Places buffers in an order, each at the lowest offset where it meets none that was placed before and lives at the same time. Crumbs come on
-    /// top of all, among themselves. None as soon as the arena would not be shorter than `limit`.
-    fn greedy(&self, order: Order, limit: u64) -> Option<Plan> {
+    /// top of all, among themselves. None as soon as the arena would not be shorter than `limit`, or it is not wanted any more.
+    fn greedy(&self, order: Order, limit: u64, is_wanted: impl Fn() -> bool) -> Option<Plan> {
         let mut large = self.large.clone();
         large.sort_by_cached_key(|index| order(&self.lives[*index]));
         let mut slots = self.slots.clone();
@@ -221,7 +266,7 @@ impl<'a> Orders<'a> {
             let life = &self.lives[index];
             let offset = placed.lowest(life);
             top = top.max(offset + life.bytes);
-            if top + self.crumb_bytes >= limit {
+            if top + self.crumb_bytes >= limit || !is_wanted() {
                 return None;
             }
             placed.insert(life, offset);
@@ -241,12 +286,21 @@ impl<'a> Orders<'a> {
 /// matters, which is short, since buffers are packed. Only in the first and the last of its parts single buffers are looked at, and of these only those that begin or end
 /// in the part. Parts are the leaves of a tree, and a buffer is noted at the few nodes that together are all that it covers: whoever looks at a part looks at
 /// the nodes above it too.
+///
+/// Where these ranges are many for the length of the arena, they are not merged but sorted into *cells* of offsets no longer than the buffer: of those that
+/// start in a cell only the first start and the last end matter, since no gap between two of them holds the buffer. That has no branch that is hard to foresee.
 pub(crate) struct Placed {
+    /// A power of two.
+    parts: u32,
     part_length: u32,
     /// Buffers that begin or end in a part and do not cover it, by offset.
     some: Vec<Vec<Taken>>,
     /// The root is number 1, the children of `n` are `2n` and `2n + 1`, and the last ones are the parts.
     nodes: Vec<Node>,
+    /// Behind all that was placed.
+    top: u64,
+    /// What a search sorts into: kept for the next one.
+    cells: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Default)]
@@ -276,7 +330,7 @@ struct Obstacles<'a> {
 }
 
 /// Two nodes of each layer that are covered, and two above the first and the last part.
-const UNIONS_MAX: usize = 4 * (PARTS.ilog2() as usize + 1);
+const UNIONS_MAX: usize = 4 * (PARTS_MAX.ilog2() as usize + 1);
 
 impl<'a> Obstacles<'a> {
     fn add(&mut self, union: &'a Union) {
@@ -285,32 +339,15 @@ impl<'a> Obstacles<'a> {
             self.count += 1;
         }
     }
-}
 
-/// The parts of a life.
-#[derive(Clone, Copy)]
-struct Span {
-    /// In which it begins, and in which it ends.
-    first: usize,
-    last: usize,
-    /// Whether it covers these two.
-    is_whole: [bool; 2],
-}
-
-impl Placed {
-    /// Nothing, of a time that ends before `end`.
-    pub(crate) fn new(end: u32) -> Self {
-        let parts = PARTS as usize;
-        Self {
-            part_length: end.div_ceil(PARTS - 1).max(1),
-            some: vec![Vec::new(); parts],
-            nodes: vec![Node::default(); 2 * parts],
-        }
+    fn ranges(&self) -> usize {
+        let unions = self.unions[..self.count].iter().map(|union| union.len());
+        unions.chain(self.some.map(<[Taken]>::len)).sum()
     }
 
-    /// The lowest offset at which a buffer meets nothing that was placed.
-    pub(crate) fn lowest(&self, life: &Life) -> u64 {
-        let Obstacles { mut unions, count, mut some } = self.obstacles(life);
+    /// The lowest offset at which a buffer meets none of them: all are gone through side by side.
+    fn lowest(self, life: &Life) -> u64 {
+        let Obstacles { mut unions, count, mut some } = self;
         let mut top = 0;
         loop {
             let before = top;
@@ -324,6 +361,85 @@ impl Placed {
                 return top;
             }
         }
+    }
+
+    /// The same by empty cells of `2^shift` bytes, at most the buffer's: the first start and the last end of what starts in each.
+    fn lowest_by_cells(&self, life: &Life, shift: u32, cells: &mut [(u64, u64)]) -> u64 {
+        let mut note = |start: u64, end: u64| {
+            let (first, last) = &mut cells[cell_of(start, shift)];
+            *first = start.min(*first);
+            *last = end.max(*last);
+        };
+        for union in &self.unions[..self.count] {
+            union.iter().for_each(|(start, end)| note(*start, *end));
+        }
+        for taken in self.some.iter().copied().flatten().filter(|taken| taken.meets(life)) {
+            note(taken.offset, taken.end);
+        }
+        let mut top = 0;
+        for (first, last) in cells {
+            // One more than `EMPTY_CELL` is 0: nothing starts there.
+            if first.wrapping_add(1) > top + life.bytes {
+                break;
+            }
+            top = top.max(*last);
+        }
+        top
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "no more cells than ranges of a table in memory, or they are not made"
+)]
+const fn cell_of(offset: u64, shift: u32) -> usize {
+    (offset >> shift) as usize
+}
+
+/// A cell in which nothing starts: its first start and its last end.
+const EMPTY_CELL: (u64, u64) = (u64::MAX, 0);
+
+/// The parts of a life.
+#[derive(Clone, Copy)]
+struct Span {
+    /// Of all the time.
+    parts: usize,
+    /// In which it begins, and in which it ends.
+    first: usize,
+    last: usize,
+    /// Whether it covers these two.
+    is_whole: [bool; 2],
+}
+
+impl Placed {
+    /// Nothing, of a time that ends before `end`.
+    pub(crate) fn new(end: u32) -> Self {
+        let parts = (end / PART_EVENTS).next_power_of_two().clamp(2, PARTS_MAX);
+        Self {
+            parts,
+            part_length: end.div_ceil(parts - 1).max(1),
+            some: vec![Vec::new(); parts as usize],
+            nodes: vec![Node::default(); 2 * parts as usize],
+            top: 0,
+            cells: Vec::new(),
+        }
+    }
+
+    /// The lowest offset at which a buffer meets nothing that was placed.
+    pub(crate) fn lowest(&mut self, life: &Life) -> u64 {
+        let mut cells = std::mem::take(&mut self.cells);
+        let obstacles = self.obstacles(life);
+        let shift = life.bytes.max(1).ilog2();
+        let count = cell_of(self.top, shift) + 1;
+        let lowest = if count <= CELLS_PER_RANGE * obstacles.ranges() {
+            cells.clear();
+            cells.resize(count, EMPTY_CELL);
+            obstacles.lowest_by_cells(life, shift, &mut cells)
+        } else {
+            obstacles.lowest(life)
+        };
+        self.cells = cells;
+        lowest
     }
 
     /// The start of the shortest gap between what was placed that holds a buffer, the lowest among equals; behind all if there is none.
@@ -347,6 +463,7 @@ impl Placed {
     pub(crate) fn insert(&mut self, life: &Life, offset: u64) {
         let taken = Taken { offset, end: offset + life.bytes, birth: life.birth, death: life.death };
         let (span, range) = (self.span(life), (offset, taken.end));
+        self.top = self.top.max(taken.end);
         for part in span.edges() {
             let some = &mut self.some[part];
             some.insert(some.partition_point(|known| known.offset < offset), taken);
@@ -378,7 +495,7 @@ impl Placed {
         let is_whole = |part: usize| {
             u64::from(life.birth) <= part as u64 * length && u64::from(end) >= (part as u64 + 1) * length
         };
-        Span { first, last, is_whole: [first, last].map(is_whole) }
+        Span { parts: self.parts as usize, first, last, is_whole: [first, last].map(is_whole) }
     }
 }
 
@@ -393,8 +510,8 @@ impl Span {
     /// The highest nodes with nothing below them that it does not cover.
     fn covered(self) -> impl Iterator<Item = usize> {
         let [first, last] = self.is_whole.map(usize::from);
-        let mut low = PARTS as usize + self.first + 1 - first;
-        let mut high = PARTS as usize + self.last + last;
+        let mut low = self.parts + self.first + 1 - first;
+        let mut high = self.parts + self.last + last;
         std::iter::from_fn(move || {
             while low < high {
                 if low % 2 == 1 {
@@ -414,8 +531,8 @@ impl Span {
     /// The first and the last part and all nodes above them, which are also all nodes above the covered ones: what is above one of those and not covered reaches beyond
     /// the first or the last part.
     fn above(self) -> impl Iterator<Item = usize> {
-        let layers = |part: usize| std::iter::successors(Some(PARTS as usize + part), |node| Some(node / 2));
-        let both = layers(self.first).zip(layers(self.last)).take(PARTS.ilog2() as usize + 1);
+        let layers = move |part: usize| std::iter::successors(Some(self.parts + part), |node| Some(node / 2));
+        let both = layers(self.first).zip(layers(self.last)).take(self.parts.ilog2() as usize + 1);
         both.flat_map(|(left, right)| [Some(left), (right > left).then_some(right)]).flatten()
     }
 }
@@ -496,10 +613,33 @@ mod tests {
             assert!(plan.bytes() >= live_peak(&lives) && plan.bytes() <= online(&lives).bytes());
             for order in ORDERS {
                 let orders = Orders::new(&lives);
-                let plan = orders.greedy(order, u64::MAX).unwrap();
+                let plan = orders.greedy(order, u64::MAX, || true).unwrap();
                 assert!(is_sound(&plan.slots, &lives));
-                assert_eq!(orders.greedy(order, plan.bytes), None, "none as short is sought");
-                assert_eq!(orders.greedy(order, plan.bytes + 1), Some(plan));
+                assert_eq!(orders.greedy(order, plan.bytes, || true), None, "none as short is sought");
+                assert_eq!(orders.greedy(order, plan.bytes + 1, || true), Some(plan));
+            }
+        }
+    }
+
+    /// With threads and without, whoever is done first.
+    #[test]
+    fn the_plan_is_that_of_the_orders_one_after_the_other() {
+        let mut rng = Rng::from_env(8);
+        for _ in 0..4 {
+            let trace = random(&mut rng, 3000);
+            let lives = lives(&trace);
+            assert!(lives.len() >= THREADED_MIN);
+            let (orders, enough) = (Orders::new(&lives), live_peak(&lives) * 21 / 20);
+            let mut best = online(&lives);
+            for order in ORDERS {
+                if best.bytes > enough
+                    && let Some(plan) = orders.greedy(order, best.bytes, || true)
+                {
+                    best = plan;
+                }
+            }
+            for _ in 0..5 {
+                assert_eq!(orders.best(online(&lives), enough), best);
             }
         }
     }

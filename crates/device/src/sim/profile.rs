@@ -42,7 +42,8 @@ const PCIE5: f64 = 55e9;
 /// GB/s elsewhere (llama.cpp issue 28223). From the page cache: several threads copy.
 const HOST: Host = Host { pageable: 9.7e9, lock: 2.4e9, read: 10e9 };
 /// Beside the H100, 16 cores. Pageable copies: `machine-2`. Reading: 33 GB came through the stages in 1.18 s (`full-size-2`, everything resident). Page-locking: 2.4 GB/s alone
-/// (`machine-2`), by the driver's own allocation; with the first touch of the mapped files 1.6 to 2.2 (`full-size-2` and `-3`, by what first steps took more the more was streamed).
+/// (`machine-2`), by the driver's own allocation; with the first touch of the mapped files 1.7 to 2.3 (`full-size-3` and `-2`, by what first steps took more the more was
+/// streamed, without what mapping it takes).
 const MEASURED_HOST: Host = Host { pageable: 19.5e9, lock: 2.0e9, read: 28e9 };
 
 /// What the host reaches, which is no property of the card.

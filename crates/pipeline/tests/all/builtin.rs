@@ -1,5 +1,6 @@
 //! The released models at their full size, without their files: what the plan says is what `Sim` does.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use lighterage_device::{Detail, Device, Ledger, Profile, Sim, SimConfig};
@@ -124,6 +125,31 @@ fn the_first_step_comes_when_the_plan_says() {
                 assert!((0.98..1.02).contains(&ratio), "{name}, {gib} GiB: {got} s, predicted {predicted}");
             }
         }
+    }
+}
+
+/// The modulation of all steps, InfuseNet's included, is made before the loop: its weights cross the link once, whatever the budget, and the loop reads none of them.
+#[test]
+fn modulation_is_streamed_once_and_is_no_part_of_the_loop() {
+    let profile = Profile::named("h100").unwrap();
+    let model = model(true, 50);
+    let survey = model.survey(PAGE, Some(profile.rates)).unwrap();
+    let weights = |phase| -> BTreeMap<String, u64> {
+        survey.loads(phase).into_iter().map(|load| (load.name, load.bytes)).collect()
+    };
+    let (before, in_loop) = (weights(Phase::Modulation), weights(Phase::Denoise));
+    assert!(before.keys().all(|name| !in_loop.contains_key(name)));
+    let (hoisted, read) = (before.values().sum::<u64>(), in_loop.values().sum::<u64>());
+    // 29.7 GB, of which 8 are hoisted (flux-infiniteyou: 23.80 and 5.91 GB).
+    assert!((7_900_000_000..8_200_000_000).contains(&hoisted), "{hoisted}");
+    assert!((21_400_000_000..21_800_000_000).contains(&read), "{read}");
+    for gib in [3, 8, 24] {
+        let (device, forecast) = (sim(&profile, gib << 30), survey.within(gib << 30).unwrap());
+        let report = model.run_steps(&device, &forecast, 2).unwrap();
+        let ran = report.phases.iter().find(|ran| ran.phase == Phase::Modulation).unwrap();
+        // Where memory is short units begin at a page's beginning, and the gaps are copied too.
+        let most = hoisted + before.len() as u64 * PAGE;
+        assert!((hoisted..=most).contains(&ran.copied_bytes), "{gib} GiB: {} of {hoisted}", ran.copied_bytes);
     }
 }
 

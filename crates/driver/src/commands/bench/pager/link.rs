@@ -116,14 +116,17 @@ fn measure<T>(
             median((WARM..WARM + turns).flat_map(launches).collect())
         }
     };
-    // From a ring and some residents, an eighth of all, up to a page less than everything.
-    let (low, high) = (3 * least, most - page);
-    let budgets = (0..BUDGETS).map(|index| (low + (high - low) * index / (BUDGETS - 1)) / page * page);
     let at = |budget: u64| {
         run(&plan(&model, link, budget, &[launch_seconds; LAYERS])?, Some(link))?;
         line(&model, link, budget, turns)
     };
-    budgets.map(at).collect()
+    budgets(least, most, page).map(at).collect()
+}
+
+/// From a ring and some residents, an eighth of all, up to a page less than everything.
+fn budgets(least: u64, most: u64, page: u64) -> impl Iterator<Item = u64> {
+    let (low, high) = (3 * least, most - page);
+    (0..BUDGETS).map(move |index| (low + (high - low) * index / (BUDGETS - 1)) / page * page)
 }
 
 /// Seconds of the launches of a turn, one by one.
@@ -184,4 +187,44 @@ pub(super) fn print(out: &mut impl Write, what: &str, lines: &[Line]) -> Result<
     }));
     table::print(out, &[Align::Right; 7], &rows)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use lighterage_checkpoint::{Checkpoint, Shape};
+    use lighterage_pager::{TensorSpec, UnitSpec, Units};
+
+    use super::*;
+
+    fn model() -> Opened {
+        let shape = |layer: usize| Shape { name: layer.to_string(), extents: vec![COLUMNS, SIDE] };
+        let shapes: Vec<Shape> = (0..LAYERS).map(shape).collect();
+        let checkpoint = Checkpoint::of_shapes("layers", DType::Bf16, &shapes).expect("shapes");
+        let mut units = Units::default();
+        let mut add = |Shape { name, extents }: &Shape| {
+            let weight = TensorSpec::whole(&checkpoint, name, extents, DType::Bf16).expect("a weight");
+            units.add(UnitSpec { name: name.clone(), tensors: vec![weight] })
+        };
+        let cycle = shapes.iter().map(&mut add).collect();
+        Opened { checkpoint, units: Arc::new(units), cycle }
+    }
+
+    /// What a plan itself is over its bound, before anything is measured: with launches of the fixed length, and as short as products are on two cores.
+    #[test]
+    fn plans_over_a_slowed_link_are_within_five_percent_of_their_bound() {
+        let (model, page) = (model(), HostConfig::default().page_bytes);
+        let least = Plan::minimum(&model.units, &model.cycle, page);
+        let most = Plan::resident(&model.units, &model.cycle, page).bytes();
+        for seconds in [LAUNCH_SECONDS, 20e-3, 11e-3, 6e-3] {
+            for budget in budgets(least, most, page) {
+                let turn = plan(&model, 100e6, budget, &[seconds; LAYERS]).expect("a plan").turns()[0];
+                let ratio = turn.seconds / turn.bound_seconds;
+                println!("{seconds} s, {budget} bytes: {ratio:.3}");
+                assert!(
+                    (1.0 - 1e-9..=1.05).contains(&ratio),
+                    "{seconds} s, {budget} bytes: {ratio}, {turn:?}"
+                );
+            }
+        }
+    }
 }
