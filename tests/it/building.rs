@@ -370,8 +370,10 @@ fn planted_spills_and_serialised_products_fail() {
         (
             "local.cu",
             "80",
-            kernel("float v[8]; for (int i = 0; i < 8; i++) v[i] = x[i]; x[0] = v[n];"),
-            "local memory",
+            kernel(
+                "float v[512]; for (int i = 0; i < 512; i++) v[i] = x[i] * x[i + n]; for (int i = 0; i < n; i++) v[(i * 7 + n) & 511] += x[i]; x[0] = v[n];",
+            ),
+            "Local memory",
         ),
         ("warning.cu", "80", kernel("int unused; x[0] = n;"), "unused"),
         ("serialised_sm90a.cu", "90a", products.to_owned(), "C75"),

@@ -97,6 +97,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
         Vec::new()
     }
 
+    /// Bytes of the device that are in use now, as its driver counts them: this program's and everybody else's. None where there is nobody who counts.
+    fn used_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Reserves `bytes` of address space, without memory; `bytes` is a multiple of the page.
     ///
     /// # Errors

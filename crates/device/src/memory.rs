@@ -22,6 +22,8 @@ struct Inner<B> {
     recorder: OnceLock<Recorder>,
     /// What the driver has taken for itself.
     _taken: Vec<Grant>,
+    /// What was in use beside that when the device was opened.
+    outside_bytes: Option<u64>,
 }
 
 impl<B: Backend> Clone for Device<B> {
@@ -48,9 +50,28 @@ impl<B: Backend> Device<B> {
         Ok(Self::with(backend, ledger, host_ledger, taken))
     }
 
+    /// Bytes that are in use on the device since it was opened and that its ledger does not know: what the driver takes for itself later on, if no other program has taken
+    /// or given back any meanwhile. None where nobody counts.
+    ///
+    /// ```
+    /// use lighterage_device::{Device, Host, HostConfig, Ledger};
+    /// # fn main() -> lighterage_device::Result<()> {
+    /// let device = Device::open(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(0))?;
+    /// assert_eq!(device.unaccounted_bytes(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn unaccounted_bytes(&self) -> Option<i64> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let (used, outside) = self.backend().used_bytes().zip(self.inner.outside_bytes)?;
+        Some(number(used) - number(outside) - number(self.ledger().granted_bytes()))
+    }
+
     fn with(backend: B, ledger: Ledger, host_ledger: Ledger, taken: Vec<Grant>) -> Self {
         let (deferred, recorder) = (Mutex::new(None), OnceLock::new());
-        let inner = Inner { backend, ledger, host_ledger, deferred, recorder, _taken: taken };
+        let outside_bytes = backend.used_bytes().map(|used| used.saturating_sub(ledger.granted_bytes()));
+        let inner = Inner { backend, ledger, host_ledger, deferred, recorder, _taken: taken, outside_bytes };
         Self { inner: Arc::new(inner) }
     }
 

@@ -409,6 +409,11 @@ impl Backend for Cuda {
         self.taken.clone()
     }
 
+    fn used_bytes(&self) -> Option<u64> {
+        // A driver that does not answer any more has said so elsewhere.
+        self.context.memory().ok().map(|(free, total)| total.saturating_sub(free))
+    }
+
     fn reserve(&self, bytes: u64) -> Result<Address> {
         self.memory.reserve(bytes)
     }

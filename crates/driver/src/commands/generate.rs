@@ -129,7 +129,8 @@ impl Shot<'_> {
             self.seeing.write(device, &seen, &self.facts(job, &picture))?;
         }
         let gemm = Gemm::new(&self.arguments.device, device.info());
-        Ok(Record::new(path.to_owned(), seed, &picture, forecast).by(gemm))
+        let record = Record::new(path.to_owned(), seed, &picture, forecast).by(gemm);
+        Ok(record.with_unaccounted(device.unaccounted_bytes()))
     }
 }
 

@@ -76,6 +76,9 @@ pub(super) struct Record {
     cap_bytes: u64,
     pub(super) peak_bytes: u64,
     planned_peak_bytes: u64,
+    /// In use on the device at the end and unknown to the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unaccounted_bytes: Option<i64>,
     pub(super) seconds: f64,
     seconds_per_step: f64,
     #[serde(flatten)]
@@ -131,6 +134,7 @@ impl Record {
             cap_bytes: report.cap_bytes,
             peak_bytes: report.peak_bytes,
             planned_peak_bytes: forecast.peak_bytes(),
+            unaccounted_bytes: None,
             seconds: report.seconds(),
             seconds_per_step: report.seconds_per_step(),
             gemm: Gemm::default(),
@@ -143,6 +147,11 @@ impl Record {
     /// With a word about who multiplied.
     pub(super) fn by(self, gemm: Gemm) -> Self {
         Self { gemm, ..self }
+    }
+
+    /// With what the ledger does not know.
+    pub(super) fn with_unaccounted(self, unaccounted_bytes: Option<i64>) -> Self {
+        Self { unaccounted_bytes, ..self }
     }
 }
 
