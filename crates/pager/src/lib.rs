@@ -32,12 +32,13 @@
 //! [`Plan::turns`] has the time of a turn beside a lower bound that holds for every policy: for each window of neighbouring visits, what does not fit the memory has to
 //! cross the link between its first and its last visit, while the rest of the turn waits. The ring's length is searched, with the very recurrence that predicts the time; small
 //! plans are polished page by page. Tests hold FLUX.1-dev, with InfuseNet or without, to within 2 % of the bound on every built-in card at budgets for weights from 1 to 24 GB,
-//! and plans of up to five units to within 2 % of the best choice of shares and ring. Without times, bytes stand for them.
+//! and plans of up to five units to within 2 % of the best choice of shares and ring. Without times, bytes stand for them. What comes before the steady state is in
+//! [`Plan::first_turn_seconds`] and [`Plan::seconds`]: calls that map all pages, page-locking, filling, loading, and in the end calls that give the pages back.
 //!
 //! # Several kinds of turns
 //!
 //! A step without the control network visits fewer units. Each kind is a [`Cycle`] of the plan, with the number of its turns, over the same addresses; [`Pager::turn`]
-//! says which one begins. A step that is skipped leases nothing and needs no word: what was read ahead stays.
+//! says which one begins. A step that is skipped leases nothing and needs no word: what was read ahead stays. The first turn of another kind reads the ring anew, and finds all else.
 //!
 //! # Under pressure
 //!

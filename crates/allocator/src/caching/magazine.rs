@@ -1,5 +1,5 @@
 use super::block::{Heap, NONE};
-use super::core::Request;
+use super::core::{Given, Request};
 use super::counts::Served;
 use crate::ALIGNMENT_BYTES;
 
@@ -101,7 +101,7 @@ impl Magazine {
 
     /// Hands out a block of exactly this size.
     #[inline]
-    pub(crate) fn take(&mut self, request: &Request) -> Option<&Slot> {
+    pub(crate) fn take(&mut self, request: &Request) -> Option<Given> {
         let place = &mut self.places[place(request.bytes)];
         if place.bytes != request.bytes || place.first == NONE {
             return None;
@@ -112,12 +112,14 @@ impl Magazine {
         self.free_bytes -= request.bytes;
         slot.state = SlotState::Used;
         // Below the slot's number in the word: `put` and `give` refuse those that have no next one.
-        slot.generation += 1;
+        let generation = slot.generation + 1;
+        slot.generation = generation;
         // Below the alignment.
         slot.slack = (request.bytes - request.requested) as u32;
         slot.tag = request.tag;
+        let given = Given { index: slot.block, address: slot.address, generation };
         self.served.add(request.bytes, request.requested);
-        Some(slot)
+        Some(given)
     }
 
     /// Takes a block back that this magazine handed out; false if it has no room for it, or if it did not hand it out.
@@ -315,7 +317,9 @@ mod tests {
         assert!(magazine.take(&request(1025)).is_none(), "another size");
         let mut before = 0;
         for _ in 0..3 {
-            let slot = *magazine.take(&request(1000)).unwrap();
+            let given = magazine.take(&request(1000)).unwrap();
+            let slot = magazine.slots[slot_of(given.generation)];
+            assert_eq!((given.address, given.index, given.generation), (4096, 7, slot.generation));
             assert_eq!((slot.address, slot.block, slot.slack, slot.tag), (4096, 7, 24, 3));
             assert_eq!((magazine_of(slot.generation), slot.generation > before), (Some(5), true));
             assert!(magazine.take(&request(1000)).is_none(), "handed out twice");

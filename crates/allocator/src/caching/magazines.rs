@@ -61,9 +61,7 @@ impl Magazines {
     #[inline]
     pub(crate) fn take(&self, request: &Request) -> Option<Given> {
         let shelf = self.shelves.get()?.get(request.owner as usize)?.get()?;
-        let mut magazine = shelf[mine(request.heap)].lock();
-        let Slot { address, generation, block: index, .. } = *magazine.take(request)?;
-        Some(Given { index, address, generation })
+        shelf[mine(request.heap)].lock().take(request)
     }
 
     /// Takes back what one of these handed out, if it has room for it; false: ask the books.

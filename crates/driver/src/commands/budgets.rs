@@ -211,6 +211,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_run_that_could_not_record_says_why() {
+        let report = Report {
+            peak_bytes: 0,
+            cap_bytes: 0,
+            steps: 4,
+            steps_computed: 4,
+            steps_replayed: 0,
+            not_replayed: Some("the driver has no graphs".to_owned()),
+            phases: Vec::new(),
+        };
+        let line = not_replayed(&report).expect("a line");
+        assert!(line.starts_with("--graphs:") && line.ends_with("the driver has no graphs"), "{line}");
+        assert_eq!(not_replayed(&Report { not_replayed: None, ..report }), None);
+    }
+
+    #[test]
     fn budgets_go_from_the_smallest_to_the_largest_that_there_is() {
         assert_eq!(evenly(100, 800, u64::MAX), [100, 200, 300, 400, 500, 600, 700, 800]);
         assert_eq!(evenly(100, 800, 450), [100, 150, 200, 250, 300, 350, 400, 450]);

@@ -42,6 +42,10 @@ fn what_each_run_took_is_told() {
         assert!(peak <= budget && peak > 1 << 20, "{run}");
         assert_eq!((&run["not_finite"], run["steps_sha256"].as_array().unwrap().len()), (&0.into(), 3));
         assert!(run["steps_sha256"][0] != run["steps_sha256"][1], "{run}");
+        assert!(
+            run["steps_replayed"] == 0 && run["not_replayed"].is_null(),
+            "nobody asked for graphs: {run}"
+        );
         let is_drawn = run["how"] == "interleaving 1";
         for name in ["first_step_after_seconds", "step_seconds"] {
             assert_eq!(run[name].as_f64().is_some_and(|seconds| seconds > 0.0), !is_drawn, "{run}");
