@@ -493,6 +493,10 @@ impl fmt::Display for Forecast {
                 f,
                 "{phase:<12}{activations_bytes:>14}{resident:>14}{ring:>14}{streamed:>16}{peak:>14}{host_bytes:>14}"
             )?;
+            // Steps without InfuseNet, beside those with it.
+            for turn in plan.turns().iter().skip(1) {
+                writeln!(f, "{:<12}{:>58}", "  bare", turn.streamed_bytes)?;
+            }
         }
         if self.taken_bytes > 0 {
             writeln!(f, "{:<12}{:>72}", "driver", self.taken_bytes)?;
