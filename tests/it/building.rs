@@ -1,6 +1,5 @@
 //! How `build.rs` compiles kernels: what it reads out of ptxas' words, what it refuses, what changes a cached result.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,10 +11,13 @@ pub(crate) mod cuda;
 
 use self::cuda::budget::Table;
 use self::cuda::nvcc::Nvcc;
-#[cfg(feature = "emu")]
-use self::cuda::objects::{self, Compiler, Unit};
 use self::cuda::report::Report;
 use self::cuda::{cache, includes, sources};
+#[cfg(feature = "emu")]
+use {
+    self::cuda::objects::{self, Compiler, Unit},
+    std::os::unix::fs::MetadataExt,
+};
 
 const LOG: &str = "ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'first' for 'sm_90a'
