@@ -51,7 +51,7 @@ pub struct Stalled {
 /// What a step was to be like, and by what that is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Predicted {
-    /// The steady state of the longest kind of step.
+    /// A step behind the first in the mean, each kind of step in its steady state.
     pub turn: Turn,
     /// The first step from the beginning of its phase, loading included, if that was predicted.
     pub first_seconds: Option<f64>,
@@ -68,6 +68,8 @@ pub enum Source {
     Profile,
     /// The launches and copies of this step of the run itself, counted from 1; what is predicted is how they overlap.
     Step(usize),
+    /// The same of a step of each kind, where there are several: with `InfuseNet` and without.
+    StepOfEachKind,
 }
 
 impl Achieved {
@@ -171,25 +173,37 @@ impl Achieved {
 
 impl Predicted {
     /// From the forecast's own times; where it has none, from the launches and copies of the second step (the first where there is no other), put through the plan's
-    /// recurrence. Nothing where the recording has no such step, or steps differ from the plan's cycle (with `TeaCache`).
+    /// recurrence; where the plan has several kinds of steps, from those of a step of each. Nothing where the recording has no such step, or steps differ from the plan's cycle (with
+    /// `TeaCache`).
     ///
     /// What the host does before the first copies no later step shows: the rates of the `card` say it, if there are any.
     #[must_use]
     pub fn of(forecast: &Forecast, recording: &Recording, card: Option<&Rates>) -> Option<Self> {
         let planned = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise)?;
         if forecast.is_timed {
-            let turn = planned.plan.turns().first().copied()?;
+            let turn = planned.plan.mean_turn()?;
             let first_seconds = Some(planned.first_turn_seconds());
             let first_step_after_seconds = Some(forecast.first_step_seconds());
             return Some(Self { turn, first_seconds, first_step_after_seconds, source: Source::Profile });
         }
         let achieved = Achieved::of(recording);
         let index = usize::from(achieved.steps.len() > 1);
-        let step = achieved.steps.get(index)?;
-        let cycle = measured(planned, recording, step)?;
-        let seen = link(recording, step);
-        let plan = planned.plan.retimed(vec![cycle], seen.unwrap_or(INSTANT));
-        let turn = plan.turns().first().copied()?;
+        let ((first_steps, later), kinds) = (achieved.steps.split_at(index), planned.plan.cycles().len());
+        // Of one kind are all of them, or the plan knows nothing of them; of several the first step may be the only one.
+        let of_each = later.iter().chain(first_steps);
+        let candidates: Vec<_> = of_each.take(if kinds == 1 { 1 } else { usize::MAX }).collect();
+        let (mut cycles, mut seen) = (planned.plan.cycles().to_vec(), None);
+        for (kind, cycle) in cycles.iter_mut().enumerate().filter(|(_, cycle)| cycle.turns > 0) {
+            let of_kind = |step: &&AchievedStep| {
+                let measured = measured(planned, recording, step, kind)?;
+                Some((measured, link(recording, step)))
+            };
+            let (measured, link) = candidates.iter().find_map(of_kind)?;
+            *cycle = measured;
+            seen = seen.or(link);
+        }
+        let plan = planned.plan.retimed(cycles, seen.unwrap_or(INSTANT));
+        let turn = plan.mean_turn()?;
         let carried =
             seen.or_else(|| card.map(|rates| Link { bytes_per_second: rates.link_bytes, ..INSTANT }));
         let first = carried.map(|link| first(forecast, &plan, link, card));
@@ -198,7 +212,7 @@ impl Predicted {
             first_seconds: first.map(|[step, _]| step),
             // Elsewhere than on a card, where launches take longest, loading says little of the phases before.
             first_step_after_seconds: first.filter(|_| card.is_some()).map(|[_, after]| after),
-            source: Source::Step(index + 1),
+            source: if kinds == 1 { Source::Step(index + 1) } else { Source::StepOfEachKind },
         })
     }
 }
@@ -220,7 +234,12 @@ fn first(forecast: &Forecast, plan: &Plan, link: Link, card: Option<&Rates>) -> 
 const INSTANT: Link = Link { bytes_per_second: f64::MAX, ..Link::UNIT };
 
 /// The plan's cycle of that kind with the times of one step: what of its leases, and between them, was no waiting.
-fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep) -> Option<Cycle> {
+fn measured(
+    planned: &PhaseForecast,
+    recording: &Recording,
+    step: &AchievedStep,
+    kind: usize,
+) -> Option<Cycle> {
     let stream = recording.spans.iter().find(|span| span.what == What::Step)?.stream;
     let in_step =
         |span: &&Span| span.stream == stream && (step.begin_ns..step.end_ns).contains(&span.begin_ns);
@@ -228,9 +247,10 @@ fn measured(planned: &PhaseForecast, recording: &Recording, step: &AchievedStep)
         recording.spans.iter().filter(|span| span.what == What::Lease).filter(in_step).collect();
     let waits = Waits::of(recording, stream);
     let named = |(lease, visit): (&&Span, &Visit)| lease.name == planned.units.get(visit.unit).name;
-    let is_its =
-        |cycle: &&Cycle| leases.len() == cycle.visits.len() && leases.iter().zip(&cycle.visits).all(named);
-    let cycle = planned.plan.cycles().iter().find(is_its)?;
+    let cycle = planned.plan.cycles().get(kind)?;
+    if leases.len() != cycle.visits.len() || !leases.iter().zip(&cycle.visits).all(named) {
+        return None;
+    }
     // What a step launches before its first lease, the step before launched behind its last one.
     let before = leases.first().map_or(0.0, |first| waits.busy(step.begin_ns, first.begin_ns));
     let visits = cycle.visits.iter().enumerate().map(|(index, visit)| {

@@ -39,5 +39,6 @@ pub(super) fn source(source: Source) -> String {
     match source {
         Source::Profile => "by the device's profile".to_owned(),
         Source::Step(number) => format!("by the launches of step {number}"),
+        Source::StepOfEachKind => "by the launches of a step of each kind".to_owned(),
     }
 }

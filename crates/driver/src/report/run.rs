@@ -70,7 +70,8 @@ fn compared(seen: &Seen) -> String {
         let got = Size(got as u64).to_string();
         vec![name.to_owned(), Size(expected).to_string(), got, share]
     };
-    let streamed = seen.forecast.denoise().map_or(0, lighterage_pager::Plan::streamed_bytes);
+    let planned = seen.forecast.denoise().and_then(lighterage_pager::Plan::mean_turn);
+    let streamed = planned.map_or(0, |turn| turn.streamed_bytes);
     let (turn_seconds, turn_stalled) = (turn.map(|turn| turn.seconds), turn.map(|turn| turn.stalled_seconds));
     let mut rows = vec![
         seconds("a step after the first, mean", turn_seconds, achieved.seconds_per_step()),

@@ -49,6 +49,20 @@ pub(crate) fn check_trace(path: &Path) -> Vec<Value> {
     events
 }
 
+/// Of two kinds of steps a recording of everything shows both, and a plain run only the second step: it predicts nothing.
+#[test]
+fn steps_of_two_kinds_are_predicted_by_one_of_each() {
+    let scratch = Scratch::new();
+    let face = crate::repository("assets/demo/faces/bo.png");
+    let window = ["--id-image", &face, "--infusenet-end", "0.5"];
+    let (plain, said) = picture(&scratch, "plain.png", &window);
+    assert!(!said.contains("s/step predicted") && said.contains("first step done after"), "{said}");
+    let trace = scratch.text("trace.json");
+    let (seen, said) = picture(&scratch, "seen.png", &[&window[..], &["--trace", &trace]].concat());
+    assert!(said.contains("s/step predicted (by the launches of a step of each kind)"), "{said}");
+    assert!(plain == seen);
+}
+
 #[test]
 fn a_recorded_run_makes_the_same_picture_and_a_trace() {
     let scratch = Scratch::new();

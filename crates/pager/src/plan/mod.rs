@@ -175,6 +175,37 @@ impl Plan {
         self.turns.first().map_or(0, |turn| turn.streamed_bytes)
     }
 
+    /// The mean of all turns behind the run's first one, each kind as often as it comes; of a run of one turn that one. None where there are none.
+    #[must_use]
+    pub fn mean_turn(&self) -> Option<Turn> {
+        let all: u64 = self.turns.iter().map(|turn| turn.count).sum();
+        let behind = |(kind, turn): (usize, &Turn)| {
+            let first = u64::from(all > 1 && kind == self.first_kind);
+            (*turn, turn.count.saturating_sub(first))
+        };
+        let turns = self.turns.iter().enumerate().map(behind).filter(|(_, count)| *count > 0);
+        let turns: Vec<(Turn, u64)> = turns.collect();
+        let (first, _) = *turns.first()?;
+        if turns.len() == 1 {
+            return Some(first);
+        }
+        let count: u64 = turns.iter().map(|(_, count)| count).sum();
+        let mean = |of: fn(&Turn) -> f64| {
+            let sum: f64 = turns.iter().map(|(turn, count)| of(turn) * timing::as_f64(*count)).sum();
+            sum / timing::as_f64(count)
+        };
+        Some(Turn {
+            seconds: mean(|turn| turn.seconds),
+            bound_seconds: mean(|turn| turn.bound_seconds),
+            compute_seconds: mean(|turn| turn.compute_seconds),
+            copy_seconds: mean(|turn| turn.copy_seconds),
+            stalled_seconds: mean(|turn| turn.stalled_seconds),
+            streamed_bytes: turns.iter().map(|(turn, count)| turn.streamed_bytes * count).sum::<u64>()
+                / count,
+            count: all,
+        })
+    }
+
     /// What to expect of each kind of turn, in the order of the goal's cycles.
     ///
     /// A turn's bound is proven: whatever is resident and in whatever order bytes come, its launches take their time, and for every window of neighbouring visits what

@@ -12,8 +12,9 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn retimed(&self, cycles: Vec<Cycle>, link: Link) -> Self {
-        let (source, host) = (self.source, self.host);
-        let goal = Goal { link, source, host, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
+        let (source, host, first_kind) = (self.source, self.host, self.first_kind);
+        let goal =
+            Goal { link, source, host, first_kind, ..Goal::new(cycles, self.bytes(), self.page_bytes()) };
         Self::of(Arc::clone(&self.tape), self.choice.clone(), &goal)
     }
 }

@@ -326,6 +326,13 @@ fn turns_of_two_kinds_take_on_sim_what_they_say() {
             assert!(got >= 0.99 * planned && got <= 1.01 * planned + spare, "{text}");
         }
         streamed += usize::from(turns[1].streamed_bytes > 0);
+        let (mean, counts) =
+            (plan.mean_turn().unwrap(), [0, 1].map(|kind| all(kind) - usize::from(kind == first_kind)));
+        let sum = counts[0] as f64 * turns[0].seconds + counts[1] as f64 * turns[1].seconds;
+        assert!(
+            (mean.seconds * (counts[0] + counts[1]) as f64 / sum - 1.0).abs() < 1e-12,
+            "{mean:?} of {turns:?}"
+        );
     }
     assert!(streamed > 40, "{streamed} cases stream");
 }
