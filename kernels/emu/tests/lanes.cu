@@ -102,15 +102,4 @@ template __global__ void lanes<0>(const TestParams);
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_lanes_##n, lanes<n>)
-VARIANT(0)
-VARIANT(1)
-VARIANT(2)
-VARIANT(3)
-VARIANT(4)
-VARIANT(5)
-VARIANT(6)
-VARIANT(7)
-VARIANT(8)
-VARIANT(9)
-VARIANT(10)
-VARIANT(11)
+VARIANTS_11(VARIANT)

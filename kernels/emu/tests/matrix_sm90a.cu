@@ -36,8 +36,4 @@ template __global__ void matrix<0>(const TestParams);
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_matrix_##n, matrix<n>)
-VARIANT(0)
-VARIANT(1)
-VARIANT(2)
-VARIANT(3)
-VARIANT(4)
+VARIANTS_4(VARIANT)

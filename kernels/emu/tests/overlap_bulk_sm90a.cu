@@ -56,8 +56,4 @@ template __global__ void overlap_bulk<0>(const __grid_constant__ TestParams, con
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_overlap_bulk_##n, overlap_bulk<n>)
-VARIANT(0)
-VARIANT(1)
-VARIANT(2)
-VARIANT(3)
-VARIANT(4)
+VARIANTS_4(VARIANT)

@@ -8,3 +8,12 @@ struct TestParams {
     uint32_t count;
     uint32_t padding;
 };
+
+// Registers the variants of a test kernel up to this number: 0 is right, and each other has a mistake.
+#define VARIANTS_4(V) V(0) V(1) V(2) V(3) V(4)
+#define VARIANTS_6(V) VARIANTS_4(V) V(5) V(6)
+#define VARIANTS_9(V) VARIANTS_6(V) V(7) V(8) V(9)
+#define VARIANTS_11(V) VARIANTS_9(V) V(10) V(11)
+#define VARIANTS_15(V) VARIANTS_11(V) V(12) V(13) V(14) V(15)
+#define VARIANTS_18(V) VARIANTS_15(V) V(16) V(17) V(18)
+#define VARIANTS_20(V) VARIANTS_18(V) V(19) V(20)

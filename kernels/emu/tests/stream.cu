@@ -45,10 +45,4 @@ template __global__ void stream<0>(const TestParams);
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_stream_##n, stream<n>)
-VARIANT(0)
-VARIANT(1)
-VARIANT(2)
-VARIANT(3)
-VARIANT(4)
-VARIANT(5)
-VARIANT(6)
+VARIANTS_6(VARIANT)

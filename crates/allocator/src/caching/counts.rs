@@ -407,14 +407,13 @@ impl Tally {
         let gauge = |position: usize| {
             let (level, allocated): (Level, u64) = (self.levels.0[position], allocated[position]);
             let current = level.current();
-            // A request that a magazine served may be present already and counted as made later: where only peaks are asked for, nothing was recalled.
-            Gauge { current, peak: level.peak, allocated, freed: allocated.saturating_sub(current) }
+            Gauge { current, peak: level.peak, allocated, freed: allocated - current }
         };
         let active = |position: usize| {
             let (level, allocated) = (self.levels.0[position], allocated[position]);
             let current = level.current() + self.pending[position];
             let peak = self.active_peak[position].max(level.peak);
-            Gauge { current, peak, allocated, freed: allocated.saturating_sub(current) }
+            Gauge { current, peak, allocated, freed: allocated - current }
         };
         PoolCounts {
             allocation: gauge(0),

@@ -203,6 +203,11 @@ impl Magazine {
         Some(slot)
     }
 
+    /// Requests that were served since the last time.
+    pub(crate) fn take_served(&mut self) -> Served {
+        std::mem::take(&mut self.served)
+    }
+
     /// Takes everything out: the blocks, and what was counted since the last time.
     pub(crate) fn drain(&mut self) -> (Vec<Slot>, Served) {
         let taken: Vec<Slot> = self.iter().copied().collect();
@@ -216,7 +221,7 @@ impl Magazine {
             self.places.iter_mut().for_each(|place| *place = Place { first: NONE, count: 0, ..*place });
             self.free_bytes = 0;
         }
-        (taken, std::mem::take(&mut self.served))
+        (taken, self.take_served())
     }
 
     /// Every block.

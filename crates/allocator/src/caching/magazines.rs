@@ -86,9 +86,12 @@ impl Magazines {
         core.lend(index, &mut shelf[mine(heap)].lock())
     }
 
-    /// Lets the books have a block that is handed out.
+    /// Lets the books have a block that is handed out, with the requests that were served so far: nothing is present that was not counted as made.
     pub(crate) fn return_used(&self, core: &mut Core, generation: u64) {
-        if let Some(slot) = self.of(generation).and_then(|magazine| magazine.lock().remove(generation)) {
+        let Some(magazine) = self.of(generation) else { return };
+        let mut magazine = magazine.lock();
+        if let Some(slot) = magazine.remove(generation) {
+            core.counts.add_served(magazine.heap(), &magazine.take_served());
             core.adopt(&slot);
         }
     }

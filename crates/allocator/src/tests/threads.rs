@@ -226,6 +226,24 @@ fn kept_block(bench: &Bench, bytes: u64) -> Handle {
 }
 
 #[test]
+fn a_request_is_counted_as_made_before_the_books_have_its_block() {
+    for bytes in [1024, 4 << 20] {
+        let bench = keeping(4 * (4 << 20) / PAGE, 1);
+        let (on, scope) = (&bench.streams[0], bench.allocator.scope());
+        // Blocks of one size, of which the first request needs a little less.
+        let rounds = [bytes - 511, bytes - 511];
+        rounds.into_iter().for_each(|less| on.free(on.allocate(less, Tag::NONE).unwrap()).unwrap());
+        let handle = on.allocate(bytes, Tag::NONE).unwrap();
+        assert!(is_kept(handle));
+        bench.allocator.used_on(handle, on.stream()).unwrap();
+        assert_eq!(scope.peak_bytes(), bytes);
+        let requested = bench.allocator.statistics().all.requested_bytes;
+        assert_eq!((requested.current, requested.freed), (bytes, rounds.into_iter().sum()));
+        on.free(handle).unwrap();
+    }
+}
+
+#[test]
 fn large_blocks_are_kept_too_up_to_so_many_bytes_in_all() {
     const BYTES: u64 = 4 << 20;
     let bench = keeping(128 * BYTES / PAGE, 1);
