@@ -142,6 +142,11 @@ impl Magazine {
         true
     }
 
+    /// Whether an empty one has room for a block of this size.
+    pub(crate) const fn can_hold(&self, bytes: u64) -> bool {
+        bytes <= free_bytes_max(self.heap)
+    }
+
     /// Takes a free block out that another size's place is needed for; its record's number.
     pub(crate) fn displace(&mut self, bytes: u64) -> Option<u32> {
         let place = &mut self.places[place(bytes)];
