@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lighterage_kernels::images;
 use lighterage_kernels::launch::Arch;
+
+use crate::building::cuda::in_parallel;
 
 /// The first word of every instruction, by function.
 type Instructions = BTreeMap<String, Vec<String>>;
@@ -54,22 +54,8 @@ fn disassemble(cubin: &std::path::Path) -> Instructions {
 
 /// What each cubin holds, in their order; a disassembler works on one processor.
 fn disassemble_all(cubins: &[PathBuf]) -> Vec<Instructions> {
-    let next = AtomicUsize::new(0);
-    let found: Vec<OnceLock<Instructions>> = cubins.iter().map(|_| OnceLock::new()).collect();
-    let work = || {
-        while let Some((cubin, place)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            cubins.get(index).zip(found.get(index))
-        } {
-            place.set(disassemble(cubin)).expect("each index is given out once");
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    found.into_iter().map(|place| place.into_inner().expect("every cubin was looked at")).collect()
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    in_parallel(cubins, jobs, |cubin| Ok(disassemble(cubin))).expect("what is wrong with a cubin is a panic")
 }
 
 #[test]

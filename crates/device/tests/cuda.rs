@@ -347,7 +347,7 @@ fn any_failed_call_is_reported_and_everything_is_released() {
             assert!(numbered.contains(name), "{name} was refused without a word about what it was asked for");
         }
         assert!(silent.iter().all(|name| SILENT.contains(&name.as_str())), "unreported: {silent:?}");
-        // Of two ways to fail, each once: the last look of a stream, the staging memory, that of the flags, and each event of the former.
+        // Of two ways to fail, each once: the last look of a stream (of three: one runs the table's products), the staging memory, that of the flags, and each event of the former.
         let count = |wanted: &str| silent.iter().filter(|name| *name == wanted).count();
         assert!(count("cuStreamSynchronize") <= 6 && count("cuMemFreeHost") <= 2, "{silent:?}");
         assert!(count("cuMemHostUnregister") <= 2 && count("cuMemGetInfo") <= 2, "{silent:?}");

@@ -341,7 +341,7 @@ impl<B: Backend> Inner<B> {
     fn allocate(&self, owner: u16, bytes: u64, tag: Tag) -> Result<Handle> {
         let request = Request::new(bytes, owner, tag);
         let given = if self.more.load(Ordering::Relaxed) || pressure::is_handling() {
-            self.allocate_with_more(&request)?
+            self.allocate_with_more(&request, bytes)?
         } else {
             self.allocate_from_books(&request)?
         };
@@ -350,11 +350,11 @@ impl<B: Backend> Inner<B> {
         Ok(Handle { address, bytes: request.requested, generation, index, allocator: self.number })
     }
 
-    /// As the books do it, and what else there is to see to.
+    /// As the books do it, and what else there is to see to. `asked` is what the caller said, which the request has rounded and bounded.
     #[inline(never)]
-    fn allocate_with_more(&self, request: &Request) -> Result<Given> {
+    fn allocate_with_more(&self, request: &Request, asked: u64) -> Result<Given> {
         if pressure::is_handling() {
-            return Err(Error::Reentrant { requested: request.requested });
+            return Err(Error::Reentrant { requested: asked });
         }
         let allocate = || match self.magazines.take(request) {
             Some(given) => Ok(given),

@@ -2,7 +2,7 @@ use super::block::NONE;
 use crate::ALIGNMENT_BYTES;
 
 /// Places for sizes of each owner: a word has a bit for each.
-const PLACES: usize = 64;
+pub(super) const PLACES: usize = 64;
 
 /// Small blocks that were given back a moment ago and are as they were: one for each of some sizes of each owner.
 ///
@@ -81,9 +81,9 @@ impl Places {
     }
 }
 
-/// Fibonacci hashing: sizes of a program differ little, or by powers of two.
+/// The place of a size, by Fibonacci hashing: sizes of a program differ little, or by powers of two.
 #[inline]
-const fn place(bytes: u64) -> usize {
+pub(super) const fn place(bytes: u64) -> usize {
     let hash = (bytes / ALIGNMENT_BYTES).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (hash >> (u64::BITS - PLACES.ilog2())) as usize
 }

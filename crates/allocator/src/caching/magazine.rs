@@ -1,10 +1,8 @@
 use super::block::{Heap, NONE};
 use super::core::{Given, Request};
 use super::counts::Served;
-use crate::ALIGNMENT_BYTES;
+use super::kept::{PLACES, place};
 
-/// Places for sizes.
-const PLACES: usize = 64;
 /// Free blocks of one size.
 const DEPTH_MAX: u32 = 16;
 /// Bytes that lie free in one magazine of each heap: four of the largest blocks of the small one; blocks of up to 32 MiB of the large one.
@@ -140,6 +138,11 @@ impl Magazine {
         *place = Place { bytes: slot.bytes, first: index as u32, count: place.count + 1 };
         self.free_bytes += slot.bytes;
         true
+    }
+
+    /// Whether an empty one has room for a block of this size.
+    pub(crate) const fn can_hold(&self, bytes: u64) -> bool {
+        bytes <= free_bytes_max(self.heap)
     }
 
     /// Takes a free block out that another size's place is needed for; its record's number.
@@ -298,16 +301,10 @@ const fn is_last(generation: u64) -> bool {
     generation & COUNT_MAX == COUNT_MAX
 }
 
-/// Fibonacci hashing, as for what the books keep.
-#[inline]
-const fn place(bytes: u64) -> usize {
-    let hash = (bytes / ALIGNMENT_BYTES).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (hash >> (u64::BITS - PLACES.ilog2())) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ALIGNMENT_BYTES;
 
     fn request(requested: u64) -> Request {
         let bytes = requested.next_multiple_of(ALIGNMENT_BYTES);

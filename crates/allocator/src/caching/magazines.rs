@@ -76,14 +76,19 @@ impl Magazines {
         let Some(shelf) = self.shelves.get().and_then(|shelves| shelves.get(owner as usize)) else {
             return false;
         };
-        if heap == Heap::Large && core.lent_bytes + bytes > LENT_BYTES_MAX {
-            self.recall(core);
-        }
         let first = owner as usize * OF_OWNER;
         let heaps = Heap::ALL.into_iter().flat_map(|heap| [heap; THREADS]);
         let new = |(number, heap)| Apart::new(Lock::new_watched(Magazine::new(number, heap)));
         let shelf = shelf.get_or_init(|| (first..).zip(heaps).map(new).collect());
-        core.lend(index, &mut shelf[mine(heap)].lock())
+        let magazine = &shelf[mine(heap)];
+        if heap == Heap::Large && core.lent_bytes + bytes > LENT_BYTES_MAX {
+            // Not for a block that no magazine would take then.
+            if !core.makes_room(bytes, &mut magazine.lock()) {
+                return false;
+            }
+            self.recall(core);
+        }
+        core.lend(index, &mut magazine.lock())
     }
 
     /// Lets the books have a block that is handed out, with the requests that were served so far: nothing is present that was not counted as made.
@@ -160,10 +165,7 @@ impl Core {
     /// It stays counted as handed out until it comes back, so that no peak misses any of its bytes.
     fn lend(&mut self, index: u32, magazine: &mut Magazine) -> bool {
         let bytes = self.blocks[index].bytes;
-        while let Some(other) = magazine.displace(bytes) {
-            self.take_back(other);
-        }
-        if !magazine.expects(bytes) || !magazine.has_room(bytes) {
+        if !self.makes_room(bytes, magazine) {
             return false;
         }
         if magazine.is_full() {
@@ -176,6 +178,17 @@ impl Core {
         self.blocks[index].state = State::Lent;
         self.lent_bytes += large_bytes(&self.blocks[index]);
         true
+    }
+
+    /// Whether a magazine wants one more block of this size and has room for it, once those of another size have left its place.
+    fn makes_room(&mut self, bytes: u64, magazine: &mut Magazine) -> bool {
+        if !magazine.can_hold(bytes) {
+            return false;
+        }
+        while let Some(other) = magazine.displace(bytes) {
+            self.take_back(other);
+        }
+        magazine.expects(bytes) && magazine.has_room(bytes)
     }
 
     /// Takes everything back that a magazine has, and counts what it did.

@@ -1,10 +1,11 @@
 //! Every driver call made to fail, once and for ever, in each way, while work is in flight.
 
+use lighterage_device::{Device, Ledger, StreamKind};
 use lighterage_testkit::Rng;
 
-use super::probe::{Failing, Fault};
+use super::probe::{Failing, Fault, Probe};
 use super::{Bench, PAGE};
-use crate::{Handle, Tag};
+use crate::{Allocator, Handle, OnStream, Settings, Tag};
 
 const PAGES: u64 = 24;
 
@@ -119,14 +120,30 @@ fn a_kind_of_call_may_fail_for_ever() {
     assert!(failures > 1000, "only {failures} calls failed");
 }
 
+/// A device with a quarter of what the ledger would grant, which is 64 pages: someone else has the rest.
+fn smaller_device(settings: Settings) -> (Device<Probe>, Allocator<Probe>, OnStream<Probe>) {
+    let ledger = Ledger::new(64 * PAGE);
+    let probe = Probe::new(PAGE, 16 * PAGE, &ledger, None);
+    let device = Device::new(probe, ledger, Ledger::new(0));
+    let allocator = Allocator::new(&device, settings).unwrap();
+    let on = allocator.on(&device.stream(StreamKind::Compute).unwrap()).unwrap();
+    (device, allocator, on)
+}
+
+/// What the device refuses is taken from where nothing lies, and the request is counted by that rung.
+#[test]
+fn a_request_that_the_device_refused_memory_is_counted_by_its_rung() {
+    let (device, allocator, on) = smaller_device(Settings { big_chunk_pages: 1, ..Settings::default() });
+    let [first, _between, last] = [7, 2, 7].map(|pages| on.allocate(pages * PAGE, Tag::NONE).unwrap());
+    [first, last].into_iter().for_each(|handle| on.free(handle).unwrap());
+    on.allocate(10 * PAGE, Tag::NONE).unwrap();
+    assert_eq!(allocator.statistics().events.rungs, [0, 0, 3, 0, 0, 0, 1, 0]);
+    assert_eq!(device.ledger().limit_bytes(), 16 * PAGE);
+}
+
 #[test]
 fn a_smaller_device_lowers_the_limit() {
-    // The device has a quarter of what the ledger would grant: someone else has the rest.
-    let ledger = lighterage_device::Ledger::new(64 * PAGE);
-    let probe = super::probe::Probe::new(PAGE, 16 * PAGE, &ledger, None);
-    let device = lighterage_device::Device::new(probe, ledger, lighterage_device::Ledger::new(0));
-    let allocator = crate::Allocator::new(&device, Bench::small_chunks()).unwrap();
-    let on = allocator.on(&device.stream(lighterage_device::StreamKind::Compute).unwrap()).unwrap();
+    let (device, allocator, on) = smaller_device(Bench::small_chunks());
     let first = on.allocate(15 * PAGE, Tag::NONE).unwrap();
     let error = on.allocate(4 * PAGE, Tag::NONE).unwrap_err().to_string();
     assert!(error.contains("device out of memory"), "{error}");

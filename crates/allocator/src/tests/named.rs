@@ -213,7 +213,9 @@ fn a_handler_learns_the_exact_need_and_may_not_allocate() {
     let (seen, inside) = (Arc::clone(&needs), on.clone());
     let registration = bench.allocator.on_pressure(5, move |need: Need| {
         seen.lock().unwrap().push(need);
-        assert!(matches!(inside.allocate(1, Tag::NONE), Err(Error::Reentrant { .. })));
+        for requested in [0, 1, u64::MAX] {
+            assert_eq!(inside.allocate(requested, Tag::NONE), Err(Error::Reentrant { requested }));
+        }
         0
     });
     let error = on.allocate(19 * PAGE, Tag::NONE).unwrap_err();

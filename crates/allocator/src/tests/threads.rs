@@ -7,6 +7,7 @@ use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
 use lighterage_testkit::Rng;
 
 use super::Bench;
+use super::probe::Probe;
 use crate::sync::Lock;
 use crate::sync::tested::UNDER_SHUTTLE;
 use crate::{Allocator, Error, Handle, Magazines, OnStream, Settings, Tag};
@@ -225,6 +226,11 @@ fn kept_block(bench: &Bench, bytes: u64) -> Handle {
     handle
 }
 
+/// Lets the books have so many bytes free: whoever takes of these makes nothing grow, for which everything would be taken back.
+fn grow(on: &OnStream<Probe>, bytes: u64) {
+    on.free(on.allocate(bytes, Tag::NONE).unwrap()).unwrap();
+}
+
 #[test]
 fn a_request_is_counted_as_made_before_the_books_have_its_block() {
     for bytes in [1024, 4 << 20] {
@@ -248,6 +254,9 @@ fn large_blocks_are_kept_too_up_to_so_many_bytes_in_all() {
     const BYTES: u64 = 4 << 20;
     let bench = keeping(128 * BYTES / PAGE, 1);
     let on = &bench.streams[0];
+    grow(on, 80 * BYTES);
+    let maps = || bench.allocator.statistics().events.maps;
+    let grown = maps();
     let mut kept = 0_usize;
     let held: Vec<Handle> = (0..80)
         .map(|_| {
@@ -260,12 +269,38 @@ fn large_blocks_are_kept_too_up_to_so_many_bytes_in_all() {
         .collect();
     // At the first sight of the size the books take it.
     assert_eq!(kept, 80 - 1);
+    // Nothing but the most that may be lent, which the audit knows, had anything taken back.
+    assert_eq!(maps(), grown);
     let reserved = bench.allocator.statistics().all.reserved_bytes.current;
     assert!(reserved < 82 * BYTES, "{reserved} bytes for {} blocks", held.len());
     held.into_iter().for_each(|handle| on.free(handle).unwrap());
     bench.allocator.audit().unwrap();
     let all = on.allocate(128 * BYTES, Tag::NONE).unwrap();
     on.free(all).unwrap();
+    bench.allocator.trim().unwrap();
+    bench.assert_clean();
+}
+
+/// Near the most that may be lent, too: what no magazine takes is no reason to take everything back.
+#[test]
+fn a_block_that_no_magazine_takes_leaves_the_others_alone() {
+    const BYTES: u64 = 4 << 20;
+    let bench = keeping(128 * BYTES / PAGE, 1);
+    let on = &bench.streams[0];
+    grow(on, 90 * BYTES);
+    // The first is longer than all that a magazine holds, and the second of a size that was not seen before.
+    let others = [9, 7].map(|blocks| on.allocate(blocks * BYTES, Tag::NONE).unwrap());
+    on.free(on.allocate(BYTES, Tag::NONE).unwrap()).unwrap();
+    let mut held: Vec<Handle> = (0..60).map(|_| kept_block(&bench, BYTES)).collect();
+    on.free(held.pop().unwrap()).unwrap();
+    for other in others {
+        on.free(other).unwrap();
+        bench.allocator.audit().unwrap();
+        let again = on.allocate(BYTES, Tag::NONE).unwrap();
+        assert!(is_kept(again), "taken back for {} bytes", other.bytes());
+        on.free(again).unwrap();
+    }
+    held.into_iter().for_each(|handle| on.free(handle).unwrap());
     bench.allocator.trim().unwrap();
     bench.assert_clean();
 }

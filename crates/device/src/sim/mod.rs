@@ -27,7 +27,7 @@ pub struct SimConfig {
     pub capacity_bytes: u64,
     /// How fast it is; none: its clock stands still, and it only counts.
     pub rates: Option<Rates>,
-    /// What calls on memory take the host; none: no time.
+    /// What calls on memory take the host; none: what the rates say, and without rates no time.
     pub memory_costs: Option<MemoryCosts>,
 }
 
@@ -104,7 +104,7 @@ impl SimCounters {
 /// With [`rates`](SimConfig::rates) a call that queues something takes the host a moment, and the work takes what its cost says: kernels the longer of FLOPs and
 /// bytes at the rates of the card, copies their bytes at the link's. Streams run beside each other; what shares an engine shares its rate. An event is
 /// complete when virtual time has come to it: [`query`](Backend::query) asks at the host's time, waiting moves the host's time on. Calls on memory take
-/// the host what [`memory_costs`](SimConfig::memory_costs) says, and by default no time.
+/// the host what [`memory_costs`](SimConfig::memory_costs) says, and by default what the rates say ([`Rates::memory_calls`]).
 #[derive(Debug)]
 pub struct Sim {
     info: Info,
