@@ -2,7 +2,7 @@ use super::rates::as_f64;
 
 /// What the calls on memory take on the host, in virtual time.
 ///
-/// Each call takes a constant, something for each page that it is about, and something for each chunk that exists: a driver looks its handles up.
+/// Each call takes a constant, something for each page and each map that it is about, and something for each chunk that exists: a driver looks its handles up.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MemoryCosts {
     /// Addresses are reserved; whatever the length.
@@ -46,9 +46,7 @@ impl MemoryCosts {
         set_access: CallCost::of(36.0e-6),
         unmap: CallCost::of(25.6e-6),
     };
-}
 
-impl MemoryCosts {
     /// Where such calls take no time.
     pub const FREE: Self = Self {
         reserve: CallCost::of(0.0),
