@@ -110,10 +110,7 @@ impl<B: Backend> Memory<B> {
         let mapped = self.stays(homes);
         let missing: Vec<u32> =
             (0..).zip(&mapped).filter(|(_, mapped)| !**mapped).map(|(page, _)| page).collect();
-        let mut next = 0;
-        while next < missing.len() {
-            let run = run_of(homes, &missing[next..]);
-            next += run.len();
+        for run in runs(homes, missing) {
             self.map(&run, homes[run.start as usize])?;
         }
         self.open()
@@ -164,9 +161,8 @@ impl<B: Backend> Memory<B> {
     }
 }
 
-/// What is mapped by one call each where nothing is mapped yet, in order.
-pub(crate) fn runs(homes: &[Home]) -> impl Iterator<Item = Range<u32>> + '_ {
-    let pages: Vec<u32> = (0..).take(homes.len()).collect();
+/// What of these pages, which are not mapped yet, is mapped by one call each, in order.
+pub(crate) fn runs(homes: &[Home], pages: Vec<u32>) -> impl Iterator<Item = Range<u32>> {
     let mut next = 0;
     std::iter::from_fn(move || {
         let run = (next < pages.len()).then(|| run_of(homes, &pages[next..]))?;

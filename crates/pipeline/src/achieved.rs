@@ -245,12 +245,12 @@ fn measured(
         |span: &&Span| span.stream == stream && (step.begin_ns..step.end_ns).contains(&span.begin_ns);
     let leases: Vec<&Span> =
         recording.spans.iter().filter(|span| span.what == What::Lease).filter(in_step).collect();
-    let waits = Waits::of(recording, stream);
     let named = |(lease, visit): (&&Span, &Visit)| lease.name == planned.units.get(visit.unit).name;
     let cycle = planned.plan.cycles().get(kind)?;
     if leases.len() != cycle.visits.len() || !leases.iter().zip(&cycle.visits).all(named) {
         return None;
     }
+    let waits = Waits::of(recording, stream);
     // What a step launches before its first lease, the step before launched behind its last one.
     let before = leases.first().map_or(0.0, |first| waits.busy(step.begin_ns, first.begin_ns));
     let visits = cycle.visits.iter().enumerate().map(|(index, visit)| {

@@ -465,16 +465,15 @@ impl<B: Backend> Pass<'_, '_, B> {
         if uses_cycle {
             self.lent.cycle.turn(self.kind)?;
         }
-        let outputs = if first.computes || keeps {
+        let passes = uses_cycle && self.infused.is_some();
+        // Where its window opens on a step that only the negative prompt computes, nobody has counted what would be passed over.
+        let is_new = passes && leases.infusenet == 0;
+        let outputs = if first.computes || keeps || is_new {
             let (outputs, count) = self.counted(|| self.outputs())?;
             leases.infusenet = count;
             outputs
         } else {
-            self.lent.cycle.pass_over(if uses_cycle && self.infused.is_some() {
-                leases.infusenet
-            } else {
-                0
-            })?;
+            self.lent.cycle.pass_over(if passes { leases.infusenet } else { 0 })?;
             None
         };
         let views = Views::new(outputs.as_ref(), self.infused);

@@ -172,8 +172,8 @@ impl Trajectory {
         let (ran, replayed) =
             stage.phase_beside(Phase::Denoise, &self.units, &self.beside(), |queue, lent, observer| {
                 let mut denoiser = self.denoiser(queue, told)?;
-                let told = |Segment { steps, is_infused }| steps.map(move |step| (step, is_infused));
-                for (step, is_infused) in segments.into_iter().flat_map(told) {
+                let kind_of_each = |Segment { steps, is_infused }| steps.map(move |step| (step, is_infused));
+                for (step, is_infused) in segments.into_iter().flat_map(kind_of_each) {
                     if observer.cancelled() {
                         return Err(Error::Cancelled { done: step, steps });
                     }

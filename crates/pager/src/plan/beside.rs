@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::goal::{Cycle, Link};
 use super::script::{Piece, Script};
 use super::tape::Tape;
-use super::timing::{Steady, TURNS_MAX};
+use super::timing::{Steady, copies_of, settled};
 
 /// The two streams of a run as numbers, as [`Clock`](super::timing::Clock) has them, but for one thing: a launch takes longer by the link's slowdown while a copy runs. So copies are
 /// gone through as far ahead of the launches as nothing holds them back.
@@ -112,8 +112,7 @@ pub(super) fn steady_beside(tape: &Tape, link: &Link, script: &Script, cycle: &C
     // Of the first turn, which loads residents, and of the second, whose copies are those of every later one.
     let mut pieces_of = |number: u64, unit| {
         let mut pieces = Vec::new();
-        let place = tape.place(unit).unwrap_or(usize::MAX);
-        script.visit(number, tape.spans[place].touched.clone(), &mut pieces);
+        copies_of(&mut script, tape, number, unit, &mut pieces);
         pieces
     };
     for (number, visit) in (0..).zip(&cycle.visits) {
@@ -123,20 +122,12 @@ pub(super) fn steady_beside(tape: &Tape, link: &Link, script: &Script, cycle: &C
         (count..).zip(&cycle.visits).map(|(number, visit)| pieces_of(number, visit.unit)).collect();
     let copies = || again.iter().flatten().map(|piece| tape.bytes_of(&piece.pages));
     let (copied_bytes, copying) = (copies().sum(), copies().map(|bytes| link.seconds(bytes)).sum::<f64>());
-    let mut last = Steady::default();
-    for turn in 0..=TURNS_MAX as u64 {
+    let turns = (0..).map(|turn| {
         again.iter().for_each(|pieces| run.announce(pieces, turn * count));
         let (before, stalled) = (run.computed, run.stalled);
         cycle.visits.iter().for_each(|visit| run.visit(visit.held_seconds, visit.then_seconds));
-        let now =
-            Steady { seconds: run.computed - before, stalled_seconds: run.stalled - stalled, copied_bytes };
-        let is_steady = turn > 1 && (now.seconds - last.seconds).abs() <= 1e-9 * now.seconds;
-        last = now;
-        if is_steady {
-            break;
-        }
-    }
-    // Launches that live on what was copied ahead of them are faster than the copies for some turns, but not for ever.
-    last.seconds = last.seconds.max(copying);
-    last
+        Steady { seconds: run.computed - before, stalled_seconds: run.stalled - stalled, copied_bytes }
+    });
+    // The first turn is the one that loads.
+    settled(turns.skip(1), copying)
 }

@@ -23,7 +23,7 @@ impl Mapping {
         let (mut mapping, mut chunks, mut maps) = (Self::default(), ring, 0);
         mapping.begin_seconds += costs.reserve.seconds(pages, 1, 0);
         mapping.begin_seconds += (0..ring).map(|chunk| costs.create.seconds(1, 1, chunk)).sum::<f64>();
-        for run in memory::runs(plan.homes()) {
+        for run in memory::runs(plan.homes(), (0..).take(plan.homes().len()).collect()) {
             let pages = u64::from(run.end - run.start);
             if plan.homes()[run.start as usize] == Home::Resident {
                 mapping.begin_seconds += costs.create.seconds(pages, 1, chunks);

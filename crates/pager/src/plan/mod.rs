@@ -175,7 +175,7 @@ impl Plan {
         self.turns.first().map_or(0, |turn| turn.streamed_bytes)
     }
 
-    /// The mean of all turns behind the run's first one, each kind as often as it comes; of a run of one turn that one. None where there are none.
+    /// The mean of all turns behind the run's first one, each kind as often as it comes; of a run of one turn that one. None where there are none. Its count is that of all turns.
     #[must_use]
     pub fn mean_turn(&self) -> Option<Turn> {
         let all: u64 = self.turns.iter().map(|turn| turn.count).sum();
@@ -187,7 +187,7 @@ impl Plan {
         let turns: Vec<(Turn, u64)> = turns.collect();
         let (first, _) = *turns.first()?;
         if turns.len() == 1 {
-            return Some(first);
+            return Some(Turn { count: all, ..first });
         }
         let count: u64 = turns.iter().map(|(_, count)| count).sum();
         let mean = |of: fn(&Turn) -> f64| {

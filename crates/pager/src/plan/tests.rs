@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use lighterage_checkpoint::{Checkpoint, Shape};
 use lighterage_device::{
-    Cost, Device, Kernel, Ledger, MemoryCosts, Rates, Sim, SimConfig, StreamKind, Workers,
+    CallCost, Cost, Device, Kernel, Ledger, MemoryCosts, Rates, Sim, SimConfig, StreamKind, Workers,
 };
 use lighterage_shape::DType;
 use lighterage_testkit::Rng;
@@ -258,6 +258,48 @@ fn random_plans_take_on_sim_what_they_say() {
         streamed += usize::from(turn.streamed_bytes > 0);
     }
     assert!(streamed > 100, "{streamed} cases stream");
+}
+
+/// The calls that the plan counts are those that a pager makes: each kind of them has a cost of its own.
+#[test]
+fn mapping_takes_on_sim_what_the_plan_says() {
+    let each = |seconds, seconds_per_page, seconds_per_map| CallCost {
+        seconds_per_page,
+        seconds_per_map,
+        ..CallCost::of(seconds)
+    };
+    let memory_calls = MemoryCosts {
+        reserve: each(1000.0, 0.25, 0.0),
+        create: CallCost { seconds_per_chunk: 0.125, ..each(3.0, 0.5, 0.0) },
+        destroy: CallCost::of(7.0),
+        map: each(11.0, 0.75, 0.0),
+        set_access: each(13.0, 1.25, 17.0),
+        unmap: each(19.0, 1.5, 23.0),
+    };
+    let mut rng = Rng::from_env(56);
+    let mut streamed = 0;
+    for case in 0..50 {
+        let small = Small::new(&mut rng, 30, 12);
+        let (least, most) = (small.minimum(), small.most());
+        let budget = least + rng.below((most - least) / SMALL_PAGE + 1) * SMALL_PAGE;
+        let host = HostRates { memory_calls, ..HostRates::FREE };
+        let goal = Goal { budget_bytes: budget, host, ..small.goal.clone() };
+        let plan = Plan::new(&small.units, &goal).unwrap();
+        let planned = Mapping::of(&plan);
+        let rates = Rates { memory_calls, ..RATES };
+        let OnSim { device, pager, .. } = OnSim::new(&small, &plan, budget, rates);
+        let begin_seconds = device.backend().memory_calls().seconds;
+        drop(pager);
+        let end_seconds = device.backend().memory_calls().seconds - begin_seconds;
+        for (what, got, planned) in
+            [("begin", begin_seconds, planned.begin_seconds), ("end", end_seconds, planned.end_seconds)]
+        {
+            let text = format!("case {case}, {budget} of {most} bytes, {what}: {got} s, planned {planned}");
+            assert!((got / planned - 1.0).abs() < 1e-9, "{text}");
+        }
+        streamed += usize::from(plan.ring_bytes() > 0);
+    }
+    assert!(streamed > 20, "{streamed} cases stream");
 }
 
 /// Copies that slow launches down, and that take a moment before their first byte.

@@ -3,9 +3,10 @@ use crate::plan::filling::Filling;
 use crate::plan::goal::{Cycle, Link};
 use crate::plan::script::{Piece, Script};
 use crate::plan::tape::Tape;
+use crate::units::UnitId;
 
 /// Turns until the streams have found their rhythm; more were never needed but by chains of stalls that wander through the cycle.
-pub(super) const TURNS_MAX: usize = 12;
+const TURNS_MAX: usize = 12;
 
 /// The two streams of a run as numbers: when the copies and the launches queued so far are through. Copies do not slow launches down here:
 /// [`Beside`](super::beside) is for where they do.
@@ -25,7 +26,7 @@ pub(crate) struct Clock<'a> {
     /// Seconds that launches waited for copies.
     pub(crate) stalled: f64,
     pub(crate) copied_bytes: u64,
-    /// What the host does before a copy, and by page whether that is to be kept for later copies: not yet, or no longer. None: nothing that takes time.
+    /// What the host does before a copy, and by page what becomes of it there. None: nothing that takes time.
     filling: Option<(Filling, Vec<Kept>)>,
 }
 
@@ -110,8 +111,7 @@ impl<'a> Clock<'a> {
         let mut pieces = Vec::new();
         for visit in &cycle.visits {
             pieces.clear();
-            let place = self.tape.place(visit.unit).unwrap_or(usize::MAX);
-            script.visit(self.ended.len() as u64, self.tape.spans[place].touched.clone(), &mut pieces);
+            copies_of(script, self.tape, self.ended.len() as u64, visit.unit, &mut pieces);
             self.visit(&pieces, 0, visit.held_seconds, visit.then_seconds);
         }
     }
@@ -137,24 +137,42 @@ pub(crate) fn steady(tape: &Tape, link: &Link, script: &Script, cycle: &Cycle) -
     // The second turn's copies are those of every later one: what the ring holds after a turn depends on the turn alone.
     let (mut pieces, mut ends) = (Vec::new(), Vec::with_capacity(cycle.visits.len()));
     for (number, visit) in (count..).zip(&cycle.visits) {
-        let place = tape.place(visit.unit).unwrap_or(usize::MAX);
-        script.visit(number, tape.spans[place].touched.clone(), &mut pieces);
+        copies_of(&mut script, tape, number, visit.unit, &mut pieces);
         ends.push(pieces.len());
     }
     let copying: f64 = pieces.iter().map(|piece| clock.copy_seconds(piece)).sum();
-    let mut last = Steady::default();
-    for turn in 0..TURNS_MAX as u64 {
+    let turns = (0..).map(|turn| {
         let (before, stalled, bytes) = (clock.now(), clock.stalled, clock.copied_bytes);
         let mut start = 0;
         for (visit, end) in cycle.visits.iter().zip(&ends) {
             clock.visit(&pieces[start..*end], turn * count, visit.held_seconds, visit.then_seconds);
             start = *end;
         }
-        let now = Steady {
+        Steady {
             seconds: clock.now() - before,
             stalled_seconds: clock.stalled - stalled,
             copied_bytes: clock.copied_bytes - bytes,
-        };
+        }
+    });
+    settled(turns, copying)
+}
+
+/// Adds the copies of a unit's visit.
+pub(super) fn copies_of(
+    script: &mut Script,
+    tape: &Tape,
+    number: u64,
+    unit: UnitId,
+    pieces: &mut Vec<Piece>,
+) {
+    let place = tape.place(unit).unwrap_or(usize::MAX);
+    script.visit(number, tape.spans[place].touched.clone(), pieces);
+}
+
+/// The first of these turns that is like the one before it, whose copies alone take so many seconds.
+pub(super) fn settled(turns: impl Iterator<Item = Steady>, copying: f64) -> Steady {
+    let mut last = Steady::default();
+    for (turn, now) in turns.take(TURNS_MAX).enumerate() {
         let is_steady = turn > 0 && (now.seconds - last.seconds).abs() <= 1e-9 * now.seconds;
         last = now;
         if is_steady {
