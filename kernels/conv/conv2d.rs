@@ -242,6 +242,10 @@ mod tests {
             let all = [best(Arch::Sm80), best(Arch::Sm89), by(WIDE[0], Arch::Sm90a), best(Arch::Sm90a)];
             assert_eq!(all, predicted, "{size} x {size}, {from} to {into}");
         }
+        let last = layer(1024, 128, 3);
+        let all = [Arch::Sm80, Arch::Sm89, Arch::Sm90a]
+            .map(|arch| us(choose(&last, Target::typical(arch)), &last, arch).round());
+        assert_eq!(all, [516.0, 385.0, 678.0], "1024 x 1024, 128 to 3");
     }
 
     /// 960.5 and 835.3 us at 1024 x 1024 and 1280 x 720 (benches/results/2026-11-27-h100/kernels-2.json.gz).
