@@ -94,7 +94,6 @@ DEVICE void produce(const Conv2dParams& p, unsigned smem, const TensorMap* maps,
 
 template <class Ring, class Store>
 DEVICE void consume(const Conv2dParams& p, unsigned char* memory, const TensorMap* out, const Patches<Ring>& all) {
-    constexpr int columns = Ring::columns;
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
     const Epilogue e = epilogue_of(p);
@@ -104,19 +103,7 @@ DEVICE void consume(const Conv2dParams& p, unsigned char* memory, const TensorMa
         const LeavingPixels pixels = {corner.y + group * Ring::halves * box_height, corner.x,       static_cast<int>(p.out_height),
                                       static_cast<int>(p.out_width),                corner.channel, group,
                                       memory + Ring::waiting + group * Ring::waiting_bytes,         0};
-        float sums[Ring::halves][columns / 2] = {};
-        unsigned bias[columns / 8];
-        multiply<Ring>(sums, smem, turn, all.steps, group);
-        load_bias<columns>(e, corner.channel, bias);
-        typename Store::template Early<columns> early(e, pixels);
-        finish_sums<Ring>(smem, turn, all.steps);
-        Store::store(sums[0], bias, e, out, pixels, early);
-#pragma unroll
-        for (int half = 1; half < Ring::halves; half++) {
-            const LeavingPixels below = pixels.below(half);
-            early.fetch(e, below, 0);
-            Store::store(sums[half], bias, e, out, below, early);
-        }
+        consume_tile<Ring, Store, Ring::columns>(e, smem, turn, all.steps, out, pixels);
     }
     Store::finish();
 }
