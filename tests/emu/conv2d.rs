@@ -123,6 +123,7 @@ fn sizes_of_either_side() {
     for size in [1, 15, 16, 17, 127, 128, 129, 512] {
         for case in sized(size) {
             compare_chosen(case, SM80, &[Config::default()]);
+            compare_every(case, SM80);
         }
     }
 }
@@ -238,6 +239,7 @@ fn hopper_sizes_of_either_side() {
     for size in [1, 15, 16, 17, 127, 128, 129, 512] {
         for case in sized(size) {
             compare_chosen(case, HOPPER, &[Config::default()]);
+            compare_every(case, HOPPER);
         }
         let case = Case { size: [3, size], out: [3, size], channels: [16, 32], ..PLAIN };
         for image in PATCHES {
@@ -355,6 +357,14 @@ fn compare_meant(case: Case, image: &str, target: Target) {
         Problem::new(case).with_params(|params| conv2d::launches(params, target).as_slice()[0].image);
     assert_eq!(chosen, image, "{case:?}");
     compare(case, image, target, &runs::all().collect::<Vec<_>>());
+}
+
+/// By every variant of the architecture's own that can do it.
+fn compare_every(case: Case, target: Target) {
+    let is_own = |image: &&str| image.contains("sm90a") == (target.arch == Arch::Sm90a);
+    for image in Problem::new(case).images(target).into_iter().filter(is_own) {
+        compare(case, image, target, &[Config { checks: false, ..Config::default() }]);
+    }
 }
 
 /// By a variant, whatever would be chosen.
