@@ -13,9 +13,9 @@ use {
 
 #[cfg(feature = "emu")]
 use crate::device::{emulating, queue};
-use crate::numerics::count;
 #[cfg(feature = "emu")]
 use crate::numerics::relative;
+use crate::numerics::{SIZES, count};
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode, Start};
 
@@ -120,7 +120,7 @@ fn wide_layers() {
 /// So many pixels in a row or a column, so many channels of the input and of the output.
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for case in sized(size) {
             compare_chosen(case, SM80, &[Config::default()]);
             compare_every(case, SM80);
@@ -236,7 +236,7 @@ fn hopper_padding() {
 
 #[test]
 fn hopper_sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for case in sized(size) {
             compare_chosen(case, HOPPER, &[Config::default()]);
             compare_every(case, HOPPER);
