@@ -74,10 +74,11 @@ pub fn variants(params: &Conv2dParams, target: Target) -> Vec<Config> {
     aligned.chain([&GATHER]).copied().collect()
 }
 
-/// The variants for aligned channels, the largest tile first. TMA steps from pixel to pixel, and stores whole pieces of 16 bytes.
+/// The variants for aligned channels, the largest tile first. TMA steps from pixel to pixel, and stores whole pieces of 16 bytes; a tensor map has no empty dimension.
 fn candidates(params: &Conv2dParams, target: Target) -> impl Iterator<Item = &'static Config> {
     let is_stored_whole = (params.out | (u64::from(params.out_channels) * 2)).is_multiple_of(16);
-    let is_for_tma = target.arch == Arch::Sm90a && params.stride == 1 && is_stored_whole;
+    let has_pixels = params.height > 0 && params.width > 0;
+    let is_for_tma = target.arch == Arch::Sm90a && params.stride == 1 && is_stored_whole && has_pixels;
     HOPPER.iter().filter(move |_| is_for_tma).chain(&WIDE)
 }
 
@@ -192,6 +193,8 @@ mod tests {
             Conv2dParams { stride: 2, out_height: 32, out_width: 32, ..wide },
             Conv2dParams { out_channels: 132, ..wide },
             Conv2dParams { out: wide.out + 2, ..wide },
+            Conv2dParams { height: 0, ..wide },
+            Conv2dParams { width: 0, ..wide },
         ] {
             assert!(!chosen(&params, Arch::Sm90a).contains("sm90a"), "{params:?}");
         }
@@ -239,6 +242,10 @@ mod tests {
             let all = [best(Arch::Sm80), best(Arch::Sm89), by(WIDE[0], Arch::Sm90a), best(Arch::Sm90a)];
             assert_eq!(all, predicted, "{size} x {size}, {from} to {into}");
         }
+        let last = layer(1024, 128, 3);
+        let all = [Arch::Sm80, Arch::Sm89, Arch::Sm90a]
+            .map(|arch| us(choose(&last, Target::typical(arch)), &last, arch).round());
+        assert_eq!(all, [516.0, 385.0, 678.0], "1024 x 1024, 128 to 3");
     }
 
     /// 960.5 and 835.3 us at 1024 x 1024 and 1280 x 720 (benches/results/2026-11-27-h100/kernels-2.json.gz).

@@ -81,9 +81,7 @@ DEVICE void produce(const Conv2dParams& p, unsigned smem, const TensorMap* maps,
         const int left = corner.x - static_cast<int>(p.pad_left), top = corner.y - static_cast<int>(p.pad_top);
         for (int tap = 0; tap < taps; tap++) {
             for (int chunk = 0; chunk < all.chunks; chunk++) {
-                const unsigned full = smem + Ring::full + 8 * turn.stage, stage = smem + turn.stage * Ring::stage_bytes;
-                wait_empty(smem, turn);
-                mbarrier_arrive_expect(full, Ring::stage_bytes);
+                const unsigned full = open_stage(smem, turn), stage = smem + turn.stage * Ring::stage_bytes;
                 bulk_load(stage, &maps[0], full, chunk * depth, left + tap % kernel, top + tap / kernel);
                 bulk_load(stage + Ring::x_bytes, &maps[1], full, chunk * depth, tap, corner.channel);
                 turn.advance();
@@ -94,7 +92,6 @@ DEVICE void produce(const Conv2dParams& p, unsigned smem, const TensorMap* maps,
 
 template <class Ring, class Store>
 DEVICE void consume(const Conv2dParams& p, unsigned char* memory, const TensorMap* out, const Patches<Ring>& all) {
-    constexpr int columns = Ring::columns;
     const int group = threadIdx.x / group_threads - 1;
     const unsigned smem = shared_address(memory);
     const Epilogue e = epilogue_of(p);
@@ -104,19 +101,7 @@ DEVICE void consume(const Conv2dParams& p, unsigned char* memory, const TensorMa
         const LeavingPixels pixels = {corner.y + group * Ring::halves * box_height, corner.x,       static_cast<int>(p.out_height),
                                       static_cast<int>(p.out_width),                corner.channel, group,
                                       memory + Ring::waiting + group * Ring::waiting_bytes,         0};
-        float sums[Ring::halves][columns / 2] = {};
-        unsigned bias[columns / 8];
-        multiply<Ring>(sums, smem, turn, all.steps, group);
-        load_bias<columns>(e, corner.channel, bias);
-        typename Store::template Early<columns> early(e, pixels);
-        finish_sums<Ring>(smem, turn, all.steps);
-        Store::store(sums[0], bias, e, out, pixels, early);
-#pragma unroll
-        for (int half = 1; half < Ring::halves; half++) {
-            const LeavingPixels below = pixels.below(half);
-            early.fetch(e, below, 0);
-            Store::store(sums[half], bias, e, out, below, early);
-        }
+        consume_tile<Ring, Store, Ring::columns>(e, smem, turn, all.steps, out, pixels);
     }
     Store::finish();
 }

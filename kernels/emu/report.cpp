@@ -120,7 +120,7 @@ std::string find_line(u64 place) {
     static std::map<std::string, Addr2line>& filters = *new std::map<std::string, Addr2line>;
     Dl_info info;
     if (place == 0 || dladdr(reinterpret_cast<void*>(place), &info) == 0) return "an unknown place";
-    const std::string file = std::strstr(info.dli_fname, ".so") != nullptr ? info.dli_fname : program();
+    const std::string file = std::strstr(file_name(info.dli_fname), ".so") != nullptr ? info.dli_fname : program();
     Addr2line& filter = filters.try_emplace(file, file.c_str()).first->second;
     const u64 offset = place - reinterpret_cast<u64>(info.dli_fbase);
     // The address returned to belongs to what follows the call; one byte before lies in the call.

@@ -249,7 +249,7 @@ pub fn choose(shape: Shape, target: Target) -> Config {
 }
 
 /// The first of those with the least predicted time; there is at least one.
-pub(crate) fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
+fn fastest(configs: &[Config], shape: Shape, target: Target) -> Config {
     let clocks = |config: &&Config| predicted_clocks(**config, shape, target);
     *configs.iter().min_by_key(clocks).unwrap_or(&configs[0])
 }

@@ -29,25 +29,19 @@ namespace {
 
 using namespace product;
 
-/// Of `columns` columns; in pieces, what they leave goes to the workspace.
-template <class Ring, class Store, int columns, bool is_cut>
-DEVICE void consume_tile(const LinearParams& p, const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, const TensorMap* out, const Leaving& tile,
-                         int slot) {
-    float sums[Ring::halves][columns / 2] = {};
-    unsigned bias[columns / 8];
-    multiply<Ring>(sums, smem, turn, steps, tile.group);
-    load_bias<columns>(e, tile.column, bias);
-    typename Store::template Early<columns> early(e, tile);
-    finish_sums<Ring>(smem, turn, steps);
-    if (is_cut && slot >= 0) return store_sums(piece_sums(p, slot), sums[0], tile.group);
-    Store::store(sums[0], bias, e, out, tile, early);
-#pragma unroll
-    for (int half = 1; half < Ring::halves; half++) {
-        const Leaving below = tile.below(half);
-        early.fetch(e, below, 0);
-        Store::store(sums[half], bias, e, out, below, early);
+/// Where the sums of a piece go: to a slot of the workspace. A whole tile has none.
+template <bool is_cut>
+struct Slot {
+    const LinearParams& p;
+    int slot;
+
+    template <int count>
+    DEVICE bool take(const float (&sums)[count], int group) const {
+        if (!is_cut || slot < 0) return false;
+        store_sums(piece_sums(p, slot), sums, group);
+        return true;
     }
-}
+};
 
 template <class Ring, class Store, Last last>
 DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<Ring>& work, const TensorMap* out, unsigned rank) {
@@ -64,11 +58,11 @@ DEVICE void consume(unsigned char* memory, const LinearParams& p, const WorkOf<R
     for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
         const TilePlace place = work.place(piece.tile).tile(static_cast<int>(rank));
         const int steps = piece.end - piece.first, slot = piece.slot < 0 ? -1 : piece.slot * Ring::blocks + static_cast<int>(rank);
-        consume_tile<Ring, Store, Ring::columns, last == Last::Cut>(p, e, smem, turn, steps, out, leaving(place, Ring::columns), slot);
+        consume_tile<Ring, Store, Ring::columns>(e, smem, turn, steps, out, leaving(place, Ring::columns), Slot<last == Last::Cut>{p, slot});
     }
     if constexpr (last == Last::Tails) {
         for (int i = blockIdx.x; i < work.tails; i += gridDim.x) {
-            consume_tile<Ring, Store, tail_columns, false>(p, e, smem, turn, work.units_each, out, leaving(work.tail(i), tail_columns), -1);
+            consume_tile<Ring, Store, tail_columns>(e, smem, turn, work.units_each, out, leaving(work.tail(i), tail_columns));
         }
     }
     Store::finish();

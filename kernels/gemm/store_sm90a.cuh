@@ -262,4 +262,31 @@ DEVICE void store_sums(float* target, const float (&sums)[count], int group) {
     }
 }
 
+/// What takes the sums of a cut tile's pieces where no tile is cut.
+struct Uncut {
+    template <int count>
+    DEVICE bool take(const float (&)[count], int) const {
+        return false;
+    }
+};
+
+/// What a consumer does of a tile: its products, then its rows leave, those of one part after those of the other; unless `cut` takes the sums as they are.
+template <class Ring, class Store, int columns, class Rows, class Cut = Uncut>
+DEVICE void consume_tile(const Epilogue& e, unsigned smem, Turn<Ring>& turn, int steps, const TensorMap* out, const Rows& tile, const Cut& cut = {}) {
+    float sums[Ring::halves][columns / 2] = {};
+    unsigned bias[columns / 8];
+    multiply<Ring>(sums, smem, turn, steps, tile.group);
+    load_bias<columns>(e, tile.column, bias);
+    typename Store::template Early<columns> early(e, tile);
+    finish_sums<Ring>(smem, turn, steps);
+    if (cut.take(sums[0], tile.group)) return;
+    Store::store(sums[0], bias, e, out, tile, early);
+#pragma unroll
+    for (int half = 1; half < Ring::halves; half++) {
+        const Rows below = tile.below(half);
+        early.fetch(e, below, 0);
+        Store::store(sums[half], bias, e, out, below, early);
+    }
+}
+
 }  // namespace product

@@ -13,9 +13,9 @@ use {
 
 #[cfg(feature = "emu")]
 use crate::device::{emulating, queue};
-use crate::numerics::count;
 #[cfg(feature = "emu")]
 use crate::numerics::relative;
+use crate::numerics::{SIZES, count};
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode, Start};
 
@@ -120,9 +120,10 @@ fn wide_layers() {
 /// So many pixels in a row or a column, so many channels of the input and of the output.
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for case in sized(size) {
             compare_chosen(case, SM80, &[Config::default()]);
+            compare_every(case, SM80);
         }
     }
 }
@@ -235,9 +236,10 @@ fn hopper_padding() {
 
 #[test]
 fn hopper_sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for case in sized(size) {
             compare_chosen(case, HOPPER, &[Config::default()]);
+            compare_every(case, HOPPER);
         }
         let case = Case { size: [3, size], out: [3, size], channels: [16, 32], ..PLAIN };
         for image in PATCHES {
@@ -355,6 +357,14 @@ fn compare_meant(case: Case, image: &str, target: Target) {
         Problem::new(case).with_params(|params| conv2d::launches(params, target).as_slice()[0].image);
     assert_eq!(chosen, image, "{case:?}");
     compare(case, image, target, &runs::all().collect::<Vec<_>>());
+}
+
+/// By every variant of the architecture's own that can do it.
+fn compare_every(case: Case, target: Target) {
+    let is_own = |image: &&str| image.contains("sm90a") == (target.arch == Arch::Sm90a);
+    for image in Problem::new(case).images(target).into_iter().filter(is_own) {
+        compare(case, image, target, &[Config { checks: false, ..Config::default() }]);
+    }
 }
 
 /// By a variant, whatever would be chosen.

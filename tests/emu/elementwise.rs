@@ -10,16 +10,13 @@ use lighterage_kernels::{conv, elementwise};
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats, Ids};
-use crate::numerics::{Place, activated, assert_near_units, assert_within, count, normals, round};
+use crate::numerics::{Place, SIZES, activated, assert_near_units, assert_within, count, normals, round};
 use crate::runs::{self, Config, Region, Report};
 
 const TARGET: Target = Target::typical(Arch::Sm80);
 
 /// Rows and columns: less than an eight, no whole eights, narrow rows that share a block, rows of several blocks.
 const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 7], [37, 64], [5, 127], [2, 2048], [3, 2051]];
-
-/// One element, and what lies around a warp's and a block's eights.
-const SIZES: [usize; 8] = [1, 15, 16, 17, 127, 128, 129, 512];
 
 /// Rows of FLUX: 512 of text and 64 x 64 patches. As many elements as all patches' latents have: 64 each.
 const FLUX_ROWS: usize = 4608;

@@ -6,7 +6,7 @@ use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::numerics::count;
+use crate::numerics::{SIZES, count};
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode};
 
@@ -133,9 +133,6 @@ fn a_flux_shape_cut_down() {
     let modulation = Case { rows: 1, columns: 256, inner: 3072, bias: true, ..PLAIN };
     compare(modulation, Variant::Chosen, &[Config::default()]);
 }
-
-/// Sizes that matter somewhere, of rows, columns and inner dimension.
-const SIZES: [usize; 8] = [1, 15, 16, 17, 127, 128, 129, 512];
 
 /// So many rows, columns, terms, whichever tile takes them; aligned and not.
 #[test]

@@ -6,7 +6,8 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
 use crate::numerics::{
-    Place, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round, round_exact,
+    Place, SIZES, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round,
+    round_exact,
 };
 use crate::runs::{self, Config};
 
@@ -237,7 +238,7 @@ fn layer_norm_of_strided_rows_large_means_and_many_rows() {
 
 #[test]
 fn norms_of_sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for [rows, columns] in [[size, 24], [2, size]] {
             let config = &[Config::default()];
             layer_norm_in(rows, columns, [0.0, 1.0], false, config);
@@ -310,10 +311,10 @@ fn group_norm_of_ragged_pixels() {
 #[test]
 fn group_norm_of_sizes_of_either_side() {
     let config = &[Config::default()];
-    for pixels in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for pixels in SIZES {
         group_norm_in(pixels, [24, 3], [0.0, 1.0], false, config);
     }
-    for channels in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for channels in SIZES {
         group_norm_in(3, [channels, 1], [0.0, 1.0], true, config);
     }
 }

@@ -7,7 +7,7 @@ use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::{assert_near_units, assert_rounded_once, count, normals, round, round_exact};
+use crate::numerics::{SIZES, assert_near_units, assert_rounded_once, count, normals, round, round_exact};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -34,7 +34,7 @@ fn rows_that_are_not_aligned() {
 
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         check_in(size, 24, &[runs::Config::default()]);
         check_in(2, size, &[runs::Config::default()]);
     }

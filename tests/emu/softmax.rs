@@ -7,7 +7,7 @@ use lighterage_kernels::params::{LinearParams, SoftmaxParams, TransposeParams};
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::numerics::{count, relative, round, round_exact};
+use crate::numerics::{SIZES, count, relative, round, round_exact};
 use crate::product::{Exact, Matrix, assert_near};
 use crate::runs::{self, Config, Region};
 
@@ -25,7 +25,7 @@ fn ragged_columns() {
 
 #[test]
 fn any_number_of_rows() {
-    for rows in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for rows in SIZES {
         compare([rows, 20], 0, 1.0, &normals, &[Config::default()]);
     }
     compare([4608, 20], 0, 1.0, &normals, &[Config { checks: false, ..Config::default() }]);
@@ -161,8 +161,7 @@ fn exact(x: &[f32], columns: usize, scale: f32) -> Vec<Exact> {
 fn transposed_matrices() {
     let some = [(1, 1, 0), (64, 64, 0), (65, 63, 3), (17, 129, 0), (128, 15, 1)];
     let some = some.map(|shape| (shape, usize::MAX));
-    let sized =
-        [1, 15, 16, 17, 127, 128, 129, 512].into_iter().flat_map(|size| [(size, 9, 0), (10, size, 0)]);
+    let sized = SIZES.into_iter().flat_map(|size| [(size, 9, 0), (10, size, 0)]);
     // Values of a picture of 1024 x 1024, a few of their 512 columns.
     let sized = sized.chain([(16_384, 8, 0)]).map(|shape| (shape, 1));
     for ((rows, columns, gap), times) in some.into_iter().chain(sized) {

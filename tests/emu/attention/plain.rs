@@ -7,6 +7,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
+use crate::numerics::SIZES;
 
 const fn plain(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
     case([queries, keys], heads, head_dim, Arch::Sm86, IDLE)
@@ -34,7 +35,7 @@ fn sizes_around_blocks() {
 
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         check_fast(plain(size, 9, 1, 16), 1);
         check_fast(plain(9, size, 1, 40), 1);
     }

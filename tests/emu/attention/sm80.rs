@@ -7,6 +7,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
+use crate::numerics::SIZES;
 
 /// 16 queries a warp, 4 warps: what runs where blocks are few.
 const fn few(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
@@ -55,7 +56,7 @@ fn sizes_around_tiles() {
 /// So many queries, so many keys, and so many of both, whichever variant takes them.
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for [queries, keys] in [[size, 70], [70, size], [size, size]] {
             for case in every(queries, keys) {
                 check_fast(case, 1);

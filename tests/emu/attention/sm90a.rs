@@ -8,6 +8,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
+use crate::numerics::SIZES;
 use crate::runs;
 
 const WHOLE: &[&str] = &["attention_sm90a_bf16"];
@@ -35,7 +36,7 @@ fn queries_and_keys_of_different_numbers() {
 /// So many queries, so many keys; whole, and in a card of three multiprocessors.
 #[test]
 fn sizes_of_either_side() {
-    for size in [1, 15, 16, 17, 127, 128, 129, 512] {
+    for size in SIZES {
         for (queries, keys) in [(size, 70), (70, size), (size, size)] {
             check_fast(hopper(queries, keys, IDLE), 1);
             check_fast(hopper(queries, keys, 3), 1);
