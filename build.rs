@@ -9,7 +9,7 @@
 #[path = "kernels/build/mod.rs"]
 #[cfg_attr(
     not(all(feature = "cuda", feature = "emu")),
-    allow(dead_code, reason = "one feature takes one half of it")
+    expect(dead_code, reason = "one feature takes one half of it")
 )]
 mod compiling;
 

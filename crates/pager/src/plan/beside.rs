@@ -1,4 +1,6 @@
 //! Turns whose launches are slowed down by the copies that run beside them.
+//!
+//! No built-in profile has a slowdown, and `bench machine` measures none: it is for who gives [`Link::slowdown`] and `Rates::slowdown` for a card where it is known.
 
 use std::collections::VecDeque;
 

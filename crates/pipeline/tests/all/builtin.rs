@@ -190,7 +190,10 @@ fn a_window_of_infusenet_costs_no_second_loading() {
             let moved = report.phases.iter().find(|ran| ran.phase == Phase::Denoise).unwrap().copied_bytes;
             let streamed: u64 = plan.turns().iter().map(|turn| turn.count * turn.streamed_bytes).sum();
             // Residents once, what is streamed in each turn, and the ring's read-ahead of the kind before at each of two changes, and behind the last step.
-            let most = streamed + plan.resident_bytes() + 3 * (plan.ring_bytes() + (132 << 20));
+            let ahead = 3 * (plan.ring_bytes() + (132 << 20));
+            let resident = plan.resident_bytes();
+            assert!(resident > ahead, "a second loading of {resident} bytes would not show beside {ahead}");
+            let most = streamed + resident + ahead;
             assert!((streamed..=most).contains(&moved), "{moved} bytes moved, {streamed} to {most}");
         }
     }
