@@ -289,7 +289,7 @@ fn missing_compiler_is_one_error_that_says_how_to_get_it() {
 }
 
 /// A program.
-fn script(path: &Path, text: &str) {
+pub(crate) fn script(path: &Path, text: &str) {
     std::fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("writable");
     let mut permissions = std::fs::metadata(path).expect("readable").permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
