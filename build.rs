@@ -18,7 +18,7 @@ fn main() {
     #[cfg(feature = "cuda")]
     stop_at(compiling::compile());
     #[cfg(feature = "bindgen")]
-    params::generate();
+    params::generate_or_stop();
     #[cfg(feature = "emu")]
     stop_at(emulator::compile());
 }
@@ -37,13 +37,14 @@ mod emulator {
     use std::path::{Path, PathBuf};
 
     use super::compiling::objects::{self, Compiler, Object, Unit};
-    use super::compiling::{Result, jobs, offsets};
+    use super::compiling::{Result, SEARCHED, jobs, offsets};
     use super::files;
 
     /// Two libraries: the runtime, and the kernels, whose loads and stores call the runtime's hooks.
     pub(super) fn compile() -> Result<()> {
         println!("cargo::rerun-if-changed=kernels");
         println!("cargo::rerun-if-changed=docs/kernel-ladder");
+        SEARCHED.iter().for_each(|variable| println!("cargo::rerun-if-env-changed={variable}"));
         let params = std::fs::read_to_string("kernels/params.rs").expect("kernels/params.rs is readable");
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
         let checks = out.join("offsets.cpp");
@@ -135,7 +136,22 @@ mod params {
         }
     }
 
-    pub(super) fn generate() {
+    /// bindgen panics where there is no libclang.
+    pub(super) fn generate_or_stop() {
+        std::panic::set_hook(Box::new(|_| ()));
+        if let Err(panic) = std::panic::catch_unwind(generate) {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("bindgen failed");
+            println!("cargo::error={}", said.replace('\n', " "));
+            println!(
+                "cargo::error=feature `bindgen`, which only maintainers need, wants libclang: pip install libclang==18.1.1, and LIBCLANG_PATH for its folder"
+            );
+            std::process::exit(1);
+        }
+        drop(std::panic::take_hook());
+    }
+
+    fn generate() {
         let headers = super::files(Path::new("kernels"), "h");
         for header in &headers {
             println!("cargo::rerun-if-changed={}", header.display());

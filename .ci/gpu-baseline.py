@@ -159,6 +159,8 @@ def compiled(name, picture, work, sets, moved, deadline):
 
 
 def main():
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} finds no CUDA device here, and there is nothing else to compare with")
     print(json.dumps({"torch": torch.__version__, "device": torch.cuda.get_device_name()}))
     copies = [(normal(64 << 20), normal(64 << 20)) for _ in range(2)]
     report("copy", None, seconds(lambda a, b: a.copy_(b), copies), moved=4.0 * (64 << 20))

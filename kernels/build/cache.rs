@@ -1,6 +1,7 @@
 //! What was compiled, by the hash of what it was compiled from; it survives as long as the folder.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +16,9 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(folder: PathBuf, extension: &'static str) -> Result<Self> {
-        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok(Self { folder, extension })
+        let cache = Self { folder, extension };
+        fs::create_dir_all(&cache.folder).map_err(|error| cache.refused(&error))?;
+        Ok(cache)
     }
 
     /// Where a compiled file lies, if it is there.
@@ -41,21 +43,41 @@ impl Cache {
 
     /// Makes what is missing; the compiler's words. Two builds may do so at a time: each file appears whole, and both are alike. Of a failure nothing is left.
     pub(crate) fn put(&self, key: &str, make: impl FnOnce(&Path) -> Result<String>) -> Result<String> {
-        let part = |kind: &str| self.folder.join(format!("{key}.{}.{kind}.part", std::process::id()));
-        let (made, log) = (part(self.extension), part("log"));
+        let made = self.part(key, self.extension)?;
+        let log = self.part(key, "log").inspect_err(|_| drop(fs::remove_file(&made)))?;
         let store = |text: String| {
             fs::write(&log, &text)?;
+            // On the disk before it has its name: else a machine that loses power keeps the name of an empty file.
+            [&made, &log].into_iter().try_for_each(|path| File::open(path)?.sync_all())?;
             fs::rename(&made, self.path(key))?;
             fs::rename(&log, self.folder.join(format!("{key}.log")))?;
             std::io::Result::Ok(text)
         };
-        let stored = make(&made)
-            .and_then(|text| store(text).map_err(|error| format!("{}: {error}", self.folder.display())));
+        let stored = make(&made).and_then(|text| store(text).map_err(|error| self.refused(&error)));
         if stored.is_err() {
             // What is not there need not go.
             [made, log].iter().for_each(|path| drop(fs::remove_file(path)));
         }
         stored
+    }
+
+    /// A new file that nobody else writes, also no process of the same number: containers that share a folder have such. Made before a compiler runs for nothing.
+    fn part(&self, key: &str, kind: &str) -> Result<PathBuf> {
+        let names = (0..PARTS_MAX)
+            .map(|number| self.folder.join(format!("{key}.{}-{number}.{kind}.part", std::process::id())));
+        for path in names {
+            match File::create_new(&path) {
+                Ok(_) => return Ok(path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => (),
+                Err(error) => return Err(self.refused(&error)),
+            }
+        }
+        Err(format!("{}: {PARTS_MAX} builds of {key} were killed; remove *.part", self.folder.display()))
+    }
+
+    /// The same words for every file, so that they are said once.
+    fn refused(&self, error: &std::io::Error) -> String {
+        format!("{}: {error}; what is compiled is kept there", self.folder.display())
     }
 
     /// Removes what no build has used for so long: also what a build that was killed left behind. Files of other names are somebody else's.
@@ -74,6 +96,9 @@ impl Cache {
     }
 }
 
+/// Builds of one file, in processes of one number, of which something is left.
+const PARTS_MAX: u32 = 100;
+
 /// How long a compiled file is kept that no build uses.
 pub(crate) const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -84,7 +109,7 @@ fn is_key(name: &str) -> bool {
 
 /// It was used now. Where that cannot be written down it is made again some day.
 fn touch(path: &Path) {
-    let file = fs::File::options().append(true).open(path);
+    let file = File::options().append(true).open(path);
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod offsets;
 pub(crate) mod report;
 pub(crate) mod sources;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -51,7 +52,7 @@ pub(crate) struct Cubin {
 /// Compiles all kernels and leaves them in `OUT_DIR`.
 pub(crate) fn compile() -> Result<()> {
     println!("cargo::rerun-if-changed=kernels");
-    for variable in VARIABLES {
+    for variable in VARIABLES.into_iter().chain(SEARCHED) {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let out = variable("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
@@ -77,7 +78,12 @@ fn check_offsets(nvcc: &Nvcc, out: &Path) -> Result<()> {
     let path = out.join("offsets.cu");
     written(fs::write(&path, offsets::checks(&text)), &path)?;
     let arguments = [&nvcc::arguments("80")[..], &["-Ikernels".to_owned()]].concat();
-    nvcc.compile(&path, &arguments, &out.join("offsets.cubin")).map(drop)
+    let compiled = nvcc.compile(&path, &arguments, &out.join("offsets.cubin"));
+    compiled.map(drop).map_err(|error| {
+        // The first file of a build: what is missing beside nvcc shows here.
+        let hint = if error.contains("static assertion failed") { "" } else { nvcc::PARTS };
+        format!("{error}{hint}")
+    })
 }
 
 /// Runs a program to its end; both of its outputs, which are the error if it fails.
@@ -89,7 +95,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     if output.status.success() {
         Ok(text)
     } else {
-        Err(format!("{name} ended with {}\n{text}", output.status))
+        Err(format!("{name} ended with {}\n{}", output.status, text.trim_end()))
     }
 }
 
@@ -119,7 +125,7 @@ fn all_cubins(nvcc: &Nvcc, cache: &Cache, sources: &[Source], archs: &[&'static 
     cubins
 }
 
-/// What each item becomes, in their order; all problems, if there are any.
+/// What each item becomes, in their order; all problems, if there are any, each once.
 pub(crate) fn in_parallel<I: Sync, T: Send>(
     items: &[I],
     jobs: usize,
@@ -142,19 +148,31 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     });
     let outcomes = done.into_iter().map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner));
     let (made, problems): (Vec<_>, Vec<_>) = outcomes.flatten().partition(Result::is_ok);
-    let problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
+    let mut problems: Vec<String> = problems.into_iter().filter_map(Result::err).collect();
+    problems.dedup();
     if problems.is_empty() { Ok(made.into_iter().flatten().collect()) } else { Err(problems.join("\n")) }
+}
+
+/// Where the C++ compiler looks for headers beside what it is told, and which one nvcc takes. What is not set is nothing, and no piece of a cached result's name.
+pub(crate) const SEARCHED: [&str; 4] = ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "NVCC_CCBIN"];
+
+/// `CPATH=/opt/include`, of each of them that is set: other headers may be other objects.
+pub(crate) fn searched(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<String> {
+    let set = SEARCHED.into_iter().filter_map(|name| variable(name).map(|value| (name, value)));
+    set.map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect()
+}
+
+/// A cubin is an ELF file, and ptxas names what is in it. What a full disk or a machine without power has left of one is made again.
+pub(crate) fn is_whole(cubin: &[u8], log: &str) -> bool {
+    cubin.starts_with(b"\x7fELF") && !Report::parse(log).names().is_empty()
 }
 
 fn one_cubin(nvcc: &Nvcc, cache: &Cache, source: &Source, arch: &'static str) -> Result<(Vec<u8>, Report)> {
     let arguments = nvcc::arguments(arch);
-    let key = cache::key(
-        [nvcc.version(), nvcc.headers(), &arguments.join(" ")]
-            .map(str::as_bytes)
-            .into_iter()
-            .chain(source.contents()),
-    );
-    let (bytes, log) = match cache.get(&key) {
+    let (asked, searched) = (arguments.join(" "), searched(&|name| std::env::var_os(name)));
+    let own = [nvcc.version(), nvcc.headers(), &asked].into_iter().chain(searched.iter().map(String::as_str));
+    let key = cache::key(own.map(str::as_bytes).chain(source.contents()));
+    let (bytes, log) = match cache.get(&key).filter(|(bytes, log)| is_whole(bytes, log)) {
         Some(found) => found,
         None => {
             let log = cache.put(&key, |cubin| nvcc.compile(&source.path, &arguments, cubin))?;

@@ -24,6 +24,9 @@ const HELP: &str = "get it by NVIDIA's CUDA toolkit 13.0, or without root by: py
     'nvidia-cuda-crt==13.0.*' 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*' && export VIRTUAL_ENV=$PWD/cuda\n\
     or build without the feature: nothing but `--device cuda` needs it";
 
+/// What it takes beside itself.
+pub(crate) const PARTS: &str = "\nnvcc needs a host compiler (g++) in PATH or by NVCC_CCBIN, and of Python wheels all five: nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt, nvidia-cuda-runtime, nvidia-cuda-cccl";
+
 impl Nvcc {
     /// Looks in NVCC, `CUDA_HOME`, PATH, `/usr/local/cuda`, then where the Python wheels put it.
     pub(crate) fn find(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {

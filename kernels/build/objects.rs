@@ -44,7 +44,9 @@ impl Unit<'_> {
         let place = std::env::current_dir().map_err(|error| error.to_string())?;
         let own = [self.compiler.version.as_bytes(), place.as_os_str().as_encoded_bytes()];
         let arguments = self.compiler.arguments.iter().map(String::as_bytes);
-        let key = cache::key(own.into_iter().chain(arguments).chain(files.pieces()));
+        let searched = super::searched(&|name| std::env::var_os(name));
+        let searched = searched.iter().map(String::as_bytes);
+        let key = cache::key(own.into_iter().chain(arguments).chain(searched).chain(files.pieces()));
         let warnings = match cache.log(&key) {
             Some(log) => log,
             None => cache.put(&key, |object| self.compile(object))?,

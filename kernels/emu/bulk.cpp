@@ -86,7 +86,7 @@ void do_store(const BulkStore& store) {
                  "a bulk store's row of %llu elements ends within 16 bytes, and all 16 are written",
                  static_cast<unsigned long long>(store.map.sizes[0]));
         }
-        check_global(address, bytes, store.thread, Manner{.is_write = true, .is_early = store.is_early}, store.place);
+        check_global(address, bytes, store.thread, Manner{.is_write = true, .is_async_proxy = true, .is_early = store.is_early}, store.place);
         if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
     });
 }
@@ -241,6 +241,7 @@ void check_finished_block(u32 rank) {
              SharedMemory::inside(load.destination));
     }
     check_remote(rank);
+    check_registers_of_groups(rank);
     for (u32 t = rank * b.block_threads; t < (rank + 1) * b.block_threads; t++) {
         const Thread& thread = b.threads[t];
         if (thread.stores.empty() && thread.store_groups.empty()) continue;

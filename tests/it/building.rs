@@ -210,6 +210,55 @@ fn cached_result_is_used_and_a_failed_one_is_not() {
     assert_eq!(count(), 1, "what is no entry is not touched");
 }
 
+/// A read-only folder, or one that is gone: no compiler runs for nothing, and what is wrong is said once.
+#[test]
+fn folder_that_cannot_be_written_is_one_error_before_anything_is_compiled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gone = folder.path().join("gone");
+    let cache = cache::Cache::new(gone.clone(), "o").expect("a folder");
+    std::fs::remove_dir(&gone).expect("it is there");
+    let items: Vec<usize> = (0..5).collect();
+    let outcome =
+        cuda::in_parallel(&items, 2, |item| cache.put(&item.to_string(), |_| panic!("a compiler runs")));
+    let error = outcome.expect_err("nowhere to write");
+    let names = format!("{}: ", gone.display());
+    assert!(error.starts_with(&names) && error.lines().count() == 1, "{error}");
+    std::fs::write(&gone, "").expect("writable");
+    let error = cache::Cache::new(gone, "o").expect_err("a file");
+    assert!(error.starts_with(&names), "{error}");
+}
+
+/// A process of the same number, in another container, writes its own file.
+#[test]
+fn file_of_a_build_that_is_under_way_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = cache::Cache::new(folder.path().to_owned(), "o").expect("a folder");
+    let key = cache::key([b"k".as_slice()].into_iter());
+    let other = folder.path().join(format!("{key}.{}-0.o.part", std::process::id()));
+    std::fs::write(&other, "half").expect("writable");
+    let made = cache.put(&key, |path| {
+        std::fs::write(path, "whole").map(|()| String::new()).map_err(|error| error.to_string())
+    });
+    assert_eq!((made, cache.get(&key)), (Ok(String::new()), Some((b"whole".to_vec(), String::new()))));
+    assert_eq!(std::fs::read(&other).expect("still there"), b"half");
+}
+
+/// What a full disk, or a machine that lost power, leaves of a cached cubin is made again.
+#[test]
+fn damaged_cubin_is_none() {
+    let cubin = b"\x7fELF and more".as_slice();
+    assert!(cuda::is_whole(cubin, LOG));
+    assert!(!cuda::is_whole(b"", LOG) && !cuda::is_whole(&[0; 16], LOG) && !cuda::is_whole(cubin, ""));
+}
+
+/// Headers that the C++ compiler finds elsewhere may be other headers.
+#[test]
+fn where_headers_are_looked_for_is_part_of_a_cached_results_name() {
+    assert_eq!(cuda::searched(&|_| None), Vec::<String>::new());
+    let variable = |name: &str| (name == "CPLUS_INCLUDE_PATH").then(|| "/opt/include".into());
+    assert_eq!(cuda::searched(&variable), ["CPLUS_INCLUDE_PATH=/opt/include"]);
+}
+
 /// Many at once, as two builds of one tree do it: whoever reads finds whole files.
 #[test]
 fn cache_is_filled_from_many_sides() {
@@ -289,7 +338,7 @@ fn missing_compiler_is_one_error_that_says_how_to_get_it() {
 }
 
 /// A program.
-fn script(path: &Path, text: &str) {
+pub(crate) fn script(path: &Path, text: &str) {
     std::fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("writable");
     let mut permissions = std::fs::metadata(path).expect("readable").permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);

@@ -2,6 +2,7 @@
 
 mod building;
 mod headers;
+mod pack;
 #[cfg(feature = "cuda")]
 mod sass;
 mod sources;

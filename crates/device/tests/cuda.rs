@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
+use lighterage_device::cuda::CudaStatus;
 use lighterage_device::{
     Address, Backend, Cost, Cuda, CudaConfig, Detail, Device, Error, Kernel, Launches, Ledger,
     ProductLibrary, ProductTable, Purpose, Reservation, Result, Stream, StreamKind, Target, Usage, View,
@@ -247,10 +248,11 @@ fn program() -> Result<()> {
 }
 
 /// Calls with sizes, addresses or names, which are in their errors.
-const NUMBERED: [&str; 22] = [
+const NUMBERED: [&str; 23] = [
     "cuDeviceGet",
     "cuDeviceGetAttribute",
     "cuDeviceGetName",
+    "cuDevicePrimaryCtxRetain",
     "cuFuncLoad",
     "cuLaunchKernel",
     "cuMemAddressFree",
@@ -394,6 +396,37 @@ fn memory_that_is_not_taken_back_goes_with_the_device() {
     });
 }
 
+/// The same of page-locked memory that the driver allocates, where it locks none of the process's own.
+#[test]
+fn page_locked_memory_that_is_not_taken_back_goes_with_the_device() {
+    let test = "page_locked_memory_that_is_not_taken_back_goes_with_the_device";
+    inside(test, &[("FAKECUDA_REGISTER", "0")], || {
+        let control = Control::new();
+        let pin = || {
+            let device = open()?;
+            let pinned = device.pin(512 << 10)?;
+            drop(pinned);
+            device.take_deferred()
+        };
+        control.fail(u64::MAX, false);
+        pin().unwrap();
+        let mut refused = 0;
+        for call in 0..control.calls() {
+            let before = control.left();
+            control.fail_twice(call);
+            let outcome = pin();
+            let name = control.failed().expect("the call was made");
+            // The staging memory, which goes last, is in no book.
+            if let ("cuMemFreeHost", Err(error)) = (&*name, outcome) {
+                assert!(error.to_string().contains("524288 bytes at 0x"), "{error}");
+                assert_eq!(control.left(), before, "call {call}");
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, 1);
+    });
+}
+
 #[test]
 fn failed_work_ends_the_context_and_is_reported_everywhere() {
     inside_with("failed_work_ends_the_context_and_is_reported_everywhere", &[], with_products, || {
@@ -448,7 +481,9 @@ fn old_driver_is_one_error_with_both_versions() {
 #[test]
 fn old_card_is_named_by_its_capability() {
     inside("old_card_is_named_by_its_capability", &[("FAKECUDA_CAPABILITY", "7.5")], || {
-        assert!(refused(config()).contains("compute capability 7.5"));
+        let reason = refused(config());
+        let words = ["stand-in GPU has compute capability 7.5, for which there are no kernels", "8.0, 8.6"];
+        assert!(words.iter().all(|words| reason.contains(words)), "{reason}");
     });
 }
 
@@ -458,6 +493,68 @@ fn card_without_virtual_memory_is_refused() {
         let reason = refused(config());
         assert!(reason.starts_with("stand-in GPU has no virtual memory management"), "{reason}");
     });
+}
+
+/// Nothing has run before the driver is started: no code is said to be of earlier work.
+#[test]
+fn driver_that_does_not_start_says_so() {
+    inside("driver_that_does_not_start_says_so", &[("FAKECUDA_INIT", "999")], || {
+        let error = Cuda::new(config()).unwrap_err();
+        assert!(matches!(error, Error::Driver { call: "cuInit", code: 999, .. }), "{error:?}");
+        assert!(error.to_string().contains("nvidia-smi"), "{error}");
+        let status = lighterage_device::cuda::probe();
+        assert!(matches!(&status, CudaStatus::Failed { reason } if reason.contains("code 999")), "{status}");
+    });
+}
+
+/// As where `CUDA_VISIBLE_DEVICES` is empty.
+#[test]
+fn driver_without_devices_is_no_device() {
+    inside("driver_without_devices_is_no_device", &[("FAKECUDA_DEVICES", "0")], || {
+        let reason = refused(config());
+        assert!(reason.contains("finds none") && reason.contains("CUDA_VISIBLE_DEVICES"), "{reason}");
+        let status = lighterage_device::cuda::probe();
+        assert_eq!(status, CudaStatus::Ready { version: (13, 0), devices: Vec::new() });
+    });
+}
+
+/// The second of two, whose memory is its own.
+#[test]
+fn device_is_taken_by_its_number() {
+    let two = [("FAKECUDA_DEVICES", "2"), ("FAKECUDA_CAPABILITY", "7.5,12.0")];
+    inside("device_is_taken_by_its_number", &two, || {
+        assert!(refused(config()).contains("7.5"));
+        let second = CudaConfig { ordinal: 1, ..config() };
+        let device = open_as(second).unwrap();
+        assert_eq!(device.backend().target().arch, Arch::Sm120a);
+        let (range, stream) = (memory(&device, 1).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let a = floats(&range, 0, &stream);
+        stream.upload(a, &[1_f32; 4]).unwrap();
+        add_one(&stream, a, a).unwrap();
+        assert_eq!(stream.read::<f32>(a).unwrap(), Some(vec![2.0; 4]));
+        drop((range, stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// Which images a card gets: by its capability alone.
+#[test]
+fn cards_take_their_own_images() {
+    for (name, arch) in [
+        ("8.0", Arch::Sm80),
+        ("8.6", Arch::Sm86),
+        ("8.7", Arch::Sm86),
+        ("8.9", Arch::Sm89),
+        ("9.0", Arch::Sm90a),
+        ("10.0", Arch::Sm100a),
+        ("12.0", Arch::Sm120a),
+    ] {
+        inside("cards_take_their_own_images", &[("FAKECUDA_CAPABILITY", name), ("CARD", name)], || {
+            if std::env::var("CARD").is_ok_and(|card| card == name) {
+                assert_eq!(Cuda::new(config()).unwrap().target().arch, arch);
+            }
+        });
+    }
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use lighterage_device::cuda;
 use lighterage_device::{
     Arch, Backend, Cuda, CudaConfig, Device, Emulation, Host, HostConfig, Isa, Ledger, ProductLibrary,
     ProductTable, Sim, SimConfig, Target,
@@ -232,8 +233,31 @@ impl PlaceArguments {
         self.gemm_table.as_ref().map_or_else(ProductTable::committed, |given| given.table)
     }
 
-    fn cuda_config(&self, ordinal: u32) -> CudaConfig {
-        CudaConfig { ordinal, table: self.table(), ..CudaConfig::default() }
+    fn cuda_config(&self) -> CudaConfig {
+        CudaConfig { table: self.table(), ..CudaConfig::default() }
+    }
+
+    /// Number of the GPU that was asked for.
+    pub(crate) const fn ordinal(&self) -> Option<u32> {
+        if let DeviceName::Cuda(ordinal) = self.device { Some(ordinal) } else { None }
+    }
+
+    /// The GPU that was asked for, else the first of all that can be used, with its number; if there is none, why the first cannot.
+    pub(crate) fn gpu(&self, config: CudaConfig) -> lighterage_device::Result<(u32, Cuda)> {
+        use lighterage_device::Error;
+        let open = |ordinal| Cuda::new(CudaConfig { ordinal, ..config }).map(|cuda| (ordinal, cuda));
+        if let Some(ordinal) = self.ordinal() {
+            return open(ordinal);
+        }
+        let first = open(0);
+        let count = match &first {
+            // A table that cannot be kept is no fault of the card.
+            Ok(_) | Err(Error::Product { .. }) => 0,
+            Err(_) => cuda::probe().devices().len(),
+        };
+        let others = (1..).take(count.saturating_sub(1)).map(open);
+        let is_an_answer = |tried: &Result<_, Error>| matches!(tried, Ok(_) | Err(Error::Product { .. }));
+        first.or_else(|why| others.into_iter().find(is_an_answer).unwrap_or(Err(why)))
     }
 
     fn emulation(&self) -> Emulation {
@@ -260,14 +284,14 @@ impl DeviceArguments {
     fn run_unless_host<W: Work>(&self, work: W) -> Result<Done<W>> {
         let place = &self.place;
         let output = match place.device {
-            DeviceName::Auto => match Cuda::new(place.cuda_config(0)) {
-                Ok(cuda) => work.run(&self.on_gpu(cuda)?),
+            DeviceName::Auto => match place.gpu(place.cuda_config()) {
+                Ok((_, cuda)) => work.run(&self.on_gpu(cuda)?),
                 // Not for want of a GPU: going on without it would make another picture.
                 Err(error @ lighterage_device::Error::Product { .. }) => Err(error.into()),
                 // `doctor` says why not; whoever wants to know asks for `cuda`.
                 Err(_) => return Ok(self.hand_back(work)),
             },
-            DeviceName::Cuda(ordinal) => work.run(&self.on_gpu(Cuda::new(place.cuda_config(ordinal))?)?),
+            DeviceName::Cuda(_) => work.run(&self.on_gpu(place.gpu(place.cuda_config())?.1)?),
             DeviceName::Host => return Ok(self.hand_back(work)),
             DeviceName::Emu => {
                 let emulate = Some(place.emulation());
@@ -287,15 +311,13 @@ impl DeviceArguments {
 
     /// A GPU with cuBLASLt open, whose workspace has so many bytes, if the library is there: to measure what a table may say. No table holds meanwhile.
     pub(crate) fn measured_gpu(&self, workspace_bytes: u64) -> Result<Device<Cuda>> {
-        let ordinal = match self.place.device {
-            DeviceName::Auto => 0,
-            DeviceName::Cuda(ordinal) => ordinal,
-            _ => return Err(Failure::Usage("--tune measures a GPU: --device cuda".to_owned())),
-        };
+        if !matches!(self.place.device, DeviceName::Auto | DeviceName::Cuda(_)) {
+            return Err(Failure::Usage("--tune measures a GPU: --device cuda".to_owned()));
+        }
         let measured_workspace_bytes = Some(workspace_bytes);
         let table = ProductTable::EMPTY;
-        let config = CudaConfig { table, measured_workspace_bytes, ..self.place.cuda_config(ordinal) };
-        self.on_gpu(Cuda::new(config)?)
+        let config = CudaConfig { table, measured_workspace_bytes, ..self.place.cuda_config() };
+        self.on_gpu(self.place.gpu(config)?.1)
     }
 
     /// Whether reads give values.

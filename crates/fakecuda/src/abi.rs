@@ -7,6 +7,7 @@ pub(crate) const SUCCESS: Code = 0;
 pub(crate) const INVALID_VALUE: Code = 1;
 pub(crate) const OUT_OF_MEMORY: Code = 2;
 pub(crate) const NOT_INITIALIZED: Code = 3;
+pub(crate) const NO_DEVICE: Code = 100;
 pub(crate) const INVALID_DEVICE: Code = 101;
 pub(crate) const INVALID_CLUSTER_SIZE: Code = 912;
 pub(crate) const INVALID_IMAGE: Code = 200;
@@ -23,6 +24,7 @@ pub(crate) const NOT_SUPPORTED: Code = 801;
 pub(crate) const STREAM_CAPTURE_UNSUPPORTED: Code = 900;
 pub(crate) const STREAM_CAPTURE_INVALIDATED: Code = 901;
 pub(crate) const STREAM_CAPTURE_ISOLATION: Code = 905;
+pub(crate) const UNKNOWN: Code = 999;
 
 /// `CUdevice_attribute`.
 pub(crate) const ATTRIBUTE_MULTIPROCESSORS: u32 = 16;

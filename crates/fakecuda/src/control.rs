@@ -1,15 +1,21 @@
 //! What tests say to the stand-in: what it pretends to be, which call fails.
 
 use std::ffi::{CString, c_char};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{LazyLock, Mutex};
 
-use crate::abi::{Code, SUCCESS};
+use crate::abi::{Code, SUCCESS, UNKNOWN};
 use crate::driver;
 
 /// What it pretends to be, from the environment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Config {
+    /// By device; the last one counts for all behind it.
+    pub(crate) capabilities: [(u32, u32); 4],
+    /// Of the device that has the context.
     pub(crate) capability: (u32, u32),
+    /// What `cuInit` answers.
+    pub(crate) init: Code,
     pub(crate) driver: i32,
     pub(crate) memory: u64,
     pub(crate) has_virtual_memory: bool,
@@ -27,11 +33,11 @@ impl Config {
         let number = |name: &str, default: u64| {
             std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
         };
-        let capability = std::env::var("FAKECUDA_CAPABILITY").unwrap_or_default();
-        let capability =
-            capability.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let capabilities = capabilities(&std::env::var("FAKECUDA_CAPABILITY").unwrap_or_default());
         Self {
-            capability: capability.unwrap_or((9, 0)),
+            capabilities,
+            capability: capabilities[0],
+            init: Code::try_from(number("FAKECUDA_INIT", 0)).unwrap_or(UNKNOWN),
             driver: i32::try_from(number("FAKECUDA_DRIVER", 13_000)).unwrap_or(0),
             memory: number("FAKECUDA_MEMORY", 4 << 30),
             has_virtual_memory: number("FAKECUDA_VMM", 1) != 0,
@@ -42,6 +48,25 @@ impl Config {
             checks: number("FAKECUDA_CHECKS", 0) != 0,
         }
     }
+}
+
+impl Config {
+    /// What a device is said to be able to do.
+    pub(crate) fn capability_of(&self, device: i32) -> (u32, u32) {
+        let index = usize::try_from(device).unwrap_or(0).min(self.capabilities.len() - 1);
+        self.capabilities[index]
+    }
+}
+
+/// `7.5,9.0`: the first device's, and that of all others.
+fn capabilities(text: &str) -> [(u32, u32); 4] {
+    let one = |text: &str| text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let mut last = (9, 0);
+    let mut given = text.split(',').filter_map(one);
+    std::array::from_fn(|_| {
+        last = given.next().unwrap_or(last);
+        last
+    })
 }
 
 /// Which call fails, and what was called so far.
@@ -87,6 +112,9 @@ pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) 
         }
         fails
     };
+    if ONE.fails(name) {
+        return code;
+    }
     match fails {
         None => work(),
         Some(Failure { after: true, .. }) if is_late => match work() {
@@ -94,6 +122,28 @@ pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) 
             other => other,
         },
         Some(_) => code,
+    }
+}
+
+/// One call of a whole program, by its name.
+static ONE: LazyLock<One> = LazyLock::new(|| One::read(&std::env::var("FAKECUDA_FAIL").unwrap_or_default()));
+
+/// The call that fails, and how many of that name come before it.
+#[derive(Debug)]
+struct One {
+    name: String,
+    before: AtomicI64,
+}
+
+impl One {
+    /// `cuLaunchKernel:2` is the third.
+    fn read(text: &str) -> Self {
+        let (name, before) = text.split_once(':').unwrap_or_default();
+        Self { name: name.to_owned(), before: AtomicI64::new(before.parse().unwrap_or(-1)) }
+    }
+
+    fn fails(&self, name: &str) -> bool {
+        self.name == name && self.before.fetch_sub(1, Ordering::Relaxed) == 0
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Driver {
     pub(crate) is_started: bool,
     /// How often the primary context was retained.
     pub(crate) retained: u64,
+    /// Of which device; one at a time.
+    pub(crate) device: i32,
     /// What ended the context.
     pub(crate) failed: Option<Code>,
     pub(crate) memory: Memory,
@@ -58,6 +60,7 @@ impl Driver {
             config,
             is_started: false,
             retained: 0,
+            device: 0,
             failed: None,
             memory: Memory::new(config.memory),
             streams: Streams::default(),

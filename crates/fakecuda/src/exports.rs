@@ -6,8 +6,8 @@ use lighterage_kernels::launch::{Arch, Target, TensorMap};
 use crate::abi::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
     ATTRIBUTE_READ_ONLY_REGISTER, ATTRIBUTE_REGISTER, ATTRIBUTE_VIRTUAL_MEMORY, AccessDescription,
-    AllocationProperties, Code, FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NOT_FOUND,
-    NOT_READY, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
+    AllocationProperties, Code, FUNCTION_SHARED_MAX, INVALID_DEVICE, INVALID_IMAGE, INVALID_VALUE, NO_DEVICE,
+    NOT_FOUND, NOT_READY, NOT_SUPPORTED, OPERATING_SYSTEM, OUT_OF_MEMORY, STREAM_NON_BLOCKING, SUCCESS,
 };
 use crate::control;
 use crate::driver::{CURRENT, Driver, Result, lock, named};
@@ -56,8 +56,14 @@ unsafe extern "C" fn cuInit(flags: u32) -> Code {
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
-        driver.is_started = true;
-        Ok(())
+        match driver.config.init {
+            SUCCESS if driver.config.devices == 0 => Err(NO_DEVICE),
+            SUCCESS => {
+                driver.is_started = true;
+                Ok(())
+            }
+            code => Err(code),
+        }
     })
 }
 
@@ -114,7 +120,7 @@ unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: i32) -> Code {
 unsafe extern "C" fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, dev: i32) -> Code {
     call("cuDeviceGetAttribute", OPERATING_SYSTEM, |driver| {
         device(driver, dev)?;
-        let (major, minor) = driver.config.capability;
+        let (major, minor) = driver.config.capability_of(dev);
         let answer = match attribute {
             ATTRIBUTE_READ_ONLY_REGISTER => 1,
             ATTRIBUTE_REGISTER => u32::from(driver.config.registers),
@@ -133,7 +139,12 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut i32, attribute: u32, dev: 
 unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, dev: i32) -> Code {
     call("cuDevicePrimaryCtxRetain", OPERATING_SYSTEM, |driver| {
         device(driver, dev)?;
+        if driver.retained > 0 && driver.device != dev {
+            return Err(NOT_SUPPORTED);
+        }
         driver.retained += 1;
+        driver.device = dev;
+        driver.config.capability = driver.config.capability_of(dev);
         // SAFETY: the caller's pointer.
         unsafe { put(context, handle(0xC0)) }
     })
@@ -143,7 +154,7 @@ unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut *mut c_void, dev: i3
 unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: i32) -> Code {
     call("cuDevicePrimaryCtxRelease", OPERATING_SYSTEM, |driver| {
         device(driver, dev)?;
-        if driver.retained == 0 {
+        if driver.retained == 0 || driver.device != dev {
             return Err(abi::INVALID_CONTEXT);
         }
         driver.retained -= 1;
@@ -197,7 +208,7 @@ unsafe extern "C" fn cuMemGetAllocationGranularity(
     call("cuMemGetAllocationGranularity", OPERATING_SYSTEM, |driver| {
         driver.started()?;
         // SAFETY: the caller's pointer.
-        allocation(unsafe { properties.as_ref() })?;
+        allocation(unsafe { properties.as_ref() }, driver.device)?;
         if option > 1 {
             return Err(INVALID_VALUE);
         }
@@ -243,7 +254,7 @@ unsafe extern "C" fn cuMemCreate(
     call("cuMemCreate", OUT_OF_MEMORY, |driver| {
         driver.current()?;
         // SAFETY: the caller's pointer.
-        allocation(unsafe { properties.as_ref() })?;
+        allocation(unsafe { properties.as_ref() }, driver.device)?;
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
@@ -292,7 +303,7 @@ unsafe extern "C" fn cuMemSetAccess(
         driver.current()?;
         // SAFETY: the caller's pointer.
         let access = unsafe { access.as_ref() }.ok_or(INVALID_VALUE)?;
-        let is_ours = access.location.kind == 1 && access.location.id == 0;
+        let is_ours = access.location.kind == 1 && access.location.id == driver.device;
         if count != 1 || !is_ours || access.flags != 3 {
             return Err(INVALID_VALUE);
         }
@@ -871,10 +882,10 @@ fn multiprocessors(major: u32, minor: u32) -> u32 {
 }
 
 /// Refuses what is not ordinary memory of device 0.
-fn allocation(properties: Option<&AllocationProperties>) -> Result {
+fn allocation(properties: Option<&AllocationProperties>, device: i32) -> Result {
     let Some(p) = properties else { return Err(INVALID_VALUE) };
     let is_plain = p.kind == 1 && p.handle_kinds == 0 && p.win32_metadata == 0;
-    let is_ours = p.location.kind == 1 && p.location.id == 0;
+    let is_ours = p.location.kind == 1 && p.location.id == device;
     let is_usual = p.compression == 0 && p.rdma == 0 && p.usage == 0 && p.reserved == [0; 4];
     if is_plain && is_ours && is_usual { Ok(()) } else { Err(INVALID_VALUE) }
 }

@@ -105,3 +105,13 @@ fn each_output_is_written_once() {
         assert_eq!(report.global_bytes_written, 13 * 2 * 40 * 2);
     }
 }
+
+/// A factor that is not positive would turn the tensor-core kernels' mask over.
+#[test]
+fn a_negative_factor_on_the_scores() {
+    for arch in [Arch::Sm86, Arch::Sm90a] {
+        let case = Case { scale: -0.1, ..case([9, 100], 1, 128, arch, IDLE) };
+        assert_images(&case, &["attention_plain_bf16"]);
+        check_fast(case, 1);
+    }
+}

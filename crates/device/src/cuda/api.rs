@@ -28,9 +28,25 @@ pub(super) fn start() -> Result<()> {
             "the driver runs CUDA {major}.{minor} at most, the kernels need {needed}.{zero}: update NVIDIA's driver to {DRIVER_MIN} or newer"
         ));
     }
-    // SAFETY: takes a number, which has to be 0.
-    check("cuInit", unsafe { sys::cuInit(0) })
+    init()
 }
+
+/// Starts the driver. Nothing has run yet, so no code is that of earlier work: 999 says here that the driver's modules are not as it wants them.
+pub(super) fn init() -> Result<()> {
+    // SAFETY: takes a number, which has to be 0.
+    match unsafe { sys::cuInit(0) } {
+        CUresult::CUDA_SUCCESS => Ok(()),
+        CUresult::CUDA_ERROR_NO_DEVICE => no_device(
+            "the driver finds none: there is no NVIDIA GPU, this user may not open it, or CUDA_VISIBLE_DEVICES hides it"
+                .to_owned(),
+        ),
+        code => Err(Error::Driver { call: "cuInit", code: code as i32, message: format!("{}; {STARTING}", words(code)) }),
+    }
+}
+
+/// What to do about a driver that does not start.
+const STARTING: &str =
+    "nvidia-smi says more; after an update, or a suspension, the driver's modules have to be loaded anew";
 
 /// The newest CUDA that the driver can run, which says 1000 * major + 10 * minor.
 pub(super) fn version() -> Result<(u32, u32)> {

@@ -45,7 +45,7 @@ impl Context {
         let mut raw: CUcontext = ptr::null_mut();
         // SAFETY: writes one pointer; the device is the driver's.
         let code = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut raw, device) };
-        check("cuDevicePrimaryCtxRetain", code)?;
+        check_of("cuDevicePrimaryCtxRetain", format_args!("device {ordinal} of {count}"), code)?;
         Ok(Self { device, raw: Raw(raw), watched: Mutex::default() })
     }
 

@@ -6,8 +6,8 @@ use std::panic::catch_unwind;
 
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
 
-use super::api::{attribute, check, check_of, name, version};
-use crate::Result;
+use super::api::{attribute, check, check_of, init, name, version};
+use crate::{Error, Result};
 
 /// What [`probe`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,14 @@ pub enum CudaStatus {
         /// The devices, by ordinal; there may be none.
         devices: Vec<CudaDevice>,
     },
+}
+
+impl CudaStatus {
+    /// The devices, by ordinal; none where there is no driver, or one that refuses.
+    #[must_use]
+    pub fn devices(&self) -> &[CudaDevice] {
+        if let Self::Ready { devices, .. } = self { devices } else { &[] }
+    }
 }
 
 /// One device as the driver describes it.
@@ -64,8 +72,12 @@ pub fn probe() -> CudaStatus {
 }
 
 fn ask() -> Result<CudaStatus> {
-    // SAFETY: takes a number, which has to be 0.
-    check("cuInit", unsafe { sys::cuInit(0) })?;
+    match init() {
+        Err(Error::NoDevice { .. }) => {
+            return Ok(CudaStatus::Ready { version: version()?, devices: Vec::new() });
+        }
+        started => started?,
+    }
     let mut count: c_int = 0;
     // SAFETY: writes one int.
     check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })?;

@@ -9,7 +9,7 @@ use lighterage_kernels::images;
 use serde::Serialize;
 
 use self::trial::Trial;
-use crate::device::DeviceArguments;
+use crate::device::{DeviceArguments, PlaceArguments};
 use crate::failure::Result;
 use crate::machine::Machine;
 use crate::size::Size;
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn findings(machine: &Machine, device: &DeviceArguments) -> Vec<Finding> {
     let mut findings =
         vec![processor(), memory(machine), cgroup(machine), locked(machine), images(), driver(machine)];
-    findings.extend(gpu());
+    findings.extend(gpu(&device.place));
     findings.extend(tried(device));
     findings.push(bundled_model());
     findings
@@ -184,19 +184,22 @@ fn driver(machine: &Machine) -> Finding {
     }
 }
 
-/// Whether the first GPU can be used: a kernel is run on it, with memory of every kind.
-fn gpu() -> Option<Finding> {
+/// Whether the GPU that a run would use can be used: a kernel is run on it, with memory of every kind.
+fn gpu(place: &PlaceArguments) -> Option<Finding> {
     if cuda::probe() == CudaStatus::NoDriver {
         return None;
     }
-    Some(match try_gpu() {
+    let tried = place.gpu(CudaConfig::default()).and_then(|(ordinal, device)| try_gpu(ordinal, device));
+    Some(match tried {
         Ok(text) => Finding::new("gpu", Verdict::Ok, text),
-        Err(error) => Finding::new("gpu", Verdict::Problem, format!("cuda:0 cannot be used: {error}")),
+        Err(error) => {
+            let asked = place.ordinal().unwrap_or(0);
+            Finding::new("gpu", Verdict::Problem, format!("cuda:{asked} cannot be used: {error}"))
+        }
     })
 }
 
-fn try_gpu() -> lighterage_device::Result<String> {
-    let device = Cuda::new(CudaConfig::default())?;
+fn try_gpu(ordinal: u32, device: Cuda) -> lighterage_device::Result<String> {
     let (free, total) = device.memory_bytes()?;
     let target = device.target();
     let taken: Vec<String> =
@@ -204,7 +207,7 @@ fn try_gpu() -> lighterage_device::Result<String> {
     let (kernels, name, page) = (device.kernels(), device.info().name.clone(), device.info().page_bytes);
     cuda::self_test(device)?;
     Ok(format!(
-        "{name}, {}, {} multiprocessors; {} of {} free; the driver takes {}; {kernels} kernels loaded; virtual memory in pages of {}, pinning and a test kernel work",
+        "cuda:{ordinal}, {name}, {}, {} multiprocessors; {} of {} free; the driver takes {}; {kernels} kernels loaded; virtual memory in pages of {}, pinning and a test kernel work",
         target.arch,
         target.multiprocessors,
         Size(free),

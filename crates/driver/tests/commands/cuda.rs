@@ -148,6 +148,41 @@ mod stand_in {
             .check(0, &["built without CUDA kernels", "cuda:0 is stand-in GPU"]);
     }
 
+    /// As where `CUDA_VISIBLE_DEVICES` is empty, and where the driver's modules were lost.
+    #[test]
+    fn driver_without_a_card_or_that_does_not_start_says_so_in_one_line() {
+        let scratch = Scratch::new();
+        let out = scratch.text("out.png");
+        for (variables, words) in [
+            (("FAKECUDA_DEVICES", "0"), ["no cuda device: the driver finds none", "CUDA_VISIBLE_DEVICES"]),
+            (("FAKECUDA_INIT", "999"), ["cuInit failed with code 999", "nvidia-smi"]),
+        ] {
+            let generate = ["generate", "--prompt", "", "--device", "cuda", "-o", &out];
+            on_stand_in(&scratch, &[variables], &generate).check_failed(&words);
+            on_stand_in(&scratch, &[variables], &["doctor"])
+                .check(0, &["PROBLEM  cuda driver", "/dev/nvidia"]);
+        }
+    }
+
+    /// An old card for the screen beside one that computes.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn first_card_that_can_be_used_is_taken() {
+        let scratch = Scratch::new();
+        let two = [("FAKECUDA_DEVICES", "2"), ("FAKECUDA_CAPABILITY", "7.5,8.9")];
+        let doctor = |device: &str| on_stand_in(&scratch, &two, &["doctor", "--device", device]);
+        for device in ["auto", "cuda:1"] {
+            let said = doctor(device).check(0, &["cuda:1, stand-in GPU, sm_89", "a test kernel work"]).stdout;
+            assert!(!said.contains("PROBLEM"), "{said}");
+        }
+        doctor("cuda:0")
+            .check(0, &["PROBLEM", "cuda:0 cannot be used: no cuda device: stand-in GPU has", "7.5"]);
+        doctor("cuda:2")
+            .check(0, &["cuda:2 cannot be used: no cuda device: there is no device 2, the driver has 2"]);
+        let none = [("FAKECUDA_DEVICES", "2"), ("FAKECUDA_CAPABILITY", "7.5,7.0")];
+        on_stand_in(&scratch, &none, &["doctor"]).check(0, &["cuda:0 cannot be used", "7.5", "host device"]);
+    }
+
     #[cfg(feature = "cuda")]
     #[test]
     fn doctor_runs_a_kernel() {
@@ -323,6 +358,40 @@ mod stand_in {
             assert_eq!((&run["steps_replayed"], &run["sha256"]), (&2.into(), &plain[0]["sha256"]), "{run}");
         }
     }
+
+    /// Calls of a whole picture that streams its weights: early ones and late, of both streams, of memory and of the end. Each is one line with call, code and what was asked
+    /// for; no picture is left, and none that was there is harmed.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn failed_call_ends_a_picture_with_one_line() {
+        let scratch = Scratch::new();
+        let [least, _] = least_and_most(&scratch).map(|bytes| bytes.to_string());
+        let out = scratch.text("out.png");
+        std::fs::write(&out, "a picture").unwrap();
+        let base =
+            ["generate", "--device", "cuda", "--vram", &least, "--prompt", "", "--seed", "0", "--steps", "2"];
+        let more = ["--width", "32", "--height", "32", "-o", &out];
+        for (call, words) in FAILED_CALLS {
+            on_stand_in(&scratch, &[("FAKECUDA_FAIL", call)], &[&base[..], &more].concat())
+                .check_failed(words);
+            assert_eq!(std::fs::read(&out).unwrap(), b"a picture", "{call}");
+        }
+        let names: Vec<_> = scratch.names().into_iter().filter(|name| name.contains("out")).collect();
+        assert_eq!(names, ["out.png"]);
+    }
+
+    #[cfg(feature = "cuda")]
+    const FAILED_CALLS: [(&str, &[&str]); 9] = [
+        ("cuModuleLoadData:3", &["cuModuleLoadData failed with code", "kernels/"]),
+        ("cuMemAddressReserve:2", &["cuMemAddressReserve failed with code", " bytes"]),
+        ("cuMemCreate:4", &["out of memory"]),
+        ("cuMemSetAccess:3", &["cuMemSetAccess failed with code", " bytes at 0x"]),
+        ("cuMemHostRegister:0", &["cuMemHostRegister failed with code", " bytes at 0x"]),
+        ("cuLaunchKernel:60", &["cuLaunchKernel failed with code", " blocks of "]),
+        ("cuMemcpyHtoDAsync:30", &["cuMemcpyHtoDAsync failed with code", " bytes to 0x"]),
+        ("cuStreamWaitEvent:20", &["cuStreamWaitEvent failed with code"]),
+        ("cuMemcpyDtoHAsync:0", &["cuMemcpyDtoHAsync failed with code", " bytes from 0x"]),
+    ];
 
     /// Every budget in one process, on one device: context and kernels are in each, as with `--vram`.
     #[cfg(feature = "cuda")]
