@@ -33,8 +33,10 @@ const char* complaint(const TensorMap& map, u32 rank) {
     if (swizzle != 0 && row_bytes > swizzle) return "the box's inner dimension is wider than the swizzle";
     for (u32 d = 0; d < rank; d++)
         if (map.box[d] == 0 || map.box[d] > 256) return "a box has 1 to 256 elements in each dimension";
+    for (u32 d = 0; d < rank; d++)
+        if (map.sizes[d] == 0 || map.sizes[d] > u64{1} << 32) return "a tensor has 1 to 2^32 elements in each dimension";
     for (u32 d = 0; d + 1 < rank; d++)
-        if (map.strides[d] % 16 != 0) return "a stride is no multiple of 16 bytes";
+        if (map.strides[d] % 16 != 0 || map.strides[d] >= u64{1} << 40) return "a stride is a multiple of 16 bytes, below 2^40";
     return nullptr;
 }
 

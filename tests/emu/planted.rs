@@ -180,6 +180,40 @@ fn a_map_of_more_than_the_buffer() {
     }
 }
 
+/// What `cuTensorMapEncodeTiled` refuses, or the instruction.
+#[test]
+fn maps_that_no_device_takes() {
+    let (x_values, y_values) = (small_numbers(64 * 320, 11), small_numbers(128 * 320, 13));
+    let (mut x, mut y, mut out) = (Buffer::of(&x_values), Buffer::of(&y_values), Buffer::poisoned(64 * 128));
+    let good = map(x.address(), 64, 320);
+    let with = |change: &dyn Fn(&mut TensorMap)| {
+        let mut bad = good;
+        change(&mut bad);
+        bad
+    };
+    let maps = [
+        (with(&|map| map.rank = 3), "another number of dimensions"),
+        (with(&|map| map.address += 8), "address is no multiple of 16"),
+        (with(&|map| map.sizes[1] = 0), "1 to 2^32 elements"),
+        (with(&|map| map.strides[0] += 8), "a stride is a multiple of 16 bytes"),
+        (with(&|map| map.strides[0] = 1 << 40), "below 2^40"),
+        (with(&|map| map.box_sizes[1] = 257), "1 to 256 elements"),
+        (with(&|map| map.box_sizes[0] = 128), "wider than the swizzle"),
+        (with(&|map| map.box_sizes[0] = 60), "no multiple of 16 bytes"),
+        (with(&|map| map.swizzle_bytes = 16), "0, 32, 64 or 128 bytes"),
+        (with(&|map| map.element_bytes = 1), "2 or 4 bytes"),
+    ];
+    let params = TestParams { out: out.address(), count: 5, ..TestParams::zeroed() };
+    let grid = Grid { blocks: [1, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 16_384 + 32 };
+    for (bad, text) in maps {
+        let maps = [bad, map(y.address(), 128, 320), map(out.address(), 64, 128)];
+        let regions = [x.region(), y.region(), out.region()];
+        let failure = launch("test_hopper_0", grid, &params, &maps, &regions, Config::default());
+        let failure = failure.expect_err(text);
+        assert!(failure.kind == Instruction && failure.text.contains(text), "{failure}");
+    }
+}
+
 #[test]
 fn multicast_and_barriers_of_a_cluster() {
     check("cluster", &CLUSTER, cluster);

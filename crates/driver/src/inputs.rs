@@ -53,14 +53,13 @@ impl Input {
     /// Whether writing `output` would replace it, or something of it. What is new in its folder replaces nothing.
     fn has(&self, output: &Path) -> bool {
         let (Ok(output), Ok(input)) = (output.canonicalize(), self.path.canonicalize()) else { return false };
-        let is_part = |inner: &Path| inner.components().count() > 1 || is_read_from_a_folder(inner);
-        output == input || output.strip_prefix(&input).is_ok_and(is_part)
+        output == input || output.strip_prefix(&input).is_ok_and(is_read_from_a_folder)
     }
 }
 
-/// Whether a file is of a kind that models are made of. Whoever works in a model's folder may make the same picture there again.
+/// Whether a file is of a kind that models are made of, tokenizers included. Whoever works in a model's folder may make the same picture there again.
 fn is_read_from_a_folder(name: &Path) -> bool {
-    let kinds = ["safetensors", "json", "bin", "pth", "onnx"];
+    let kinds = ["safetensors", "json", "bin", "pth", "onnx", "txt", "model"];
     name.extension().is_some_and(|extension| kinds.iter().any(|kind| extension.eq_ignore_ascii_case(kind)))
 }
 
@@ -96,15 +95,15 @@ mod tests {
     #[test]
     fn nothing_of_a_models_folder_is_replaced_and_anything_may_be_added() {
         let folder =
-            folder(&["model_index.json", "flux1.safetensors", "vae/config.json", "vae/note", "made.png"]);
+            folder(&["model_index.json", "flux1.safetensors", "vae/config.json", "made.png", "out/made.png"]);
         let is_refused = |name: &str| {
             let path = folder.path().join("vae/..").join(name);
             check(&[("--output", &path)], &[Input::new("--model", folder.path())]).is_err()
         };
-        for name in ["model_index.json", "flux1.safetensors", "vae/config.json", "vae/note"] {
+        for name in ["model_index.json", "flux1.safetensors", "vae/config.json"] {
             assert!(is_refused(name), "{name}");
         }
-        for name in ["made.png", "new.safetensors", "vae/new.json", "nothing/new"] {
+        for name in ["made.png", "out/made.png", "new.safetensors", "vae/new.json", "nothing/new"] {
             assert!(!is_refused(name), "{name}");
         }
     }

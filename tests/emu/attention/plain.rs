@@ -7,7 +7,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
-use crate::numerics::SIZES;
+use crate::numerics::{FLUX_ROWS, SIZES};
 
 const fn plain(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
     case([queries, keys], heads, head_dim, Arch::Sm86, IDLE)
@@ -44,7 +44,7 @@ fn sizes_of_either_side() {
 /// As many keys as FLUX has.
 #[test]
 fn keys_of_a_flux_image() {
-    check_fast(plain(9, 4608, 1, 16), 1);
+    check_fast(plain(9, FLUX_ROWS, 1, 16), 1);
 }
 
 /// CLIP's 77 tokens, and what the encoders of a small model have.
