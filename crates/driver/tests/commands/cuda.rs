@@ -388,7 +388,7 @@ mod stand_in {
         ("cuMemSetAccess:3", &["cuMemSetAccess failed with code", " bytes at 0x"]),
         ("cuMemHostRegister:0", &["cuMemHostRegister failed with code", " bytes at 0x"]),
         ("cuLaunchKernel:60", &["cuLaunchKernel failed with code", " blocks of "]),
-        ("cuMemcpyHtoDAsync:30", &["cuMemcpyHtoDAsync failed with code", " bytes to 0x"]),
+        ("cuMemcpyHtoDAsync:12", &["cuMemcpyHtoDAsync failed with code", " bytes to 0x"]),
         ("cuStreamWaitEvent:20", &["cuStreamWaitEvent failed with code"]),
         ("cuMemcpyDtoHAsync:0", &["cuMemcpyDtoHAsync failed with code", " bytes from 0x"]),
     ];
