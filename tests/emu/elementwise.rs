@@ -11,7 +11,7 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats, Ids};
 use crate::numerics::{
-    FLUX_ROWS, Place, SIZES, activated, assert_near_units, assert_within, count, normals, round,
+    FLUX_ROWS, Place, SIZES, activated, assert_near_units, assert_within, count, normals, round, round_exact,
 };
 use crate::runs::{self, Config, Region, Report};
 
@@ -486,10 +486,13 @@ fn mean_absolute_differences() {
             assert!(error <= 3.02 * 2.0_f64.powi(-9), "{elements} elements: {got}, exactly {exact}");
             assert_eq!(round(got), got);
             // One of those that the exact means' own roundings give, with what the sums may be off.
-            let near = |mean: f64| [1.0 - 1e-5, 1.0 + 1e-5].map(|off| f64::from(round((mean * off) as f32)));
+            let near = |mean: f64| [1.0 - 1e-5, 1.0 + 1e-5].map(|off| round_exact(mean * off));
             let (differences, sizes) = (near(means[0]), near(means[1]));
             let mut all = differences.iter().flat_map(|difference| sizes.map(|size| difference / size));
-            assert!(all.any(|quotient| round(quotient as f32) == got), "{elements} elements: {got}");
+            assert!(
+                all.any(|quotient| round_exact(quotient) == f64::from(got)),
+                "{elements} elements: {got}"
+            );
         });
     }
 }

@@ -41,6 +41,8 @@ struct Family {
     /// The launch before it, which it overlaps; null if it is alone. `prepare` sets up what both work on.
     const char* before = nullptr;
     std::function<void()> prepare = [] {};
+    /// The mistake that source lines alone tell; 0 where there is none.
+    int by_lines = 0;
 };
 
 bool is_clean(emu::Launch launch, const char* name, const emu::Config& config) {
@@ -66,10 +68,17 @@ bool is_clean(const Family& family, int variant, emu::u64 seed, emu::u32 mode) {
     return is_clean(launch, name.c_str(), config);
 }
 
+/// Whether there is an addr2line for this processor.
+bool knows_lines() {
+    const auto place = [](auto function) { return reinterpret_cast<emu::Place>(reinterpret_cast<uintptr_t>(function) + 1); };
+    return !emu::is_same_line(place(&to_bf16), place(&small_numbers));
+}
+
 /// Number of variants, modes and orders that went wrong.
 int run(const Family& family) {
     int wrong = 0;
     for (int variant = 0; variant <= family.mistakes; variant++) {
+        if (variant != 0 && variant == family.by_lines && !knows_lines()) continue;
         for (emu::u32 mode = 0; mode < 2; mode++) {
             for (emu::u64 seed = 0; seed < 5; seed++) {
                 const bool clean = is_clean(family, variant, seed, mode);
@@ -119,6 +128,7 @@ int lanes() {
                       return out[14 * 128] == sum && out[14 * 128 + 1] == 0u - sum;
                   }};
     family.prepare = [&] { std::fill(out.begin(), out.end(), 0u); };
+    family.by_lines = 12;
     return run(family);
 }
 
