@@ -1,7 +1,7 @@
 //! Launches of attention: which kernel does which shape on which card.
 //!
 //! The choice, in this order: `attention_sm90a.cu` (TMA and wgmma; head dim 128, no mask), `attention_sm80.cu` (mma.sync; head dims 64 and 128, all masks), and
-//! `attention_plain.cu` for what is left: other head dims, rows off 16 bytes, a bias table that does not fit.
+//! `attention_plain.cu` for what is left: other head dims, rows off 16 bytes, a bias table that does not fit, a factor on the scores that is not positive.
 
 mod attention_plain;
 mod attention_sm80;
@@ -24,8 +24,13 @@ use crate::params::AttentionParams;
 /// ```
 #[must_use]
 pub fn launches(params: &AttentionParams, target: Target) -> Launches {
-    attention_sm90a::launches(params, target)
-        .or_else(|| attention_sm80::launches(params, target))
+    // They mask scores before the factor, with minus infinity, which only a positive one leaves the smallest.
+    let has_order = params.scale > 0.0;
+    let by_tensor_cores =
+        || attention_sm90a::launches(params, target).or_else(|| attention_sm80::launches(params, target));
+    has_order
+        .then(by_tensor_cores)
+        .flatten()
         .or_else(|| attention_plain::launches(params))
         .unwrap_or(Launches::NONE)
 }
@@ -61,4 +66,29 @@ fn bias_bytes(p: &AttentionParams) -> u64 {
 /// `bias_reach` of `bias.cuh`.
 fn bias_reach(p: &AttentionParams) -> u32 {
     p.max_distance.min(p.queries.max(p.keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::Arch;
+
+    /// Minus infinity times zero is no score at all.
+    #[test]
+    fn scores_times_zero_are_left_to_the_plain_kernel() {
+        let sizes = AttentionParams {
+            queries: 100,
+            keys: 100,
+            heads: 1,
+            head_dim: 128,
+            ..AttentionParams::default()
+        };
+        for arch in Arch::ALL {
+            for (scale, is_plain) in [(0.0, true), (-0.0, true), (-1.0, true), (0.1, false)] {
+                let launches = launches(&AttentionParams { scale, ..sizes }, Target::typical(arch));
+                let image = launches.as_slice()[0].image;
+                assert_eq!(image == "attention_plain_bf16", is_plain, "{arch}, {scale}: {image}");
+            }
+        }
+    }
 }

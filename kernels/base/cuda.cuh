@@ -56,6 +56,10 @@ using emu::TensorMap;
 #define KERNEL_AS(name, ...) KERNEL_IN_CLUSTERS_AS(name, 1, __VA_ARGS__)
 #define KERNEL(name) KERNEL_AS(name, name)
 
+// The library's own would go unseen.
+#define memcpy(to, from, bytes) emu::copy_bytes(to, from, bytes)
+#define memset(to, value, bytes) emu::fill_bytes(to, value, bytes)
+
 #endif
 
 /// The tensor maps of a kernel: its second parameter, by value. Fill on the host in the order that the kernel documents.

@@ -269,7 +269,7 @@ DEVICE void release_registers() {
 #if defined(__CUDACC__)
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
 #else
-    emu::set_registers(registers);
+    emu::release_registers(registers);
 #endif
 }
 
@@ -279,7 +279,7 @@ DEVICE void take_registers() {
 #if defined(__CUDACC__)
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
 #else
-    emu::set_registers(registers);
+    emu::take_registers(registers);
 #endif
 }
 

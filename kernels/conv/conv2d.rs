@@ -218,6 +218,16 @@ mod tests {
         assert!(include_str!("conv2d_sm90a.cu").contains(&line), "conv2d_sm90a.cu has no `{line}`");
     }
 
+    #[test]
+    fn the_document_has_every_variant() {
+        let text = include_str!("../../docs/kernels/conv2d.md");
+        for config in HOPPER.iter().chain(&WIDE).chain([&NARROW]) {
+            let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", config.image)));
+            let told = format!("{} stages, {} KiB", config.stages, config.shared_bytes / 1024);
+            assert!(row.is_some_and(|row| row.contains(&told)), "{}: {told}", config.image);
+        }
+    }
+
     /// The table of docs/kernels/conv2d.md: microseconds at 1.755, 1.41 and 2.52 GHz.
     #[test]
     fn predictions_of_the_document() {

@@ -81,10 +81,10 @@ DEVICE void produce(const Conv2dParams& p, unsigned smem, const TensorMap* maps,
         const int left = corner.x - static_cast<int>(p.pad_left), top = corner.y - static_cast<int>(p.pad_top);
         for (int tap = 0; tap < taps; tap++) {
             for (int chunk = 0; chunk < all.chunks; chunk++) {
-                const unsigned full = open_stage(smem, turn), stage = smem + turn.stage * Ring::stage_bytes;
-                bulk_load(stage, &maps[0], full, chunk * depth, left + tap % kernel, top + tap / kernel);
-                bulk_load(stage + Ring::x_bytes, &maps[1], full, chunk * depth, tap, corner.channel);
-                turn.advance();
+                bring(smem, turn, [&](unsigned stage, unsigned full) {
+                    bulk_load(stage, &maps[0], full, chunk * depth, left + tap % kernel, top + tap / kernel);
+                    bulk_load(stage + Ring::x_bytes, &maps[1], full, chunk * depth, tap, corner.channel);
+                });
             }
         }
     }

@@ -21,7 +21,7 @@ void release(Barrier& barrier) {
         const u32 lanes = b.warps[w].alive;
         if (b.checks()) {
             Clocks::for_lanes(lanes, [&](u32 lane) { b.clocks.learn(w * warp_lanes + lane, barrier.knowledge); });
-            b.clocks.meet(w, lanes);
+            b.clocks.meet(w, lanes, lanes);
         }
         wake_lanes(w, lanes);
     }
@@ -74,6 +74,8 @@ void enter(const BarrierOperand& operand, Place place) {
     if (operand.id > 15) fail({Kind::Barrier, block->running, place}, "barrier %u: there are 16", operand.id);
     if (operand.threads % warp_lanes != 0)
         fail({Kind::Barrier, block->running, place}, "barrier %u with %u threads: a multiple of 32 is needed", operand.id, operand.threads);
+    if (operand.threads == 0 && (operand.id != 0 || !operand.waits))
+        fail({Kind::Barrier, block->running, place}, "barrier %u with 0 threads: only __syncthreads means all there are", operand.id);
     meet(Op::Barrier, all_lanes, &operand, place, act_barrier);
 }
 

@@ -76,8 +76,9 @@ struct Thread {
     Place place = nullptr;
     u32 waits_for = 0;
     u32 parity = 0;
-    u32 fences = 0;
     u32 accesses = 0;
+    /// Its warp's clock at each fence.proxy.async.
+    std::vector<u32> fences;
     std::vector<CopyAsync> copies;
     std::vector<std::vector<CopyAsync>> copy_groups;
     std::vector<BusyRegisters> busy;
@@ -95,6 +96,8 @@ struct Meeting {
     using Act = Next (*)(u32 warp, Meeting&, Place);
     Op op;
     u32 lanes, arrived;
+    /// Where the first of them is.
+    Place place;
     Act act;
     const void* operands[warp_lanes];
 };
@@ -102,7 +105,9 @@ struct Meeting {
 struct Warp {
     u32 ready = 0;
     u32 alive = 0;
+    /// Of each of its threads, as its last setmaxnreg said, and where that was; 0 without one.
     u32 registers = 0;
+    Place registers_place = nullptr;
     std::vector<Meeting> meetings;
     /// Whether it has arrived at the cluster's barrier and not waited yet, and in which phase.
     bool has_arrived = false;
@@ -112,7 +117,6 @@ struct Warp {
 struct Barrier {
     u32 expected = 0, arrived = 0;
     std::vector<u32> warps_waiting;
-    std::vector<u32> warps_arrived;
     std::vector<u32> knowledge;
 };
 
@@ -151,6 +155,8 @@ struct Mbarrier {
     Place place;
     /// What those know who arrive in this phase, and who arrived in phases before.
     std::vector<u32> arriving, published;
+    /// By thread: its warp's clock when it arrived in this phase, and in phases before. Lanes of one warp learn of each other by it.
+    std::vector<u32> arriving_lanes, published_lanes;
 };
 
 /// One wgmma: 64 x n += 64 x 16 times 16 x n.
@@ -245,6 +251,8 @@ u64 draw();
 void meet(Op op, u32 lanes, const void* operand, Place place, Meeting::Act act);
 /// The running thread leaves the kernel: its warp need not wait for it.
 void leave_warp();
+/// Fails where only some warps of a warpgroup of the block have executed setmaxnreg, or not to the same number.
+void check_registers_of_groups(u32 rank);
 /// A thread has left: those at __syncthreads, or at the cluster's barrier, may be all that are left.
 void barrier_after_exit();
 void cluster_barrier_after_exit();

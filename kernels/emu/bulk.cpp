@@ -33,8 +33,10 @@ const char* complaint(const TensorMap& map, u32 rank) {
     if (swizzle != 0 && row_bytes > swizzle) return "the box's inner dimension is wider than the swizzle";
     for (u32 d = 0; d < rank; d++)
         if (map.box[d] == 0 || map.box[d] > 256) return "a box has 1 to 256 elements in each dimension";
+    for (u32 d = 0; d < rank; d++)
+        if (map.sizes[d] == 0 || map.sizes[d] > u64{1} << 32) return "a tensor has 1 to 2^32 elements in each dimension";
     for (u32 d = 0; d + 1 < rank; d++)
-        if (map.strides[d] % 16 != 0) return "a stride is no multiple of 16 bytes";
+        if (map.strides[d] % 16 != 0 || map.strides[d] >= u64{1} << 40) return "a stride is a multiple of 16 bytes, below 2^40";
     return nullptr;
 }
 
@@ -86,7 +88,7 @@ void do_store(const BulkStore& store) {
                  "a bulk store's row of %llu elements ends within 16 bytes, and all 16 are written",
                  static_cast<unsigned long long>(store.map.sizes[0]));
         }
-        check_global(address, bytes, store.thread, Manner{.is_write = true, .is_early = store.is_early}, store.place);
+        check_global(address, bytes, store.thread, Manner{.is_write = true, .is_async_proxy = true, .is_early = store.is_early}, store.place);
         if (bytes != 0) std::memcpy(reinterpret_cast<void*>(address), block->shared.base() + offset, bytes);
     });
 }
@@ -241,6 +243,7 @@ void check_finished_block(u32 rank) {
              SharedMemory::inside(load.destination));
     }
     check_remote(rank);
+    check_registers_of_groups(rank);
     for (u32 t = rank * b.block_threads; t < (rank + 1) * b.block_threads; t++) {
         const Thread& thread = b.threads[t];
         if (thread.stores.empty() && thread.store_groups.empty()) continue;

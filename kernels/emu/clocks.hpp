@@ -2,8 +2,8 @@
 //
 // An agent is what can be ordered: a warp, a warpgroup's tensor core, a warp's bulk stores, the copies that arrive on one
 // mbarrier, and all launches before this one together. Each agent has a clock that advances when it publishes. Each *thread* has its own knowledge, one number for each
-// agent: everything that agent did up to that clock happened before. Lanes of one warp are apart until the warp meets:
-// `met` is the clock from which on the accesses of two lanes are unordered.
+// agent: everything that agent did up to that clock happened before. Lanes of one warp are apart until they meet:
+// `met` is the clock from which on the accesses of two lanes are unordered; where some lanes met without the others, each has its own such clock for every other one.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -25,10 +25,26 @@ struct Actor {
     const u32* known;
     u32 met;
     u32 thread;
+    /// Since when this lane is apart from each other one of its warp; null where no lanes of the warp have met without the others.
+    const u32* met_lanes = nullptr;
 
     bool is_ordered_after(const Stamp& earlier) const {
-        if (earlier.agent != stamp.agent) return known[earlier.agent] >= earlier.clock;
-        return earlier.lane == stamp.lane || earlier.clock < met;
+        if (earlier.lane == stamp.lane && earlier.agent == stamp.agent) return true;
+        return knows(earlier.agent, earlier.clock) || has_met(earlier.agent, 1u << earlier.lane % warp_lanes, earlier.clock);
+    }
+    /// The same for several lanes of one agent.
+    bool is_ordered_after(u32 agent, u32 lanes, u32 clock) const {
+        if (agent == stamp.agent) lanes &= ~(1u << stamp.lane % warp_lanes);
+        return lanes == 0 || knows(agent, clock) || has_met(agent, lanes, clock);
+    }
+
+   private:
+    bool knows(u32 agent, u32 clock) const { return agent == stamp.agent ? clock < met : known[agent] >= clock; }
+    bool has_met(u32 agent, u32 lanes, u32 clock) const {
+        if (agent != stamp.agent || met_lanes == nullptr) return false;
+        for (; lanes != 0; lanes &= lanes - 1)
+            if (clock >= met_lanes[__builtin_ctz(lanes)]) return false;
+        return true;
     }
 };
 
@@ -44,6 +60,7 @@ class Clocks {
         agents_ = 2 * warps_ + groups_ + mbarriers_max * blocks + 1;
         clock_.assign(agents_, 1);
         met_.assign(warps_, 1);
+        met_lanes_.assign(warps_, {});
         known_.assign(size_t{threads} * agents_, 0);
         name_readers(blocks);
     }
@@ -68,8 +85,9 @@ class Clocks {
     u32 met(u32 warp) const { return met_[warp]; }
 
     Actor actor(u32 thread) {
-        const u32 warp = thread / warp_lanes;
-        return {{warp, thread % warp_lanes, clock_[warp]}, known(thread), met_[warp], thread};
+        const u32 warp = thread / warp_lanes, lane = thread % warp_lanes;
+        const std::vector<u32>& apart = met_lanes_[warp];
+        return {{warp, lane, clock_[warp]}, known(thread), met_[warp], thread, apart.empty() ? nullptr : apart.data() + lane * warp_lanes};
     }
 
     /// Adds what the thread knows, and its own warp's past, to `sum`.
@@ -87,12 +105,22 @@ class Clocks {
         for (u32 a = 0; a < agents_; a++) own[a] = std::max(own[a], sum[a]);
     }
 
-    /// The lanes of a warp have met: they share their knowledge, and their earlier accesses are ordered.
-    void meet(u32 warp, u32 lanes) {
+    /// Lanes of a warp have met, of those that are `alive`: they share their knowledge, and their earlier accesses are ordered.
+    void meet(u32 warp, u32 lanes, u32 alive) {
+        const bool is_whole = (alive & ~lanes) == 0;
         std::vector<u32> sum;
         for_lanes(lanes, [&](u32 lane) { publish(warp * warp_lanes + lane, sum); });
+        // Of the lanes that stayed away nothing is learnt.
+        if (!is_whole) {
+            sum[warp] = 0;
+            for_lanes(lanes, [&](u32 lane) { sum[warp] = std::max(sum[warp], known(warp * warp_lanes + lane)[warp]); });
+        }
         for_lanes(lanes, [&](u32 lane) { learn(warp * warp_lanes + lane, sum); });
-        met_[warp] = advance(warp);
+        const u32 now = advance(warp);
+        if (is_whole)
+            met_[warp] = now;
+        else
+            meet_apart(warp, lanes, now);
     }
 
     template <class F>
@@ -100,7 +128,41 @@ class Clocks {
         for (; lanes != 0; lanes &= lanes - 1) each(static_cast<u32>(__builtin_ctz(lanes)));
     }
 
+    /// A thread has waited for arrivals of its own warp's lanes, each at the clock that stands at its thread's number (0: none).
+    void learn_arrivals(u32 thread, const std::vector<u32>& arrivals) {
+        if (arrivals.empty()) return;
+        const u32 warp = thread / warp_lanes, own = thread % warp_lanes;
+        for (u32 lane = 0; lane < warp_lanes && warp * warp_lanes + lane < arrivals.size(); lane++) {
+            const u32 clock = arrivals[warp * warp_lanes + lane];
+            if (lane == own || clock < met_[warp]) continue;
+            met_lanes_[warp].resize(warp_lanes * warp_lanes, 0);
+            u32& since = met_lanes_[warp][own * warp_lanes + lane];
+            since = std::max(since, clock + 1);
+        }
+    }
+
+    /// Up to which clock a thread knows all that its warp's lanes did.
+    u32 known_of_own_warp(u32 thread) const {
+        const u32 warp = thread / warp_lanes, own = thread % warp_lanes;
+        if (met_lanes_[warp].empty()) return met_[warp] - 1;
+        u32 least = ~0u;
+        for (u32 lane = 0; lane < warp_lanes; lane++)
+            if (lane != own) least = std::min(least, met_lanes_[warp][own * warp_lanes + lane]);
+        return std::max(met_[warp], least) - 1;
+    }
+
    private:
+    /// What one of them knows of a lane, each of them knows.
+    void meet_apart(u32 warp, u32 lanes, u32 now) {
+        std::vector<u32>& apart = met_lanes_[warp];
+        apart.resize(warp_lanes * warp_lanes, 0);
+        for (u32 other = 0; other < warp_lanes; other++) {
+            u32 latest = (lanes >> other & 1) != 0 ? now : 0;
+            for_lanes(lanes, [&](u32 lane) { latest = std::max(latest, apart[lane * warp_lanes + other]); });
+            for_lanes(lanes, [&](u32 lane) { apart[lane * warp_lanes + other] = latest; });
+        }
+    }
+
     void name_readers(u32 blocks) {
         blocks_ = blocks;
         reader_.clear();
@@ -121,6 +183,8 @@ class Clocks {
 
     u32 warps_ = 0, groups_ = 0, agents_ = 0, blocks_ = 1;
     std::vector<u32> clock_, met_, known_, reader_, slot_;
+    /// Of each warp: since when a lane is apart from another, [lane][other]; empty until some meet without the others.
+    std::vector<std::vector<u32>> met_lanes_;
 };
 
 }  // namespace emu

@@ -16,7 +16,7 @@ void leave_barrier(u32 w) {
     if (!b.checks()) return;
     const u32 lanes = b.warps[w].alive;
     Clocks::for_lanes(lanes, [&](u32 lane) { b.clocks.learn(w * warp_lanes + lane, b.cluster_barrier.published); });
-    b.clocks.meet(w, lanes);
+    b.clocks.meet(w, lanes, lanes);
 }
 
 /// Ends the phase if every warp that has not left the kernel has arrived.

@@ -46,8 +46,9 @@ void block_barrier();
 void warp_barrier(u32 lanes);
 enum class Shuffle : u32 { Index, Xor, Up, Down };
 u32 shuffle(u32 lanes, u32 value, Shuffle how, u32 operand, u32 width);
+enum class Vote : u32 { Ballot, Any, All };
 /// Bit i: lane i is in `lanes` and voted yes.
-u32 vote(u32 lanes, bool yes);
+u32 vote(u32 lanes, Vote how, bool yes);
 void* dynamic_shared();
 void* static_shared(const void* tag, u32 bytes, u32 align);
 
@@ -99,9 +100,9 @@ template <class T>
 __forceinline__ T __shfl_down_sync(unsigned lanes, T value, unsigned delta, int width = 32) {
     return emu::bits<T>(emu::shuffle(lanes, emu::bits<unsigned>(value), emu::Shuffle::Down, delta, width));
 }
-__forceinline__ unsigned __ballot_sync(unsigned lanes, int yes) { return emu::vote(lanes, yes != 0); }
-__forceinline__ int __any_sync(unsigned lanes, int yes) { return emu::vote(lanes, yes != 0) != 0; }
-__forceinline__ int __all_sync(unsigned lanes, int yes) { return emu::vote(lanes, yes == 0) == 0; }
+__forceinline__ unsigned __ballot_sync(unsigned lanes, int yes) { return emu::vote(lanes, emu::Vote::Ballot, yes != 0); }
+__forceinline__ int __any_sync(unsigned lanes, int yes) { return emu::vote(lanes, emu::Vote::Any, yes != 0) != 0; }
+__forceinline__ int __all_sync(unsigned lanes, int yes) { return emu::vote(lanes, emu::Vote::All, yes == 0) == 0; }
 
 __forceinline__ int atomicAdd(int* p, int v) { return emu::atomic(p, v, emu::Atomic::Add); }
 __forceinline__ unsigned atomicAdd(unsigned* p, unsigned v) { return emu::atomic(p, v, emu::Atomic::Add); }
@@ -160,3 +161,17 @@ __forceinline__ bf16 __float2bfloat16_rn(float v) {
     if ((u & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
     return {static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1)) >> 16)};
 }
+
+namespace emu {
+
+// Byte by byte, so that the kernel's loads and stores are seen: the compiler shows the hooks no call of the library's.
+__forceinline__ void* copy_bytes(void* to, const void* from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) static_cast<volatile u8*>(to)[i] = static_cast<const u8*>(from)[i];
+    return to;
+}
+__forceinline__ void* fill_bytes(void* to, int value, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) static_cast<volatile u8*>(to)[i] = static_cast<u8>(value);
+    return to;
+}
+
+}  // namespace emu

@@ -137,7 +137,7 @@ void learn_common(u32 g, std::vector<u32>& known) {
     for (u32 t = g * group_threads; t < (g + 1) * group_threads; t++) {
         const u32* own = clocks.known(t);
         for (u32 a = 0; a < clocks.agents(); a++) {
-            const u32 knows = a == block->warp_of(t) ? clocks.met(a) - 1 : own[a];
+            const u32 knows = a == block->warp_of(t) ? clocks.known_of_own_warp(t) : own[a];
             known[a] = std::min(known[a], knows);
         }
     }
@@ -283,19 +283,48 @@ void check_registers(const void* address, u32 bytes, bool is_write, Place place)
     }
 }
 
-void set_registers(u32 registers) {
-    meet(Op::Registers, all_lanes, &registers, __builtin_return_address(0), [](u32 w, Meeting& meeting, Place place) {
-        Block& b = *block;
-        const u32 wanted = *static_cast<const u32*>(meeting.operands[0]);
-        if (wanted % 8 != 0 || wanted < 24 || wanted > 256)
-            fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: a multiple of 8 from 24 to 256 is needed", wanted);
-        b.warps[w].registers = wanted;
-        u32 sum = 0;
-        const u32 warps = static_cast<u32>(b.warps.size()) / b.cluster_blocks(), first = b.self().rank * warps;
-        for (u32 warp = first; warp < first + warps; warp++) sum += b.warps[warp].registers * warp_lanes;
-        if (sum > 65536) fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: the warps together hold %u registers of 65536", wanted, sum);
-        return Next::GoOn;
-    });
+namespace {
+
+struct RegistersOperand {
+    u32 wanted;
+    bool is_release;
+};
+
+Next act_registers(u32 w, Meeting& meeting, Place place) {
+    Block& b = *block;
+    Warp& warp = b.warps[w];
+    const auto& [wanted, is_release] = *static_cast<const RegistersOperand*>(meeting.operands[0]);
+    if (wanted % 8 != 0 || wanted < 24 || wanted > 256)
+        fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: a multiple of 8 from 24 to 256 is needed", wanted);
+    if (warp.registers != 0 && (is_release ? wanted > warp.registers : wanted < warp.registers))
+        fail({Kind::Instruction, b.running, place}, "setmaxnreg.%s to %u of a warp that has %u", is_release ? "dec" : "inc", wanted, warp.registers);
+    warp.registers = wanted;
+    warp.registers_place = place;
+    u32 sum = 0;
+    const u32 warps = static_cast<u32>(b.warps.size()) / b.cluster_blocks(), first = b.self().rank * warps;
+    for (u32 i = first; i < first + warps; i++) sum += b.warps[i].registers * warp_lanes;
+    if (sum > 65536) fail({Kind::Instruction, b.running, place}, "setmaxnreg %u: the warps together hold %u registers of 65536", wanted, sum);
+    return Next::GoOn;
+}
+
+void set_registers(const RegistersOperand& operand, Place place) { meet(Op::Registers, all_lanes, &operand, place, act_registers); }
+
+}  // namespace
+
+void release_registers(u32 registers) { set_registers({registers, true}, __builtin_return_address(0)); }
+void take_registers(u32 registers) { set_registers({registers, false}, __builtin_return_address(0)); }
+
+void check_registers_of_groups(u32 rank) {
+    Block& b = *block;
+    const u32 warps = static_cast<u32>(b.warps.size()) / b.cluster_blocks();
+    for (u32 w = rank * warps; w < (rank + 1) * warps; w++) {
+        const Warp &warp = b.warps[w], &first = b.warps[w / group_warps * group_warps];
+        if (warp.registers == first.registers) continue;
+        const bool is_first = warp.registers == 0;
+        fail({Kind::Instruction, (is_first ? w / group_warps * group_warps : w) * warp_lanes, is_first ? first.registers_place : warp.registers_place},
+             "setmaxnreg by warp %u and not by warp %u: all warps of a warpgroup execute it, for the same number", is_first ? w / group_warps * group_warps : w,
+             is_first ? w : w / group_warps * group_warps);
+    }
 }
 
 }  // namespace emu

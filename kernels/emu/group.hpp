@@ -17,7 +17,8 @@ void group_fence();
 void group_commit();
 /// Waits until at most `groups` of the warpgroup's committed groups are under way.
 void group_wait(u32 groups);
-/// setmaxnreg: this warp's threads have so many registers from here on.
-void set_registers(u32 registers);
+/// setmaxnreg.dec and .inc: this warp's threads have so many registers from here on.
+void release_registers(u32 registers);
+void take_registers(u32 registers);
 
 }  // namespace emu

@@ -36,7 +36,9 @@ void end_phase_if_complete(u32 slot) {
     barrier.phase++;
     barrier.pending = barrier.count;
     add(barrier.published, barrier.arriving);
+    add(barrier.published_lanes, barrier.arriving_lanes);
     barrier.arriving.clear();
+    barrier.arriving_lanes.clear();
     for (u32 t = 0; t < b.threads_count; t++) {
         const Thread& thread = b.threads[t];
         if (thread.wait == Wait::Mbarrier && thread.waits_for == barrier.address && thread.parity != (barrier.phase & 1)) wake(t);
@@ -52,7 +54,11 @@ void check_own(u32 address, Manner manner, Place place) { block->shared.check_bo
 void publish(Mbarrier& barrier, u32 slot, Place place) {
     Block& b = *block;
     const u32 rank = SharedMemory::rank(barrier.address);
-    if (rank == b.self().rank) return b.clocks.publish(b.running, barrier.arriving);
+    if (rank == b.self().rank) {
+        barrier.arriving_lanes.resize(b.threads_count, 0);
+        barrier.arriving_lanes[b.running] = b.clocks.now(b.warp_of(b.running));
+        return b.clocks.publish(b.running, barrier.arriving);
+    }
     remember_remote(rank, {b.clocks.actor(b.running).stamp, b.running, place, slot, barrier.phase});
     std::vector<u32> known;
     b.clocks.publish(b.running, known);
@@ -88,12 +94,16 @@ void mbarrier_init(u32 address, u32 count) {
     if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", SharedMemory::inside(address));
     if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", SharedMemory::inside(address));
     check_own(address, Manner{.is_write = true}, place);
-    Mbarrier fresh{address, count, count, 0, 0, 0, false, {}, b.running, place, {}, {}};
-    if (b.checks()) fresh.initialised = b.clocks.actor(b.running).stamp;
-    for (Mbarrier& barrier : b.mbarriers) {
+    for (const Mbarrier& barrier : b.mbarriers) {
         if (barrier.address != address) continue;
-        barrier = fresh;
-        return;
+        fail({Kind::Barrier, b.running, place, barrier.initialiser, barrier.place}, "mbarrier at shared+%u is initialised again", SharedMemory::inside(address));
+    }
+    Mbarrier fresh{address, count, count, 0, 0, 0, false, {}, b.running, place, {}, {}, {}, {}};
+    if (b.checks()) {
+        const Actor actor = b.clocks.actor(b.running);
+        fresh.initialised = actor.stamp;
+        b.shared.access(address, 8, actor, actor.stamp, Manner{.is_write = true, .is_mbarrier = true}, place);
+        b.shared.hold_mbarrier(address);
     }
     if (b.mbarriers.size() == Clocks::mbarriers_max * b.cluster_blocks())
         fail({Kind::Instruction, b.running, place}, "more than %u mbarriers in a block", Clocks::mbarriers_max);
@@ -112,6 +122,7 @@ void mbarrier_wait(u32 address, u32 parity) {
     Block& b = *block;
     const Place place = __builtin_return_address(0);
     check_own(address, Manner{}, place);
+    if (parity > 1) fail({Kind::Instruction, b.running, place}, "wait for parity %u of the mbarrier at shared+%u: 0 or 1 is needed", parity, SharedMemory::inside(address));
     const u32 slot = find_mbarrier(address, b.running, place);
     while ((b.mbarriers[slot].phase & 1) == parity) {
         b.self().waits_for = address;
@@ -119,11 +130,13 @@ void mbarrier_wait(u32 address, u32 parity) {
         park(Wait::Mbarrier, place);
     }
     b.mbarriers[slot].phase_seen = b.mbarriers[slot].phase;
-    if (b.checks()) b.clocks.learn(b.running, b.mbarriers[slot].published);
+    if (!b.checks()) return;
+    b.clocks.learn(b.running, b.mbarriers[slot].published);
+    b.clocks.learn_arrivals(b.running, b.mbarriers[slot].published_lanes);
 }
 
 void fence_proxy_async() {
-    block->self().fences++;
+    if (block->checks()) block->self().fences.push_back(block->clocks.actor(block->running).stamp.clock);
     mbarrier_fence_init();
 }
 

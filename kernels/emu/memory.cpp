@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <bit>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -10,6 +11,9 @@
 #include "block.hpp"
 
 namespace emu {
+
+/// A clock that nobody reaches.
+constexpr u32 never = 0xffffffffu;
 
 u32 pack(Place place) {
     return static_cast<u32>(reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(&pack));
@@ -136,11 +140,17 @@ void SharedMemory::access(u32 offset, u32 bytes, const Actor& actor, const Stamp
     check_bounds(offset, bytes, actor.thread, manner, place);
     for (u32 i = offset / cell_bytes; i <= (offset + bytes - 1) / cell_bytes; i++) {
         touch(i);
+        if (cells_[i].is_mbarrier && !manner.is_mbarrier) fail_mbarrier(i, actor, manner, place);
         if (manner.is_write)
             write(i, actor, stamp, manner, place);
         else
             read(i, actor, stamp, manner, place);
     }
+}
+
+void SharedMemory::fail_mbarrier(u32 index, const Actor& actor, Manner manner, Place place) const {
+    const Cell& cell = cells_[index];
+    fail(fault(Kind::Barrier, actor, place, stamp_of(cell), cell.place), "%s of shared+%u, which an mbarrier holds", verb(manner), inside(index * cell_bytes));
 }
 
 void SharedMemory::touch(u32 index) {
@@ -174,15 +184,25 @@ void SharedMemory::read(u32 index, const Actor& actor, const Stamp& stamp, Manne
         fail(fault(Kind::Race, actor, place, writer, cell.place), "%s of shared+%u by %s is not ordered after its write by %s",
              verb(manner), inside(index * cell_bytes), name(actor.stamp).text, name(writer).text);
     }
-    if (manner.is_async_proxy && cell.is_generic && block->threads[thread_of(writer)].fences <= cell.fences) {
-        fail(fault(Kind::Fence, actor, place, writer, cell.place),
-             "shared+%u is read by the asynchronous proxy; %s wrote it and has not executed fence.proxy.async since",
-             inside(index * cell_bytes), name(writer).text);
-    }
+    if (manner.is_async_proxy && cell.is_generic) check_fence(index, actor, place);
     Reader& reader = readers_[size_t{index} * readers_per_cell_ + block->clocks.reader_slot(stamp.agent)];
-    const bool is_one_of_many = reader.clock >= actor.met && reader.clock != 0 && reader.lane != stamp.lane;
-    const bool is_warp = block->clocks.is_warp(stamp.agent);
-    reader = {stamp.clock, pack(place), is_warp && is_one_of_many ? many_lanes : stamp.lane};
+    const u32 own = 1u << stamp.lane;
+    const bool is_one_of_many = reader.clock != 0 && stamp.agent == actor.stamp.agent && !actor.is_ordered_after(stamp.agent, reader.lanes, reader.clock);
+    reader = {stamp.clock, pack(place), is_one_of_many ? reader.lanes | own : own};
+}
+
+/// Of a cell that a thread has written: that it executed a fence since, and before this.
+void SharedMemory::check_fence(u32 index, const Actor& actor, Place place) const {
+    const Cell& cell = cells_[index];
+    const Stamp writer = stamp_of(cell);
+    const std::vector<u32>& fences = block->threads[thread_of(writer)].fences;
+    if (fences.size() > cell.fences && actor.is_ordered_after({writer.agent, writer.lane, fences[cell.fences]})) return;
+    fail(fault(Kind::Fence, actor, place, writer, cell.place), "shared+%u is read by the asynchronous proxy; %s wrote it and %s", inside(index * cell_bytes),
+         name(writer).text, fences.size() > cell.fences ? "nothing orders this after its fence.proxy.async" : "has not executed fence.proxy.async since");
+}
+
+void SharedMemory::hold_mbarrier(u32 offset) {
+    for (u32 i = offset / cell_bytes; i < (offset + 8) / cell_bytes; i++) cells_[i].is_mbarrier = true;
 }
 
 void SharedMemory::write(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place) {
@@ -201,8 +221,10 @@ void SharedMemory::write(u32 index, const Actor& actor, const Stamp& stamp, Mann
     for (u32 slot = 0; slot < readers_per_cell_; slot++) {
         const Reader& reader = readers_[size_t{index} * readers_per_cell_ + slot];
         if (reader.clock == 0) continue;
-        const Stamp earlier = {block->clocks.reader(of, slot), reader.lane, reader.clock};
-        if (actor.is_ordered_after(earlier)) continue;
+        const u32 agent = block->clocks.reader(of, slot);
+        if (actor.is_ordered_after(agent, reader.lanes, reader.clock)) continue;
+        const u32 lane = std::has_single_bit(reader.lanes) ? static_cast<u32>(__builtin_ctz(reader.lanes)) : many_lanes;
+        const Stamp earlier = {agent, lane, reader.clock};
         fail(fault(Kind::Race, actor, place, earlier, reader.place), "%s of shared+%u by %s is not ordered after its read by %s",
              verb(manner), inside(index * cell_bytes), name(actor.stamp).text, name(earlier).text);
     }
@@ -210,7 +232,7 @@ void SharedMemory::write(u32 index, const Actor& actor, const Stamp& stamp, Mann
     cell.agent = static_cast<u16>(stamp.agent);
     cell.lane = static_cast<u8>(stamp.lane);
     cell.place = pack(place);
-    cell.fences = block->threads[actor.thread].fences;
+    cell.fences = static_cast<u32>(block->threads[actor.thread].fences.size());
     cell.is_initialised = true;
     cell.is_in_flight = manner.is_in_flight;
     cell.is_generic = !manner.is_async_proxy;
@@ -225,6 +247,7 @@ void SharedMemory::land(u32 offset, u32 bytes, const Stamp& stamp, bool is_gener
         cell.clock = stamp.clock;
         cell.agent = static_cast<u16>(stamp.agent);
         cell.lane = static_cast<u8>(stamp.lane);
+        if (is_generic) cell.fences = static_cast<u32>(block->threads[thread_of(stamp)].fences.size());
     }
 }
 
@@ -324,23 +347,34 @@ void GlobalMemory::access(const void* address, u32 bytes, const Actor& actor, Ma
     }
 }
 
-namespace {
-
-[[noreturn]] void fail_between_blocks(const Actor& actor, Manner manner, const char* earlier, Place place, u32 other_place) {
-    fail({Kind::Race, actor.thread, place, nobody, unpack(other_place)}, "%s of global memory that another block has %s: nothing orders the two",
-         verb(manner), earlier);
+GlobalMemory::Where GlobalMemory::where(u64 address) const {
+    Where result = {"global memory"};
+    if (const size_t region = nearest_region(address); region != regions_.size())
+        std::snprintf(result.text, sizeof result.text, "byte %llu of buffer %zu", static_cast<unsigned long long>(address - regions_[region].address), region);
+    return result;
 }
 
-}  // namespace
+/// Two accesses of one block, or of one cluster.
+void GlobalMemory::fail_race(const Actor& actor, Manner manner, u64 address, const Stamp& other, const char* earlier, Place place, u32 other_place) const {
+    fail(fault(Kind::Race, actor, place, other, other_place), "%s of %s by %s is not ordered after its %s by %s", verb(manner), where(address).text,
+         name(actor.stamp).text, earlier, name(other).text);
+}
+
+void GlobalMemory::fail_between_blocks(const Actor& actor, Manner manner, u64 address, const Other& other, Place place) const {
+    const Launch& launch = block->launch;
+    const u64 cluster = block->cluster_blocks(), width = launch.grid[0], height = launch.grid[1];
+    const u64 first = launch.first_block + (other.block - blocks_before_ - 1) * cluster;
+    fail({Kind::Race, actor.thread, place, nobody, unpack(other.place)}, "%s of %s, which %s of %s (%llu, %llu, %llu) has %s: nothing orders the two",
+         verb(manner), where(address).text, name(other.stamp).text, cluster > 1 ? "the cluster at" : "block", static_cast<unsigned long long>(first % width),
+         static_cast<unsigned long long>(first / width % height), static_cast<unsigned long long>(first / (width * height)), other.verb);
+}
 
 /// `block`: counted through all launches of the stream, 0 for one of those of which nothing is known.
 void GlobalMemory::fail_early(const Actor& actor, Manner manner, u64 address, u32 block, const char* earlier, Place place, u32 other_place) const {
-    char where[64] = "global memory";
-    if (const size_t region = nearest_region(address); region != regions_.size())
-        std::snprintf(where, sizeof where, "byte %llu of buffer %zu", static_cast<unsigned long long>(address - regions_[region].address), region);
+    const Where at = where(address);
     if (block == 0) {
         fail({Kind::Overlap, actor.thread, place}, "%s of %s before the wait for the launches before, which may have %s it and still run", verb(manner),
-             where, earlier);
+             at.text, earlier);
     }
     const std::vector<Stream::Past>& launches = stream_->launches;
     size_t i = 0;
@@ -348,7 +382,7 @@ void GlobalMemory::fail_early(const Actor& actor, Manner manner, u64 address, u3
     const u32 first = i == 0 ? 0 : launches[i - 1].last_block;
     fail({Kind::Overlap, actor.thread, place, nobody, unpack(other_place)},
          "%s of %s before the wait for the launches before: %s, %zu before this one, may still run and has %s it in block %u (counted through)",
-         verb(manner), where, launches[i].kernel.c_str(), launches.size() - i, earlier, block - first - 1);
+         verb(manner), at.text, launches[i].kernel.c_str(), launches.size() - i, earlier, block - first - 1);
 }
 
 void GlobalMemory::read(GlobalCell& cell, const Actor& actor, Manner manner, u64 address, Place place) {
@@ -356,11 +390,8 @@ void GlobalMemory::read(GlobalCell& cell, const Actor& actor, Manner manner, u64
     if (write.clock != 0 && is_past(write.block)) {
         if (manner.is_early) fail_early(actor, manner, address, write.block, "written", place, write.place);
     } else if (write.clock != 0) {
-        if (write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
-        if (!actor.is_ordered_after(stamp_of(write))) {
-            fail(fault(Kind::Race, actor, place, stamp_of(write), write.place), "read of global memory by %s is not ordered after its write by %s",
-                 name(actor.stamp).text, name(stamp_of(write)).text);
-        }
+        if (write.block != block_) fail_between_blocks(actor, manner, address, {write.block, write.place, stamp_of(write), "written"}, place);
+        if (!actor.is_ordered_after(stamp_of(write))) fail_race(actor, manner, address, stamp_of(write), "write", place, write.place);
     }
     if (cell.last.clock != 0 && cell.last.block != block_) cell.elsewhere = cell.last;
     cell.last = {block_, actor.stamp.clock, pack(place), static_cast<u16>(actor.stamp.agent), static_cast<u8>(actor.stamp.lane)};
@@ -373,11 +404,9 @@ void GlobalMemory::check_readers(const GlobalCell& cell, const Actor& actor, Man
             if (manner.is_early) fail_early(actor, manner, address, reader->block, "read", place, reader->place);
             continue;
         }
-        if (reader->block != block_) fail_between_blocks(actor, manner, "read", place, reader->place);
         const Stamp earlier = {reader->agent, reader->lane, reader->clock};
-        if (actor.is_ordered_after(earlier)) continue;
-        fail(fault(Kind::Race, actor, place, earlier, reader->place), "%s of global memory by %s is not ordered after its read by %s", verb(manner),
-             name(actor.stamp).text, name(earlier).text);
+        if (reader->block != block_) fail_between_blocks(actor, manner, address, {reader->block, reader->place, earlier, "read"}, place);
+        if (!actor.is_ordered_after(earlier)) fail_race(actor, manner, address, earlier, "read", place, reader->place);
     }
 }
 
@@ -387,18 +416,16 @@ void GlobalMemory::write(GlobalCell& cell, const Actor& actor, Manner manner, u6
     if (write.clock != 0 && is_past(write.block)) {
         if (manner.is_early) fail_early(actor, manner, address, write.block, "written", place, write.place);
     } else if (write.clock != 0 && !both_atomic) {
-        if (write.block != block_) fail_between_blocks(actor, manner, "written", place, write.place);
-        if (!actor.is_ordered_after(stamp_of(write))) {
-            fail(fault(Kind::Race, actor, place, stamp_of(write), write.place),
-                 "%s of global memory by %s is not ordered after its write by %s", verb(manner), name(actor.stamp).text,
-                 name(stamp_of(write)).text);
-        }
+        if (write.block != block_) fail_between_blocks(actor, manner, address, {write.block, write.place, stamp_of(write), "written"}, place);
+        if (!actor.is_ordered_after(stamp_of(write))) fail_race(actor, manner, address, stamp_of(write), "write", place, write.place);
     }
     check_readers(cell, actor, manner, address, place);
+    // Of a bulk store it is learnt that it has read shared memory, never that it has written.
+    const Stamp stamp = manner.is_async_proxy ? Stamp{block->clocks.bulk_agent(actor.stamp.agent), 0, never} : actor.stamp;
     write.block = block_;
-    write.clock = actor.stamp.clock;
-    write.agent = static_cast<u16>(actor.stamp.agent);
-    write.lane = static_cast<u8>(actor.stamp.lane);
+    write.clock = stamp.clock;
+    write.agent = static_cast<u16>(stamp.agent);
+    write.lane = static_cast<u8>(stamp.lane);
     write.place = pack(place);
     write.is_atomic = manner.is_atomic;
 }

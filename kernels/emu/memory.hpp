@@ -26,6 +26,8 @@ struct Manner {
     bool is_remote = false;
     /// Who issued it did not know then that the launches before are over; what is done later knows no more.
     bool is_early = false;
+    /// It is an mbarrier's own instruction.
+    bool is_mbarrier = false;
 };
 
 /// What is remembered of two bytes: the last write.
@@ -40,13 +42,15 @@ struct Cell {
     bool is_in_flight : 1;
     bool is_generic : 1;
     bool is_atomic : 1;
+    /// It holds an mbarrier.
+    bool is_mbarrier : 1;
 };
 
-/// What is remembered of the last read of two bytes by one agent. Lane `many_lanes`: several lanes of one warp, unordered.
+/// What is remembered of the last read of two bytes by one agent: of a warp, by these lanes, which nothing orders.
 struct Reader {
     u32 clock;
     u32 place;
-    u32 lane;
+    u32 lanes;
 };
 
 constexpr u32 cell_bytes = 2;
@@ -84,6 +88,8 @@ class SharedMemory {
     void access(u32 offset, u32 bytes, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
     void check_bounds(u32 offset, u32 bytes, u32 thread, Manner manner, Place place) const;
     void check_initialised(u32 offset, u32 bytes, u32 thread, Place place);
+    /// The eight bytes hold an mbarrier from now on.
+    void hold_mbarrier(u32 offset);
     /// An asynchronous write has arrived: from now on it is an ordinary write by `stamp`.
     void land(u32 offset, u32 bytes, const Stamp& stamp, bool is_generic);
 
@@ -103,6 +109,8 @@ class SharedMemory {
     };
 
     void touch(u32 index);
+    void check_fence(u32 index, const Actor& actor, Place place) const;
+    [[noreturn]] void fail_mbarrier(u32 index, const Actor& actor, Manner manner, Place place) const;
     void read(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
     void write(u32 index, const Actor& actor, const Stamp& stamp, Manner manner, Place place);
 
@@ -180,6 +188,19 @@ class GlobalMemory {
     /// Of a launch before this one.
     bool is_past(u32 block) const { return block <= blocks_before_; }
     size_t nearest_region(u64 address) const;
+    /// How a message names it.
+    struct Where {
+        char text[64];
+    };
+    Where where(u64 address) const;
+    /// An access of another block of the launch, counted from 1, or of another cluster; and what it did.
+    struct Other {
+        u32 block, place;
+        Stamp stamp;
+        const char* verb;
+    };
+    [[noreturn]] void fail_race(const Actor& actor, Manner manner, u64 address, const Stamp& other, const char* earlier, Place place, u32 other_place) const;
+    [[noreturn]] void fail_between_blocks(const Actor& actor, Manner manner, u64 address, const Other& other, Place place) const;
     [[noreturn]] void fail_early(const Actor& actor, Manner manner, u64 address, u32 block, const char* earlier, Place place, u32 other_place) const;
 
     std::vector<Region> regions_;

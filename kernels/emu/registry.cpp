@@ -30,6 +30,10 @@ void refuse(const Launch& launch, const Registration* kernel, char* text, size_t
         std::snprintf(text, bytes, "%u tensor maps given, the kernel takes %u", launch.maps_count, kernel->maps_count);
     else if (threads == 0 || threads > 1024)
         std::snprintf(text, bytes, "%llu threads a block: 1 to 1024 are allowed", static_cast<unsigned long long>(threads));
+    else if (launch.block[2] > 64)
+        std::snprintf(text, bytes, "%u threads in z: 64 at most are allowed", launch.block[2]);
+    else if (launch.grid[0] > 0x7fffffffu || launch.grid[1] > 0xffffu || launch.grid[2] > 0xffffu)
+        std::snprintf(text, bytes, "a grid of %u x %u x %u blocks: 2147483647 x 65535 x 65535 at most are allowed", launch.grid[0], launch.grid[1], launch.grid[2]);
     else if (cluster == 0 || cluster > SharedMemory::windows_max)
         std::snprintf(text, bytes, "clusters of %u blocks: 1 to %u are allowed", cluster, SharedMemory::windows_max);
     else if (launch.grid[0] % cluster != 0 || launch.first_block % cluster != 0 || launch.end_block % cluster != 0)

@@ -133,15 +133,29 @@ std::string find_line(u64 place) {
 
 }  // namespace
 
-size_t describe(u64 place, char* text, size_t bytes) {
+namespace {
+
+const std::string& line_of(u64 place) {
     static std::mutex mutex;
     static std::map<u64, std::string> known;
     const std::lock_guard<std::mutex> lock(mutex);
     auto found = known.find(place);
     if (found == known.end()) found = known.emplace(place, find_line(place)).first;
-    const size_t length = std::min(found->second.size(), bytes);
-    std::memcpy(text, found->second.data(), length);
+    return found->second;
+}
+
+}  // namespace
+
+size_t describe(u64 place, char* text, size_t bytes) {
+    const std::string& line = line_of(place);
+    const size_t length = std::min(line.size(), bytes);
+    std::memcpy(text, line.data(), length);
     return length;
+}
+
+bool is_same_line(Place first, Place second) {
+    const std::string &one = line_of(reinterpret_cast<u64>(first)), &other = line_of(reinterpret_cast<u64>(second));
+    return one == other || one.find("+0x") != std::string::npos || other.find("+0x") != std::string::npos;
 }
 
 }  // namespace emu

@@ -62,4 +62,7 @@ struct Fault {
 /// Asks `addr2line`, which is started with the first place, once for each and remembers the answer.
 size_t describe(u64 place, char* text, size_t bytes);
 
+/// Whether two places are one line of the source, which the compiler may have copied; true where no tool can say.
+bool is_same_line(Place first, Place second);
+
 }  // namespace emu

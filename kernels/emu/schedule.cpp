@@ -128,7 +128,8 @@ void reset(Thread& thread, u32 index) {
     const u32* size = block->launch.block;
     thread.wait = Wait::None;
     thread.place = nullptr;
-    thread.waits_for = thread.parity = thread.fences = thread.accesses = 0;
+    thread.waits_for = thread.parity = thread.accesses = 0;
+    thread.fences.clear();
     thread.copies.clear();
     thread.copy_groups.clear();
     thread.busy.clear();
@@ -166,6 +167,7 @@ void begin_cluster(u64 first) {
         b.warps[w].alive = b.warps[w].ready = lanes == warp_lanes ? all_lanes : (1u << lanes) - 1;
         b.warps[w].meetings.clear();
         b.warps[w].registers = 0;
+        b.warps[w].registers_place = nullptr;
         b.warps[w].has_arrived = false;
     }
     b.groups.clear();

@@ -720,6 +720,22 @@ mod tests {
         Shape { rows, columns, inner, alignment: Alignment::Bytes16 }
     }
 
+    #[test]
+    fn the_document_has_their_shared_memory() {
+        let text = include_str!("../../docs/kernels/linear.md");
+        let hopper = SM90A.iter().filter(|config| config.depth == 64).chain(&SM90A_UNMEASURED);
+        let mut found = 0;
+        for config in hopper {
+            // Two rows name a second image in short.
+            let is_own = |line: &&str| line.starts_with(&format!("| `{}`", config.image));
+            let Some(row) = text.lines().find(is_own) else { continue };
+            let told = format!("| {} KiB", config.shared_bytes / 1024);
+            assert!(row.contains(&told), "{}: {told}", config.image);
+            found += 1;
+        }
+        assert_eq!(found, 9);
+    }
+
     /// The tile and whether wgmma multiplies it.
     fn chosen(shape: Shape, arch: Arch) -> ([u32; 2], bool) {
         let config = choose(shape, Target::typical(arch));

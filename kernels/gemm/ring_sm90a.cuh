@@ -122,13 +122,14 @@ DEVICE void wait_empty(unsigned smem, const Turn<Ring>& turn) {
     mbarrier_wait(smem + Ring::empty + 8 * turn.stage, turn.parity ^ 1);
 }
 
-/// The mbarrier of the stage where the producer stands, once that is empty and told of the bytes that come.
-template <class Ring>
-DEVICE unsigned open_stage(unsigned smem, const Turn<Ring>& turn, unsigned bytes = Ring::stage_bytes) {
+/// Fills the stage where the producer stands, once it is empty, and goes on to the next: `load(stage, full)` issues copies of so many bytes to the mbarrier `full`.
+template <class Ring, class Load>
+DEVICE void bring(unsigned smem, Turn<Ring>& turn, Load load, unsigned bytes = Ring::stage_bytes) {
     const unsigned full = smem + Ring::full + 8 * turn.stage;
     wait_empty(smem, turn);
     mbarrier_arrive_expect(full, bytes);
-    return full;
+    load(smem + turn.stage * Ring::stage_bytes, full);
+    turn.advance();
 }
 
 /// Tails take the places of whole tiles in the stages, and fill a part of them. Map 3 is the weight, in boxes of a tail's columns.
@@ -138,10 +139,11 @@ DEVICE void produce_tails(unsigned smem, const TensorMap* maps, const WorkOf<Rin
     for (int i = blockIdx.x; i < work.tails; i += gridDim.x) {
         const TilePlace tail = work.tail(i);
         for (int step = 0; step < work.units_each; step++) {
-            const unsigned full = open_stage(smem, turn, bytes), stage = smem + turn.stage * Ring::stage_bytes;
-            bulk_load(stage, &maps[0], full, step * depth, tail.row * Ring::rows);
-            bulk_load(stage + Ring::x_bytes, &maps[3], full, step * depth, tail.column * tail_columns);
-            turn.advance();
+            const auto load = [&](unsigned stage, unsigned full) {
+                bulk_load(stage, &maps[0], full, step * depth, tail.row * Ring::rows);
+                bulk_load(stage + Ring::x_bytes, &maps[3], full, step * depth, tail.column * tail_columns);
+            };
+            bring(smem, turn, load, bytes);
         }
     }
 }
@@ -152,11 +154,8 @@ DEVICE void produce(unsigned smem, const TensorMap* maps, const WorkOf<Ring>& wo
     Piece piece;
     for (int i = 0; work.piece(piece, i, blockIdx.x / Ring::blocks); i++) {
         const PairPlace place = work.place(piece.tile);
-        for (int step = piece.first; step < piece.end; step++) {
-            const unsigned full = open_stage(smem, turn);
-            load_stage<Ring>(smem + turn.stage * Ring::stage_bytes, full, maps, step * depth, place, rank);
-            turn.advance();
-        }
+        for (int step = piece.first; step < piece.end; step++)
+            bring(smem, turn, [&](unsigned stage, unsigned full) { load_stage<Ring>(stage, full, maps, step * depth, place, rank); });
     }
     if constexpr (last == Last::Tails) produce_tails<Ring>(smem, maps, work, turn);
     // A block may not leave while the other's consumers still give stages back to it.

@@ -27,3 +27,23 @@ pub(super) fn image(
         None => (any, THREADS),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXACT: [Exact; 1] = [Exact { columns: 3072, threads: 96, image: "exact" }];
+
+    #[test]
+    fn any_address_off_16_bytes_takes_the_other_image() {
+        let chosen = |columns, addresses: &[u64]| image(&EXACT, "any", columns, addresses);
+        let aligned = [1 << 40, 0, 6144, 16];
+        assert_eq!(chosen(3072, &aligned), ("exact", 96));
+        assert_eq!(chosen(3073, &aligned), ("any", 128));
+        for index in 0..aligned.len() {
+            let mut off = aligned;
+            off[index] += 8;
+            assert_eq!(chosen(3072, &off), ("any", 96), "address {index}");
+        }
+    }
+}

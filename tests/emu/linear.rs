@@ -6,7 +6,7 @@ use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::numerics::{SIZES, count};
+use crate::numerics::{FLUX_ROWS, SIZES, count};
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode};
 
@@ -167,7 +167,7 @@ fn hopper_sizes_of_either_side() {
 /// 512 rows of text and 64 x 64 patches, or 60 x 60, a few of their columns.
 #[test]
 fn the_rows_of_flux() {
-    for rows in [4608, 4112] {
+    for rows in [FLUX_ROWS, 4112] {
         let fast = [Config { checks: false, ..Config::default() }];
         let case = Case { rows, columns: 72, inner: 64, ..EVERYTHING };
         compare(case, Variant::Named("linear_sm80_128x128_bf16"), &fast);

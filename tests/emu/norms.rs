@@ -6,8 +6,8 @@ use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
 use crate::numerics::{
-    Place, SIZES, assert_near_units, assert_rounded_once, assert_within, count, moments, normals, round,
-    round_exact,
+    FLUX_ROWS, Place, SIZES, assert_near_units, assert_rounded_once, assert_within, count, moments, normals,
+    round, round_exact,
 };
 use crate::runs::{self, Config};
 
@@ -92,7 +92,7 @@ fn norm_mod_moves_the_bytes_it_says() {
 /// 512 rows of text and the 64 x 64 patches of a picture of 1024 x 1024.
 #[test]
 fn norm_mod_of_the_rows_of_flux() {
-    let case = Case { rows: 4608, columns: 3072, split: 512, ..PLAIN };
+    let case = Case { rows: FLUX_ROWS, columns: 3072, split: 512, ..PLAIN };
     norm_mod_in(case, &[Config { checks: false, ..Config::default() }]);
 }
 
@@ -251,7 +251,7 @@ fn norms_of_sizes_of_either_side() {
 fn layer_norm_of_512_rows_and_of_the_rows_of_flux() {
     let config = &[Config { checks: false, ..Config::default() }];
     layer_norm_in(512, 768, [0.0, 1.0], false, config);
-    layer_norm_in(4608, 64, [0.0, 1.0], false, config);
+    layer_norm_in(FLUX_ROWS, 64, [0.0, 1.0], false, config);
 }
 
 fn layer_norm(rows: usize, columns: usize, mean: f32, gap: bool) {

@@ -6,6 +6,9 @@ use lighterage_testkit::Rng;
 /// Sizes on either side of what kernels do at once: one element, and what lies around a warp's and a block's eights, or a tile.
 pub(crate) const SIZES: [usize; 8] = [1, 15, 16, 17, 127, 128, 129, 512];
 
+/// Rows of FLUX at 1024 x 1024: 512 of text and 64 x 64 patches.
+pub(crate) const FLUX_ROWS: usize = 4608;
+
 /// A size as parameters hold it.
 pub(crate) fn count(size: usize) -> u32 {
     u32::try_from(size).expect("small")

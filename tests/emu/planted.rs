@@ -23,7 +23,7 @@ use Kind::{
 };
 
 /// Mistakes of `exchange.cu` by number, and as what they may be found: an unordered read can come before the write or after it.
-const EXCHANGE: [&[Kind]; 15] = [
+const EXCHANGE: [&[Kind]; 16] = [
     &[Race, Uninitialised],
     &[Race],
     &[Race],
@@ -39,10 +39,11 @@ const EXCHANGE: [&[Kind]; 15] = [
     &[Deadlock],
     &[Deadlock],
     &[Barrier],
+    &[Barrier],
 ];
 
 /// Of `lanes.cu`.
-const LANES: [&[Kind]; 11] = [
+const LANES: [&[Kind]; 17] = [
     &[Divergence],
     &[Divergence],
     &[Divergence],
@@ -54,6 +55,12 @@ const LANES: [&[Kind]; 11] = [
     &[OutOfBounds],
     &[OutOfBounds],
     &[Race, Uninitialised],
+    &[Divergence],
+    &[Instruction],
+    &[Divergence],
+    &[Race, Uninitialised],
+    &[Divergence],
+    &[OutOfBounds],
 ];
 
 const STREAM: [&[Kind]; 6] = [
@@ -67,7 +74,7 @@ const STREAM: [&[Kind]; 6] = [
 
 const MATRIX: [&[Kind]; 4] = [&[Misaligned], &[Divergence], &[Race, Uninitialised], &[OutOfBounds]];
 
-const HOPPER: [&[Kind]; 20] = [
+const HOPPER: [&[Kind]; 27] = [
     &[Race, InFlight, Barrier],
     &[InFlight, Race, Uninitialised],
     &[Race],
@@ -88,7 +95,17 @@ const HOPPER: [&[Kind]; 20] = [
     &[Instruction],
     &[OutOfBounds],
     &[OutOfBounds],
+    &[Fence],
+    &[Barrier],
+    &[Barrier],
+    &[Instruction],
+    &[Instruction],
+    &[Race],
+    &[Instruction],
 ];
+
+const PHASES: [&[Kind]; 6] =
+    [&[Instruction], &[Race], &[Race, Uninitialised, Barrier], &[Race], &[Barrier], &[Barrier]];
 
 const CLUSTER: [&[Kind]; 18] = [
     &[Race, Barrier],
@@ -140,6 +157,11 @@ fn bulk_copies_and_products_of_a_warpgroup() {
     check("hopper", &HOPPER, hopper);
 }
 
+#[test]
+fn phases_of_mbarriers() {
+    check("phases", &PHASES, phases);
+}
+
 /// A tensor map that promises more rows than its buffer has: the copies that believe it are told, with the kernel's line.
 #[test]
 fn a_map_of_more_than_the_buffer() {
@@ -155,6 +177,40 @@ fn a_map_of_more_than_the_buffer() {
         let failure = launch("test_hopper_0", grid, &params, &maps, &regions, config).expect_err("row 63");
         assert_eq!(failure.kind, OutOfBounds, "{failure}");
         assert!(failure.to_string().contains(" at hopper_sm90a.cu:"), "{failure}");
+    }
+}
+
+/// What `cuTensorMapEncodeTiled` refuses, or the instruction.
+#[test]
+fn maps_that_no_device_takes() {
+    let (x_values, y_values) = (small_numbers(64 * 320, 11), small_numbers(128 * 320, 13));
+    let (mut x, mut y, mut out) = (Buffer::of(&x_values), Buffer::of(&y_values), Buffer::poisoned(64 * 128));
+    let good = map(x.address(), 64, 320);
+    let with = |change: &dyn Fn(&mut TensorMap)| {
+        let mut bad = good;
+        change(&mut bad);
+        bad
+    };
+    let maps = [
+        (with(&|map| map.rank = 3), "another number of dimensions"),
+        (with(&|map| map.address += 8), "address is no multiple of 16"),
+        (with(&|map| map.sizes[1] = 0), "1 to 2^32 elements"),
+        (with(&|map| map.strides[0] += 8), "a stride is a multiple of 16 bytes"),
+        (with(&|map| map.strides[0] = 1 << 40), "below 2^40"),
+        (with(&|map| map.box_sizes[1] = 257), "1 to 256 elements"),
+        (with(&|map| map.box_sizes[0] = 128), "wider than the swizzle"),
+        (with(&|map| map.box_sizes[0] = 60), "no multiple of 16 bytes"),
+        (with(&|map| map.swizzle_bytes = 16), "0, 32, 64 or 128 bytes"),
+        (with(&|map| map.element_bytes = 1), "2 or 4 bytes"),
+    ];
+    let params = TestParams { out: out.address(), count: 5, ..TestParams::zeroed() };
+    let grid = Grid { blocks: [1, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 16_384 + 32 };
+    for (bad, text) in maps {
+        let maps = [bad, map(y.address(), 128, 320), map(out.address(), 64, 128)];
+        let regions = [x.region(), y.region(), out.region()];
+        let failure = launch("test_hopper_0", grid, &params, &maps, &regions, Config::default());
+        let failure = failure.expect_err(text);
+        assert!(failure.kind == Instruction && failure.text.contains(text), "{failure}");
     }
 }
 
@@ -263,11 +319,38 @@ fn a_grid_is_whole_clusters() {
     refused(grid(2, 96), "whole warpgroups");
 }
 
+/// What a device refuses, the emulator refuses too.
+#[test]
+fn grids_that_no_device_takes() {
+    let values = [0.0_f32; 256];
+    let params = TestParams { x: address(&values), out: address(&values), count: 0, padding: 0 };
+    for (blocks, threads) in
+        [([1, 65_536, 1], [128, 1, 1]), ([1, 1, 65_536], [128, 1, 1]), ([1; 3], [1, 1, 128])]
+    {
+        let grid = Grid { blocks, threads, shared_bytes: 0 };
+        let failure =
+            launch("test_exchange_0", grid, &params, &[], &[Region::of(&values)], Config::default())
+                .expect_err("too many");
+        assert_eq!(failure.kind, Kind::Launch, "{failure}");
+        assert!(failure.text.contains("at most are allowed"), "{failure}");
+    }
+}
+
 #[test]
 fn failures_in_a_cluster_name_the_block() {
     let failure = neighbours("test_neighbours_1", Config::default()).expect_err("a race");
     let other = format!("of block rank {}", 1 - failure.block[0] % 2);
     assert!(failure.text.contains(&other), "{failure}");
+}
+
+/// Both accesses, by whom, to which bytes.
+#[test]
+fn a_race_between_blocks_names_both() {
+    let failure = exchange("test_exchange_11", Config::default()).expect_err("both write the same row");
+    let text = failure.to_string();
+    assert!(text.starts_with("Race in test_exchange_11, block (1, 0, 0), thread "), "{text}");
+    assert!(text.contains(": write of byte ") && text.contains(" of buffer 1, which warp "), "{text}");
+    assert!(text.contains(" of block (0, 0, 0) has written: nothing orders the two"), "{text}");
 }
 
 /// What docs/EMULATOR.md tells the reader to break at and to launch.
@@ -384,7 +467,7 @@ fn exchange(name: &str, config: Config) -> Result<Report, Failure> {
 
 /// The numbers of `lanes.cu`, by the definitions of the CUDA programming guide.
 fn lanes(name: &str, config: Config) -> Result<Report, Failure> {
-    const OPERATIONS: usize = 13;
+    const OPERATIONS: usize = 14;
     let x: Vec<u32> = (0..128).map(|index| index * 37 % 127).collect();
     let mut out = vec![u32::MAX; OPERATIONS * 128 + 4];
     let totals = [0, 0, 0, i32::MIN.cast_unsigned()];
@@ -431,6 +514,7 @@ fn lanes_of(x: &[u32], thread: usize) -> Vec<u32> {
         union * 1000 + common,
         64,
         block.iter().sum(),
+        warp[lane ^ 8],
     ]
 }
 
@@ -476,12 +560,27 @@ fn hopper(name: &str, config: Config) -> Result<Report, Failure> {
     let (x_values, y_values) = (small_numbers(64 * DEPTH, 11), small_numbers(128 * DEPTH, 13));
     let (mut x, mut y, mut out) = (Buffer::of(&x_values), Buffer::of(&y_values), Buffer::poisoned(64 * 128));
     let maps = [map(x.address(), 64, DEPTH), map(y.address(), 128, DEPTH), map(out.address(), 64, 128)];
-    let params = TestParams { count: u32::try_from(TILES).expect("small"), ..TestParams::zeroed() };
+    let count = u32::try_from(TILES).expect("small");
+    let params = TestParams { out: out.address(), count, ..TestParams::zeroed() };
     let grid = Grid { blocks: [1, 1, 1], threads: [256, 1, 1], shared_bytes: 2 * 24_576 + 16_384 + 32 };
     let report = launch(name, grid, &params, &maps, &[x.region(), y.region(), out.region()], config)?;
     for (index, got) in out.values().iter().enumerate() {
         let expected = product(&x_values, index / 128, &y_values, index % 128, DEPTH);
         assert_eq!(*got, expected, "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn phases(name: &str, config: Config) -> Result<Report, Failure> {
+    const ROUNDS: usize = 5;
+    let (x, mut out) = (small_numbers(ROUNDS * 64, 97), vec![f32::NAN; 64]);
+    let count = u32::try_from(ROUNDS).expect("small");
+    let params = TestParams { x: address(&x), out: address_mut(&mut out), count, padding: 0 };
+    let grid = Grid { blocks: [1, 1, 1], threads: [64, 1, 1], shared_bytes: 0 };
+    let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
+    for (index, got) in out.iter().enumerate() {
+        let sum: f32 = x.chunks(64).map(|round| round[63 - index] + round[index ^ 1]).sum();
+        assert_eq!(*got, sum, "{name}: element {index}");
     }
     Ok(report)
 }

@@ -7,7 +7,9 @@ use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
-use crate::numerics::{SIZES, assert_near_units, assert_rounded_once, count, normals, round, round_exact};
+use crate::numerics::{
+    FLUX_ROWS, SIZES, assert_near_units, assert_rounded_once, count, normals, round, round_exact,
+};
 use crate::runs;
 
 const EPS: f32 = 1e-6;
@@ -60,7 +62,7 @@ fn rows_of_large_means() {
 
 #[test]
 fn as_many_rows_as_flux_has() {
-    check_in(4608, 24, &[runs::Config { checks: false, ..runs::Config::default() }]);
+    check_in(FLUX_ROWS, 24, &[runs::Config { checks: false, ..runs::Config::default() }]);
 }
 
 /// T5's rows, as many as FLUX has of text.

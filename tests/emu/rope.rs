@@ -6,7 +6,7 @@ use lighterage_kernels::rope;
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
-use crate::numerics::{assert_near_units, assert_rounded_once, count, normals, round_exact};
+use crate::numerics::{FLUX_ROWS, assert_near_units, assert_rounded_once, count, normals, round_exact};
 use crate::runs::{self, Config};
 
 const EPS: f32 = 1e-6;
@@ -69,7 +69,7 @@ fn large_means() {
 #[test]
 fn the_rows_of_flux() {
     let config = Config { checks: false, ..Config::default() };
-    check_in(Case { rows: 4608, split: 512, heads: 2, head_dim: 128, ..PLAIN }, &[config]);
+    check_in(Case { rows: FLUX_ROWS, split: 512, heads: 2, head_dim: 128, ..PLAIN }, &[config]);
 }
 
 fn check(case: Case) {

@@ -7,7 +7,7 @@ use lighterage_kernels::params::{LinearParams, SoftmaxParams, TransposeParams};
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
-use crate::numerics::{SIZES, count, relative, round, round_exact};
+use crate::numerics::{FLUX_ROWS, SIZES, count, relative, round, round_exact};
 use crate::product::{Exact, Matrix, assert_near};
 use crate::runs::{self, Config, Region};
 
@@ -28,7 +28,7 @@ fn any_number_of_rows() {
     for rows in SIZES {
         compare([rows, 20], 0, 1.0, &normals, &[Config::default()]);
     }
-    compare([4608, 20], 0, 1.0, &normals, &[Config { checks: false, ..Config::default() }]);
+    compare([FLUX_ROWS, 20], 0, 1.0, &normals, &[Config { checks: false, ..Config::default() }]);
 }
 
 #[test]

@@ -90,6 +90,44 @@ fn committed_budget_has_no_leftovers() {
     }
 }
 
+/// Registers that the documents name for an image.
+#[test]
+fn registers_in_the_documents_are_those_of_the_table() {
+    let read = |path: &str| std::fs::read_to_string(path).expect("readable");
+    let table = read("kernels/budget.tsv");
+    let registers = |image: &str| -> Vec<u32> {
+        let row = table.lines().find_map(|line| line.strip_prefix(image)?.strip_prefix('\t'));
+        let cells = row.unwrap_or_else(|| panic!("{image} is not in the table")).split('\t');
+        cells.filter_map(|cell| cell.split('+').next()?.parse().ok()).collect()
+    };
+    let rows = |path: &str| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
+        read(path).lines().map(cells).collect()
+    };
+    let mut found = [0; 2];
+    // The first number is that of sm_80.
+    for row in rows("docs/kernels/conv2d.md").iter().filter(|row| row.len() > 4) {
+        let Some(image) = row[1].strip_prefix('`').and_then(|name| name.strip_suffix('`')) else { continue };
+        let Some(told) = row[3].split([' ', ',']).next().and_then(|word| word.parse::<u32>().ok()) else {
+            continue;
+        };
+        assert_eq!(registers(image)[0], told, "{image}");
+        found[0] += 1;
+    }
+    // The least and the most of all architectures.
+    for row in rows("docs/kernels/attention.md").iter().filter(|row| row.len() > 4) {
+        let (Some((dim, tiling)), Some((least, most))) = (row[1].split_once(' '), row[2].split_once(" - "))
+        else {
+            continue;
+        };
+        let (Ok(least), Ok(most)) = (least.parse::<u32>(), most.parse::<u32>()) else { continue };
+        let all = registers(&format!("attention_sm80_{dim}_{tiling}_bf16"));
+        assert_eq!((all.iter().min(), all.iter().max()), (Some(&least), Some(&most)), "{dim} {tiling}");
+        found[1] += 1;
+    }
+    assert_eq!(found, [5, 5], "images with their registers");
+}
+
 /// The steps that `docs/kernel-ladder` shows, as its pages have them compiled; no image holds them.
 #[cfg(feature = "cuda")]
 #[test]

@@ -85,6 +85,31 @@ impl Checkpoint {
         self.get(name).ok_or_else(|| Error::Missing { path: self.path.clone(), tensor: name.to_owned() })
     }
 
+    /// Refuses a checkpoint that has a layer of number `layers` too: whoever is said to have so many, from 0 on, would pass over it in silence. `prefix` is what the names of
+    /// numbered layers begin with, the point before the number included.
+    ///
+    /// ```
+    /// # use lighterage_checkpoint::{Checkpoint, Shape};
+    /// # use lighterage_shape::DType;
+    /// # let shapes = ["block.0.weight", "block.1.weight"].map(|name| Shape { name: name.to_owned(), extents: vec![4] });
+    /// # let checkpoint = Checkpoint::of_shapes("model", DType::F32, &shapes).unwrap();
+    /// assert!(checkpoint.check_layers("num_layers", 2, "block.").is_ok());
+    /// let error = checkpoint.check_layers("num_layers", 1, "block.").unwrap_err();
+    /// assert_eq!(error.to_string(), "model: num_layers is 1, and tensor \"block.1.weight\" belongs to one more");
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::MoreLayers`] then.
+    pub fn check_layers(&self, field: &'static str, layers: usize, prefix: &str) -> Result<()> {
+        let prefix = format!("{prefix}{layers}.");
+        match self.tensors.keys().find(|name| name.starts_with(&prefix)) {
+            None => Ok(()),
+            Some(tensor) => {
+                Err(Error::MoreLayers { path: self.path.clone(), field, layers, tensor: tensor.to_string() })
+            }
+        }
+    }
+
     /// All tensors, in the order of their names.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.tensors.values()

@@ -17,6 +17,18 @@ pub enum Error {
         /// The name that was asked for.
         tensor: String,
     },
+    /// Of layers that are numbered the checkpoint has more than the model is said to have: its result would be another model's.
+    #[error("{}: {field} is {layers}, and tensor {tensor:?} belongs to one more", path.display())]
+    MoreLayers {
+        /// The file, index or folder that was opened.
+        path: PathBuf,
+        /// What the configuration calls the number of layers.
+        field: &'static str,
+        /// That number.
+        layers: usize,
+        /// A tensor of a layer behind them.
+        tensor: String,
+    },
     /// The operating system refused.
     #[error("{}: cannot {call}: {source}", path.display())]
     Io {

@@ -37,7 +37,7 @@ pub fn write(path: &Path, tensors: &[NewTensor<'_>]) -> Result<()> {
         .iter()
         .map(|tensor| Planned { name: tensor.name, dtype: tensor.dtype, shape: tensor.shape })
         .collect();
-    write_streamed(path, &planned, |index| Cow::Borrowed(tensors[index].bytes))
+    write_streamed(path, &planned, |index| Ok(Cow::Borrowed(tensors[index].bytes)))
 }
 
 /// A tensor that is to be written, without its values.
@@ -54,11 +54,11 @@ pub struct Planned<'a> {
 /// As [`write()`], with values that are made when their turn comes: one tensor at a time is in memory. `values` is given the tensor's place in `tensors`.
 ///
 /// # Errors
-/// As [`write()`]; [`Error::Io`] also if `values` gives another number of bytes than the shape has.
+/// As [`write()`]; [`Error::Io`] also if `values` gives another number of bytes than the shape has, or an error. What was there before is there still then, and nothing beside it.
 pub fn write_streamed<'v>(
     path: &Path,
     tensors: &[Planned<'_>],
-    mut values: impl FnMut(usize) -> Cow<'v, [u8]>,
+    mut values: impl FnMut(usize) -> std::io::Result<Cow<'v, [u8]>>,
 ) -> Result<()> {
     let refused = |fault| Error::Write { path: path.to_owned(), fault };
     let mut ordered: Vec<(usize, &Planned<'_>)> = tensors.iter().enumerate().collect();
@@ -74,7 +74,7 @@ pub fn write_streamed<'v>(
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for ((index, tensor), bytes) in ordered.iter().zip(&sizes) {
-            let values = values(*index);
+            let values = values(*index)?;
             if values.len() != *bytes {
                 let (name, got) = (tensor.name, values.len());
                 return Err(std::io::Error::other(format!(

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use lighterage_checkpoint::{Error, Fault, NewTensor, write};
+use lighterage_checkpoint::{Error, Fault, NewTensor, Planned, write, write_streamed};
 use lighterage_shape::DType;
 
 const GOOD: NewTensor<'static> = NewTensor { name: "a", dtype: DType::U8, shape: &[2], bytes: b"xy" };
@@ -68,6 +68,25 @@ fn files_are_replaced_whole_and_nothing_is_left_beside() {
     assert!(first.len() < 200 && first.ends_with(b"xy"));
     write(&path, &[GOOD]).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), first, "equal tensors give equal bytes");
+    assert_eq!(names_in(folder.path()), ["out.safetensors"]);
+}
+
+/// Whoever makes the values may stop in the middle: what was there stays, and nothing half-written lies beside it.
+#[test]
+fn values_that_are_not_made_leave_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.safetensors");
+    std::fs::write(&path, "old").unwrap();
+    let planned = ["a", "b"].map(|name| Planned { name, dtype: DType::U8, shape: &[2] });
+    let values = |index| match index {
+        0 => Ok(b"xy"[..].into()),
+        _ => Err(std::io::Error::other("stopped")),
+    };
+    match write_streamed(&path, &planned, values) {
+        Err(Error::Io { source, .. }) => assert_eq!(source.to_string(), "stopped"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(names_in(folder.path()), ["out.safetensors"]);
 }
 

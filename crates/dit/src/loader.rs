@@ -71,6 +71,18 @@ impl<'a> Loader<'a> {
         self.adapters.map_or(Ok(()), |adapters| adapters.check(|module| self.known.contains(module)))
     }
 
+    /// Refuses a checkpoint with more numbered blocks than the configuration has.
+    pub(crate) fn check_layers(
+        &self,
+        field: &'static str,
+        layers: usize,
+        diffusers: &str,
+        bfl: &str,
+    ) -> Result<()> {
+        let prefix = self.names.pick(diffusers, bfl);
+        Ok(self.checkpoint.check_layers(field, layers, &prefix)?)
+    }
+
     /// One unit: a weight `[columns, inner]` and its bias `[columns]`; and one for each adapter.
     pub(crate) fn linear(&mut self, module: &Module, inner: usize) -> Result<LinearUnit> {
         let columns = module.parts.iter().map(|part| part.rows.len()).sum();

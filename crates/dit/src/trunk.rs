@@ -43,6 +43,9 @@ impl Trunk {
     /// `label` goes before the units' names; `has_last`: whether there is a modulated norm after the blocks.
     pub(crate) fn new(config: Config, loader: &mut Loader<'_>, has_last: bool) -> Result<Self> {
         let (names, dims) = (loader.names, loader.dims);
+        loader.check_layers("num_layers", config.num_layers, "transformer_blocks.", "double_blocks.")?;
+        let singles = ["single_transformer_blocks.", "single_blocks."];
+        loader.check_layers("num_single_layers", config.num_single_layers, singles[0], singles[1])?;
         let conditioner = Conditioner::new(&config, loader, has_last)?;
         let text_in = names.whole("context_embedder", "txt_in", dims.width);
         let text_in = loader.linear(&text_in, config.joint_attention_dim)?;

@@ -76,7 +76,7 @@ pub(crate) struct PlaceArguments {
 /// More would only be a slip of the finger.
 const THREADS_MAX: usize = 1024;
 
-fn threads(text: &str) -> Result<usize, String> {
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if count <= THREADS_MAX => Ok(count),
         _ => Err(format!("not a number of threads from 0 to {THREADS_MAX}")),

@@ -23,9 +23,16 @@ pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
             io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display()));
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
-    if path.metadata().is_ok_and(|status| !status.is_file()) {
-        let source =
-            io::Error::new(io::ErrorKind::AlreadyExists, "something else than a regular file has that name");
+    let source = match path.metadata() {
+        Ok(status) if !status.is_file() => Some(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something else than a regular file has that name",
+        )),
+        // A name that no file can have, links that lead nowhere but to each other.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Some(error),
+        _ => None,
+    };
+    if let Some(source) = source {
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
     // Rights, a read-only or a full file system: what the system says is found out by doing it.
@@ -89,6 +96,27 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Standard output, whose errors say that they are its.
+pub(crate) fn stdout() -> impl Write {
+    Named(io::stdout().lock())
+}
+
+struct Named<W>(W);
+
+impl<W: Write> Write for Named<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(named)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(named)
+    }
+}
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output: {error}"))
+}
+
 /// One plain line for the person who waits, on stderr.
 pub(crate) fn note(line: &str) {
     // A closed stderr is no reason to lose the result.
@@ -120,6 +148,20 @@ mod tests {
         ] {
             assert_eq!(numbered(Path::new(path), index, count), Path::new(expected));
         }
+    }
+
+    #[test]
+    fn names_that_no_file_can_have_are_refused_before_any_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink(&one, &other).unwrap();
+        check(&other).expect("a link to nothing yet");
+        std::os::unix::fs::symlink(&other, &one).unwrap();
+        for path in [one, folder.path().join("x".repeat(300)), folder.path().join("a\0b")] {
+            let error = check(&path).expect_err("no name");
+            assert!(error.to_string().ends_with("cannot write it"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -11,10 +11,19 @@ use crate::{interrupt, output};
 /// Shows how far a run is, on stderr: a bar on a terminal, about ten plain lines elsewhere. Stops it on Ctrl-C.
 pub(crate) struct Progress {
     ledger: Ledger,
-    /// None where stderr is no terminal.
+    /// None where stderr is no terminal, or one that cannot go back (`TERM=dumb`).
     bar: Option<ProgressBar>,
     phase: Option<Phase>,
     phase_start: Instant,
+}
+
+/// What does not fit the terminal's width is cut off: a line that wraps is not drawn over.
+const SPINNER: &str = "{spinner} {wide_msg}";
+const BAR: &str = "[{bar:16}] {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
 /// Lines for a loop where there is no bar.
@@ -22,7 +31,8 @@ const LINES: usize = 10;
 
 impl Progress {
     pub(crate) fn new(ledger: &Ledger) -> Self {
-        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        let bar =
+            std::io::stderr().is_terminal().then(ProgressBar::new_spinner).filter(|bar| !bar.is_hidden());
         Self { ledger: ledger.clone(), bar, phase: None, phase_start: Instant::now() }
     }
 
@@ -47,7 +57,7 @@ impl Observer for Progress {
         (self.phase, self.phase_start) = (Some(phase), Instant::now());
         match &self.bar {
             Some(bar) => {
-                bar.set_style(ProgressStyle::default_spinner());
+                bar.set_style(style(SPINNER));
                 bar.set_message(format!("{phase}, {}", self.memory()));
                 bar.tick();
             }
@@ -62,10 +72,8 @@ impl Observer for Progress {
             }
             return;
         };
-        if done == 1
-            && let Ok(style) = ProgressStyle::with_template("[{bar:30}] {msg}")
-        {
-            bar.set_style(style.progress_chars("=> "));
+        if done == 1 {
+            bar.set_style(style(BAR));
             bar.set_length(steps as u64);
         }
         bar.set_position(done as u64);
@@ -116,6 +124,13 @@ mod tests {
             let shown: Vec<usize> = (1..=steps).filter(|done| is_shown(*done, steps)).collect();
             assert!(shown.len() <= LINES + 1 && shown.len() >= steps.min(LINES), "{steps}: {shown:?}");
             assert_eq!((shown[0], shown[shown.len() - 1]), (1, steps));
+        }
+    }
+
+    #[test]
+    fn templates_are_read() {
+        for template in [SPINNER, BAR] {
+            ProgressStyle::with_template(template).unwrap();
         }
     }
 

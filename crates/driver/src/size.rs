@@ -6,20 +6,26 @@ use std::str::FromStr;
 pub(crate) struct Size(pub(crate) u64);
 
 /// Units by name, in lower case; the longest that fits comes first.
-const UNITS: [(&str, u64); 15] = [
+const UNITS: [(&str, u64); 21] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
     ("tib", 1 << 40),
+    ("pib", 1 << 50),
+    ("eib", 1 << 60),
     ("kb", 1_000),
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
     ("tb", 1_000_000_000_000),
+    ("pb", 1_000_000_000_000_000),
+    ("eb", 1_000_000_000_000_000_000),
     ("bytes", 1),
     ("k", 1 << 10),
     ("m", 1 << 20),
     ("g", 1 << 30),
     ("t", 1 << 40),
+    ("p", 1 << 50),
+    ("e", 1 << 60),
     ("b", 1),
     ("", 1),
 ];
@@ -39,14 +45,14 @@ impl FromStr for Size {
     }
 }
 
-/// Exact, so that no budget is rounded up: a fraction of a byte is cut off.
+/// Exact, so that no budget is rounded up: a fraction of a byte is cut off, and none that is written as one is meant.
 fn bytes(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() <= 20;
     if whole.is_empty()
         || !digits(whole)
         || !digits(fraction)
-        || (number.contains('.') && fraction.is_empty())
+        || (number.contains('.') && (fraction.is_empty() || unit == 1))
     {
         return None;
     }
@@ -83,6 +89,8 @@ mod tests {
             ("0.1kB", 100),
             ("2M", 2 << 20),
             ("17 bytes", 17),
+            ("10EiB", 10 << 60),
+            ("2.5PB", 2_500_000_000_000_000),
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(text.parse(), Ok(Size(expected)), "{text}");
@@ -99,6 +107,9 @@ mod tests {
             "1.2.3",
             ".5GiB",
             "1.GiB",
+            "1.5",
+            "0.5 bytes",
+            "16EiB",
             "12XB",
             "NaN",
             "18446744073709551616",

@@ -95,8 +95,8 @@ pub enum Error {
         /// The unit's number.
         unit: u32,
     },
-    /// A turn was begun of a kind that the plan was not made for.
-    #[error("turn of kind {kind}, the plan has {cycles}")]
+    /// A turn was begun, or is to be the first, of a kind that the plan has no cycle for.
+    #[error("turn of kind {kind}, the plan has {cycles}, counted from 0")]
     Turn {
         /// The kind.
         kind: usize,

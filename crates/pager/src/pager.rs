@@ -135,10 +135,13 @@ impl<B: Backend> Pager<B> {
         state.trace.turn(kind, self.modelled_seconds());
         let cycles = self.plan.cycles().len();
         if !state.is_ordered {
+            if state.followed.is_none_or(|followed| !followed.begins(kind)) {
+                self.leave(&mut state)?;
+            }
             state.followed = (kind < cycles).then(|| Sequence::begin(&self.plan, kind, 0));
         } else if kind >= cycles {
             return Err(Error::Turn { kind, cycles });
-        } else if state.leased.kind != kind || state.leased.position != 0 {
+        } else if !state.leased.begins(kind) {
             self.leave(&mut state)?;
             state.turn_to(kind);
         }

@@ -18,6 +18,11 @@ impl Sequence {
         Self { number: number.next_multiple_of(plan.visits_max() as u64), kind, position: 0 }
     }
 
+    /// Whether a turn of that kind begins here.
+    pub(crate) const fn begins(&self, kind: usize) -> bool {
+        self.kind == kind && self.position == 0
+    }
+
     /// The unit that is visited here; none in an empty turn.
     pub(crate) fn unit(&self, plan: &Plan) -> Option<UnitId> {
         Some(plan.cycles().get(self.kind)?.visits.get(self.position)?.unit)

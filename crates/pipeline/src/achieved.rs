@@ -1,6 +1,7 @@
-use lighterage_device::{Detail, Rates, Recording, Span, StreamId, What};
+use lighterage_device::{Detail, MemoryCosts, Rates, Recording, Span, StreamId, What};
 use lighterage_pager::{Cycle, Link, Plan, Turn, Visit};
 
+use crate::forecast::activation_seconds;
 use crate::{Forecast, Phase, PhaseForecast};
 
 /// What a run came to, as a recording of it says: to be held against its forecast.
@@ -153,7 +154,9 @@ impl Achieved {
         let seen = |(index, step): (usize, &AchievedStep)| {
             Some(Stalled { share: share(step.stalled_seconds?, step.seconds()), step: Some(index + 1) })
         };
-        self.steps.iter().enumerate().find_map(seen)
+        // Better of one behind the first, which loads.
+        let steps = || self.steps.iter().enumerate();
+        steps().skip(1).chain(steps().take(1)).find_map(seen)
     }
 
     /// Mean seconds that a steady step stood still; none unless it is known of each.
@@ -218,14 +221,23 @@ impl Predicted {
 }
 
 /// Seconds of the first step, and from the beginning of the run to its end: `plan` has the times of a step's launches; the phases before it are taken to take what their
-/// loading takes.
+/// loading takes. On a card both have what it takes to map weights and activations, and to unmap those of the phases before.
 fn first(forecast: &Forecast, plan: &Plan, link: Link, card: Option<&Rates>) -> [f64; 2] {
-    let seconds = |plan: &Plan, cycles: Vec<Cycle>| {
-        let plan = plan.retimed(cycles, link);
-        card.map_or(plan.clone(), |rates| plan.fed_at(crate::forecast::host(rates))).first_turn_seconds()
+    let fed = |plan: Plan| match card {
+        Some(rates) => plan.fed_at(crate::forecast::host(rates)),
+        None => plan,
     };
-    let loading = |planned: &PhaseForecast| seconds(&planned.plan, vec![Cycle::untimed(planned.cycle())]);
-    let step = seconds(plan, plan.cycles().to_vec());
+    let activations = |planned: &PhaseForecast| {
+        let costs = card.map_or(MemoryCosts::FREE, |rates| rates.memory_calls);
+        activation_seconds(costs, planned.activations_bytes, planned.plan.page_bytes())
+    };
+    let loading = |planned: &PhaseForecast| {
+        let plan = fed(planned.plan.retimed(vec![Cycle::untimed(planned.cycle())], link));
+        plan.seconds() + activations(planned).iter().sum::<f64>()
+    };
+    let of_loop = forecast.phases.iter().find(|planned| planned.phase == Phase::Denoise);
+    let mapped = of_loop.map_or(0.0, |planned| activations(planned)[0]);
+    let step = mapped + fed(plan.retimed(plan.cycles().to_vec(), link)).first_turn_seconds();
     let before = forecast.phases.iter().take_while(|planned| planned.phase != Phase::Denoise);
     [step, step + before.map(loading).sum::<f64>()]
 }

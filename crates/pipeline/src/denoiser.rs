@@ -123,6 +123,8 @@ pub struct Denoiser<'a, B: Backend> {
     replays: Replays<B>,
     latents: Tensor<B>,
     ran: Vec<bool>,
+    /// Steps so far with `InfuseNet` (or of a loop without it), and those of its loop on which it does not work.
+    of_kind: [usize; 2],
 }
 
 impl<'a, B: Backend> Denoiser<'a, B> {
@@ -161,6 +163,7 @@ impl<'a, B: Backend> Denoiser<'a, B> {
             replays: Replays::default(),
             latents,
             ran: Vec::new(),
+            of_kind: [0; 2],
         })
     }
 
@@ -287,6 +290,8 @@ impl<'a, B: Backend> Denoiser<'a, B> {
         let queued = |_| Ok::<_, Error>(Queued { late: device.event()?, end: device.event()? });
         let landed = (0..IN_FLIGHT_MAX).map(queued).collect::<Result<_>>()?;
         let mut flight = Flight { in_flight: VecDeque::new(), landed, done, steps: all };
+        let kind = usize::from(!is_infused && self.infused.is_some());
+        let is_single = steps.len() == 1;
         for index in steps {
             flight.approach()?;
             if observer.cancelled() {
@@ -294,13 +299,19 @@ impl<'a, B: Backend> Denoiser<'a, B> {
                 return Err(Error::Cancelled { done: flight.done, steps: flight.steps });
             }
             let queued = flight.take();
-            let recorder = self.queue.device().recorder().filter(|_| index == looked_at(all)).cloned();
+            let recorder = self
+                .queue
+                .device()
+                .recorder()
+                .filter(|_| is_looked_at(self.of_kind[kind], is_single))
+                .cloned();
             recorder.iter().for_each(|recorder| recorder.look_closely(true));
             let span = self.queue.stream().begin(What::Step, 0, || (index + 1).to_string().into());
             let advanced = self.advance_marked(lent, index, is_infused, Some(&queued.late));
             self.queue.stream().end(span);
             recorder.iter().for_each(|recorder| recorder.look_closely(false));
             advanced?;
+            self.of_kind[kind] += 1;
             self.queue.stream().record(&queued.end)?;
             flight.in_flight.push_back(queued);
             flight.land(IN_FLIGHT_MAX - 1, observer)?;
@@ -350,9 +361,9 @@ impl<'a, B: Backend> Denoiser<'a, B> {
     }
 }
 
-/// The step whose leases a recording has in any case: the second, since the first one loads.
-const fn looked_at(steps: usize) -> usize {
-    if steps > 1 { 1 } else { 0 }
+/// Whether a recording has the leases of a step in any case, so many of its kind being done: of the second, since the first one loads, and of one that may be the only one.
+const fn is_looked_at(done: usize, is_single: bool) -> bool {
+    done == 1 || (done == 0 && is_single)
 }
 
 impl<B: Backend> Branch<B> {

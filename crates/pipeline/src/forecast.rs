@@ -192,6 +192,7 @@ impl Survey {
         let [on_host, on_card] = [false, true].map(|is_card| plan.host_bytes(&seen.units, is_card));
         let is_replayed = self.is_replayed && seen.is_of_the_loop();
         let flag_bytes = if is_replayed { plan.flag_bytes() } else { 0 };
+        let costs = self.rates.map_or(MemoryCosts::FREE, |rates| rates.memory_calls);
         Ok(PhaseForecast {
             phase: seen.phase,
             units: Arc::clone(&seen.units),
@@ -201,21 +202,9 @@ impl Survey {
             pinned_bytes: on_card.pinned + flag_bytes,
             least_bytes: [on_host.least + flag_bytes, on_card.least + flag_bytes],
             is_replayed,
-            activation_seconds: self.activation_seconds(seen.activations_bytes, plan.page_bytes()),
+            activation_seconds: activation_seconds(costs, seen.activations_bytes, plan.page_bytes()),
             plan,
         })
-    }
-
-    /// The pool maps page by page, each with a chunk of its own. It does so while it is asked for activations, before the launches that use them.
-    fn activation_seconds(&self, bytes: u64, page_bytes: u64) -> [f64; 2] {
-        let costs = self.rates.map_or(MemoryCosts::FREE, |rates| rates.memory_calls);
-        let page = |cost: CallCost| cost.seconds(1, 1, 0);
-        let each = [
-            page(costs.create) + page(costs.map) + page(costs.set_access),
-            page(costs.unmap) + page(costs.destroy),
-        ];
-        #[expect(clippy::cast_precision_loss, reason = "pages of a card are few")]
-        each.map(|seconds| bytes.div_ceil(page_bytes) as f64 * seconds)
     }
 
     fn needs(&self) -> impl Iterator<Item = Need> + '_ {
@@ -236,6 +225,18 @@ pub(crate) const fn host(rates: &Rates) -> HostRates {
         read_bytes_per_second: rates.read_bytes,
         memory_calls: rates.memory_calls,
     }
+}
+
+/// Seconds in which the host maps a phase's activations and in which it unmaps them. The pool maps page by page, each with a chunk of its own. It does so while it is asked for
+/// activations, before the launches that use them.
+pub(crate) fn activation_seconds(costs: MemoryCosts, bytes: u64, page_bytes: u64) -> [f64; 2] {
+    let page = |cost: CallCost| cost.seconds(1, 1, 0);
+    let each = [
+        page(costs.create) + page(costs.map) + page(costs.set_access),
+        page(costs.unmap) + page(costs.destroy),
+    ];
+    #[expect(clippy::cast_precision_loss, reason = "pages of a card are few")]
+    each.map(|seconds| bytes.div_ceil(page_bytes) as f64 * seconds)
 }
 
 fn link(rates: Option<Rates>) -> Link {
@@ -301,10 +302,11 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Need { phase, taken_bytes, activations_bytes, weights_bytes, largest_unit } = &self.need;
         let (budget, smallest, missing) = (self.budget_bytes, self.need.bytes(), self.missing_bytes());
-        let bytes = if missing == 1 { "byte" } else { "bytes" };
+        let bytes = |count: u64| if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") };
+        let (budget, missing) = (bytes(budget), bytes(missing));
         write!(
             f,
-            "a budget of {budget} bytes is {missing} {bytes} too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
+            "a budget of {budget} is {missing} too small: the {phase} phase needs {smallest} bytes, the smallest budget that \
              would do, "
         )?;
         if *taken_bytes > 0 {

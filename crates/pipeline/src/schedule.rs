@@ -112,9 +112,23 @@ impl SchedulerConfig {
         if self.time_shift_type != "exponential" {
             return Some(("time_shift_type", self.time_shift_type.clone(), "exponential"));
         }
-        let anchors = self.base_image_seq_len < self.max_image_seq_len;
-        (!anchors)
-            .then(|| ("base_image_seq_len", self.base_image_seq_len.to_string(), "below max_image_seq_len"))
+        let timesteps = f64::from(self.num_train_timesteps);
+        // The dynamic ones are exponents.
+        let exponents = -100.0..=100.0;
+        let rules = [
+            (
+                "base_image_seq_len",
+                self.base_image_seq_len < self.max_image_seq_len,
+                self.base_image_seq_len.into(),
+                "below max_image_seq_len",
+            ),
+            ("num_train_timesteps", (1.0..=1e6).contains(&timesteps), timesteps, "1 to 1000000"),
+            ("shift", (1e-6..=1e6).contains(&self.shift), self.shift, "0.000001 to 1000000"),
+            ("base_shift", exponents.contains(&self.base_shift), self.base_shift, "-100 to 100"),
+            ("max_shift", exponents.contains(&self.max_shift), self.max_shift, "-100 to 100"),
+        ];
+        let broken = rules.into_iter().find(|(_, holds, ..)| !holds);
+        broken.map(|(field, _, got, expected)| (field, got.to_string(), expected))
     }
 
     /// The exponent of the dynamic shift: a line through the two anchors.

@@ -144,6 +144,13 @@ impl Config {
                 format!("{:?}", self.block_out_channels),
                 "1 to 16 multiples of norm_num_groups",
             ),
+            // Latents are divided by it.
+            (
+                "scaling_factor",
+                self.scaling_factor.is_finite() && self.scaling_factor > 0.0,
+                self.scaling_factor.to_string(),
+                "a number above 0",
+            ),
         ];
         match rules.into_iter().find(|(_, holds, ..)| !holds) {
             Some((name, _, got, needs)) => Err(Error::Config { name, got, needs }),
@@ -171,6 +178,9 @@ mod tests {
     #[test]
     fn what_the_model_cannot_do_is_named() {
         check_refused(r#"{"act_fn": "relu"}"#, "act_fn is relu, should be silu");
+        check_refused(r#"{"scaling_factor": 0}"#, "scaling_factor is 0, should be a number above 0");
+        check_refused(r#"{"scaling_factor": -1}"#, "scaling_factor is -1, should be");
+        check_refused(r#"{"scaling_factor": 1e39}"#, "scaling_factor is inf, should be");
         check_refused(r#"{"down_block_types": ["AttnDownEncoderBlock2D"]}"#, "down_block_types is AttnDown");
         check_refused(r#"{"up_block_types": ["UpDecoderBlock2D", "UpBlock"]}"#, "up_block_types is UpBlock");
         check_refused(r#"{"block_out_channels": [32, 40]}"#, "block_out_channels is [32, 40]");

@@ -71,6 +71,7 @@ __global__ void exchange(const TestParams p) {
     if constexpr (mistake == 15) {
         if (i == 0) named_barrier_sync(1, 48);                       // no multiple of 32
     }
+    if constexpr (mistake == 16) named_barrier_sync(1, 0);           // no number
     const unsigned target = mistake == 11 ? i : row * threads + i;   // 11: every block writes the same row
     out[target] = arrived[0] == threads ? value : -1.0f;
 }
@@ -80,4 +81,4 @@ template __global__ void exchange<0>(const TestParams);
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_exchange_##n, exchange<n>)
-VARIANTS_15(VARIANT)
+VARIANTS_16(VARIANT)

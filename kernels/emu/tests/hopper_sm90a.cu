@@ -14,8 +14,9 @@ struct Places {
     unsigned stage, out, full, empty;
 };
 
+template <int mistake>
 DEVICE Places places(unsigned base) {
-    const unsigned out = base + stages * stage_bytes, mbarriers = out + out_bytes;
+    const unsigned out = base + stages * stage_bytes, mbarriers = out + (mistake == 22 ? 0 : out_bytes);  // 22: where the result will lie
     return {base, out, mbarriers, mbarriers + 8 * stages};
 }
 
@@ -46,7 +47,7 @@ template <int mistake>
 DEVICE void consume(const Places& s, float (&sum)[64], unsigned tiles) {
     const unsigned thread = threadIdx.x % 128;
     for (unsigned tile = 0; tile < tiles; tile++) {
-        const unsigned stage = tile % stages, parity = tile / stages % 2;
+        const unsigned stage = tile % stages, parity = mistake == 24 ? tile / stages : tile / stages % 2;  // 24: a parity of 2
         const bool waits = mistake == 14 ? thread == 0 : mistake != 2;                        // 14: one thread only; 2: nobody
         if (waits) mbarrier_wait(s.full + 8 * stage, parity);
         if constexpr (mistake != 11) group_fence();                                           // 11: no wgmma.fence
@@ -66,15 +67,16 @@ DEVICE unsigned out_smem(unsigned out, unsigned row, unsigned column) {
 }
 
 template <int mistake>
-DEVICE void store(const Places& s, unsigned char* memory, const TensorMaps<3>& maps, float (&sum)[64]) {
+DEVICE void store(const Places& s, unsigned char* memory, const TensorMaps<3>& maps, float (&sum)[64], uint64_t out) {
     const unsigned thread = threadIdx.x % 128, lane = thread % 32, base = shared_address(memory);
 #pragma unroll
     for (int i = 0; i < 64; i += 2) {
         const unsigned row = thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2;
         *reinterpret_cast<unsigned*>(memory + (out_smem(s.out, row, column) - base)) = pack_bf16(sum[i], sum[i + 1]);
     }
-    if constexpr (mistake != 5) fence_proxy_async();                                          // 5: no proxy fence
+    if constexpr (mistake != 5 && mistake != 21) fence_proxy_async();                                          // 5: no proxy fence
     if constexpr (mistake != 6) named_barrier_sync(1, 128);                                   // 6: not all have written
+    if constexpr (mistake == 21) fence_proxy_async();                                         // 21: the fence behind the barrier
     if (thread == 0) {
         bulk_store(s.out, &maps.map[2], 0, 0);
         bulk_store(s.out + 64 * 128, &maps.map[2], mistake == 18 ? 68 : 64, 0);               // 18: the row's end within 16 bytes
@@ -84,29 +86,33 @@ DEVICE void store(const Places& s, unsigned char* memory, const TensorMaps<3>& m
             *reinterpret_cast<unsigned*>(memory + (s.out - base)) = 0;                        // 16: overwrites what is being read
             bulk_wait_read<0>();
         }
+        if constexpr (mistake == 26)                                                          // 26: it has been read, not written
+            *reinterpret_cast<volatile float*>(memory) = *reinterpret_cast<const float*>(out);
     }
 }
 
 template <int mistake>
 __global__ void __launch_bounds__(256, 1) hopper(const __grid_constant__ TestParams p, const __grid_constant__ TensorMaps<3> maps) {
     DYNAMIC_SHARED(memory);
-    const Places s = places(shared_address(memory));
+    const Places s = places<mistake>(shared_address(memory));
     if (threadIdx.x == 0) {
         for (unsigned stage = 0; stage < stages; stage++) {
             mbarrier_init(s.full + 8 * stage, 1);
             mbarrier_init(s.empty + 8 * stage, 1);
         }
+        if constexpr (mistake == 23) mbarrier_init(s.full, 1);                                // 23: twice
         if constexpr (mistake != 9) fence_mbarrier_init();                                    // 9: bulk copies do not know the mbarriers
     }
     if constexpr (mistake != 10) __syncthreads();                                             // 10: used before they are initialised
     if (threadIdx.x < 128) {
-        release_registers<24>();
+        if (mistake != 25 || threadIdx.x < 32) release_registers<24>();                       // 25: one warp of the warpgroup
         if (threadIdx.x == 0) produce<mistake>(s, maps, p.count);
     } else {
         take_registers<mistake == 17 ? 250 : 240>();                                          // 17: no multiple of 8
+        if constexpr (mistake == 27) take_registers<232>();                                   // 27: takes fewer than it has
         float sum[64];
         consume<mistake>(s, sum, p.count);
-        store<mistake>(s, memory, maps, sum);
+        store<mistake>(s, memory, maps, sum, p.out);
     }
 }
 
@@ -115,4 +121,4 @@ template __global__ void hopper<0>(const __grid_constant__ TestParams, const __g
 }  // namespace
 
 #define VARIANT(n) KERNEL_AS(test_hopper_##n, hopper<n>)
-VARIANTS_20(VARIANT)
+VARIANTS_27(VARIANT)

@@ -95,7 +95,7 @@ int exchange() {
     for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i);
     const TestParams params{address(x.data()), address(out.data()), 2, 0};
     const std::vector<emu::Region> regions = {{params.x, 1024}, {params.out, 1024}};
-    return run({"exchange", 15, launch(params, 2, 128, 0, regions), [&] {
+    return run({"exchange", 16, launch(params, 2, 128, 0, regions), [&] {
                     for (size_t i = 0; i < out.size(); i++) {
                         const size_t row = i / 128 * 128, mirror = 127 - i % 128;
                         if (out[i] != x[row + mirror] + x[row + (mirror ^ 1)]) return false;
@@ -106,17 +106,17 @@ int exchange() {
 
 /// Results are compared by `tests/emu/planted.rs`; here a few of them.
 int lanes() {
-    std::vector<uint32_t> x(128), out(13 * 128 + 4);
+    std::vector<uint32_t> x(128), out(14 * 128 + 4);
     for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<uint32_t>(i * 37 % 127);
     const TestParams params{address(x.data()), address(out.data()), 0, 0};
     const std::vector<emu::Region> regions = {{params.x, x.size() * 4}, {params.out, out.size() * 4}};
-    Family family{"lanes", 11, launch(params, 2, 64, 0, regions), [&] {
+    Family family{"lanes", 17, launch(params, 2, 64, 0, regions), [&] {
                       uint32_t sum = 0;
                       for (size_t i = 0; i < x.size(); i++) {
                           sum += x[i];
                           if (out[i] != x[i / 32 * 32 + (i % 32 * 5 + 3) % 32] || out[11 * 128 + i] != 64) return false;
                       }
-                      return out[13 * 128] == sum && out[13 * 128 + 1] == 0u - sum;
+                      return out[14 * 128] == sum && out[14 * 128 + 1] == 0u - sum;
                   }};
     family.prepare = [&] { std::fill(out.begin(), out.end(), 0u); };
     return run(family);
@@ -160,9 +160,9 @@ int hopper() {
     const Numbers x = small_numbers(64 * depth, 11), y = small_numbers(128 * depth, 13);
     Numbers out(64 * 128);
     const emu::TensorMap maps[3] = {map_of(x, 64, depth, 64), map_of(y, 128, depth, 128), map_of(out, 64, 128, 64)};
-    const TestParams params{0, 0, tiles, 0};
+    const TestParams params{0, address(out.data()), tiles, 0};
     const std::vector<emu::Region> regions = {{maps[0].address, x.size() * 2}, {maps[1].address, y.size() * 2}, {maps[2].address, out.size() * 2}};
-    Family family{"hopper", 20, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
+    Family family{"hopper", 27, launch(params, 1, 256, 2 * 24576 + 16384 + 32, regions), [&] {
                       for (int i = 0; i < 64 * 128; i++)
                           if (out[static_cast<size_t>(i)] != product(x, i / 128, y, i % 128, depth)) return false;
                       return true;
@@ -170,6 +170,22 @@ int hopper() {
     family.launch.maps = maps;
     family.launch.maps_count = 3;
     return run(family);
+}
+
+int phases() {
+    constexpr size_t rounds = 5;
+    std::vector<float> x(rounds * 64), out(64);
+    for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<float>(i * 37 % 97);
+    const TestParams params{address(x.data()), address(out.data()), rounds, 0};
+    const std::vector<emu::Region> regions = {{params.x, x.size() * 4}, {params.out, 256}};
+    return run({"phases", 6, launch(params, 1, 64, 0, regions), [&] {
+                    for (size_t i = 0; i < 64; i++) {
+                        float sum = 0.0f;
+                        for (size_t round = 0; round < rounds; round++) sum += x[round * 64 + 63 - i] + x[round * 64 + (i ^ 1)];
+                        if (out[i] != sum) return false;
+                    }
+                    return true;
+                }});
 }
 
 int cluster() {
@@ -240,4 +256,4 @@ int overlap_bulk() {
 
 }  // namespace
 
-int main() { return exchange() + lanes() + stream() + matrix() + hopper() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }
+int main() { return exchange() + lanes() + stream() + matrix() + hopper() + phases() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }

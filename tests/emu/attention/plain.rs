@@ -7,7 +7,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
-use crate::numerics::SIZES;
+use crate::numerics::{FLUX_ROWS, SIZES};
 
 const fn plain(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
     case([queries, keys], heads, head_dim, Arch::Sm86, IDLE)
@@ -44,7 +44,7 @@ fn sizes_of_either_side() {
 /// As many keys as FLUX has.
 #[test]
 fn keys_of_a_flux_image() {
-    check_fast(plain(9, 4608, 1, 16), 1);
+    check_fast(plain(9, FLUX_ROWS, 1, 16), 1);
 }
 
 /// CLIP's 77 tokens, and what the encoders of a small model have.
@@ -103,5 +103,15 @@ fn each_output_is_written_once() {
     let case = plain(13, 20, 2, 40);
     if let (_, Some(report)) = Tensors::of(&case).computed(&case, crate::runs::Config::default()) {
         assert_eq!(report.global_bytes_written, 13 * 2 * 40 * 2);
+    }
+}
+
+/// A factor that is not positive would turn the tensor-core kernels' mask over.
+#[test]
+fn a_negative_factor_on_the_scores() {
+    for arch in [Arch::Sm86, Arch::Sm90a] {
+        let case = Case { scale: -0.1, ..case([9, 100], 1, 128, arch, IDLE) };
+        assert_images(&case, &["attention_plain_bf16"]);
+        check_fast(case, 1);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
-use crate::numerics::SIZES;
+use crate::numerics::{FLUX_ROWS, SIZES};
 
 /// 16 queries a warp, 4 warps: what runs where blocks are few.
 const fn few(queries: usize, keys: usize, heads: usize, head_dim: usize) -> Case {
@@ -93,7 +93,7 @@ fn five_hundred_and_twelve_rows() {
 /// 512 text tokens and 64 x 64 patches: all keys, and queries enough for four blocks, the last with a tail.
 #[test]
 fn keys_of_a_flux_image() {
-    check_fast(wide(400, 4608, 1), 1);
+    check_fast(wide(400, FLUX_ROWS, 1), 1);
     check_fast(many(130, 4112, 1, 128), 1);
 }
 

@@ -8,7 +8,7 @@ use super::{
     assert_images, assert_keeps_constants, assert_order_of_keys_is_nothing, assert_picks_values, check,
     check_fast,
 };
-use crate::numerics::SIZES;
+use crate::numerics::{FLUX_ROWS, SIZES};
 use crate::runs;
 
 const WHOLE: &[&str] = &["attention_sm90a_bf16"];
@@ -118,8 +118,8 @@ fn five_hundred_and_twelve_rows() {
 /// 512 text tokens and 64 x 64 patches, or 60 x 60: a head of the real model.
 #[test]
 fn a_flux_image() {
-    assert_images(&hopper(4608, 4608, 132), CUT);
-    check_fast(hopper(4608, 4608, 132), 16);
+    assert_images(&hopper(FLUX_ROWS, FLUX_ROWS, 132), CUT);
+    check_fast(hopper(FLUX_ROWS, FLUX_ROWS, 132), 16);
     // The last five of 33 tiles, a round of them: a tail of queries and one of keys.
     assert_images(&hopper(528, 4112, 5), WHOLE);
     check_fast(hopper(528, 4112, 5), 4);

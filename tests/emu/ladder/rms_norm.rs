@@ -37,6 +37,11 @@ fn the_row_in_registers() {
     check("ladder_step5", Grid::line(2, 128), 1);
 }
 
+#[test]
+fn four_warps_a_row() {
+    check("ladder_step6", Grid::line(count(ROWS), 128), 1);
+}
+
 fn check(image: &'static str, grid: Grid, readings_of_x: usize) {
     let mut rng = Rng::from_env(61);
     let (x, weight) = (normals(&mut rng, ROWS * COLUMNS, 0.0), normals(&mut rng, COLUMNS, 1.0));

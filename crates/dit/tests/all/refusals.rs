@@ -93,6 +93,23 @@ fn missing_tensors_are_named() {
     }
 }
 
+/// A configuration that forgets a block makes another model, in silence.
+#[test]
+fn blocks_behind_the_last_one_are_refused() {
+    for (name, field) in
+        [("transformer_blocks", "num_layers"), ("single_transformer_blocks", "num_single_layers")]
+    {
+        let layers =
+            if field == "num_layers" { config(CASE).num_layers } else { config(CASE).num_single_layers };
+        let more = format!("{name}.{layers}.attn.to_k.bias");
+        let add = |tensors: &mut Vec<Plain>| {
+            let bias = tensors.iter().position(|tensor| tensor.name == format!("{name}.0.attn.to_k.bias"));
+            tensors.push(Plain { name: more.clone(), ..tensors[bias.unwrap()].clone() });
+        };
+        check_checkpoint(add, &[&format!("{field} is {layers}"), &more, "one more"]);
+    }
+}
+
 #[test]
 fn misshapen_tensors_are_named_with_both_shapes() {
     let shortened: [(&str, &[&str]); 5] = [

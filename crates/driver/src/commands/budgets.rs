@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{
-    Achieved, Extras, Face, Forecast, InfiniteYou, Job, Keep, Model, Options, Picture, Report, Survey,
+    Achieved, Extras, Face, Forecast, InfiniteYou, Job, Keep, Model, Options, Picture, Survey,
 };
 use lighterage_shape::DType;
 use serde::Serialize;
@@ -13,7 +13,8 @@ use super::plan::Sides;
 use super::read_embedding;
 use crate::device::PlaceArguments;
 use crate::failure::{Failure, Result};
-use crate::report::Seen;
+use crate::inputs::Input;
+use crate::report::{self, Seen};
 use crate::size::Size;
 use crate::{mapping, model_path, output};
 
@@ -48,6 +49,14 @@ impl PictureArguments {
         let steps = steps.unwrap_or(options.steps);
         let extras = Extras { infinite_you: infinite_you.as_ref(), adapters: None };
         Ok(Job::with(&model, extras, Options { width, height, steps, dtype, face, ..options })?)
+    }
+
+    /// What it reads.
+    pub(super) fn inputs(&self) -> Vec<Input> {
+        let mut inputs = Input::model(&self.model.clone().unwrap_or_else(model_path::bundled));
+        inputs.extend(self.infinite_you.as_ref().map(|path| Input::new("--infinite-you", path)));
+        inputs.extend(self.id_embedding.iter().flat_map(|given| Input::with_suffix("--id-embedding", given)));
+        inputs
     }
 
     /// Nothing without a face.
@@ -149,7 +158,7 @@ impl Ran {
         let picture = job.run(device, forecast, keep, &mut ())?;
         let seen = Seen::take(device, forecast);
         let took = Took::new(forecast, &picture, seen.as_ref());
-        not_replayed(&picture.report).iter().for_each(|line| output::note(line));
+        report::not_replayed(&picture.report).iter().for_each(|line| output::note(line));
         Ok(Self { picture, seen, took })
     }
 }
@@ -195,12 +204,6 @@ impl Took {
     }
 }
 
-/// Why a run with `--graphs` queued its steps piece by piece after all, if it did; in one line.
-pub(super) fn not_replayed(report: &Report) -> Option<String> {
-    let why = report.not_replayed.as_ref()?;
-    Some(format!("--graphs: steps were queued piece by piece, since one could not be recorded: {why}"))
-}
-
 /// Seconds in a cell, or a dash.
 pub(super) fn cell(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.4}"))
@@ -209,22 +212,6 @@ pub(super) fn cell(seconds: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_run_that_could_not_record_says_why() {
-        let report = Report {
-            peak_bytes: 0,
-            cap_bytes: 0,
-            steps: 4,
-            steps_computed: 4,
-            steps_replayed: 0,
-            not_replayed: Some("the driver has no graphs".to_owned()),
-            phases: Vec::new(),
-        };
-        let line = not_replayed(&report).expect("a line");
-        assert!(line.starts_with("--graphs:") && line.ends_with("the driver has no graphs"), "{line}");
-        assert_eq!(not_replayed(&Report { not_replayed: None, ..report }), None);
-    }
 
     #[test]
     fn budgets_go_from_the_smallest_to_the_largest_that_there_is() {

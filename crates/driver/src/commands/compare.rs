@@ -196,7 +196,7 @@ fn print(rows: &[Row], tolerance: f64) -> Result<()> {
             vec![verdict.to_owned(), row.tensor.clone(), row.outcome.to_string()]
         })
         .collect();
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     table::print(&mut out, &[Align::Left; 3], &cells)?;
     out.flush()?;
     Ok(())

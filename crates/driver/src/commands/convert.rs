@@ -9,7 +9,7 @@ use super::architecture::{Architecture, Role};
 use super::readiness::Readiness;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
-use crate::{mapping, output};
+use crate::{interrupt, mapping, output};
 
 /// Write a checkpoint anew: a torch pickle as safetensors, several shards as one file, f32 weights as bf16, BFL's layout as diffusers'.
 ///
@@ -66,10 +66,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .map(|recipe| planned(recipe, &checkpoint, arguments.dtype))
         .collect::<Result<Vec<_>>>()?;
     let values = |index: usize| {
-        // Every piece was found when the file was planned.
-        made(&recipes[index], &checkpoint, planned[index].dtype).expect("a planned tensor")
+        if interrupt::requested() {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        let made = made(&recipes[index], &checkpoint, planned[index].dtype);
+        made.map_err(|failure| std::io::Error::other(failure.to_string()))
     };
-    write_streamed(&arguments.to, &planned, values)?;
+    interrupt::install()?;
+    let written = write_streamed(&arguments.to, &planned, values);
+    if written.is_err() && interrupt::requested() {
+        return Err(Failure::Interrupted(format!("stopped before {} was written", arguments.to.display())));
+    }
+    written?;
     let bytes: u64 = planned
         .iter()
         .map(|tensor| (tensor.shape.iter().product::<usize>() * tensor.dtype.bytes()) as u64)

@@ -5,13 +5,13 @@ use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Latents, Trajectory};
 use lighterage_shape::DType;
 
-use super::budgets;
 use crate::device::{DeviceArguments, Precision, Work};
 use crate::failure::Result;
+use crate::inputs::Input;
 use crate::progress::Progress;
 use crate::report::{self, Facts, Seeing, Seen};
 use crate::size::Size;
-use crate::{hash, interrupt, mapping, output};
+use crate::{hash, inputs, interrupt, mapping, output};
 
 /// Run the bare denoising loop on given tensors.
 ///
@@ -45,7 +45,11 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     output::check(&arguments.out)?;
-    arguments.seeing.check(&[("--out", &arguments.out)])?;
+    let mut outputs = vec![("--out", arguments.out.as_path())];
+    arguments.seeing.check(&outputs)?;
+    outputs.extend(arguments.seeing.outputs());
+    let read = ["inputs.safetensors", "run.json", "transformer", "infusenet"];
+    inputs::check(&outputs, &Input::of_folder("--dir", &arguments.dir, &read))?;
     interrupt::install()?;
     let trajectory = Trajectory::open(&arguments.dir, mapping::promise(), DType::from(arguments.dtype))?;
     let latents = arguments.device.run(Denoise(&trajectory, arguments))?;
@@ -96,7 +100,7 @@ impl Work for Denoise<'_> {
             "peak {peak} of {cap}, {:.4} s/step{skipped}{replayed}",
             report.seconds_per_step()
         ));
-        budgets::not_replayed(report).iter().for_each(|line| output::note(line));
+        report::not_replayed(report).iter().for_each(|line| output::note(line));
         if let Some(seen) = Seen::take(device, &forecast) {
             report::line(&seen).iter().for_each(|line| output::note(line));
             self.1.seeing.write(device, &seen, &facts(self.1, &latents))?;

@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return json::print(&findings);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     writeln!(out, "lighterage {}", env!("CARGO_PKG_VERSION"))?;
     let rows: Vec<_> = findings.iter().map(Finding::row).collect();
     table::print(&mut out, &[Align::Left; 3], &rows)?;

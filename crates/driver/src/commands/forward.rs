@@ -12,6 +12,7 @@ use lighterage_shape::DType;
 use self::modules::Output;
 use crate::device::{DeviceArguments, Precision, Work};
 use crate::failure::Result;
+use crate::inputs::Input;
 use crate::output;
 use crate::size::Size;
 
@@ -71,6 +72,8 @@ pub(crate) enum Module {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     output::check(&arguments.out)?;
+    let read = ["config.json", "model.safetensors", "inputs.safetensors", "image_proj_model.bin"];
+    crate::inputs::check(&[("--out", &arguments.out)], &Input::of_folder("--dir", &arguments.dir, &read))?;
     let outputs = arguments.device.run(Forward(arguments))?;
     if !arguments.device.has_bytes() {
         return Ok(());

@@ -6,7 +6,7 @@ mod record;
 mod request;
 mod texts;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lighterage_checkpoint::{NewTensor, write};
 use lighterage_device::{Backend, Device};
@@ -17,13 +17,12 @@ pub(crate) use self::arguments::Arguments;
 use self::models::Models;
 pub(crate) use self::models::{adapters, read_embedding};
 use self::record::{Gemm, Planned, Record};
-use super::budgets;
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
 use crate::report::{self, Facts, Seeing, Seen};
 use crate::size::Size;
-use crate::{hash, interrupt, json, output, picture_file};
+use crate::{hash, inputs, interrupt, json, output, picture_file};
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.request.warn();
@@ -40,17 +39,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.device.run(Generate { arguments, models, job, seeds })
 }
 
+/// Each can be written, and none is another's file or one that is read.
 fn check_outputs(arguments: &Arguments, index: usize, count: usize) -> Result<()> {
     let latents = arguments.save_latents.as_deref();
     if let Some(latents) = latents {
         output::check_apart(&[("--output", &arguments.output), ("--save-latents", latents)])?;
     }
-    for path in latents.into_iter().chain([arguments.output.as_path()]) {
-        output::check(&output::numbered(path, index, count))?;
-    }
-    let mut others = vec![("--output", arguments.output.as_path())];
-    others.extend(latents.map(|path| ("--save-latents", path)));
-    arguments.seeing.check(&others)
+    let mut outputs = vec![("--output", arguments.output.as_path())];
+    outputs.extend(latents.map(|path| ("--save-latents", path)));
+    arguments.seeing.check(&outputs)?;
+    outputs.extend(arguments.seeing.outputs());
+    let numbered = |(option, path)| (option, output::numbered(path, index, count));
+    let numbered: Vec<(&str, PathBuf)> = outputs.into_iter().map(numbered).collect();
+    let numbered: Vec<(&str, &Path)> = numbered.iter().map(|(option, path)| (*option, &**path)).collect();
+    numbered.iter().try_for_each(|(_, path)| output::check(path))?;
+    inputs::check(&numbered, &arguments.inputs(&arguments.request))
 }
 
 struct Generate<'a> {
@@ -121,7 +124,7 @@ impl Shot<'_> {
         if picture.not_finite > 0 {
             output::note(&not_finite(&picture));
         }
-        budgets::not_replayed(&picture.report).iter().for_each(|line| output::note(line));
+        report::not_replayed(&picture.report).iter().for_each(|line| output::note(line));
         let Options { seed, .. } = *job.options();
         output::note(&report_line(&picture, forecast, seed, path));
         if let Some(seen) = seen {
@@ -190,7 +193,7 @@ fn show_forecast(forecast: &Forecast, maximum_bytes: u64, as_json: bool) -> Resu
     if as_json {
         return json::print(&Planned::new(forecast, maximum_bytes));
     }
-    writeln!(std::io::stdout().lock(), "{forecast}, everything resident from {maximum_bytes} bytes on")?;
+    writeln!(output::stdout(), "{forecast}, everything resident from {maximum_bytes} bytes on")?;
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use lighterage_shape::DType;
 use serde::Serialize;
 
 use crate::failure::Result;
-use crate::{json, mapping, model_path, output, picture_file};
+use crate::inputs::Input;
+use crate::{inputs, json, mapping, model_path, output, picture_file};
 
 /// Find the face in a photo, and who it is: boxes, keypoints, aligned crop, embedding, each printed or saved.
 ///
@@ -131,7 +132,12 @@ fn check_outputs(arguments: &Arguments) -> Result<()> {
     let saved = saved.iter().filter_map(|(option, path)| Some((*option, path.as_deref()?)));
     let saved: Vec<(&str, &Path)> = saved.collect();
     output::check_apart(&[&saved[..], &[("the photo", photo)]].concat())?;
-    Ok(saved.iter().try_for_each(|(_, path)| output::check(path))?)
+    saved.iter().try_for_each(|(_, path)| output::check(path))?;
+    let mut read = Vec::from(Input::photo("PHOTO", photo));
+    read.extend(arguments.keypoints.as_ref().map(|path| Input::new("--keypoints", path)));
+    read.extend(arguments.face_models.as_ref().map(|path| Input::new("--face-models", path)));
+    read.extend(arguments.compare.iter().flat_map(|given| Input::with_suffix("--compare", given)));
+    inputs::check(&saved, &read)
 }
 
 /// The faces that a detector finds, and the keypoints of the one that counts.
@@ -194,7 +200,7 @@ impl From<&Face> for Box {
 
 impl Found {
     fn print(&self) -> Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = output::stdout();
         writeln!(out, "photo      {} x {}", self.width, self.height)?;
         for Box { corners: [left, top, right, bottom], score, .. } in &self.faces {
             writeln!(out, "face       {left:.1} {top:.1} to {right:.1} {bottom:.1}, score {score:.3}")?;

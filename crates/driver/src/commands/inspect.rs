@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return json::print(&inspected);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     for part in &inspected.parts {
         part.print(&mut out)?;
     }

@@ -12,7 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, output};
+use crate::{device, inputs, json, output};
 
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     budgets: Vec<Size>,
     /// Numbers of worker threads, of the host device [default: 1,2].
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = device::threads)]
     threads: Vec<usize>,
     /// Seeds of the interleavings, of the host device [default: 1,2].
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
@@ -84,6 +84,7 @@ struct Run {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.seeing.check(&[])?;
+    inputs::check(&arguments.seeing.outputs().collect::<Vec<_>>(), &arguments.picture.inputs())?;
     let job = arguments.picture.job(&arguments.prompt, arguments.steps, DType::from(arguments.dtype))?;
     let steps = job.options().steps;
     let mut compared = Compared { arguments, job: &job, steps, runs: Vec::new(), first: None };
@@ -122,6 +123,11 @@ struct Compared<'a> {
     runs: Vec<Run>,
     /// Hashes of the first run's latents.
     first: Option<Vec<Vec<u8>>>,
+}
+
+/// `1 thread`, `2 threads`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Runs that share a device.
@@ -217,7 +223,7 @@ fn configurations(arguments: &Arguments) -> Vec<(String, HostConfig)> {
     let host = arguments.place.host_config();
     let threads = given(&arguments.threads, &THREADS)
         .iter()
-        .map(|threads| (format!("{threads} threads"), HostConfig { threads: *threads, ..host }));
+        .map(|threads| (counted(*threads, "thread"), HostConfig { threads: *threads, ..host }));
     let seeds = given(&arguments.interleavings, &INTERLEAVINGS)
         .iter()
         .map(|seed| (format!("interleaving {seed}"), HostConfig { seed: Some(*seed), ..host }));
@@ -255,7 +261,7 @@ fn show(runs: &[Run]) -> Result<()> {
             verdict,
         ]);
     }
-    let out = &mut std::io::stdout().lock();
+    let out = &mut output::stdout();
     let [left, right] = [Align::Left, Align::Right];
     table::print(out, &[right, right, right, left, right, right, right, left], &rows)?;
     writeln!(out, "{} runs, {} of them differ", runs.len(), count(runs, |run| run.differs_at.is_some()))?;

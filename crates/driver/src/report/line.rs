@@ -1,4 +1,4 @@
-use lighterage_pipeline::{Achieved, Source, Stalled};
+use lighterage_pipeline::{Achieved, Report, Source, Stalled};
 
 use super::Seen;
 use crate::size::Size;
@@ -26,6 +26,12 @@ pub(crate) fn line(seen: &Seen) -> Option<String> {
     ))
 }
 
+/// Why a run with `--graphs` queued its steps piece by piece after all, if it did; in one line.
+pub(crate) fn not_replayed(report: &Report) -> Option<String> {
+    let why = report.not_replayed.as_ref()?;
+    Some(format!("--graphs: steps were queued piece by piece, since one could not be recorded: {why}"))
+}
+
 fn stalls(achieved: &Achieved) -> String {
     match achieved.stalled() {
         Some(Stalled { share, step: None }) => format!("{:.1} % of it stalled", 100.0 * share),
@@ -40,5 +46,26 @@ pub(super) fn source(source: Source) -> String {
         Source::Profile => "by the device's profile".to_owned(),
         Source::Step(number) => format!("by the launches of step {number}"),
         Source::StepOfEachKind => "by the launches of a step of each kind".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_could_not_record_says_why() {
+        let report = Report {
+            peak_bytes: 0,
+            cap_bytes: 0,
+            steps: 4,
+            steps_computed: 4,
+            steps_replayed: 0,
+            not_replayed: Some("the driver has no graphs".to_owned()),
+            phases: Vec::new(),
+        };
+        let line = not_replayed(&report).expect("a line");
+        assert!(line.starts_with("--graphs:") && line.ends_with("the driver has no graphs"), "{line}");
+        assert_eq!(not_replayed(&Report { not_replayed: None, ..report }), None);
     }
 }

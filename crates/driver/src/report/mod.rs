@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use lighterage_device::{Backend, Detail, Device, Profile, Recording};
 use lighterage_pipeline::{Achieved, Forecast, Predicted};
 
-pub(crate) use self::line::line;
+pub(crate) use self::line::{line, not_replayed};
 pub(crate) use self::page::{escape, table};
 pub(crate) use self::run::{Facts, run_page};
 use crate::failure::Result;
@@ -45,15 +45,16 @@ impl Seeing {
         Self { trace: numbered(&self.trace), report: numbered(&self.report) }
     }
 
+    /// The files that were asked for, by their options.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("--trace", &self.trace), ("--report", &self.report)];
+        files.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)))
+    }
+
     /// Refuses, before any work is done, paths that could not be written, or that are those of `others`.
     pub(crate) fn check(&self, others: &[(&'static str, &Path)]) -> Result<()> {
-        let mut paths: Vec<(&'static str, &Path)> = others.to_vec();
-        for (option, path) in [("--trace", &self.trace), ("--report", &self.report)] {
-            let Some(path) = path else { continue };
-            output::check(path)?;
-            paths.push((option, path));
-        }
-        output::check_apart(&paths)
+        self.outputs().try_for_each(|(_, path)| output::check(path))?;
+        output::check_apart(&others.iter().copied().chain(self.outputs()).collect::<Vec<_>>())
     }
 
     /// Has the device recorded: all of it for a file, else what the line says.

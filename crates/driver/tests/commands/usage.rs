@@ -51,6 +51,10 @@ fn numbers_out_of_range() {
     generate("--guidance", "-1", &["0 or more"]);
     generate("--seed", "18446744073709551616", &[]);
     generate("--threads", "100000", &["0 to 1024"]);
+    generate("--vram", "-1", &["12GiB"]);
+    generate("--width", "-16", &["from 16 to 16384"]);
+    check(&["verify", "--threads", "1,100000"], &["--threads", "0 to 1024"]);
+    check(&["plan", "--link", "1e300"], &["--link", "0.000001 to 1000000"]);
     generate("--emu-arch", "75", &["80, 90a"]);
     generate("--vae-tile", "12", &["multiple of 8"]);
 }
@@ -69,6 +73,24 @@ fn names_that_are_not_known_show_those_that_are() {
     generate("--dtype", "f16", &["bf16", "f32"]);
     generate("--schedule", "karras", &["diffusers", "diffsynth"]);
     generate("--noise", "pink", &["cpu", "cuda"]);
+}
+
+/// Photos, models and inputs are nobody's output; what was there is there afterwards.
+#[test]
+fn what_is_read_is_not_replaced() {
+    let scratch = Scratch::new();
+    let [photo, run] = ["cleo.png", "run.json"].map(|name| scratch.text(name));
+    std::fs::copy(crate::repository("assets/demo/faces/cleo.png"), &photo).unwrap();
+    std::fs::write(&run, "{}").unwrap();
+    let bytes = std::fs::read(&photo).unwrap();
+    let picture = ["generate", "--prompt", "x", "--id-image", &photo];
+    lighterage(&[&picture[..], &["-o", &photo]].concat())
+        .check(2, &["--output would replace what --id-image"]);
+    let traced = ["-o", &scratch.text("new.png"), "--trace", &photo];
+    lighterage(&[&picture[..], &traced].concat()).check(2, &["--trace would replace what --id-image reads"]);
+    let folder = scratch.0.path().to_str().unwrap();
+    lighterage(&["denoise", "--dir", folder, "--out", &run]).check(2, &["--out would replace what --dir"]);
+    assert!(std::fs::read(&photo).unwrap() == bytes && scratch.names() == ["cleo.png", "run.json"]);
 }
 
 #[test]

@@ -126,7 +126,8 @@ impl Plan {
     /// [`Goal::new`]'s link takes.
     ///
     /// # Errors
-    /// [`Error::Budget`](crate::Error::Budget) below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for.
+    /// [`Error::Budget`](crate::Error::Budget) below [`Plan::minimum`], or where the goal wants more leases held at once than the budget has room for;
+    /// [`Error::Turn`](crate::Error::Turn) if the run begins with a kind of turn that the goal has no cycle of.
     ///
     /// # Panics
     /// As [`Plan::resident`].

@@ -87,6 +87,11 @@ impl Planner {
     /// As [`Plan::new`].
     pub fn within(&self, budget_bytes: u64) -> Result<Plan> {
         let goal = Goal { budget_bytes, ..self.goal.clone() };
+        let (kind, cycles) = (goal.first_kind, goal.cycles.len());
+        // Without any turn nothing comes first.
+        if kind >= cycles.max(1) {
+            return Err(Error::Turn { kind, cycles });
+        }
         for tape in &self.tapes {
             if let Some(choice) = Question::new(tape, &goal).answer() {
                 return Ok(Plan::of(Arc::clone(tape), choice, &goal));

@@ -9,8 +9,8 @@ use lighterage_testkit::Rng;
 
 use super::search::Question;
 use super::*;
-use crate::Pager;
 use crate::units::{TensorSpec, UnitSpec, Units};
+use crate::{Error, Pager};
 
 /// Units of so many bytes, without files.
 pub(crate) fn specs(sizes: &[u64]) -> Vec<UnitSpec> {
@@ -324,6 +324,20 @@ fn random_plans_for_a_busy_memory_take_on_sim_what_they_say() {
     println!("worst {worst}");
     assert!(streamed > 50, "{streamed} cases stream");
     assert!(worst <= 0.01, "{worst}");
+}
+
+#[test]
+fn a_run_that_begins_with_a_kind_that_the_goal_lacks_is_refused() {
+    let small = Small::new(&mut Rng::new(5), 8, 4);
+    for (first_kind, cycles) in [(1, 1), (usize::MAX, 1), (1, 0)] {
+        let goal = Goal { first_kind, budget_bytes: small.most(), ..small.goal.clone() };
+        let goal = Goal { cycles: goal.cycles[..cycles].to_vec(), ..goal };
+        let refused = Plan::new(&small.units, &goal).expect_err("no such kind");
+        let Error::Turn { kind, cycles: known } = refused else { panic!("{refused}") };
+        assert_eq!((kind, known), (first_kind, cycles));
+    }
+    let nothing = Goal { cycles: Vec::new(), ..small.goal };
+    assert_eq!(Plan::new(&small.units, &nothing).unwrap().bytes(), 0);
 }
 
 /// Turns of two kinds at the same addresses, whichever comes first: each kind at its own pace, and the whole run, with what the changes cost.

@@ -262,6 +262,36 @@ fn a_turn_that_was_recorded_is_not_replayed_under_pressure() {
     }
 }
 
+/// A turn of another kind can be recorded at once: what the old graphs raised is taken before. Where nothing is streamed it is of the steady state already.
+#[test]
+fn the_first_turn_of_another_kind_is_recorded_too() {
+    let model = Model::new(65, 12, DType::Bf16, DType::Bf16);
+    let (budgets, tally) = (model.budgets(), Tally::default());
+    let half = model.cycle.len() / 2;
+    let cycles =
+        [&model.cycle[..], &model.cycle[..half]].map(|visited| Cycle { turns: 8, ..Cycle::untimed(visited) });
+    for budget in [budgets[1], budgets[4]] {
+        let device = Device::new(Host::new(seeded(4)).unwrap(), Ledger::new(budget), Ledger::new(1 << 30));
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let plan = Plan::new(&model.units, &Goal::new(cycles.to_vec(), budget, PAGE)).unwrap();
+        let pager = Pager::planned(&stream, Arc::clone(&model.units), &plan).unwrap().replayable().unwrap();
+        let mut looped = Loop { model: &model, tally: &tally, device, pager, turns: 0 };
+        looped.plain().unwrap();
+        for kind in [0, 1, 0, 1] {
+            looped.pager.turn(kind).unwrap();
+            assert!(looped.pager.is_recordable(), "kind {kind} within {budget} bytes");
+            let visited = &model.cycle[..plan.cycles()[kind].visits.len()];
+            let lease = |unit: &UnitId| looped.pager.lease(*unit).map(drop);
+            let (_, turn) = looped.pager.capture(|| visited.iter().try_for_each(lease)).unwrap();
+            assert!(turn.is_some() || plan.ring_bytes() > 0, "kind {kind}: not of the steady state");
+            if let Some(mut turn) = turn {
+                assert!(looped.replay(&mut turn).unwrap());
+            }
+        }
+        looped.synchronize().unwrap();
+    }
+}
+
 /// Each call fails in turn: where that is reported nothing hangs and nothing is left, and a turn that could not be recorded can be done without.
 #[test]
 fn any_call_may_fail_while_a_turn_is_recorded_or_replayed() {

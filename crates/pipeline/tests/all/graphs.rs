@@ -11,13 +11,13 @@ fn seeded(seed: u64) -> HostConfig {
     HostConfig { seed: Some(seed), ..HostConfig::default() }
 }
 
-/// The same picture with graphs and without, at two budgets, on threads and by drawn interleavings; so many of its steps are replayed.
+/// The same picture with graphs and without, at three budgets, at the last of which nothing is streamed, on threads and by drawn interleavings; so many of its steps are replayed.
 fn check(job: &Job, replayed: usize) -> Picture {
     let survey = job.survey(PAGE_BYTES).expect("a dry pass");
     let graphs = survey.clone().replayed(true);
     let plain = run(job, &survey, HostConfig::default(), between(&survey));
     assert_eq!((plain.report.steps_replayed, plain.report.not_replayed.as_deref()), (0, None));
-    for budget in [survey.minimum_bytes(), between(&survey)] {
+    for budget in [survey.minimum_bytes(), between(&survey), survey.maximum_bytes()] {
         for config in [HostConfig::default(), seeded(budget % 7), seeded(budget % 11)] {
             let picture = run(job, &graphs, config, budget);
             assert_eq!(picture.latents, plain.latents, "at {budget} bytes, {config:?}");

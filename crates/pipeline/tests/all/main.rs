@@ -13,4 +13,5 @@ mod model;
 mod noise;
 mod parity;
 mod schedule;
+mod seen;
 mod trajectory;

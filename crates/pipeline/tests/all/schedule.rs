@@ -85,6 +85,9 @@ fn variants_that_flux_does_not_use_are_refused() {
         (r#"{"shift_terminal": 0.1}"#, "shift_terminal is 0.1"),
         (r#"{"time_shift_type": "linear"}"#, "time_shift_type is linear"),
         (r#"{"base_image_seq_len": 4096}"#, "base_image_seq_len is 4096"),
+        (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps is 0, should be 1 to 1000000"),
+        (r#"{"shift": -1}"#, "shift is -1, should be 0.000001 to 1000000"),
+        (r#"{"max_shift": 1e30}"#, "max_shift is 1000000000000000000000000000000, should be -100 to 100"),
         (r#"{"shift": "three"}"#, "invalid type"),
         ("{", "EOF"),
     ];

@@ -105,6 +105,10 @@ impl Config {
         if self.intermediate_size == 0 {
             return wrong("intermediate_size", 0, "1 or more");
         }
+        if !(0.0..=1.0).contains(&self.layer_norm_eps) {
+            let (name, got) = ("layer_norm_eps", self.layer_norm_eps.to_string());
+            return Err(Error::Config { name, got, needs: "0 to 1" });
+        }
         Ok(())
     }
 }
@@ -158,6 +162,12 @@ mod tests {
         let config = config(r#""num_attention_heads": 4, "projection_dim": 7"#).unwrap();
         assert_eq!((config.max_position_embeddings, config.eos_token_id), (77, 49407));
         assert_eq!(config.hidden_act, Activation::QuickGelu);
+    }
+
+    #[test]
+    fn an_epsilon_that_makes_no_norm_is_refused() {
+        let error = config(r#""num_attention_heads": 4, "layer_norm_eps": -1"#).unwrap_err();
+        assert_eq!(error.to_string(), "layer_norm_eps is -1, should be 0 to 1");
     }
 
     #[test]

@@ -54,10 +54,12 @@ impl Clip {
             return Err(Error::Length { got: ids.len(), longest });
         }
         let prefix = prefix(checkpoint);
+        let layers = format!("{prefix}encoder.layers.");
+        checkpoint.check_layers("num_hidden_layers", config.num_hidden_layers, &layers)?;
         let mut registry = Registry { checkpoint, dtype, units };
         let embeddings = embeddings(&mut registry, prefix, ids, config.hidden_size)?;
         let layers = (0..config.num_hidden_layers)
-            .map(|index| Layer::new(&config, &format!("{prefix}encoder.layers.{index}"), &mut registry))
+            .map(|index| Layer::new(&config, &format!("{layers}{index}"), &mut registry))
             .collect::<Result<_>>()?;
         let final_norm = registry.layer_norm(&format!("{prefix}final_layer_norm"), config.hidden_size)?;
         let end = config.end_position(ids);
@@ -72,7 +74,8 @@ impl Clip {
         let tensor = format!("{}embeddings.position_embedding.weight", prefix(checkpoint));
         let rows = checkpoint.tensor(&tensor)?.shape().first().copied().unwrap_or(0);
         let configured = config.max_position_embeddings;
-        if rows == configured { Ok(rows) } else { Err(Error::Positions { configured, rows, tensor }) }
+        let differ = || Error::Positions { configured, rows, tensor }.within(checkpoint.path());
+        if rows == configured { Ok(rows) } else { Err(differ()) }
     }
 
     /// Runs the encoder; `pager` has the units that [`new`](Self::new) registered.

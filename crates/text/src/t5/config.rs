@@ -107,10 +107,14 @@ impl Config {
                 "above num_buckets / 4",
             ),
         ];
-        match sizes.into_iter().find(|(_, got, least, _)| got < least) {
-            Some((name, got, _, needs)) => Err(Error::Config { name, got: got.to_string(), needs }),
-            None => Ok(()),
+        if let Some((name, got, _, needs)) = sizes.into_iter().find(|(_, got, least, _)| got < least) {
+            return Err(Error::Config { name, got: got.to_string(), needs });
         }
+        if !(0.0..=1.0).contains(&self.layer_norm_epsilon) {
+            let (name, got) = ("layer_norm_epsilon", self.layer_norm_epsilon.to_string());
+            return Err(Error::Config { name, got, needs: "0 to 1" });
+        }
+        Ok(())
     }
 }
 
@@ -152,6 +156,10 @@ mod tests {
     fn impossible_sizes_are_refused_by_name() {
         let gated = r#""feed_forward_proj": "gated-gelu""#;
         check_refused(&format!(r#""num_heads": 0, {gated}"#), "num_heads is 0");
+        check_refused(
+            &format!(r#""num_heads": 1, "layer_norm_epsilon": -1, {gated}"#),
+            "layer_norm_epsilon is -1, should be 0 to 1",
+        );
         check_refused(
             &format!(r#""num_heads": 1, "relative_attention_num_buckets": 3, {gated}"#),
             "num_buckets is 3",

@@ -44,6 +44,7 @@ impl T5 {
         if ids.is_empty() {
             return Err(Error::Length { got: 0, longest: usize::MAX });
         }
+        checkpoint.check_layers("num_layers", config.num_layers, "encoder.block.")?;
         let mut registry = Registry { checkpoint, dtype, units };
         let table = table(checkpoint);
         let rows = registry.rows(table, ids, config.d_model)?;

@@ -4,7 +4,8 @@ use crate::common::{Plain, clip_config, ids, open, plain, t5_config, written};
 use lighterage_pager::Units;
 use lighterage_shape::DType;
 use lighterage_testkit::folder;
-use lighterage_text::{ClipTokenizer, T5Tokenizer, clip::Clip, t5::T5};
+use lighterage_text::clip::{Clip, Config};
+use lighterage_text::{ClipTokenizer, T5Tokenizer, t5::T5};
 
 fn check_clip(ids: &[u32], expected: &str) {
     let weights = open(&folder("clip-tiny").join("model.safetensors"));
@@ -44,6 +45,31 @@ fn no_ids_and_too_many_are_refused() {
 fn missing_tensor_is_named() {
     let name = "encoder.block.1.layer.0.SelfAttention.k.weight";
     check_t5(&ids("t5-tiny"), |tensors| tensors.retain(|tensor| tensor.name != name), name);
+}
+
+/// A configuration that forgets a layer makes another model, in silence.
+#[test]
+fn layers_behind_the_last_one_are_refused() {
+    let layers = t5_config("t5-tiny").num_layers;
+    let more = format!("encoder.block.{layers}.layer.0.layer_norm.weight");
+    let add = |tensors: &mut Vec<Plain>| {
+        let first =
+            tensors.iter().position(|tensor| tensor.name.ends_with("block.0.layer.0.layer_norm.weight"));
+        tensors.push(Plain { name: more.clone(), ..tensors[first.unwrap()].clone() });
+    };
+    check_t5(
+        &ids("t5-tiny"),
+        add,
+        &format!("num_layers is {layers}, and tensor {more:?} belongs to one more"),
+    );
+    let weights = open(&folder("clip-tiny").join("model.safetensors"));
+    let config = clip_config("clip-tiny");
+    let num_hidden_layers = config.num_hidden_layers - 1;
+    let config = Config { num_hidden_layers, ..config };
+    let made = Clip::new(config, &weights, DType::F32, &[1], &mut Units::default());
+    let error = made.unwrap_err().to_string();
+    assert!(error.contains(&format!("num_hidden_layers is {num_hidden_layers}")), "{error}");
+    assert!(error.contains(&format!("encoder.layers.{num_hidden_layers}.")), "{error}");
 }
 
 #[test]

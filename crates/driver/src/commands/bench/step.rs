@@ -17,7 +17,7 @@ use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, output};
+use crate::{inputs, json, output};
 
 /// Time a step of the loop at many budgets, against the longer of the launches alone and the copies alone.
 ///
@@ -93,6 +93,7 @@ struct Line {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     arguments.seeing.check(&[])?;
+    inputs::check(&arguments.seeing.outputs().collect::<Vec<_>>(), &arguments.picture.inputs())?;
     let job = arguments.picture.job("", Some(arguments.steps), DType::Bf16)?;
     let report = match arguments.place.run_unless_host(Steps { arguments, job: &job })? {
         Done::Elsewhere(report) => report,
@@ -236,7 +237,7 @@ fn link<B: Backend>(device: &Device<B>) -> Result<Option<f64>> {
 
 impl Report {
     fn print(&self) -> Result<()> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut output::stdout();
         let giga = |rate: f64| format!("{:.1} GB/s", rate / 1e9);
         let Self { device, width, height, steps, .. } = self;
         let link = self.link_bytes_per_second.map_or_else(|| "of unknown rate".to_owned(), giga);

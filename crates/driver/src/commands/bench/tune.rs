@@ -349,7 +349,7 @@ impl Outcome {
 
 impl Report {
     fn print(&self) -> Result<()> {
-        let mut out = std::io::stdout().lock();
+        let mut out = output::stdout();
         writeln!(out, "{}, {}", self.device, self.library.as_deref().unwrap_or("no cuBLASLt"))?;
         let head = ["rows", "columns", "inner", "then", "tried", "wrong", "model's", "best", "by"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];

@@ -7,6 +7,7 @@ use lighterage_shape::DType;
 use super::jobs::Shard;
 use super::request::Request;
 use crate::device::{DeviceArguments, Precision};
+use crate::inputs::Input;
 use crate::report::Seeing;
 use crate::{model_path, output};
 
@@ -149,6 +150,15 @@ impl Arguments {
     /// Where face network and detector are, if that is known.
     pub(super) fn face_models(&self) -> Option<PathBuf> {
         self.face_models.clone().or_else(|| self.infinite_you())
+    }
+
+    /// The files and folders that a picture of that kind is made of.
+    pub(super) fn inputs(&self, request: &Request) -> Vec<Input> {
+        let mut inputs = [Input::model(&self.model()), request.inputs()].concat();
+        let folders = [("--infinite-you", self.infinite_you()), ("--face-models", self.face_models())];
+        inputs.extend(folders.into_iter().filter_map(|(option, path)| Some(Input::new(option, path?))));
+        inputs.extend(self.lora.iter().flat_map(|given| Input::with_suffix("--lora", given)));
+        inputs
     }
 
     /// The seeds that were asked for, else one that is drawn and shown.

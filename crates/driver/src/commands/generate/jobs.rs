@@ -14,7 +14,7 @@ use super::{Arguments, Shot};
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::report::Seeing;
-use crate::{interrupt, output};
+use crate::{inputs, interrupt, output};
 
 /// Which lines of a file are this process's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +267,7 @@ impl Batch<'_> {
         let request = request.or(&self.arguments.request);
         let path = output.unwrap_or_else(|| default_output(self.file, plain.line));
         output::check(&path)?;
+        inputs::check(&[("output", &path)], &self.arguments.inputs(&request))?;
         let seed = seed.unwrap_or_else(draw_seed);
         let options = self.models.options(self.arguments, &request)?;
         let shot = Shot { arguments: self.arguments, models: &self.models, seeing: Seeing::default() };

@@ -4,6 +4,7 @@ use lighterage_pipeline::{Negation, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, TEA
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::inputs::Input;
 use crate::output;
 
 /// What may differ from picture to picture: options of the command line, and the fields of a job's line.
@@ -112,6 +113,18 @@ impl Request {
             infusenet_guidance,
             teacache,
         )
+    }
+
+    /// The files that it names.
+    pub(super) fn inputs(&self) -> Vec<Input> {
+        let photos = [("--id-image", &self.id_image), ("--control-image", &self.control_image)];
+        let photos =
+            photos.into_iter().filter_map(|(option, path)| Some(Input::photo(option, path.as_ref()?)));
+        let points =
+            [("--id-keypoints", &self.id_keypoints), ("--control-keypoints", &self.control_keypoints)];
+        let points = points.into_iter().filter_map(|(option, path)| Some(Input::new(option, path.as_ref()?)));
+        let embedding = self.id_embedding.as_ref().map(|given| Input::with_suffix("--id-embedding", given));
+        photos.flatten().chain(points).chain(embedding.into_iter().flatten()).collect()
     }
 
     /// Whether there is a face.

@@ -7,6 +7,7 @@ use lighterage_device::Profile;
 use super::Scene;
 use crate::failure::{Failure, Result};
 use crate::gemm_table::{self, GemmTable};
+use crate::inputs::Input;
 use crate::report::Seeing;
 use crate::size::Size;
 
@@ -116,6 +117,15 @@ impl Arguments {
         self.vram.iter().map(|size| size.0).collect()
     }
 
+    /// The files and folders that are read.
+    pub(super) fn inputs(&self) -> Vec<Input> {
+        let model = Input::new("--model", &self.model);
+        let infinite_you = self.infinite_you.iter().map(|path| Input::new("--infinite-you", path));
+        let lora = self.lora.iter().flat_map(|given| Input::with_suffix("--lora", given));
+        let cards = self.gpu.iter().map(|gpu| Input::new("--gpu", gpu));
+        [model].into_iter().chain(infinite_you).chain(lora).chain(cards).collect()
+    }
+
     /// Of each card, in the order in which they were named.
     pub(super) fn profiles(&self) -> Result<Vec<Profile>> {
         self.gpu.iter().map(|gpu| self.profile(gpu)).collect()
@@ -142,7 +152,10 @@ impl Arguments {
     }
 }
 
+/// GB/s: from a modem's to a thousand times a card's own memory's. Beyond them times have no digits left to be told apart by.
+const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
+
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "not a number of GB/s above 0".to_owned())
+    let rate = text.parse().ok().filter(|rate: &f64| RATES.contains(rate));
+    rate.ok_or_else(|| format!("not a number of GB/s from {} to {}", RATES.start(), RATES.end()))
 }

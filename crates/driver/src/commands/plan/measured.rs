@@ -62,7 +62,8 @@ const LOCK: f64 = 2.4e9;
 
 /// The profile in a file.
 pub(super) fn read(path: &Path) -> Result<Profile> {
-    let text = std::fs::read_to_string(path)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))?;
     let machine: Machine = serde_json::from_str(&text).map_err(|error| {
         Failure::Usage(format!("{}: not the output of `bench machine --json`: {error}", path.display()))
     })?;

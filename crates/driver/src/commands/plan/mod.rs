@@ -18,7 +18,7 @@ use self::outlook::Outlook;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, mapping, output};
+use crate::{inputs, json, mapping, output};
 
 /// Pages of the cards that are planned for.
 const PAGE_BYTES: u64 = 2 << 20;
@@ -30,9 +30,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         output::check(path)?;
     }
     let profiles = arguments.profiles()?;
-    arguments
-        .seeing
-        .check(&arguments.svg.iter().map(|path| ("--svg", path.as_path())).collect::<Vec<_>>())?;
+    let mut outputs: Vec<(&str, &Path)> =
+        arguments.svg.iter().map(|path| ("--svg", path.as_path())).collect();
+    arguments.seeing.check(&outputs)?;
+    outputs.extend(arguments.seeing.outputs());
+    inputs::check(&outputs, &arguments.inputs())?;
     if arguments.seeing.is_asked() {
         arguments.scene().built_in()?;
     }
@@ -164,7 +166,7 @@ impl Scene<'_> {
 }
 
 fn show(outlook: &Outlook, profile: &Profile) -> Result<()> {
-    let out = &mut std::io::stdout().lock();
+    let out = &mut output::stdout();
     writeln!(out, "{} at {} GB/s: {}", profile.name, profile.rates.link_bytes / 1e9, profile.source)?;
     let mut rows = vec![outlook::HEAD.map(str::to_owned).to_vec()];
     rows.extend(outlook.rows.iter().map(outlook::Row::cells));

@@ -91,6 +91,7 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// The bytes of a tensor to write.
+#[derive(Clone)]
 pub struct Plain {
     pub name: String,
     pub dtype: DType,

@@ -420,7 +420,7 @@ fn least_limit(live: u64, works: impl Fn(u64) -> Result<bool>) -> Result<Option<
 }
 
 fn print(report: &Report) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     writeln!(out, "an allocation and its free, warm, ns, median of {ROUNDS}")?;
     let head = ["what", "ours", "torch", "ratio"].map(str::to_owned).to_vec();
     let mut rows = vec![head];
@@ -503,7 +503,7 @@ fn print(report: &Report) -> Result<()> {
 }
 
 fn print_on_device(report: &OnDevice) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::stdout();
     writeln!(out, "{}; in brackets calls of a pass that create, map, open, unmap or destroy", report.device)?;
     let head = ["trace", "live MiB", "first pass ms", "ns/event", "reserved", "ns/event at +2 %", "refused"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

@@ -18,7 +18,7 @@ use crate::table::{self, Align};
 
 impl Report {
     pub(super) fn print(&self) -> Result<()> {
-        let out = &mut std::io::stdout().lock();
+        let out = &mut crate::output::stdout();
         writeln!(out, "{}", self.device)?;
         if let Some(rates) = &self.rates {
             table::print(out, &[Align::Left, Align::Right], &rates.rows())?;

@@ -81,7 +81,7 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let is_wanted = |part| arguments.only.is_none_or(|only| only == part);
     let mut report = Report::default();
-    let out = &mut std::io::stdout().lock();
+    let out = &mut crate::output::stdout();
     if is_wanted(Part::Cards) {
         report.cards = cards::measure(&arguments.gpu, arguments.size.0)?;
         show(arguments, || cards::print(out, &report.cards))?;
