@@ -215,7 +215,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return json::print(&report);
     }
-    let mut out = crate::output::stdout();
+    let mut out = output::stdout();
     writeln!(
         out,
         "{}: copies {:.1} GB/s, {} GFLOP/s in a square product; predicted by {}",
