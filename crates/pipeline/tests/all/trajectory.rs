@@ -119,6 +119,34 @@ fn each_pass_of_true_guidance_has_a_teacache_of_its_own() {
     assert_eq!(made.ran, positive);
 }
 
+/// Wherever the window opens, also on a step that the positive prompt skips and the negative one computes: nobody has counted then what InfuseNet leases.
+#[test]
+fn a_window_may_open_on_any_step_of_two_prompts_with_teacache() {
+    let case = "loop-true-cfg-teacache-tiny";
+    let made = tempfile::tempdir().unwrap();
+    for name in ["transformer", "inputs.safetensors", "infusenet"] {
+        std::os::unix::fs::symlink(folder(case).join(name), made.path().join(name)).unwrap();
+    }
+    let mut skipped = 0;
+    for opens in 1..steps(case) {
+        let mut run = settings(case);
+        run["guidance_start"] = (opens as f64 / steps(case) as f64).into();
+        std::fs::write(made.path().join("run.json"), run.to_string()).unwrap();
+        // SAFETY: nobody writes to the golden files while tests run, and these links are this test's.
+        let opened = Trajectory::open(made.path(), unsafe { Unmodified::promise() }, DType::F32);
+        let trajectory = opened.unwrap();
+        let survey = trajectory.survey(PAGE_BYTES).unwrap();
+        let [least, most] = [survey.minimum_bytes(), survey.maximum_bytes()].map(|budget| {
+            let forecast = survey.within(budget).unwrap();
+            let made = trajectory.run(&host(budget), &forecast, &mut ());
+            made.unwrap_or_else(|error| panic!("{opens}: {error}"))
+        });
+        assert!(least.steps == most.steps && least.ran == most.ran, "{opens}: other bits at another budget");
+        skipped += usize::from(!least.ran[opens]);
+    }
+    assert!(skipped > 2, "the positive prompt skips {skipped} of the steps on which the window opens");
+}
+
 /// A bf16 run is told other timesteps (968 for 967.8), so the f32 latents are no reference for it; `loop-schnell-bfl-tiny` has one, in the driver's tests.
 #[test]
 fn bf16_loop_has_the_same_bytes_at_the_least_and_the_most() {
