@@ -854,12 +854,13 @@ unsafe extern "C" fn cuGraphExecDestroy(executable: *mut c_void) -> Code {
 /// Takes nothing and gives nothing, so it is neither counted nor made to fail.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> Code {
-    let driver = lock();
-    if !driver.is_started || number(context) != 0xC0 || driver.retained == 0 {
-        return abi::INVALID_CONTEXT;
-    }
-    CURRENT.set(true);
-    SUCCESS
+    call("cuCtxSetCurrent", OPERATING_SYSTEM, |driver| {
+        if !driver.is_started || number(context) != 0xC0 || driver.retained == 0 {
+            return Err(abi::INVALID_CONTEXT);
+        }
+        CURRENT.set(true);
+        Ok(())
+    })
 }
 
 #[unsafe(no_mangle)]

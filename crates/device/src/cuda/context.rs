@@ -55,6 +55,18 @@ impl Context {
         check("cuCtxSetCurrent", unsafe { sys::cuCtxSetCurrent(self.raw.0) })
     }
 
+    /// As [`enter`](Self::enter), for whoever waits or ends something and has to do so all the same: asked a second time where the first was refused. What was said
+    /// first, and whether the context is current now.
+    pub(super) fn enter_again(&self) -> (Result<()>, bool) {
+        // SAFETY: retained by `open`, until the drop.
+        give_back("cuCtxSetCurrent", || unsafe { sys::cuCtxSetCurrent(self.raw.0) })
+    }
+
+    /// As [`enter_again`](Self::enter_again), for whoever gives something back: nobody is left to hear of an error.
+    pub(super) fn enter_to_give_back(&self) -> bool {
+        self.enter_again().1
+    }
+
     /// From now on whoever waits looks at these flags.
     pub(super) fn watch(&self, words: &Arc<Words>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);

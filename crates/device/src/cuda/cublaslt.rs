@@ -406,7 +406,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: made by `new`; products under way do not need it. Nobody is left to hear of an error.
             release(|| unsafe { blas::cublasLtDestroy(self.raw) });
         }
@@ -427,7 +427,7 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: allocated by `new`; streams and graphs, which may use it, are gone: they own what owns it, or were waited for.
             let _ = give_back("cuMemFree", || unsafe { sys::cuMemFree_v2(self.address) });
         }

@@ -50,14 +50,15 @@ impl CudaStream {
     /// It does no more; what it has recorded, ready to be launched.
     pub(super) fn end_graph(&self, cuda: &Cuda) -> Result<Graph> {
         let used = self.stop_recording();
-        let stream = self.entered()?;
+        // A stream that was not told would record for ever.
+        let (stream, entered) = self.entered_again()?;
         let mut graph: CUgraph = ptr::null_mut();
         let place = &raw mut graph;
         // SAFETY: writes one pointer, null if the recording was spoilt.
         let (ended, _) =
             give_back("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(stream, place) });
         let sequence = Sequence(graph);
-        ended?;
+        entered.and(ended)?;
         let mut raw: CUgraphExec = ptr::null_mut();
         // SAFETY: writes one pointer; the graph is complete and a context is current.
         let code = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut raw, sequence.0, 0) };
@@ -96,7 +97,7 @@ impl Drop for Sequence {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: made by `end_graph`; the driver lets a replay that is under way come to its end.
             let _ = give_back("cuGraphExecDestroy", || unsafe { sys::cuGraphExecDestroy(self.raw.0) });
         }

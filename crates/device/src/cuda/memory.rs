@@ -258,7 +258,7 @@ impl Memory {
 impl Drop for Memory {
     /// Only what could not be given back is left here. Nobody is left to hear of an error either.
     fn drop(&mut self) {
-        if self.context.enter().is_err() {
+        if !self.context.enter_to_give_back() {
             return;
         }
         let Books { space, handles } = &*self.books();
@@ -276,7 +276,12 @@ impl Drop for Memory {
         }
         for (address, bytes) in space.pins() {
             // SAFETY: made by `pin`; no work is pending.
-            let _ = unsafe { self.free_pinned(address, bytes, &mut Ok(())) };
+            let freed = unsafe { self.free_pinned(address, bytes, &mut Ok(())) };
+            if freed.is_err() && self.locks_own_memory {
+                // A context that failed work has ended lets nothing go before it goes itself, which is next.
+                // SAFETY: as above, and none comes. The driver holds the pages by itself as long as it knows them.
+                let _ = unsafe { host_pages::unmap(address, bytes) };
+            }
         }
         for (first, _) in space.registrations() {
             // SAFETY: made by `register`; no work is pending.

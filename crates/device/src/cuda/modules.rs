@@ -96,7 +96,7 @@ impl Modules {
 
 impl Drop for Modules {
     fn drop(&mut self) {
-        if self.context.enter().is_err() {
+        if !self.context.enter_to_give_back() {
             return;
         }
         for module in &self.modules {

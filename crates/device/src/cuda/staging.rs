@@ -91,7 +91,7 @@ impl Drop for Staging {
             // A failure was reported by the stream.
             let _ = copied.synchronize();
         }
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: allocated by `new`; the copies out of it are done.
             let _ = give_back("cuMemFreeHost", || unsafe { sys::cuMemFreeHost(self.first.0.cast()) });
         }

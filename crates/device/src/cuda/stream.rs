@@ -108,6 +108,14 @@ impl CudaStream {
         Ok(self.raw.0)
     }
 
+    /// As [`entered`](Self::entered), for what has to be done all the same: with what the first attempt said.
+    pub(super) fn entered_again(&self) -> Result<(CUstream, Result<()>)> {
+        match self.context.enter_again() {
+            (Err(error), false) => Err(error),
+            (first, _) => Ok((self.raw.0, first)),
+        }
+    }
+
     /// From now on the stream records.
     pub(super) fn start_recording(&self) {
         self.graphs().recording = Some(Used::default());
@@ -180,8 +188,9 @@ impl CudaStream {
         check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.0.raw.0, flags) })
     }
 
+    /// Waits, also where the context was refused at first: who asks for this frees what the work uses.
     pub(super) fn synchronize(&self) -> Result<()> {
-        let stream = self.entered()?;
+        let (stream, entered) = self.entered_again()?;
         let looked = look_until(&self.context, "cuStreamQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuStreamQuery(stream) }
@@ -191,7 +200,7 @@ impl CudaStream {
         let mut graphs = self.graphs();
         graphs.running.clear();
         graphs.used = Used::default();
-        looked.and(outcome)
+        entered.and(looked).and(outcome)
     }
 }
 
@@ -199,7 +208,7 @@ impl Drop for CudaStream {
     fn drop(&mut self) {
         // Failures were reported by the calls on the stream; what matters is that nothing is pending.
         let _ = self.synchronize();
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: made by `new` and used by nobody any more.
             let _ = give_back("cuStreamDestroy", || unsafe { sys::cuStreamDestroy_v2(self.raw.0) });
         }
@@ -251,21 +260,25 @@ impl Handle {
         self.context.enter().is_ok() && unsafe { sys::cuEventQuery(self.raw.0) } == CUresult::CUDA_SUCCESS
     }
 
+    /// Waits, also where the context was refused at first.
     pub(super) fn synchronize(&self) -> Result<()> {
-        self.context.enter()?;
+        let entered = match self.context.enter_again() {
+            (Err(error), false) => return Err(error),
+            (first, _) => first,
+        };
         let looked = look_until(&self.context, "cuEventQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuEventQuery(self.raw.0) }
         });
         // SAFETY: it is alive.
         let waited = wait("cuEventSynchronize", || unsafe { sys::cuEventSynchronize(self.raw.0) });
-        looked.and(waited)
+        entered.and(looked).and(waited)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.context.enter().is_ok() {
+        if self.context.enter_to_give_back() {
             // SAFETY: made by `new` and used by nobody any more; the driver keeps what pending work still needs of it.
             let _ = give_back("cuEventDestroy", || unsafe { sys::cuEventDestroy_v2(self.raw.0) });
         }

@@ -19,8 +19,8 @@ use super::timing::TimedBy;
 use super::{machine, rest, timing};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::{Failure, Result};
-use crate::json;
 use crate::table::{self, Align};
+use crate::{json, output};
 
 /// Time the kernels at the shapes of FLUX.1-dev beside the rates that the device reaches in the same run.
 #[derive(Debug, clap::Args)]
@@ -153,6 +153,13 @@ struct Line {
     measured_over_predicted: f64,
 }
 
+impl Line {
+    fn progress(&self) -> String {
+        let size = self.size.as_ref().map_or_else(String::new, |size| format!(", {size}"));
+        format!("{}{size}: {:.1} us", self.name, self.seconds * 1e6)
+    }
+}
+
 /// What times are held against.
 struct Bounds {
     copy: f64,
@@ -208,7 +215,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return json::print(&report);
     }
-    let mut out = crate::output::stdout();
+    let mut out = output::stdout();
     writeln!(
         out,
         "{}: copies {:.1} GB/s, {} GFLOP/s in a square product; predicted by {}",
@@ -317,7 +324,10 @@ impl<B: Backend> Bench<B> {
             };
             for extent in extents {
                 let measured = measure(self, Sizes::of(arguments, *extent))?;
-                lines.push(bounds.line(name, is_named.then_some(*extent), measured));
+                let line = bounds.line(name, is_named.then_some(*extent), measured);
+                // Whoever ends it on the way knows what was measured.
+                output::note(&line.progress());
+                lines.push(line);
             }
         }
         Ok(lines)
