@@ -851,7 +851,6 @@ unsafe extern "C" fn cuGraphExecDestroy(executable: *mut c_void) -> Code {
     })
 }
 
-/// Takes nothing and gives nothing, so it is neither counted nor made to fail.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> Code {
     call("cuCtxSetCurrent", OPERATING_SYSTEM, |driver| {
