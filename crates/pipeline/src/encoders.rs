@@ -3,7 +3,7 @@ use lighterage_ops::{Queue, Tensor};
 use lighterage_pager::{Pager, Units};
 use lighterage_text::clip::Clip;
 use lighterage_text::t5::T5;
-use lighterage_text::{ClipTokenizer, T5Tokenizer};
+use lighterage_text::{ClipTokenizer, T5Tokenizer, Tokens};
 
 use crate::{Model, Options, PromptValues, Result};
 
@@ -12,6 +12,19 @@ use crate::{Model, Options, PromptValues, Result};
 pub(crate) struct Encoders {
     pub(crate) clip: Clip,
     pub(crate) t5: T5,
+    /// By those that do not read all of the prompt.
+    pub(crate) cuts: Vec<Cut>,
+}
+
+/// A prompt that is longer than what one of the text encoders reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// `CLIP`, whose vector goes into the modulation, or `T5`, whose states are the text.
+    pub encoder: &'static str,
+    /// Tokens that it reads, with those that begin and end every text.
+    pub read: usize,
+    /// Tokens at the prompt's end that it does not.
+    pub left_out: usize,
 }
 
 /// What the text encoders made of a prompt, on the device.
@@ -24,12 +37,17 @@ impl Encoders {
     /// The tokenizers, with their vocabularies, are gone when it returns.
     pub(crate) fn new(model: &Model, prompt: &str, options: &Options, units: &mut Units) -> Result<Self> {
         let clip_tokens = Clip::positions(&model.clip.config, &model.clip.weights)?;
-        let ids = ClipTokenizer::open(&model.root.join("tokenizer"))?.encode(prompt, clip_tokens)?;
-        let clip = Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &ids, units)?;
-        let ids = T5Tokenizer::open(&model.root.join("tokenizer_2"))?
-            .encode(prompt, options.max_sequence_length)?;
-        let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &ids, units)?;
-        Ok(Self { clip, t5 })
+        let short = ClipTokenizer::open(&model.root.join("tokenizer"))?.tokens(prompt, clip_tokens)?;
+        let clip =
+            Clip::new(model.clip.config.clone(), &model.clip.weights, options.dtype, &short.ids, units)?;
+        let long = T5Tokenizer::open(&model.root.join("tokenizer_2"))?
+            .tokens(prompt, options.max_sequence_length)?;
+        let t5 = T5::new(model.t5.config.clone(), &model.t5.weights, options.dtype, &long.ids, units)?;
+        let cut =
+            |encoder, tokens: &Tokens| Cut { encoder, read: tokens.ids.len(), left_out: tokens.left_out };
+        let cuts =
+            [cut("CLIP", &short), cut("T5", &long)].into_iter().filter(|cut| cut.left_out > 0).collect();
+        Ok(Self { clip, t5, cuts })
     }
 
     pub(crate) fn forward<B: Backend>(&self, queue: &Queue<B>, pager: &Pager<B>) -> Result<Prompt<B>> {

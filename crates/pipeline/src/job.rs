@@ -7,7 +7,7 @@ use lighterage_pager::{Pager, UnitId, Units, check_finite};
 use lighterage_vae::Decoder;
 
 use crate::decoding::Decoding;
-use crate::encoders::{Encoders, Prompt};
+use crate::encoders::{Cut, Encoders, Prompt};
 use crate::face::FaceModels;
 use crate::infusion::Segment;
 use crate::picture::{pack, pixel};
@@ -127,6 +127,13 @@ impl Job {
             decoder,
             decoder_units: Arc::new(decoder_units),
         })
+    }
+
+    /// The encoders that read only the beginning of the prompt, and of the negative one.
+    pub fn cuts(&self) -> impl Iterator<Item = (&'static str, Cut)> {
+        let negative = self.negative.iter().map(|encoders| ("negative prompt", encoders));
+        let all = std::iter::once(("prompt", &self.encoders)).chain(negative);
+        all.flat_map(|(what, encoders)| encoders.cuts.iter().map(move |cut| (what, *cut)))
     }
 
     /// What is asked for.

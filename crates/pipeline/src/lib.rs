@@ -109,6 +109,7 @@ mod file;
 pub use achieved::{Achieved, AchievedStep, Predicted, Source, Stalled};
 pub use builtin::{BuiltIn, BuiltInOptions};
 pub use denoiser::{Conditions, Denoiser, IN_FLIGHT_MAX, Lent, Prompted};
+pub use encoders::Cut;
 pub use error::{Error, Result};
 pub use face::{Face, Latent};
 pub use footprint::Footprint;

@@ -27,4 +27,4 @@ pub mod t5;
 mod tokenizer;
 
 pub use error::{Error, Result};
-pub use tokenizer::{ClipTokenizer, T5Tokenizer};
+pub use tokenizer::{ClipTokenizer, T5Tokenizer, Tokens};

@@ -150,6 +150,20 @@ fn prompts_of_any_language_are_kept() {
 }
 
 #[test]
+fn what_the_encoders_leave_out_of_a_prompt_is_said() {
+    let said = |prompt: &str| {
+        let options = ["generate", "--dry-run", "--negative-prompt", prompt, "--true-cfg", "2", "--prompt"];
+        lighterage(&[&options[..], &["a heart"]].concat()).check(0, &[]).stderr
+    };
+    assert!(!said("a cat").contains("left out"));
+    let long = said(&"a cat ".repeat(300));
+    // Of 601 tokens, the first of them CLIP's own, 76 have room before the one that ends the text.
+    assert!(long.contains("negative prompt: CLIP reads 77 tokens, the last 525 are left out"), "{long}");
+    assert!(long.contains("negative prompt: T5 reads "), "{long}");
+    assert_eq!(long.matches("prompt: ").count(), 2, "{long}");
+}
+
+#[test]
 fn dry_runs_and_sim_write_nothing() {
     let scratch = Scratch::new();
     let out = scratch.text("p.png");

@@ -131,7 +131,7 @@ impl BuiltIn {
         Ok(Self {
             schedule: Schedule::new(Spacing::Diffusers, &config, options.steps, tokens),
             options,
-            encoders: Encoders { clip, t5 },
+            encoders: Encoders { clip, t5, cuts: Vec::new() },
             text_units: Arc::new(text_units),
             transformer,
             infusenet,

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::file::{Source, Special, Text, Token, TokenizerFile, Vocabulary, special};
-use super::{Bpe, Splitter, fit};
+use super::{Bpe, Splitter, Tokens, fit};
 use crate::{Error, Result};
 
 /// What CLIP takes for a word (Radford et al. 2021, `simple_tokenizer.py`).
@@ -112,6 +112,14 @@ impl ClipTokenizer {
     /// # Errors
     /// [`Error::Length`] for a length below 2, [`Error::File`] if the files are not those of a byte-pair encoding.
     pub fn encode(&self, text: &str, length: usize) -> Result<Vec<u32>> {
+        Ok(self.tokens(text, length)?.ids)
+    }
+
+    /// The same, and how many of the text's tokens were cut off.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn tokens(&self, text: &str, length: usize) -> Result<Tokens> {
         if length < 2 {
             return Err(Error::Length { got: length, longest: usize::MAX });
         }
@@ -121,7 +129,7 @@ impl ClipTokenizer {
         }
     }
 
-    fn encode_joint(&self, source: &Source, text: &str, length: usize) -> Result<Vec<u32>> {
+    fn encode_joint(&self, source: &Source, text: &str, length: usize) -> Result<Tokens> {
         let TokenizerFile::<Model<'_>> { added_tokens, normalizer, pre_tokenizer, model } = source.parse()?;
         if let Some(option) = model.unsupported() {
             return Err(
@@ -150,7 +158,7 @@ impl ClipTokenizer {
         merges: &Source,
         text: &str,
         length: usize,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Tokens> {
         let table: Vocabulary<'_> = vocabulary.parse()?;
         let ends = self.ends(&table, vocabulary, None)?;
         let bpe =
@@ -205,7 +213,7 @@ struct Ends {
 }
 
 impl Ends {
-    fn around(&self, mut ids: Vec<u32>, length: usize) -> Vec<u32> {
+    fn around(&self, mut ids: Vec<u32>, length: usize) -> Tokens {
         ids.insert(0, self.start);
         fit(ids, length, self.end, self.padding)
     }

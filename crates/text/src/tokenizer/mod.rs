@@ -20,26 +20,37 @@ use bpe::Bpe;
 use split::{Splitter, Subwords};
 use unigram::Unigram;
 
+/// A text as an encoder reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// As many as the encoder wants.
+    pub ids: Vec<u32>,
+    /// Tokens at the text's end for which there was no room.
+    pub left_out: usize,
+}
+
 /// `ids` of a text, cut or padded to `length` ids, the last of which, before the padding, is `end`.
-fn fit(mut ids: Vec<u32>, length: usize, end: u32, padding: u32) -> Vec<u32> {
-    ids.truncate(length.saturating_sub(1));
+fn fit(mut ids: Vec<u32>, length: usize, end: u32, padding: u32) -> Tokens {
+    let room = length.saturating_sub(1);
+    let left_out = ids.len().saturating_sub(room);
+    ids.truncate(room);
     ids.push(end);
     ids.resize(length, padding);
-    ids
+    Tokens { ids, left_out }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::fit;
+    use super::{Tokens, fit};
 
     #[test]
     fn text_is_ended_and_padded() {
-        assert_eq!(fit(vec![5, 6], 5, 1, 0), [5, 6, 1, 0, 0]);
+        assert_eq!(fit(vec![5, 6], 5, 1, 0), Tokens { ids: vec![5, 6, 1, 0, 0], left_out: 0 });
     }
 
     #[test]
     fn long_text_keeps_its_end() {
-        assert_eq!(fit(vec![5, 6, 7, 8], 3, 1, 0), [5, 6, 1]);
-        assert_eq!(fit(vec![5, 6], 3, 1, 0), [5, 6, 1]);
+        assert_eq!(fit(vec![5, 6, 7, 8], 3, 1, 0), Tokens { ids: vec![5, 6, 1], left_out: 2 });
+        assert_eq!(fit(vec![5, 6], 3, 1, 0), Tokens { ids: vec![5, 6, 1], left_out: 0 });
     }
 }

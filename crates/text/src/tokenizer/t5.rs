@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::file::{Source, Special, Token, TokenizerFile, special};
 use super::unigram::Piece;
-use super::{Splitter, Subwords, Unigram, fit};
+use super::{Splitter, Subwords, Tokens, Unigram, fit};
 use crate::{Error, Result};
 
 /// T5's tokenizer, from `tokenizer.json`: a unigram model, an end token, padding.
@@ -57,6 +57,14 @@ impl T5Tokenizer {
     /// # Errors
     /// [`Error::Length`] for a length of 0, [`Error::File`] if `tokenizer.json` is not a unigram tokenizer.
     pub fn encode(&self, text: &str, length: usize) -> Result<Vec<u32>> {
+        Ok(self.tokens(text, length)?.ids)
+    }
+
+    /// The same, and how many of the text's tokens were cut off.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn tokens(&self, text: &str, length: usize) -> Result<Tokens> {
         if length == 0 {
             return Err(Error::Length { got: 0, longest: usize::MAX });
         }

@@ -6,7 +6,7 @@ use lighterage_identity::{
     Detector, Embedding, FaceNetwork, Fitted, Keypoints, Photo, Points, TEMPLATE, crop, draw, find_detector,
     find_points, fit, keypoints_beside, read_keypoints,
 };
-use lighterage_pipeline::{Extras, Face, InfiniteYou, Job, Latent, Model, Options, Window};
+use lighterage_pipeline::{Cut, Extras, Face, InfiniteYou, Job, Latent, Model, Options, Window};
 
 use super::Arguments;
 use super::request::Request;
@@ -68,7 +68,12 @@ impl Models {
 
     pub(super) fn job(&self, options: Options) -> Result<Job> {
         let adapters = (!self.adapters.is_empty()).then_some(&self.adapters);
-        Ok(Job::with(&self.model, Extras { infinite_you: self.infinite_you.as_ref(), adapters }, options)?)
+        let extras = Extras { infinite_you: self.infinite_you.as_ref(), adapters };
+        let job = Job::with(&self.model, extras, options)?;
+        for (what, Cut { encoder, read, left_out }) in job.cuts() {
+            output::note(&format!("{what}: {encoder} reads {read} tokens, the last {left_out} are left out"));
+        }
+        Ok(job)
     }
 
     fn embedding(&self, request: &Request) -> Result<Option<Embedding>> {
