@@ -339,9 +339,6 @@ impl<B: Backend> OnStream<B> {
 impl<B: Backend> Inner<B> {
     #[inline]
     fn allocate(&self, owner: u16, bytes: u64, tag: Tag) -> Result<Handle> {
-        if bytes > TOO_LONG {
-            return self.allocate_too_long(owner, bytes, tag);
-        }
         let request = Request::new(bytes, owner, tag);
         let given = if self.more.load(Ordering::Relaxed) || pressure::is_handling() {
             self.allocate_with_more(&request, bytes)?
@@ -353,24 +350,7 @@ impl<B: Backend> Inner<B> {
         Ok(Handle { address, bytes: request.requested, generation, index, allocator: self.number })
     }
 
-    /// What is longer than any address space finds no room: as the longest request that can be calculated with, and the refusal says what was asked for.
-    #[cold]
-    fn allocate_too_long(&self, owner: u16, bytes: u64, tag: Tag) -> Result<Handle> {
-        let Err(refused) = self.allocate(owner, TOO_LONG, tag) else {
-            unreachable!("{TOO_LONG} bytes of addresses");
-        };
-        Err(match refused {
-            Error::OutOfBudget(mut report) => {
-                report.requested = bytes;
-                report.missing = report.missing.saturating_add(bytes - TOO_LONG);
-                Error::OutOfBudget(report)
-            }
-            Error::Reentrant { .. } => Error::Reentrant { requested: bytes },
-            other => other,
-        })
-    }
-
-    /// As the books do it, and what else there is to see to. `asked` is what the caller said, which the request has rounded.
+    /// As the books do it, and what else there is to see to. `asked` is what the caller said, which the request has rounded and bounded.
     #[inline(never)]
     fn allocate_with_more(&self, request: &Request, asked: u64) -> Result<Given> {
         if pressure::is_handling() {
@@ -513,7 +493,8 @@ const TOO_LONG: u64 = 1 << 52;
 impl Request {
     #[inline]
     fn new(bytes: u64, owner: u16, tag: Tag) -> Self {
-        let requested = bytes.max(1);
+        // What is longer than any address space finds no room.
+        let requested = bytes.clamp(1, TOO_LONG);
         let bytes = (requested + (ALIGNMENT_BYTES - 1)) & !(ALIGNMENT_BYTES - 1);
         Self { heap: Heap::of(bytes), bytes, requested, owner, tag: tag.0 }
     }

@@ -60,13 +60,6 @@ enum Grown {
     Short(u64, Option<DeviceError>),
 }
 
-impl Grown {
-    /// Whether it is short because the device itself refused.
-    const fn is_by_device(&self) -> bool {
-        matches!(self, Self::Short(_, Some(DeviceError::OutOfMemory { .. })))
-    }
-}
-
 impl<B: Backend> Inner<B> {
     /// All rungs but the first two, which were tried.
     #[cold]
@@ -86,11 +79,7 @@ impl<B: Backend> Inner<B> {
                 Grown::Short(missing, cause) => (missing, cause),
             };
             drop(events);
-            // What is longer than all that may be granted finds no room whatever anybody gives back.
-            if request.bytes > self.device.ledger().limit_bytes() {
-                break short;
-            }
-            highest = Rung::Pressure.max(highest);
+            highest = Rung::Pressure;
             rounds += 1;
             if rounds > PRESSURE_ROUNDS_MAX || !self.press(short.0, Urgency::Now) {
                 break short;
@@ -112,9 +101,6 @@ impl<B: Backend> Inner<B> {
                 done @ Grown::Done(..) => return Ok(done),
                 short @ Grown::Short(..) => short,
             };
-            if short.is_by_device() {
-                *highest = Rung::Device.max(*highest);
-            }
             if let Some(given) = self.take_behind_wait(events, request)? {
                 return Ok(Grown::Done(given, Rung::OtherStream));
             }
@@ -149,18 +135,14 @@ impl<B: Backend> Inner<B> {
 
     /// Rung 3.
     fn grow(&self, events: &mut Events<B>, request: &Request) -> Result<Grown> {
-        let (mut window, mut lowest) = (None, Rung::Growth);
+        let mut window = None;
         loop {
             let Some(growth) = self.claim_or_reserve(request, window)? else {
                 return Ok(Grown::Short(request.bytes, None));
             };
             let place = (growth.region, growth.place.start());
-            let grown = self.fill_place(events, growth, request)?;
-            if grown.is_by_device() {
-                lowest = Rung::Device;
-            }
-            let short = match grown {
-                Grown::Done(given, rung) => return Ok(Grown::Done(given, rung.max(lowest))),
+            let short = match self.fill_place(events, growth, request)? {
+                done @ Grown::Done(..) => return Ok(done),
                 Grown::Short(missing, cause) => (missing, cause),
             };
             // The second search is short only if another thread was faster; each frees a chunk that nobody maps meanwhile, so there are not many.
@@ -221,13 +203,10 @@ impl<B: Backend> Inner<B> {
         let page = self.page();
         let memory = self.device.info().capacity_bytes.min(self.device.ledger().limit_bytes());
         let wanted = self.settings.address_bytes.unwrap_or(memory / 8 * 9).max(ADDRESS_PAGES_MIN * page);
-        // A request longer than all memory finds no room, and whoever has addresses for it (a simulated device) would look through their pages for long.
-        if request.bytes > wanted.max(memory) {
-            return Ok(());
-        }
-        let reservation = match self.device.reserve(wanted.max(request.bytes)) {
+        let bytes = wanted.max(request.bytes);
+        let reservation = match self.device.reserve(bytes) {
             Ok(reservation) => reservation,
-            // No address space is that long.
+            // A request longer than all addresses is one that finds no room.
             Err(_) if request.bytes > memory => return Ok(()),
             Err(error) => return Err(error.into()),
         };
