@@ -48,9 +48,7 @@ impl Config {
             checks: number("FAKECUDA_CHECKS", 0) != 0,
         }
     }
-}
 
-impl Config {
     /// What a device is said to be able to do.
     pub(crate) fn capability_of(&self, device: i32) -> (u32, u32) {
         let index = usize::try_from(device).unwrap_or(0).min(self.capabilities.len() - 1);

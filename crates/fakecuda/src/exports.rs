@@ -881,7 +881,7 @@ fn multiprocessors(major: u32, minor: u32) -> u32 {
     Arch::of(major, minor).map_or(1, |arch| Target::typical(arch).multiprocessors)
 }
 
-/// Refuses what is not ordinary memory of device 0.
+/// Refuses what is not ordinary memory of the device that has the context.
 fn allocation(properties: Option<&AllocationProperties>, device: i32) -> Result {
     let Some(p) = properties else { return Err(INVALID_VALUE) };
     let is_plain = p.kind == 1 && p.handle_kinds == 0 && p.win32_metadata == 0;
