@@ -10,38 +10,63 @@ use std::{ptr, thread};
 
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::param::page_size;
 
 use super::api::size;
 use super::memory::host_pointer;
 use crate::{Address, Error, Result};
 
-/// What the system maps at least.
-const SMALL: usize = 4 << 10;
 /// Large pages of x86-64 and of most others.
 const LARGE: usize = 2 << 20;
 /// What a thread has cleared at least: to start one takes some tens of microseconds.
 const SHARE: usize = 16 << 20;
 const THREADS_MAX: usize = 8;
 
+/// How memory lies in a mapping that is longer than it where it has to begin at a multiple of a large page.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    length: usize,
+    align: usize,
+    mapped: usize,
+}
+
+impl Place {
+    /// `page` is what the system maps at least: 4 KiB, or 16 or 64 on some machines with aarch64.
+    fn new(bytes: u64, page: usize) -> Option<Self> {
+        let length = whole(bytes, page);
+        let align = if length >= LARGE { LARGE } else { page };
+        Some(Self { length, align, mapped: length.checked_add(align - page)? })
+    }
+
+    /// Where it begins in a mapping that starts there, and what alignment did not need, from here to there: up to `align` before it, the rest of it behind.
+    const fn of(self, start: usize) -> (usize, [(usize, usize); 2]) {
+        let first = start.next_multiple_of(self.align);
+        (first, [(start, first), (first + self.length, start + self.mapped)])
+    }
+}
+
+/// In whole pages, and at least one: the driver locks no empty range.
+fn whole(bytes: u64, page: usize) -> usize {
+    size(bytes).max(1).checked_next_multiple_of(page).unwrap_or(usize::MAX)
+}
+
 /// Zeroed memory, in whole pages.
 pub(super) fn map(bytes: u64) -> Result<Address> {
-    let length = length(bytes);
-    let align = if length >= LARGE { LARGE } else { SMALL };
-    let padded = length.checked_add(align - SMALL).ok_or_else(|| refused("mmap", Errno::NOMEM))?;
+    let place = Place::new(bytes, page_size()).ok_or_else(|| refused("mmap", Errno::NOMEM))?;
     let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: without FIXED the system chooses free addresses; no memory of this process changes.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), padded, access, MapFlags::PRIVATE) }
+    let start = unsafe { mmap_anonymous(ptr::null_mut(), place.mapped, access, MapFlags::PRIVATE) }
         .map_err(|errno| refused("mmap", errno))?
         .expose_provenance();
-    let first = start.next_multiple_of(align);
-    // What alignment did not need goes back: up to `align` before, the rest of it behind.
-    for (from, to) in [(start, first), (first + length, start + padded)] {
+    let (first, spare) = place.of(start);
+    for (from, to) in spare {
         if from < to {
             // SAFETY: both pieces lie in the mapping made above, outside of the range that is handed out.
             unsafe { munmap(ptr::with_exposed_provenance_mut(from), to - from) }
                 .map_err(|errno| refused("munmap", errno))?;
         }
     }
+    let length = place.length;
     if length >= LARGE {
         populate(first, length);
     }
@@ -55,9 +80,9 @@ pub(super) unsafe fn unmap(address: Address, bytes: u64) -> Result<()> {
     unsafe { munmap(host_pointer(address), length(bytes)) }.map_err(|errno| refused("munmap", errno))
 }
 
-/// In whole pages, and at least one: the driver locks no empty range.
+/// What [`map`] makes for so many bytes.
 pub(super) fn length(bytes: u64) -> usize {
-    size(bytes).max(1).checked_next_multiple_of(SMALL).unwrap_or(usize::MAX)
+    whole(bytes, page_size())
 }
 
 /// Has the system make the pages, by several threads. Whatever it refuses (it may be older than the wish) the driver's own touch brings later.
@@ -93,7 +118,8 @@ mod tests {
         for bytes in [0, 1, 4097, 2 << 20, (2 << 20) + 1, 40 << 20] {
             let address = map(bytes).unwrap();
             let length = length(bytes);
-            assert!(length as u64 >= bytes.max(1) && (length as u64) < bytes + 4097, "{length} of {bytes}");
+            let most = bytes + page_size() as u64;
+            assert!(length as u64 >= bytes.max(1) && length as u64 <= most, "{length} of {bytes}");
             assert!(length < LARGE || address.0.is_multiple_of(LARGE as u64), "{address:?}");
             let first: *mut u8 = host_pointer(address).cast();
             // SAFETY: `map` gave so many readable and writable bytes, to nobody else.
@@ -104,5 +130,25 @@ mod tests {
             unsafe { unmap(address, bytes) }.unwrap();
         }
         map(u64::MAX).unwrap_err();
+    }
+
+    /// A system of pages of 64 KiB unmaps nothing that begins between two of them.
+    #[test]
+    fn large_memory_on_a_system_of_other_pages_is_cut_at_pages() {
+        for page in [4 << 10, 16 << 10, 64 << 10] {
+            for bytes in [1, 4097, 2 << 20, (2 << 20) + 1, (40 << 20) + 5000] {
+                for start in [0, page, 7 * page, LARGE - page, LARGE] {
+                    let place = Place::new(bytes, page).unwrap();
+                    let (first, spare) = place.of(start);
+                    let ends = [first, place.length, place.mapped].into_iter();
+                    let ends: Vec<_> = ends.chain(spare.iter().flat_map(|(from, to)| [*from, *to])).collect();
+                    assert!(ends.iter().all(|end| end.is_multiple_of(page)), "{page}, {bytes}: {ends:?}");
+                    assert!(first.is_multiple_of(place.align) && first >= start, "{page}, {bytes}: {ends:?}");
+                    let mapped: usize = spare.iter().map(|(from, to)| to - from).sum();
+                    assert_eq!(mapped + place.length, place.mapped, "{page}, {bytes}: {ends:?}");
+                    assert!(place.length as u64 >= bytes);
+                }
+            }
+        }
     }
 }
