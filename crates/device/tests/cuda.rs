@@ -10,6 +10,8 @@ use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
@@ -824,6 +826,41 @@ fn streams_that_stand_still_are_let_go_with_an_error() {
         flags.give_up("nobody will raise it");
         assert_eq!(stream.synchronize(), Err(Error::Stream("nobody will raise it".to_owned())));
         drop((flags, stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// What one thread queues, in graphs and outside of them, while another waits for the stream: the wait lets nothing go of which it has not seen the end, also where nobody else keeps it.
+#[test]
+fn flags_of_what_is_queued_beside_a_wait_live_until_it_is_done() {
+    let slow = [("FAKECUDA_SLOW", "cuStreamBatchMemOp,cuGraphLaunch")];
+    inside("flags_of_what_is_queued_beside_a_wait_live_until_it_is_done", &slow, || {
+        let device = open().unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let is_over = AtomicBool::new(false);
+        let queued = |number: usize| {
+            let flags = device.flags(1)?;
+            if number.is_multiple_of(2) {
+                return stream.raise(&flags, 0);
+            }
+            let other = device.stream(StreamKind::Copy)?;
+            let mut graph = other.capture(|| other.raise(&flags, 0))?;
+            // SAFETY: nothing in it touches memory.
+            unsafe { stream.replay(&mut graph) }
+        };
+        let (queued, waited) = thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    stream.synchronize()?;
+                }
+                stream.synchronize()
+            });
+            let queued = (0..100).try_for_each(queued);
+            is_over.store(true, Ordering::Relaxed);
+            (queued, waits.join().unwrap())
+        });
+        assert_eq!((queued, waited), (Ok(()), Ok(())));
+        drop((stream, device));
         assert_eq!(Control::new().left(), 0);
     });
 }

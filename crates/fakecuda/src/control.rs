@@ -3,6 +3,8 @@
 use std::ffi::{CString, c_char};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use crate::abi::{Code, SUCCESS, UNKNOWN};
 use crate::driver;
@@ -92,6 +94,12 @@ impl Failure {
 
 static PLAN: Mutex<Plan> = Mutex::new(Plan { calls: 0, fail: None, failed: None });
 
+/// Calls by name that take some time before they do anything, as a driver's do that wait for a lock of its own: other threads come in between.
+static SLOW: LazyLock<String> = LazyLock::new(|| std::env::var("FAKECUDA_SLOW").unwrap_or_default());
+
+/// Many times what another thread's call takes.
+const SLOW_TIME: Duration = Duration::from_micros(200);
+
 /// Calls that give something back or wait.
 const LATE: [&str; 8] =
     ["Unregister", "Free", "Release", "Unmap", "Destroy", "Unload", "EndCapture", "Synchronize"];
@@ -112,6 +120,9 @@ pub(crate) fn call(name: &'static str, code: Code, work: impl FnOnce() -> Code) 
     };
     if ONE.fails(name) {
         return code;
+    }
+    if SLOW.split(',').any(|slow| slow == name) {
+        thread::sleep(SLOW_TIME);
     }
     match fails {
         None => work(),

@@ -18,7 +18,7 @@
 //!
 //! Put a link `libcuda.so.1` to `liblighterage_fakecuda.so` into a folder and that folder into `LD_LIBRARY_PATH`. [`library`] finds the file beside a test's
 //! own. A second link, `libcublasLt.so.13`, makes it cuBLASLt too. The environment says what it pretends to be: `FAKECUDA_CAPABILITY` (9.0; `7.5,9.0`: one of each), `FAKECUDA_INIT` (0, what `cuInit` answers), `FAKECUDA_DRIVER` (13000), `FAKECUDA_MEMORY` in bytes
-//! (4 GiB), `FAKECUDA_VMM` (1), `FAKECUDA_REGISTER` (1), `FAKECUDA_DEVICES` (1; with 0 `cuInit` finds none, as a driver does), `FAKECUDA_CUBLASLT` (130100, its version), `FAKECUDA_CHECKS` (0; 1: kernels run with the race detector, launches that overlap with what those before them may still touch). `FAKECUDA_FAIL` makes one call of a whole program fail, by its name: with `cuLaunchKernel:2` the third launch. `fakecuda_fail` makes a
+//! (4 GiB), `FAKECUDA_VMM` (1), `FAKECUDA_REGISTER` (1), `FAKECUDA_DEVICES` (1; with 0 `cuInit` finds none, as a driver does), `FAKECUDA_CUBLASLT` (130100, its version), `FAKECUDA_CHECKS` (0; 1: kernels run with the race detector, launches that overlap with what those before them may still touch). `FAKECUDA_FAIL` makes one call of a whole program fail, by its name: with `cuLaunchKernel:2` the third launch. `FAKECUDA_SLOW` names calls that take some time before they begin. `fakecuda_fail` makes a
 //! call fail, `fakecuda_fail_twice` also its repetition, `fakecuda_left` counts what was not given back: see `control.rs`.
 //!
 //! # Unsafe code

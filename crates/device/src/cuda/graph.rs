@@ -76,10 +76,10 @@ impl CudaStream {
     /// # Safety
     /// - What was promised for each piece of the work when it was recorded holds for this replay too.
     pub(super) unsafe fn replay(&self, graph: &mut Graph) -> Result<()> {
-        let stream = self.entered()?;
-        self.keep(&graph.used);
-        // SAFETY: both are alive; the work itself is the caller's promise.
-        check_wait("cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.raw.0, stream) })
+        self.queue_graph(&graph.used, |stream| {
+            // SAFETY: both are alive; the work itself is the caller's promise.
+            check_wait("cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.raw.0, stream) })
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Streams and events of the driver.
 
 use std::ffi::c_int;
+use std::mem;
 use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -56,6 +57,13 @@ struct Graphs {
     running: Vec<Arc<Used>>,
     /// The same of flags that work outside of graphs refers to.
     used: Used,
+}
+
+impl Graphs {
+    /// What is kept for work that is queued, to be dropped when it is done.
+    fn take_kept(&mut self) -> (Vec<Arc<Used>>, Used) {
+        (mem::take(&mut self.running), mem::take(&mut self.used))
+    }
 }
 
 /// An event of a [`Cuda`](crate::Cuda).
@@ -130,30 +138,34 @@ impl CudaStream {
         self.graphs().recording.is_some()
     }
 
-    /// Keeps what a graph refers to until the stream was waited for.
-    pub(super) fn keep(&self, used: &Arc<Used>) {
+    /// Queues a graph, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
+    pub(super) fn queue_graph(
+        &self,
+        used: &Arc<Used>,
+        queue: impl FnOnce(CUstream) -> Result<()>,
+    ) -> Result<()> {
+        let stream = self.entered()?;
         let running = &mut self.graphs().running;
         if !running.iter().any(|kept| Arc::ptr_eq(kept, used)) {
             running.push(Arc::clone(used));
         }
+        queue(stream)
     }
 
-    /// Keeps flags until the stream was waited for, or with the recording that refers to them.
-    fn keep_flags(&self, words: &Arc<Words>) {
+    /// As [`queue_graph`](Self::queue_graph), of what refers to flags: they are kept until the stream was waited for, or with the recording.
+    fn queue_flag(&self, words: &Arc<Words>, queue: impl FnOnce(CUstream) -> Result<()>) -> Result<()> {
+        let stream = self.entered()?;
         let Graphs { recording, used, .. } = &mut *self.graphs();
         recording.as_mut().unwrap_or(used).keep_flags(words);
+        queue(stream)
     }
 
     pub(super) fn raise(&self, words: &Arc<Words>, index: usize) -> Result<()> {
-        let stream = self.entered()?;
-        self.keep_flags(words);
-        words.raise(stream, index)
+        self.queue_flag(words, |stream| words.raise(stream, index))
     }
 
     pub(super) fn take(&self, words: &Arc<Words>, index: usize) -> Result<()> {
-        let stream = self.entered()?;
-        self.keep_flags(words);
-        words.take(stream, index)
+        self.queue_flag(words, |stream| words.take(stream, index))
     }
 
     /// Whether an event is one of a recording, which then keeps it.
@@ -191,15 +203,15 @@ impl CudaStream {
     /// Waits, also where the context was refused at first: who asks for this frees what the work uses.
     pub(super) fn synchronize(&self) -> Result<()> {
         let (stream, entered) = self.entered_again()?;
+        // All of it is queued by now. What another thread queues while this one waits keeps its own.
+        let over = self.graphs().take_kept();
         let looked = look_until(&self.context, "cuStreamQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuStreamQuery(stream) }
         });
         // SAFETY: it is alive.
         let outcome = wait("cuStreamSynchronize", || unsafe { sys::cuStreamSynchronize(stream) });
-        let mut graphs = self.graphs();
-        graphs.running.clear();
-        graphs.used = Used::default();
+        drop(over);
         entered.and(looked).and(outcome)
     }
 }
