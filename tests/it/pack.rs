@@ -155,6 +155,32 @@ fn whoever_kills_it_finds_what_was_said_so_far() {
     assert!(pack.result("checks.txt").contains("half of it"));
 }
 
+/// What runs on every backend here and on no GPU there would be proven on the stand-in alone.
+#[test]
+fn checks_of_all_backends_are_run_on_a_gpu() {
+    let script = fs::read_to_string(root().join(".ci/gpu-run")).expect("readable");
+    let calls = script.lines().filter_map(|line| line.trim().strip_prefix("run_checks "));
+    // Behind the name of one that has to be among them.
+    let beginnings: Vec<&str> =
+        calls.flat_map(|call| call.split(" || ").next().unwrap_or_default().split(' ').skip(1)).collect();
+    let folder = root().join("crates/device/tests/conformance");
+    let mut count = 0;
+    for file in names(&folder) {
+        let text = fs::read_to_string(folder.join(&file)).expect("readable");
+        for test in text.split("#[test]\nfn ").skip(1) {
+            let body = test.split("\n}").next().unwrap_or_default();
+            let name =
+                format!("{}::{}", file.trim_end_matches(".rs"), body.split('(').next().unwrap_or_default());
+            if body.contains("everywhere(") {
+                count += 1;
+                let is_run = beginnings.iter().any(|beginning| name.starts_with(beginning));
+                assert!(is_run, "{name} is run by no stage: {beginnings:?}");
+            }
+        }
+    }
+    assert!(count >= 15, "{count} checks were found");
+}
+
 /// The table is made of what there is, also of a document that ends in its middle.
 #[test]
 fn table_takes_lines_of_ours_for_ours_where_the_document_is_cut_off() {
