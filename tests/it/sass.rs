@@ -58,6 +58,36 @@ fn disassemble_all(cubins: &[PathBuf]) -> Vec<Instructions> {
     in_parallel(cubins, jobs, |cubin| Ok(disassemble(cubin))).expect("what is wrong with a cubin is a panic")
 }
 
+/// How the names of kernels begin whose launches overlap (`Launch::overlapping`).
+const OVERLAPPING: [&str; 5] = ["group_norm_", "layer_norm_", "norm_mod_", "rms_norm_", "softmax_"];
+
+/// What such a kernel does to memory stands behind the wait for the launches before, `griddepcontrol.wait`: the compiler has moved nothing above it, which no emulator sees.
+fn assert_waits_first(function: &str, words: &[String]) {
+    let wait = words.iter().position(|word| word == "ACQBULK");
+    let overlaps = OVERLAPPING.iter().any(|beginning| function.starts_with(beginning));
+    assert_eq!(
+        wait.is_some(),
+        overlaps,
+        "{function}: a wait for the launches before is for those that overlap"
+    );
+    let memory = ["LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "UTMALDG", "UTMASTG"];
+    for name in memory {
+        let is_early = has(&words[..wait.unwrap_or(0)], name);
+        assert!(!is_early, "{function}: {name} before the wait for the launches before");
+    }
+}
+
+/// Registers of a thread that a kernel's block gets at its launch: `setmaxnreg` shares out those, and waits for more than there are (PTX ISA: "blocks the execution until enough
+/// registers are available in the CTA's register pool"). The budget grants fewer, too.
+fn entry_registers(function: &str) -> u32 {
+    let table =
+        std::fs::read_to_string(concat!(env!("OUT_DIR"), "/budget.tsv")).expect("build.rs leaves it here");
+    let row = table.lines().find_map(|line| line.strip_prefix(function)?.strip_prefix('\t'));
+    let column = Arch::ALL.iter().position(|arch| *arch == Arch::Sm90a).expect("it is one of them");
+    let cell = row.and_then(|row| row.split('\t').nth(column)?.split('+').next()?.parse().ok());
+    cell.unwrap_or_else(|| panic!("{function} is not in the table"))
+}
+
 #[test]
 fn kernels_have_what_they_are_written_with_and_no_local_memory() {
     let folder = PathBuf::from(concat!(env!("OUT_DIR"), "/images"));
@@ -76,11 +106,21 @@ fn kernels_have_what_they_are_written_with_and_no_local_memory() {
                 assert!(!has(words, local), "{function} in {name} uses local memory: {local}");
             }
         }
+        if ["sm_90a", "sm_100a", "sm_120a"].iter().any(|arch| name.ends_with(&format!(".{arch}.cubin"))) {
+            found.iter().for_each(|(function, words)| assert_waits_first(function, words));
+        }
         if name.contains("_sm90a.") {
             hopper += 1;
-            for needed in ["HGMMA", "UTMALDG"] {
-                let all: Vec<String> = found.values().flatten().cloned().collect();
-                assert!(has(&all, needed), "{name} has no {needed}");
+            // But for those that only add what others left.
+            for (function, words) in found.iter().filter(|(function, _)| !function.contains("_join_")) {
+                for needed in ["HGMMA", "UTMALDG", "USETMAXREG"] {
+                    assert!(has(words, needed), "{function} in {name} has no {needed}");
+                }
+                let entry = entry_registers(function);
+                assert!(
+                    entry * 3 >= 40 + 2 * 232,
+                    "{function}: {entry} registers for three warpgroups, which set 40, 232 and 232: more than there are, and it waits for ever"
+                );
             }
             for (function, words) in found.iter().filter(|(function, _)| function.contains("_pair_1")) {
                 let is_multicast = |word: &String| word == "UTMALDG.2D.MULTICAST";
