@@ -72,7 +72,7 @@ pub enum Error {
         shard: String,
     },
     /// An index that names a file which is not there.
-    #[error("{}: shard {shard:?} with tensor {tensor:?} and {} more is missing", path.display(), tensors - 1)]
+    #[error("{}: shard {shard:?} is missing, with tensor {tensor:?}{}", path.display(), and_more(*tensors - 1))]
     ShardMissing {
         /// The index.
         path: PathBuf,
@@ -146,16 +146,18 @@ pub enum Error {
 #[non_exhaustive]
 pub enum Fault {
     /// Too short for the eight bytes of the header's length.
-    #[error("truncated: {file_bytes} bytes, the header's length alone has 8")]
+    #[error("not a safetensors file, or a truncated one: {}, and the header's length alone takes 8", bytes(*file_bytes))]
     TooShort {
         /// Bytes of the file.
         file_bytes: u64,
     },
     /// A header without bytes.
-    #[error("the header has 0 bytes")]
+    #[error("not a safetensors file, or a damaged one: its header would have 0 bytes")]
     NoHeader,
     /// A header beyond the limit.
-    #[error("the header should have {declared} bytes, at most {limit} are read")]
+    #[error(
+        "not a safetensors file, or a damaged one: its header would have {declared} bytes, at most {limit} are read"
+    )]
     HeaderTooLarge {
         /// Bytes that the file claims.
         declared: u64,
@@ -212,7 +214,8 @@ pub enum Fault {
     },
     /// A range that is reversed or leaves the data area.
     #[error(
-        "tensor {tensor:?} is at {begin}..{end}, the file has {data_bytes} bytes of data (truncated or damaged)"
+        "tensor {tensor:?} is at {begin}..{end}, the file has {} of data (truncated or damaged)",
+        bytes(*data_bytes)
     )]
     OutOfRange {
         /// The tensor.
@@ -253,7 +256,7 @@ pub enum Fault {
         previous_end: u64,
     },
     /// Bytes before a tensor that belong to none.
-    #[error("tensor {tensor:?} begins at {begin}, a gap of {} bytes after {previous_end}", begin - previous_end)]
+    #[error("tensor {tensor:?} begins at {begin}, a gap of {} after {previous_end}", bytes(begin - previous_end))]
     Gap {
         /// The tensor.
         tensor: String,
@@ -263,7 +266,7 @@ pub enum Fault {
         previous_end: u64,
     },
     /// Bytes after the last tensor that belong to none.
-    #[error("{} bytes after the last tensor: it ends at {end}, the data at {data_bytes}", data_bytes - end)]
+    #[error("{} after the last tensor: it ends at {end}, the data at {data_bytes}", bytes(data_bytes - end))]
     Trailing {
         /// One after the last tensor's last byte.
         end: u64,
@@ -325,4 +328,13 @@ pub enum Fault {
         /// Its element type.
         dtype: DType,
     },
+}
+
+/// `1 byte`, `2 bytes`.
+fn bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" and {count} more") }
 }

@@ -97,10 +97,11 @@ fn json_bytes(file: &[u8]) -> Result<&[u8], Fault> {
 }
 
 fn begins_with_brace(json: &[u8]) -> Result<&[u8], Fault> {
-    match json.first() {
-        Some(b'{') => Ok(json),
-        other => Err(Fault::HeaderJson { message: format!("it should begin with '{{', not with {other:?}") }),
+    if json.starts_with(b"{") {
+        return Ok(json);
     }
+    let first = json[..json.len().min(1)].escape_ascii();
+    Err(Fault::HeaderJson { message: format!("it should begin with '{{', not with '{first}'") })
 }
 
 fn sorted(mut tensors: Vec<(String, RawEntry)>) -> Result<Vec<(String, RawEntry)>, Fault> {

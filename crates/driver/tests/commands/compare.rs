@@ -77,7 +77,8 @@ fn files_that_cannot_be_read_are_named() {
     let scratch = Scratch::new();
     let good = scratch.tensors("good", &[("a", &[1.0])]);
     std::fs::write(scratch.path("bad"), [1, 2, 3]).unwrap();
-    lighterage(&["compare", &good, &scratch.text("bad")]).check_failed(&["bad: truncated: 3 bytes"]);
+    lighterage(&["compare", &good, &scratch.text("bad")])
+        .check_failed(&["bad: not a safetensors file, or a truncated one: 3 bytes"]);
     lighterage(&["compare", &good, &scratch.text("none")])
         .check_failed(&["none: cannot open it: No such file"]);
 }
