@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod commands;
+mod count;
 mod device;
 mod failure;
 mod gemm_table;

@@ -80,8 +80,9 @@ pub enum Error {
     Shortage(Box<Shortage>),
     /// The budget of pinned host memory is too small. Nothing was done.
     #[error(
-        "the {phase} phase needs {needed_bytes} bytes of pinned host memory for weights on their way to the device, {free_bytes} are left, {} are missing; \
+        "the {phase} phase needs {needed_bytes} bytes of pinned host memory for weights on their way to the device, {free_bytes} {} left, {} missing; \
          a larger --vram keeps more weights on the device and fewer on the host",
+        if *free_bytes == 1 { "is" } else { "are" },
         needed_bytes - free_bytes
     )]
     HostShortage {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lighterage_checkpoint::{Checkpoint, Tensor};
 use serde::Serialize;
 
+use crate::count::{counted, one_or};
 use crate::failure::{Failure, Result};
 use crate::number::{Number, numbers};
 use crate::table::{self, Align};
@@ -76,7 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let (count, tolerance) = (rows.len(), arguments.tolerance);
-    Err(Failure::Refused(format!("{failed} of {count} tensors differ by more than {tolerance:e}")))
+    let (all, differ) = (counted(count, "tensor"), one_or(failed, "differs", "differ"));
+    Err(Failure::Refused(format!("{failed} of {all} {differ} by more than {tolerance:e}")))
 }
 
 fn pairs(arguments: &Arguments, got: &Checkpoint, expected: &Checkpoint) -> Result<Vec<Pair>> {

@@ -7,6 +7,7 @@ use lighterage_shape::DType;
 
 use super::architecture::{Architecture, Role};
 use super::readiness::Readiness;
+use crate::count::counted;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::{interrupt, mapping, output};
@@ -83,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .map(|tensor| (tensor.shape.iter().product::<usize>() * tensor.dtype.bytes()) as u64)
         .sum();
     output::note(&format!("{}: {}", arguments.from.display(), architecture.sentence(&arguments.from)));
-    output::note(&format!("{}: {} tensors, {}", arguments.to.display(), planned.len(), Size(bytes)));
+    let tensors = counted(planned.len(), "tensor");
+    output::note(&format!("{}: {tensors}, {}", arguments.to.display(), Size(bytes)));
     report(&arguments.to)
 }
 

@@ -5,6 +5,7 @@ use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Latents, Trajectory};
 use lighterage_shape::DType;
 
+use crate::count::{counted, one_or};
 use crate::device::{DeviceArguments, Precision, Work};
 use crate::failure::Result;
 use crate::inputs::Input;
@@ -90,11 +91,13 @@ impl Work for Denoise<'_> {
             .filter(|(_, ran)| !**ran)
             .map(|(step, _)| step.to_string())
             .collect();
-        let skipped =
-            if skipped.is_empty() { String::new() } else { format!(", skipped steps {}", skipped.join(" ")) };
+        let skipped = match skipped.len() {
+            0 => String::new(),
+            count => format!(", skipped {} {}", one_or(count, "step", "steps"), skipped.join(" ")),
+        };
         let replayed = match report.steps_replayed {
             0 => String::new(),
-            replayed => format!(", {replayed} steps replayed"),
+            replayed => format!(", {} replayed", counted(replayed, "step")),
         };
         output::note(&format!(
             "peak {peak} of {cap}, {:.4} s/step{skipped}{replayed}",

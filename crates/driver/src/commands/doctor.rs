@@ -9,6 +9,7 @@ use lighterage_kernels::images;
 use serde::Serialize;
 
 use self::trial::Trial;
+use crate::count::counted;
 use crate::device::{DeviceArguments, PlaceArguments};
 use crate::failure::Result;
 use crate::machine::Machine;
@@ -108,7 +109,11 @@ fn processor() -> Finding {
         Isa::Avx512Bf16 => "",
     };
     let verdict = if missing.is_empty() { Verdict::Ok } else { Verdict::Note };
-    Finding::new("host device", verdict, format!("{cores} cores to use, instructions {isa}{missing}"))
+    Finding::new(
+        "host device",
+        verdict,
+        format!("{} to use, instructions {isa}{missing}", counted(cores, "core")),
+    )
 }
 
 fn memory(machine: &Machine) -> Finding {
@@ -155,7 +160,7 @@ fn images() -> Finding {
         return Finding::new("images", Verdict::Note, text);
     }
     let archs: Vec<String> = archs.iter().map(ToString::to_string).collect();
-    Finding::new("images", Verdict::Ok, format!("{kernels} kernels for {}", archs.join(", ")))
+    Finding::new("images", Verdict::Ok, format!("{} for {}", counted(kernels, "kernel"), archs.join(", ")))
 }
 
 fn driver(machine: &Machine) -> Finding {

@@ -17,6 +17,7 @@ pub(crate) use self::arguments::Arguments;
 use self::models::Models;
 pub(crate) use self::models::{adapters, read_embedding};
 use self::record::{Gemm, Planned, Record};
+use crate::count::one_or;
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::progress::Progress;
@@ -200,7 +201,8 @@ fn show_forecast(forecast: &Forecast, maximum_bytes: u64, as_json: bool) -> Resu
 fn not_finite(picture: &Picture) -> String {
     let (count, of) = (picture.not_finite, 3 * picture.width * picture.height);
     format!(
-        "warning: {count} of {of} values of the picture are NaN or infinite; look for broken weights with --check-weights, or at --guidance"
+        "warning: {count} of {of} values of the picture {} NaN or infinite; look for broken weights with --check-weights, or at --guidance",
+        one_or(count, "is", "are")
     )
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use self::blocks::Block;
 use super::architecture::Architecture;
 use super::readiness::{Readiness, is_pipeline};
+use crate::count::counted;
 use crate::failure::{Failure, Result};
 use crate::size::Size;
 use crate::table::{self, Align};
@@ -169,15 +170,10 @@ impl Report {
         let types: Vec<String> = self.bytes_by_type.keys().map(ToString::to_string).collect();
         writeln!(out, "{}", self.path.display())?;
         writeln!(out, "  architecture  {}", self.architecture)?;
-        writeln!(out, "  files         {} ({} bytes)", self.files.len(), self.file_bytes)?;
-        writeln!(
-            out,
-            "  tensors       {}, {} parameters, {}",
-            self.tensors,
-            self.parameters,
-            types.join(" and ")
-        )?;
-        writeln!(out, "  weights       {} ({} bytes)", Size(self.bytes), self.bytes)?;
+        writeln!(out, "  files         {} ({})", self.files.len(), counted(self.file_bytes, "byte"))?;
+        let types = if types.is_empty() { String::new() } else { format!(", {}", types.join(" and ")) };
+        writeln!(out, "  tensors       {}, {}{types}", self.tensors, counted(self.parameters, "parameter"))?;
+        writeln!(out, "  weights       {} ({})", Size(self.bytes), counted(self.bytes, "byte"))?;
         writeln!(out, "  fingerprint   {}", self.fingerprint)?;
         let rows: Vec<_> = self.blocks.iter().map(Block::row).collect();
         table::print(out, &[Align::Left, Align::Right, Align::Right, Align::Right], &rows)?;

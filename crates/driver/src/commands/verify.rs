@@ -7,6 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::budgets::{self, PictureArguments, Ran, Took, cell};
+use crate::count::{counted, one_or};
 use crate::device::{Done, PlaceArguments, Precision, Work};
 use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
@@ -103,10 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match (differ, broken) {
         (0, 0) => Ok(()),
         (0, broken) => {
-            Err(Failure::Refused(format!("latents of {broken} of {} runs are NaN or infinite", runs.len())))
+            let all = counted(runs.len(), "run");
+            Err(Failure::Refused(format!("latents of {broken} of {all} are NaN or infinite")))
         }
         (differ, _) => {
-            Err(Failure::Refused(format!("{differ} of {} runs differ from the first", runs.len())))
+            let (all, differs) = (counted(runs.len(), "run"), one_or(differ, "differs", "differ"));
+            Err(Failure::Refused(format!("{differ} of {all} {differs} from the first")))
         }
     }
 }
@@ -123,11 +126,6 @@ struct Compared<'a> {
     runs: Vec<Run>,
     /// Hashes of the first run's latents.
     first: Option<Vec<Vec<u8>>>,
-}
-
-/// `1 thread`, `2 threads`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Runs that share a device.
@@ -248,7 +246,7 @@ fn show(runs: &[Run]) -> Result<()> {
         let verdict = match (differs_at, not_finite) {
             (Some(step), _) => format!("{} differs from step {step} on", &sha256[..16]),
             (None, 0) => sha256[..16].to_owned(),
-            (None, count) => format!("{} with {count} NaN or infinite values", &sha256[..16]),
+            (None, count) => format!("{}, NaN or infinite values: {count}", &sha256[..16]),
         };
         rows.push(vec![
             Size(took.budget_bytes).to_string(),
@@ -264,7 +262,9 @@ fn show(runs: &[Run]) -> Result<()> {
     let out = &mut output::stdout();
     let [left, right] = [Align::Left, Align::Right];
     table::print(out, &[right, right, right, left, right, right, right, left], &rows)?;
-    writeln!(out, "{} runs, {} of them differ", runs.len(), count(runs, |run| run.differs_at.is_some()))?;
+    let differ = count(runs, |run| run.differs_at.is_some());
+    let (all, differs) = (counted(runs.len(), "run"), one_or(differ, "differs", "differ"));
+    writeln!(out, "{all}, {differ} of them {differs}")?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::line::{line, source};
 use super::memory::{self, as_f64, duration};
 use super::page::{Page, escape, table};
 use super::timeline;
+use crate::count::counted;
 use crate::size::Size;
 
 /// What was asked for and what came out, as names and values.
@@ -37,8 +38,8 @@ pub(crate) fn run_page(device: &str, cap_bytes: u64, seen: &Seen, facts: &Facts)
     page.section("settings", "The run", &settings(device, cap_bytes, facts));
     if seen.recording.dropped > 0 {
         let note = format!(
-            "<p>{} events were not recorded: there was no room for more.</p>",
-            seen.recording.dropped
+            "<p>{} not recorded: there was no room for more.</p>",
+            counted(seen.recording.dropped, "event")
         );
         page.section("dropped", "What is missing here", &note);
     }
@@ -156,12 +157,12 @@ fn residents(planned: &PhaseForecast, is_open: bool) -> String {
     let mut seen = std::collections::BTreeSet::new();
     let units = plan.cycle().iter().filter(|unit| seen.insert(**unit)).collect::<Vec<_>>();
     let mut text = format!(
-        "<details{}><summary>{} phase: {} of {} resident, {} units</summary><div class=\"scroll tall\" tabindex=\"0\" role=\"group\" aria-label=\"units of the {} phase\"><table class=\"units\"><thead><tr><th scope=\"col\">unit</th><th scope=\"col\">bytes</th><th scope=\"col\">resident</th></tr></thead><tbody>\n",
+        "<details{}><summary>{} phase: {} of {} resident, {}</summary><div class=\"scroll tall\" tabindex=\"0\" role=\"group\" aria-label=\"units of the {} phase\"><table class=\"units\"><thead><tr><th scope=\"col\">unit</th><th scope=\"col\">bytes</th><th scope=\"col\">resident</th></tr></thead><tbody>\n",
         if is_open { " open" } else { "" },
         planned.phase,
         Size(plan.resident_bytes().min(plan.unit_bytes())),
         Size(plan.unit_bytes()),
-        units.len(),
+        counted(units.len(), "unit"),
         planned.phase,
     );
     for unit in units {

@@ -29,7 +29,7 @@ fn errors_up_to_the_tolerance_pass() {
         &[("a", expected)],
         &["--tolerance", "0.19"],
         1,
-        &["DIFFERS", "error: 1 of 1 tensors"],
+        &["DIFFERS", "error: 1 of 1 tensor differs"],
     );
     check(&[("a", got)], &[("a", expected)], &[], 1, &["DIFFERS"]);
 }

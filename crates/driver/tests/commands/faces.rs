@@ -273,18 +273,21 @@ fn a_file_of_jobs_is_made_once() {
         lighterage(&["generate", "--prompt", PROMPT, "--steps", "3", "--jobs", &jobs, "--shard", shard])
     };
     run("0/2")
-        .check(1, &["1 made, 0 were done, 1 failed", "width is 60, should be a multiple of 16: 48 or 64"]);
-    run("1/2").check(1, &["1 made, 0 were done, 1 failed", "unknown field `colour`"]);
+        .check(1, &["1 made, 0 done before, 1 failed", "width is 60, should be a multiple of 16: 48 or 64"]);
+    run("1/2").check(
+        1,
+        &["1 made, 0 done before, 1 failed, by 1 plan:", "unknown field `colour`", "error: 1 picture failed"],
+    );
     let results = std::fs::read_to_string(scratch.path("people.results-0-of-2.jsonl")).unwrap();
     let outcomes: Vec<serde_json::Value> =
         results.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((outcomes.len(), &outcomes[0]["seed"], &outcomes[1]["line"]), (2, &0.into(), &2.into()));
     assert!(outcomes[1]["error"].as_str().unwrap().contains("width is 60"));
     // A second run makes what failed, and what is gone; a corrected line is made.
-    run("0/2").check(1, &["0 made, 1 were done, 1 failed"]);
+    run("0/2").check(1, &["0 made, 1 done before, 1 failed"]);
     std::fs::write(&jobs, lines.join("\n").replace("60", "64")).unwrap();
     std::fs::remove_file(&first).unwrap();
-    run("0/2").check(0, &["2 made, 0 were done, 0 failed"]);
+    run("0/2").check(0, &["2 made, 0 done before, 0 failed"]);
     assert!(
         scratch.path("a.png").is_file()
             && scratch.path("b.png").is_file()
@@ -313,7 +316,7 @@ fn pictures_of_one_kind_share_a_plan_and_are_what_they_are_alone() {
     std::fs::write(&jobs, lines.join("\n")).unwrap();
     let common = ["--prompt", PROMPT, "--steps", "3", "--vram", "4MiB"];
     lighterage(&[&["generate", "--jobs", &jobs], &common[..]].concat())
-        .check(0, &["5 made, 0 were done, 0 failed, by 3 plans"]);
+        .check(0, &["5 made, 0 done before, 0 failed, by 3 plans"]);
     let alone = out("alone.png");
     let single = ["generate", "--id-image", &face("bo"), "--seed", "4", "-o", &alone];
     lighterage(&[&single[..], &common].concat()).check(0, &[]);
@@ -346,14 +349,14 @@ fn a_file_that_is_divided_anew_keeps_what_is_done() {
         (0..4).map(|seed| format!(r#"{{"prompt": "x", "seed": {seed}, "steps": 1}}"#)).collect();
     std::fs::write(&jobs, lines.join("\n")).unwrap();
     let run = |shard: &str| lighterage(&["generate", "--jobs", &jobs, "--shard", shard]);
-    run("0/2").check(0, &["2 made, 0 were done"]);
-    run("2/4").check(0, &["0 made, 1 were done"]);
-    lighterage(&["generate", "--jobs", &jobs]).check(0, &["2 made, 2 were done"]);
+    run("0/2").check(0, &["2 made, 0 done before"]);
+    run("2/4").check(0, &["0 made, 1 done before"]);
+    lighterage(&["generate", "--jobs", &jobs]).check(0, &["2 made, 2 done before"]);
     let all = std::fs::read_to_string(scratch.path("jobs.results.jsonl")).unwrap();
     assert_eq!(all.lines().count(), 4);
     // Half a list of another shard saves nothing and harms nothing.
     std::fs::write(scratch.path("jobs.results-1-of-7.jsonl"), "{\"line\":").unwrap();
-    run("3/4").check(0, &["0 made, 1 were done"]);
+    run("3/4").check(0, &["0 made, 1 done before"]);
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn a_dry_run_of_jobs_writes_nothing() {
     let jobs = scratch.text("jobs.jsonl");
     std::fs::write(&jobs, r#"{"prompt": "x"}"#).unwrap();
     lighterage(&["generate", "--jobs", &jobs, "--dry-run"])
-        .check(0, &["1 to be made, 0 were done, 0 failed"]);
+        .check(0, &["1 to be made, 0 done before, 0 failed"]);
     assert_eq!(scratch.names(), ["jobs.jsonl"]);
 }
 

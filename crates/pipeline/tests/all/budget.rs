@@ -258,7 +258,7 @@ fn the_host_s_budget_is_checked_before_any_work() {
     let (least, expected) = (2 * PAGE_BYTES, run(whole));
     let (refused, device_peak, host_peak) = run(least - 1);
     let text = refused.unwrap_err().to_string();
-    assert!(text.contains(&least.to_string()) && text.contains("1 are missing"), "{text}");
+    assert!(text.contains(&least.to_string()) && text.contains("1 missing"), "{text}");
     assert_eq!((device_peak, host_peak), (0, 0));
     assert_eq!(expected.2, whole);
     for host_bytes in [least, least.midpoint(whole)] {

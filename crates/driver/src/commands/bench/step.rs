@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::machine;
 use crate::commands::budgets::{self, PictureArguments, Ran, Took, cell};
+use crate::count::counted;
 use crate::device::{Done, PlaceArguments, Work};
 use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
@@ -241,7 +242,7 @@ impl Report {
         let giga = |rate: f64| format!("{:.1} GB/s", rate / 1e9);
         let Self { device, width, height, steps, .. } = self;
         let link = self.link_bytes_per_second.map_or_else(|| "of unknown rate".to_owned(), giga);
-        writeln!(out, "{device}, {width}x{height}, {steps} steps, link {link}")?;
+        writeln!(out, "{device}, {width}x{height}, {}, link {link}", counted(*steps, "step"))?;
         match self.compute {
             Some(Compute { seconds, from: ComputeFrom::Resident }) => {
                 writeln!(out, "launches alone {seconds:.4} s, as a run with everything resident took")?;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{machine, timing};
 use crate::commands::plan::{Scene, Sides};
+use crate::count::counted;
 use crate::device::DeviceArguments;
 use crate::failure::{Failure, Result};
 use crate::gemm_table;
@@ -168,7 +169,7 @@ fn library(device: &lighterage_device::Device<Cuda>, workspace_bytes: u64) -> Op
 
 fn comment(arguments: &TuneArguments, device: &str, products: &[Outcome]) -> String {
     let TuneArguments { model, size, steps, .. } = arguments;
-    let mut text = format!("Measured on {device} for {model}, {size}, {steps} steps. ");
+    let mut text = format!("Measured on {device} for {model}, {size}, {}. ", counted(*steps, "step"));
     text += &if arguments.foreign {
         "cuBLASLt has all that it can do, also where ours is faster.\n".to_owned()
     } else {
@@ -371,7 +372,7 @@ impl Report {
         let aligns = [right, right, right, Align::Left, right, right, right, right, Align::Left];
         table::print(&mut out, &aligns, &rows)?;
         let lines = self.products.iter().filter(|outcome| outcome.is_in_table).count();
-        writeln!(out, "{}: {lines} lines, sha256 {}", self.table.display(), self.sha256)?;
+        writeln!(out, "{}: {}, sha256 {}", self.table.display(), counted(lines, "line"), self.sha256)?;
         Ok(())
     }
 }

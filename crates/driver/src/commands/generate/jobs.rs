@@ -11,6 +11,7 @@ use super::models::Models;
 use super::plans::Plans;
 use super::request::Request;
 use super::{Arguments, Shot};
+use crate::count::counted;
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::report::Seeing;
@@ -234,11 +235,14 @@ impl Work for Batch<'_> {
         }
         let verb = if self.arguments.is_dry() { "to be made" } else { "made" };
         output::note(&format!(
-            "{made} {verb}, {skipped} were done, {failed} failed, by {} plans: {}",
-            plans.made,
+            "{made} {verb}, {skipped} done before, {failed} failed, by {}: {}",
+            counted(plans.made, "plan"),
             self.results.display()
         ));
-        if failed == 0 { Ok(()) } else { Err(Failure::Refused(format!("{failed} pictures failed"))) }
+        if failed == 0 {
+            return Ok(());
+        }
+        Err(Failure::Refused(format!("{} failed", counted(failed, "picture"))))
     }
 }
 

@@ -10,6 +10,7 @@ use lighterage_pipeline::{Cut, Extras, Face, InfiniteYou, Job, Latent, Model, Op
 
 use super::Arguments;
 use super::request::Request;
+use crate::count::counted;
 use crate::failure::{Failure, Result};
 use crate::{mapping, output};
 
@@ -71,7 +72,8 @@ impl Models {
         let extras = Extras { infinite_you: self.infinite_you.as_ref(), adapters };
         let job = Job::with(&self.model, extras, options)?;
         for (what, Cut { encoder, read, left_out }) in job.cuts() {
-            output::note(&format!("{what}: {encoder} reads {read} tokens, the last {left_out} are left out"));
+            let left_out = if left_out == 1 { "one is".to_owned() } else { format!("{left_out} are") };
+            output::note(&format!("{what}: {encoder} reads {read} tokens, the last {left_out} left out"));
         }
         Ok(job)
     }
@@ -195,7 +197,8 @@ pub(crate) fn adapters(given: &[String]) -> Result<Adapters> {
         let left_out = adapters.add(mapping::open(Path::new(path))?, scale)?;
         if left_out > 0 {
             output::note(&format!(
-                "{path}: {left_out} tensors are for the text encoders and are not applied"
+                "{path}: {} for the text encoders, not applied",
+                counted(left_out, "tensor")
             ));
         }
     }

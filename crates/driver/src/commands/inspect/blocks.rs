@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use lighterage_checkpoint::Tensor;
 use serde::Serialize;
 
+use crate::count::counted;
 use crate::size::Size;
 
 /// Neighbouring blocks of a model that are of the same size.
@@ -26,14 +27,11 @@ impl Block {
             Some((first, last)) if first == last => (format!("{}.{first}", self.name), 1),
             Some((first, last)) => (format!("{}.{first}-{last}", self.name), last - first + 1),
         };
-        let times = if count > 1 {
-            format!("{count} x {} bytes", self.bytes)
-        } else {
-            format!("{} bytes", self.bytes)
-        };
+        let bytes = counted(self.bytes, "byte");
+        let times = if count > 1 { format!("{count} x {bytes}") } else { bytes };
         vec![
             format!("    {name}"),
-            format!("{} tensors", self.tensors),
+            counted(self.tensors, "tensor"),
             times,
             Size(self.bytes * count).to_string(),
         ]

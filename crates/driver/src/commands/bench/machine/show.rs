@@ -12,6 +12,7 @@ use super::memory::{MappingRun, MemoryCalls};
 use super::paged::Paged;
 use super::pieces::Pieces;
 use super::rates::Rates;
+use crate::count::counted;
 use crate::failure::Result;
 use crate::size::Size;
 use crate::table::{self, Align};
@@ -132,7 +133,7 @@ impl BesideWork {
             format!(
                 "{waits} ({} of {} rounds)",
                 self.pending_before - self.pending_after,
-                self.pending_before
+                counted(self.pending_before, "round")
             ),
         ]
     }
@@ -167,8 +168,10 @@ impl Joined {
     fn text(&self) -> String {
         let [there, back] = self.both_ways;
         format!(
-            "graphs joined by an event: in order {} of {} times, {} with the waiting one launched first; both ways {there} there, {back} back",
-            self.recorder_first, self.replays, self.waiter_first,
+            "graphs joined by an event: in order {} of {}, {} with the waiting one launched first; both ways {there} there, {back} back",
+            self.recorder_first,
+            counted(self.replays, "time"),
+            self.waiter_first,
         )
     }
 }
