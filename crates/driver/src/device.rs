@@ -10,8 +10,8 @@ use lighterage_shape::DType;
 use crate::failure::{Failure, Result};
 use crate::gemm_table::{self, GemmTable};
 use crate::machine::Machine;
-use crate::output;
 use crate::size::Size;
+use crate::{output, range};
 
 /// Where to run, and in how much memory.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,10 +77,7 @@ pub(crate) struct PlaceArguments {
 const THREADS_MAX: usize = 1024;
 
 pub(crate) fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if count <= THREADS_MAX => Ok(count),
-        _ => Err(format!("not a number of threads from 0 to {THREADS_MAX}")),
-    }
+    range::whole(0..=THREADS_MAX)(text)
 }
 
 fn device_name(text: &str) -> Result<DeviceName, String> {
@@ -88,10 +85,9 @@ fn device_name(text: &str) -> Result<DeviceName, String> {
     match (name, ordinal) {
         ("auto", None) => Ok(DeviceName::Auto),
         ("cuda", None) => Ok(DeviceName::Cuda(0)),
-        ("cuda", Some(ordinal)) => match ordinal.parse() {
-            Ok(ordinal) => Ok(DeviceName::Cuda(ordinal)),
-            Err(_) => Err(format!("cuda:{ordinal}: not the number of a device")),
-        },
+        ("cuda", Some(ordinal)) => range::whole(0..=u32::MAX)(ordinal)
+            .map(DeviceName::Cuda)
+            .map_err(|why| format!("N of cuda:N is {why}")),
         ("host", None) => Ok(DeviceName::Host),
         ("emu", None) => Ok(DeviceName::Emu),
         ("sim", None) => Ok(DeviceName::Sim),

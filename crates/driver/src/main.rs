@@ -27,6 +27,7 @@ mod number;
 mod output;
 mod picture_file;
 mod progress;
+mod range;
 mod report;
 mod size;
 mod table;

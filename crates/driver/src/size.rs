@@ -6,7 +6,7 @@ use std::str::FromStr;
 pub(crate) struct Size(pub(crate) u64);
 
 /// Units by name, in lower case; the longest that fits comes first.
-const UNITS: [(&str, u64); 21] = [
+const UNITS: [(&str, u64); 22] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
@@ -20,6 +20,7 @@ const UNITS: [(&str, u64); 21] = [
     ("pb", 1_000_000_000_000_000),
     ("eb", 1_000_000_000_000_000_000),
     ("bytes", 1),
+    ("byte", 1),
     ("k", 1 << 10),
     ("m", 1 << 20),
     ("g", 1 << 30),
@@ -65,6 +66,7 @@ impl fmt::Display for Size {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            1 => f.write_str("1 byte"),
             bytes if bytes < 1 << 10 => write!(f, "{bytes} bytes"),
             bytes if bytes < 1 << 20 => write!(f, "{:.1} KiB", bytes as f64 / 1024.0),
             bytes if bytes < 1 << 30 => write!(f, "{:.1} MiB", bytes as f64 / 1_048_576.0),
@@ -88,6 +90,7 @@ mod tests {
             ("1.5GiB", 3 << 29),
             ("0.1kB", 100),
             ("2M", 2 << 20),
+            ("1 byte", 1),
             ("17 bytes", 17),
             ("10EiB", 10 << 60),
             ("2.5PB", 2_500_000_000_000_000),
@@ -121,9 +124,14 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_with_the_unit_that_fits() {
-        for (bytes, expected) in
-            [(17, "17 bytes"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 29, "1.50 GiB")]
-        {
+        for (bytes, expected) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (17, "17 bytes"),
+            (1536, "1.5 KiB"),
+            (5 << 20, "5.0 MiB"),
+            (3 << 29, "1.50 GiB"),
+        ] {
             assert_eq!(Size(bytes).to_string(), expected);
         }
     }

@@ -55,6 +55,7 @@ fn pair(text: &str) -> Result<Pair, String> {
     Ok(Pair { got: got.to_owned(), expected: expected.to_owned() })
 }
 
+/// Infinity too: then only the places of NaN and infinities count.
 fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(value) if value >= 0.0_f64 => Ok(value),

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     dtype: Precision,
     /// The safetensors file to write.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "output", value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
     seeing: Seeing,

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{device, inputs, json, output};
+use crate::{device, inputs, json, output, range};
 
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
@@ -37,10 +37,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = device::threads)]
     threads: Vec<usize>,
     /// Seeds of the interleavings, of the host device [default: 1,2].
-    #[arg(long, value_name = "N[,N...]", value_delimiter = ',')]
+    #[arg(long, value_name = "N[,N...]", value_delimiter = ',', value_parser = range::whole(0..=u64::MAX))]
     interleavings: Vec<u64>,
-    /// Runs at each budget, and on the host of each kind.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Runs at each budget, and on the host of each kind, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = range::whole(1..=1000_u32))]
     rounds: u32,
     /// What is to be seen.
     #[arg(long, value_name = "TEXT", default_value = "red heart, noto style, white background")]
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     picture: PictureArguments,
     /// Steps of the loop [default: the model's].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = range::steps)]
     steps: Option<usize>,
     /// Element type of weights and activations.
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]

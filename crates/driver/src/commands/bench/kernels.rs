@@ -16,23 +16,24 @@ use lighterage_ops::{
 use serde::Serialize;
 
 use super::timing::TimedBy;
-use super::{machine, rest, timing};
+use super::{PRODUCTS, machine, rest, timing};
+use crate::count::{counted, one_or};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::{Failure, Result};
 use crate::table::{self, Align};
-use crate::{json, output};
+use crate::{json, output, range};
 
 /// Time the kernels at the shapes of FLUX.1-dev beside the rates that the device reaches in the same run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Divides the tokens: for devices that would take hours.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Divide the tokens by 1 to 512: for devices that would take hours.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = range::whole(1..=512_u32))]
     shrink: u32,
-    /// Size of the square product that says what the device reaches.
-    #[arg(long, value_name = "N", default_value_t = 8192)]
+    /// Rows, columns and inner size of the product that says what the device reaches, 1 to 65536.
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = range::whole(PRODUCTS))]
     gemm: usize,
-    /// Divides the model's width and heads, for the same reason.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=24))]
+    /// Divide the model's width and heads by 1 to 24, for the same reason.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = range::whole(1..=24_u32))]
     narrow: u32,
     /// Pictures that the shapes are those of, where they depend on it [default: 1024x1024, on a GPU also 1280x720].
     #[arg(long, value_name = "WxH[,WxH...]", value_delimiter = ',', value_parser = picture)]
@@ -370,7 +371,8 @@ impl<B: Backend> Bench<B> {
         let first = self.queue.read_f32(out.view())?;
         let bad = first.iter().flatten().filter(|value| !value.is_finite()).count();
         if bad > 0 {
-            return Err(Failure::Refused(format!("a kernel wrote {bad} numbers that are not finite")));
+            let (numbers, are) = (counted(bad, "number"), one_or(bad, "is", "are"));
+            return Err(Failure::Refused(format!("a kernel wrote {numbers} that {are} not finite")));
         }
         let seconds = timing::seconds(self.queue.stream(), |call| work(call as usize % SETS))?;
         Ok(Measured { launches, seconds })

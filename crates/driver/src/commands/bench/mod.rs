@@ -9,6 +9,8 @@ mod step;
 mod timing;
 mod tune;
 
+use std::ops::RangeInclusive;
+
 use crate::failure::Result;
 
 /// Measure a part of the program on this machine.
@@ -17,6 +19,12 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     subject: Subject,
 }
+
+/// MB/s of a slowed link: those that `plan` takes in GB/s.
+const LINKS: RangeInclusive<f64> = 1e-3..=1e9;
+
+/// Sides of a square product: three such matrices have 24 GiB at most.
+const PRODUCTS: RangeInclusive<usize> = 1..=65_536;
 
 #[derive(Debug, clap::Subcommand)]
 enum Subject {

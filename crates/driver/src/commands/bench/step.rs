@@ -10,7 +10,7 @@ use lighterage_pipeline::{Forecast, Job, Keep, Options, Survey};
 use lighterage_shape::DType;
 use serde::Serialize;
 
-use super::machine;
+use super::{LINKS, machine};
 use crate::commands::budgets::{self, PictureArguments, Ran, Took, cell};
 use crate::count::counted;
 use crate::device::{Done, PlaceArguments, Work};
@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::report::{Facts, Seeing};
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{inputs, json, output};
+use crate::{inputs, json, output, range};
 
 /// Time a step of the loop at many budgets, against the longer of the launches alone and the copies alone.
 ///
@@ -34,16 +34,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     picture: PictureArguments,
     /// Steps of the loop.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = range::steps)]
     steps: usize,
     /// Budgets [default: eight, from the smallest that runs to the one where everything is resident, or to what the device has].
     #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     budgets: Vec<Size>,
-    /// Slows copies of the host device down to so many MB/s [default: as fast as they go].
-    #[arg(long, value_name = "MB/s")]
+    /// Slow copies of the host device down to so many MB/s, of 10^6 bytes [default: as fast as they go].
+    #[arg(long, value_name = "MB/s", value_parser = range::real(LINKS))]
     link: Option<f64>,
-    /// Runs at each budget; the one whose step is their median counts.
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Runs at each budget, 1 to 1000; the one whose step is their median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = range::whole(1..=1000_usize))]
     rounds: usize,
     /// Print JSON.
     #[arg(long)]
@@ -151,7 +151,7 @@ impl Steps<'_> {
         at: impl Fn(&Forecast) -> Result<Ran>,
     ) -> Result<Report> {
         let median = |forecast: &Forecast| -> Result<Ran> {
-            let rounds = (0..self.arguments.rounds.max(1)).map(|_| at(forecast));
+            let rounds = (0..self.arguments.rounds).map(|_| at(forecast));
             let mut rounds = rounds.collect::<Result<Vec<_>>>()?;
             rounds.sort_by(|a, b| {
                 a.took.step_seconds.partial_cmp(&b.took.step_seconds).unwrap_or(Ordering::Equal)

@@ -19,7 +19,7 @@ use crate::failure::{Failure, Result};
 use crate::gemm_table;
 use crate::size::Size;
 use crate::table::{self, Align};
-use crate::{json, output};
+use crate::{json, output, range};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -34,21 +34,17 @@ pub(super) struct TuneArguments {
     #[arg(long, value_name = "WxH", default_value = "1280x720", requires = "tune")]
     size: Sides,
     /// With --tune: steps of the loop; the modulation of all of them is one product.
-    #[arg(long, value_name = "N", default_value_t = 50, requires = "tune")]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = range::steps, requires = "tune")]
     steps: usize,
     /// With --tune: what cuBLASLt may use of the device's memory beside the operands; counts to the budget wherever the table is used.
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", requires = "tune")]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = range::bytes(1..=WORKSPACE_BYTES_MAX), requires = "tune")]
     workspace: Size,
     /// With --tune: how often each is timed, 20 ms or more at a time; the median counts.
-    #[arg(long, value_name = "N", default_value_t = timing::BATCHES, value_parser = batches, requires = "tune")]
+    #[arg(long, value_name = "N", default_value_t = timing::BATCHES, value_parser = range::whole(1..=1000_usize), requires = "tune")]
     batches: usize,
     /// With --tune: give the library every product that it can make, also where ours is faster: to test it.
     #[arg(long, requires = "tune")]
     foreign: bool,
-}
-
-fn batches(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| (1..=1000).contains(count)).ok_or_else(|| "1 to 1000".to_owned())
 }
 
 /// Algorithms of cuBLASLt that are tried for a shape.
@@ -107,10 +103,6 @@ pub(super) fn run(
     as_json: bool,
 ) -> Result<()> {
     output::check(path)?;
-    if !(1..=WORKSPACE_BYTES_MAX).contains(&arguments.workspace.0) {
-        let most = Size(WORKSPACE_BYTES_MAX);
-        return Err(Failure::Usage(format!("--workspace {}: 1 byte to {most}", arguments.workspace)));
-    }
     let scene = Scene {
         model: &arguments.model,
         infinite_you: None,

@@ -1,7 +1,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use lighterage_pipeline::{Multiprocessors, Noise, Options, Spacing, TeaCache};
+use lighterage_pipeline::{Multiprocessors, Noise, Options, SIDE_MAX, Spacing, TeaCache};
 use lighterage_shape::DType;
 
 use super::jobs::Shard;
@@ -9,7 +10,7 @@ use super::request::Request;
 use crate::device::{DeviceArguments, Precision};
 use crate::inputs::Input;
 use crate::report::Seeing;
-use crate::{model_path, output};
+use crate::{model_path, output, range};
 
 /// Turn a prompt, and a face, into a PNG.
 ///
@@ -64,6 +65,7 @@ pub(crate) struct Arguments {
         value_name = "N[,N...]",
         allow_negative_numbers = true,
         value_delimiter = ',',
+        value_parser = range::whole(0..=u64::MAX),
         conflicts_with = "jobs"
     )]
     seed: Vec<u64>,
@@ -79,7 +81,7 @@ pub(crate) struct Arguments {
     /// Element type of weights and activations.
     #[arg(long, value_enum, default_value_t = Precision::Bf16)]
     dtype: Precision,
-    /// Decode the picture in tiles of so many pixels a side (a multiple of 8, at least 32; without a number 512).
+    /// Decode the picture in tiles of so many pixels a side (a multiple of 8 from 32 to 16384; without a number 512).
     ///
     /// Without the option that is so above 1.5 megapixels only, with 1024. Tiles need less memory; the picture differs a little.
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, default_missing_value = "512", value_parser = tile)]
@@ -204,7 +206,11 @@ pub(super) fn draw_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
 }
 
+/// From the smallest that the decoder takes to a whole picture.
+const TILES: RangeInclusive<usize> = 32..=SIDE_MAX;
+
 fn tile(text: &str) -> Result<usize, String> {
-    let pixels = text.parse().ok().filter(|pixels: &usize| *pixels >= 32 && pixels.is_multiple_of(8));
-    pixels.ok_or_else(|| "not a multiple of 8 that is 32 or more".to_owned())
+    let is_one = |pixels: &usize| TILES.contains(pixels) && pixels.is_multiple_of(8);
+    let pixels = text.parse().ok().filter(is_one);
+    pixels.ok_or_else(|| format!("not a multiple of 8 from {} to {}", TILES.start(), TILES.end()))
 }

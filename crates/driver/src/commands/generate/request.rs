@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
-use lighterage_pipeline::{Negation, Options, SIDE_MAX, SIDE_STEP, STEPS_MAX, TEACACHE_MINIMUM, TeaCache};
+use lighterage_pipeline::{Negation, Options, TEACACHE_MINIMUM, TeaCache};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
 use crate::inputs::Input;
-use crate::output;
+use crate::{output, range};
 
 /// What may differ from picture to picture: options of the command line, and the fields of a job's line.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Deserialize, Serialize)]
@@ -19,23 +19,23 @@ pub(crate) struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) negative_prompt: Option<String>,
     /// How far to go away from the negative prompt (which is empty by default); 1 is not at all. Every step takes twice as long.
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = range::scale::<f32>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) true_cfg: Option<f32>,
     /// Steps of the loop, 1 to 1000 [default: the model's].
-    #[arg(long, value_name = "N", value_parser = steps)]
+    #[arg(long, value_name = "N", value_parser = range::steps)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) steps: Option<usize>,
-    /// Width in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", value_parser = side)]
+    /// Width in pixels, a multiple of 16 from 16 to 16384 [default: the model's].
+    #[arg(long, value_name = "PIXELS", value_parser = range::side)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) width: Option<usize>,
-    /// Height in pixels, a multiple of 16 [default: the model's].
-    #[arg(long, value_name = "PIXELS", value_parser = side)]
+    /// Height in pixels, a multiple of 16 from 16 to 16384 [default: the model's].
+    #[arg(long, value_name = "PIXELS", value_parser = range::side)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) height: Option<usize>,
     /// Guidance that the model is told, 0 or more; models without guidance ignore it [default: the model's].
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = range::scale::<f32>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) guidance: Option<f32>,
     /// A photo of the person.
@@ -59,23 +59,23 @@ pub(crate) struct Request {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) control_keypoints: Option<PathBuf>,
     /// How strongly InfuseNet works; 0 is not at all [default: 1].
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = range::scale::<f32>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) infusenet_scale: Option<f32>,
     /// From which part of the steps on InfuseNet works, 0 to 1 [default: 0].
-    #[arg(long, value_name = "PART", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PART", allow_negative_numbers = true, value_parser = range::real(0.0..=1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) infusenet_start: Option<f64>,
     /// Up to which part of the steps InfuseNet works, 0 to 1 [default: 1].
-    #[arg(long, value_name = "PART", allow_negative_numbers = true)]
+    #[arg(long, value_name = "PART", allow_negative_numbers = true, value_parser = range::real(0.0..=1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) infusenet_end: Option<f64>,
     /// InfuseNet's own guidance, which is not its strength [default: 1].
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = scale)]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = range::scale::<f32>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) infusenet_guidance: Option<f32>,
     /// Skip steps that would add almost the same as the one before: the more, the higher the threshold (0.25, 0.4, 0.6, 0.8). Below 0.1804 none is.
-    #[arg(long, value_name = "THRESHOLD")]
+    #[arg(long, value_name = "THRESHOLD", value_parser = range::scale::<f64>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) teacache: Option<f64>,
 }
@@ -191,29 +191,5 @@ impl Request {
             }
             None => Ok(options),
         }
-    }
-}
-
-fn steps(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=STEPS_MAX).contains(count));
-    count.ok_or_else(|| format!("not a number of steps from 1 to {STEPS_MAX}"))
-}
-
-fn scale(text: &str) -> Result<f32, String> {
-    let scale = text.parse().ok().filter(|scale: &f32| scale.is_finite() && *scale >= 0.0);
-    scale.ok_or_else(|| "not a finite number that is 0 or more".to_owned())
-}
-
-fn side(text: &str) -> Result<usize, String> {
-    let range = format!("not a multiple of {SIDE_STEP} from {SIDE_STEP} to {SIDE_MAX}");
-    let pixels: usize = text.parse().map_err(|_| range.clone())?;
-    if !(SIDE_STEP..=SIDE_MAX).contains(&pixels) {
-        return Err(range);
-    }
-    let below = pixels - pixels % SIDE_STEP;
-    if below == pixels {
-        Ok(pixels)
-    } else {
-        Err(format!("not a multiple of {SIDE_STEP}; the two nearest are {below} and {}", below + SIDE_STEP))
     }
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use super::Scene;
 use crate::failure::{Failure, Result};
 use crate::gemm_table::{self, GemmTable};
 use crate::inputs::Input;
+use crate::range;
 use crate::report::Seeing;
 use crate::size::Size;
 
@@ -38,20 +40,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME|FILE[,...]", value_delimiter = ',', default_value = "rtx4090")]
     gpu: Vec<String>,
     /// Rate of copies to the card, in GB/s [default: the card's].
-    #[arg(long, value_name = "GB/s", value_parser = rate)]
+    #[arg(long, value_name = "GB/s", value_parser = range::real(RATES))]
     link: Option<f64>,
     /// Rate at which the host brings weights from the files to page-locked memory, in GB/s: the disk's where they are not in the page cache [default: the card's, from the
     /// page cache].
-    #[arg(long, value_name = "GB/s", value_parser = rate)]
+    #[arg(long, value_name = "GB/s", value_parser = range::real(RATES))]
     read: Option<f64>,
     /// Size of the picture in pixels.
     #[arg(long, value_name = "WxH", default_value = "1280x720")]
     size: Sides,
-    /// Steps of the loop.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    /// Steps of the loop, 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = range::steps)]
     pub(super) steps: usize,
     /// Budgets to look at [default: 2, 4, 6, 8, 10, 12, 16, 20, 24 and 32 GiB].
-    #[arg(long, value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
+    #[arg(long, visible_alias = "budgets", value_name = "SIZE[,SIZE...]", value_delimiter = ',')]
     vram: Vec<Size>,
     /// Also draw seconds per step over the budget, with the lower bound and the knee; the page of `--report` has the same plot.
     #[arg(long, value_name = "FILE")]
@@ -74,11 +76,9 @@ impl FromStr for Sides {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let sides = || {
-            let (width, height) = text.split_once('x')?;
-            Some(Self([width.parse().ok()?, height.parse().ok()?]))
-        };
-        sides().ok_or_else(|| "not a size as 1280x720".to_owned())
+        let (width, height) = text.split_once('x').ok_or("not a width and a height, as 1280x720")?;
+        let side = |name, text| range::side(text).map_err(|why| format!("the {name} is {why}"));
+        Ok(Self([side("width", width)?, side("height", height)?]))
     }
 }
 
@@ -153,9 +153,4 @@ impl Arguments {
 }
 
 /// GB/s: from a modem's to a thousand times a card's own memory's. Beyond them times have no digits left to be told apart by.
-const RATES: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| RATES.contains(rate));
-    rate.ok_or_else(|| format!("not a number of GB/s from {} to {}", RATES.start(), RATES.end()))
-}
+pub(crate) const RATES: RangeInclusive<f64> = 1e-6..=1e6;

@@ -18,11 +18,12 @@ use lighterage_device::{Backend, Device, Purpose, Stream, StreamKind};
 use lighterage_ops::Queue;
 use serde::Serialize;
 
+use super::PRODUCTS;
 use super::tune::{self, TuneArguments};
 use crate::device::{DeviceArguments, Work};
 use crate::failure::Result;
-use crate::json;
 use crate::size::Size;
+use crate::{json, range};
 use beside::BesideWork;
 use events::Events;
 use graphs::Graphs;
@@ -37,29 +38,29 @@ pub(crate) struct Arguments {
     /// Measure only this part; may be given several times.
     #[arg(long, value_enum, value_name = "PART")]
     only: Vec<Part>,
-    /// Bytes of each copy.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    /// Bytes of each copy, 1MiB to 64GiB.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = range::bytes(1 << 20..=64 << 30))]
     copy: Size,
-    /// Rows, columns and inner size of the product.
-    #[arg(long, value_name = "N", default_value_t = 8192)]
+    /// Rows, columns and inner size of the product, 1 to 65536.
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = range::whole(PRODUCTS))]
     gemm: usize,
     /// Pieces of memory that exist when the cost of more is measured, at most.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = range::whole(0..=1_000_000_usize))]
     handles: usize,
     /// Bytes of a copy on memory of small and of large pieces; each of three kinds of memory takes twice as much.
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = range::bytes(1 << 20..=1 << 40))]
     pieces: Size,
     /// Launches of the sequence that is recorded as a graph, about.
-    #[arg(long, value_name = "N", default_value_t = 320)]
+    #[arg(long, value_name = "N", default_value_t = 320, value_parser = range::whole(1..=100_000_usize))]
     graph_launches: usize,
     /// How often two graphs are launched that wait for each other.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = range::whole(1..=1_000_000_u32))]
     graph_replays: u32,
     /// Weights of the step that is streamed, half of them in every turn.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = range::whole(2..=10_000_usize))]
     graph_units: usize,
     /// Bytes of each of them.
-    #[arg(long, value_name = "SIZE", default_value = "8MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = range::bytes(4 << 10..=1 << 30))]
     graph_unit_bytes: Size,
     /// Print JSON.
     #[arg(long)]

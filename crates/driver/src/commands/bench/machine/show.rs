@@ -131,7 +131,7 @@ impl BesideWork {
             micro(self.beside_seconds),
             micro(self.work_seconds),
             format!(
-                "{waits} ({} of {} rounds)",
+                "{waits} ({} of {})",
                 self.pending_before - self.pending_after,
                 counted(self.pending_before, "round")
             ),

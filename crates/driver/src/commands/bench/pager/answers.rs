@@ -33,7 +33,7 @@ pub(super) fn measure(gpus: &[String], rounds: usize) -> Result<Vec<Answer>> {
             Profile::named(gpu).ok_or_else(|| Failure::Usage(format!("{gpu:?} is no built-in card")))?;
         for (model, size) in MODELS.iter().flat_map(|model| SIZES.map(|size| (*model, size))) {
             for budgets in [&plan::BUDGETS_GIB[3..4], &plan::BUDGETS_GIB] {
-                let seconds = (0..rounds.max(1)).map(|_| seconds(model, size, &profile, budgets));
+                let seconds = (0..rounds).map(|_| seconds(model, size, &profile, budgets));
                 answers.push(Answer {
                     gpu: gpu.clone(),
                     model,

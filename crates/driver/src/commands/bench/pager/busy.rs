@@ -12,7 +12,7 @@ use lighterage_device::{Cost, Host, Kernel, Stream, Workers};
 use crate::failure::Result;
 
 /// What can be noted in one run.
-const NOTES: usize = 1 << 14;
+pub(super) const NOTES: usize = 1 << 14;
 static TIMES: [AtomicU64; NOTES] = [const { AtomicU64::new(0) }; NOTES];
 static START: OnceLock<Instant> = OnceLock::new();
 

@@ -1,6 +1,7 @@
 //! A synthetic checkpoint over a slowed link: what a turn takes against what no turn can be shorter than.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use lighterage_allocator::{Config as PoolConfig, Pool};
@@ -45,6 +46,8 @@ const BUDGETS: u64 = 8;
 const LAUNCH_SECONDS: f64 = 28e-3;
 /// Turns before those that are timed: the first loads the residents.
 const WARM: usize = 2;
+/// As many turns as there are notes for: each launch notes its beginning and its end, and the turn behind the last one when it begins.
+pub(super) const TURNS: RangeInclusive<usize> = 1..=busy::NOTES / (2 * LAYERS) - WARM - 1;
 /// Rows of the products.
 const ROWS: usize = 1024;
 

@@ -11,9 +11,10 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::LINKS;
 use crate::failure::Result;
-use crate::json;
 use crate::size::Size;
+use crate::{json, range};
 
 /// Hold the pager against its lower bound: full-size models on simulated cards, a synthetic checkpoint over a slowed link, and streaming at this machine's rates.
 #[derive(Debug, clap::Args)]
@@ -38,14 +39,14 @@ pub(crate) struct Arguments {
     /// Size of the picture of the simulated table.
     #[arg(long, value_name = "WxH", default_value = "1280x720")]
     size: super::super::plan::Sides,
-    /// Rate of the slowed link, in MB/s.
-    #[arg(long, value_name = "MB/s", default_value_t = 100.0)]
+    /// Rate of the slowed link, in MB/s, of 10^6 bytes.
+    #[arg(long, value_name = "MB/s", default_value_t = 100.0, value_parser = range::real(LINKS))]
     link: f64,
-    /// Turns that are timed at each budget, and how often a plan is made.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    /// Turns that are timed at each budget, and how often a plan is made, 1 to 338.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = range::whole(link::TURNS))]
     turns: usize,
-    /// Bytes of the file that is streamed.
-    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    /// Bytes of the file that is streamed, 64MiB to 1TiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = range::bytes(64 << 20..=1 << 40))]
     file: Size,
     /// Where that file is written, and removed again [default: the system's folder for such files].
     #[arg(long, value_name = "DIR")]
