@@ -21,19 +21,19 @@ pub(crate) enum Failure {
     Failed(Box<dyn Error>),
     /// A check said no, and the command has already shown why: exit code 1.
     Refused(String),
-    /// Stopped by Ctrl-C: exit code 130.
+    /// Stopped by Ctrl-C or another signal: exit code 128 and its number, 130 for Ctrl-C.
     Interrupted(String),
     /// The reader of stdout went away: not our trouble.
     PipeClosed,
 }
 
 impl Failure {
-    pub(crate) const fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::PipeClosed => 0,
             Self::Failed(_) | Self::Refused(_) => 1,
             Self::Usage(_) => 2,
-            Self::Interrupted(_) => interrupt::EXIT_CODE,
+            Self::Interrupted(_) => interrupt::exit_code(),
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Nothing is computed here. A command is one file in `commands/`: its arguments (what clap shows as `--help`), and a `run` that puts
 //! together what the floors below offer. What commands share lies beside: sizes as people write them, files that appear whole or not
-//! at all, progress, Ctrl-C, the device that the options ask for.
+//! at all, progress, signals, the device that the options ask for.
 //!
 //! *Exit codes.* 0: done. 1: failed, with one line `error: what: why: ...` on stderr, the whole chain of causes in it. 2: the arguments
-//! cannot be meant. 130: stopped by Ctrl-C, everything released, nothing written. Results go to stdout, progress and errors to stderr.
+//! cannot be meant. 130: stopped by Ctrl-C (SIGTERM: 143, SIGHUP: 129), with one such line too, no output half-written. Results go to stdout, progress and errors to
+//! stderr.
 //!
 //! *What is read from outside*: the arguments, the files they name, and where this executable lies (for the bundled model). No
 //! environment variable changes a result.
@@ -52,7 +53,8 @@ Examples:
   lighterage inspect assets/demo/base
   lighterage doctor
 
-Sizes are bytes, or with a unit: 12GiB = 12 x 2^30, 12GB = 12 x 10^9. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped.
+Sizes are bytes, or with a unit: 12GiB = 12 x 2^30, 12GB = 12 x 10^9. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, \
+143 by SIGTERM, 129 by SIGHUP.
 Model files are mapped, not copied: do not change or truncate them while a command uses them.")]
 struct Arguments {
     #[command(subcommand)]
@@ -62,7 +64,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let matches = taking_negative_numbers(Arguments::command()).get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match arguments.command.run() {
+    match interrupt::install().map_err(Failure::from).and_then(|()| arguments.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

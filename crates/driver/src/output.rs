@@ -4,7 +4,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use lighterage_checkpoint::NewTensor;
+
 use crate::failure::{Failure, Result};
+use crate::interrupt;
 
 /// Why a file could not be written; what was there before is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +39,7 @@ pub(crate) fn check(path: &Path) -> Result<(), OutputError> {
         return Err(OutputError { path: path.to_owned(), call: "write it", source });
     }
     // Rights, a read-only or a full file system: what the system says is found out by doing it.
-    beside(path).map(drop).map_err(|source| OutputError {
+    interrupt::undisturbed(|| beside(path).map(drop)).map_err(|source| OutputError {
         path: path.to_owned(),
         call: "write beside it",
         source,
@@ -78,10 +81,17 @@ pub(crate) fn write(
 ) -> Result<(), OutputError> {
     check(path)?;
     let failed = |call| move |source| OutputError { path: path.to_owned(), call, source };
-    let mut beside = beside(path).map_err(failed("write beside it"))?;
-    fill_buffered(beside.as_file_mut(), fill).map_err(failed("write beside it"))?;
-    beside.persist(path).map_err(|error| failed("replace it")(error.error))?;
-    Ok(())
+    interrupt::undisturbed(|| {
+        let mut beside = beside(path).map_err(failed("write beside it"))?;
+        fill_buffered(beside.as_file_mut(), fill).map_err(failed("write beside it"))?;
+        beside.persist(path).map_err(|error| failed("replace it")(error.error))?;
+        Ok(())
+    })
+}
+
+/// Writes a safetensors file in the same way.
+pub(crate) fn write_tensors(path: &Path, tensors: &[NewTensor<'_>]) -> Result<()> {
+    Ok(interrupt::undisturbed(|| lighterage_checkpoint::write(path, tensors))?)
 }
 
 fn fill_buffered(file: &mut File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

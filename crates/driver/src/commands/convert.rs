@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let made = made(&recipes[index], &checkpoint, planned[index].dtype);
         made.map_err(|failure| std::io::Error::other(failure.to_string()))
     };
-    interrupt::install()?;
+    interrupt::leave_to_command();
     let written = write_streamed(&arguments.to, &planned, values);
     if written.is_err() && interrupt::requested() {
         return Err(Failure::Interrupted(format!("stopped before {} was written", arguments.to.display())));

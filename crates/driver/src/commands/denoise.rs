@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use lighterage_checkpoint::{NewTensor, write};
+use lighterage_checkpoint::NewTensor;
 use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Latents, Trajectory};
 use lighterage_shape::DType;
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     outputs.extend(arguments.seeing.outputs());
     let read = ["inputs.safetensors", "run.json", "transformer", "infusenet"];
     inputs::check(&outputs, &Input::of_folder("--dir", &arguments.dir, &read))?;
-    interrupt::install()?;
+    interrupt::leave_to_command();
     let trajectory = Trajectory::open(&arguments.dir, mapping::promise(), DType::from(arguments.dtype))?;
     let latents = arguments.device.run(Denoise(&trajectory, arguments))?;
     let Some(steps) = &latents.steps else { return Ok(()) };
@@ -61,8 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .iter()
         .map(|(name, bytes)| NewTensor { name, dtype: DType::F32, shape: &latents.shape, bytes })
         .collect();
-    write(&arguments.out, &tensors)?;
-    Ok(())
+    output::write_tensors(&arguments.out, &tensors)
 }
 
 fn named(step: usize, values: &[f32]) -> (String, Vec<u8>) {

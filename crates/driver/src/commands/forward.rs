@@ -4,7 +4,7 @@ mod modules;
 use std::path::PathBuf;
 
 use lighterage_allocator::{Config, Pool};
-use lighterage_checkpoint::{NewTensor, write};
+use lighterage_checkpoint::NewTensor;
 use lighterage_device::{Backend, Device, Purpose, StreamKind};
 use lighterage_ops::Queue;
 use lighterage_shape::DType;
@@ -89,8 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             bytes,
         })
         .collect();
-    write(&arguments.out, &tensors)?;
-    Ok(())
+    output::write_tensors(&arguments.out, &tensors)
 }
 
 struct Forward<'a>(&'a Arguments);

@@ -8,7 +8,7 @@ mod texts;
 
 use std::path::{Path, PathBuf};
 
-use lighterage_checkpoint::{NewTensor, write};
+use lighterage_checkpoint::NewTensor;
 use lighterage_device::{Backend, Device};
 use lighterage_pipeline::{Forecast, Job, Keep, Options, Picture};
 use lighterage_shape::DType;
@@ -33,7 +33,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let seeds = arguments.seeds();
     if !arguments.is_dry() {
         (0..seeds.len()).try_for_each(|index| check_outputs(arguments, index, seeds.len()))?;
-        interrupt::install()?;
     }
     let models = Models::open(arguments, arguments.request.has_face())?;
     let job = models.job(models.options(arguments, &arguments.request)?)?;
@@ -105,6 +104,7 @@ impl Shot<'_> {
         path: &Path,
         latents: Option<&Path>,
     ) -> Result<Record> {
+        interrupt::leave_to_command();
         let keep = Keep { latents: latents.is_some() || self.seeing.report.is_some(), ..Keep::default() };
         let mut progress = Progress::new(device.ledger());
         // What was recorded before is another picture's.
@@ -171,7 +171,7 @@ impl Shot<'_> {
     }
 }
 
-/// The run looks before every phase and step; this is for a Ctrl-C in its last phase.
+/// The run looks before every phase and step; this is for a signal in its last phase.
 fn stop_if_asked() -> Result<()> {
     if !interrupt::requested() {
         return Ok(());
@@ -185,8 +185,8 @@ fn save_latents(path: &Path, picture: &Picture) -> Result<()> {
     let tokens = picture.width / 16 * (picture.height / 16);
     let shape = [1, tokens, values.len() / tokens.max(1)];
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    write(path, &[NewTensor { name: "latents", dtype: DType::F32, shape: &shape, bytes: &bytes }])?;
-    Ok(())
+    let tensor = NewTensor { name: "latents", dtype: DType::F32, shape: &shape, bytes: &bytes };
+    output::write_tensors(path, &[tensor])
 }
 
 fn show_forecast(forecast: &Forecast, maximum_bytes: u64, as_json: bool) -> Result<()> {

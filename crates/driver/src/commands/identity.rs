@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use lighterage_checkpoint::{NewTensor, write};
+use lighterage_checkpoint::NewTensor;
 use lighterage_identity::{
     DETECTION_SIDES, Embedding, Error, Face, FaceNetwork, Keypoints, Photo, Points, TEMPLATE, align, draw,
     find_detector, find_points, keypoints_beside, largest, read_keypoints,
@@ -188,8 +188,8 @@ fn save_picture(path: &Path, photo: &Photo) -> Result<()> {
 fn save_embedding(path: &Path, embedding: &Embedding) -> Result<()> {
     let bytes: Vec<u8> = embedding.values().iter().flat_map(|value| value.to_le_bytes()).collect();
     let shape = [embedding.values().len()];
-    write(path, &[NewTensor { name: "embedding", dtype: DType::F32, shape: &shape, bytes: &bytes }])?;
-    Ok(())
+    let tensor = NewTensor { name: "embedding", dtype: DType::F32, shape: &shape, bytes: &bytes };
+    output::write_tensors(path, &[tensor])
 }
 
 impl From<&Face> for Box {

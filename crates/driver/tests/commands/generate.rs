@@ -1,5 +1,4 @@
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::BufReader;
 
 use crate::{Run, Scratch, error_of, golden, lighterage};
 
@@ -186,27 +185,6 @@ fn failures_leave_the_old_file() {
     generate(&["-o", "/dev/null"]).check_failed(&["/dev/null", "regular file"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"old");
     assert_eq!(scratch.names(), ["p.png"]);
-}
-
-#[test]
-fn interrupts_end_after_the_step_and_write_nothing() {
-    let scratch = Scratch::new();
-    let out = scratch.text("p.png");
-    // Far more work than the test waits for.
-    let arguments =
-        ["generate", "--prompt", "x", "--steps", "1000", "--width", "512", "--height", "512", "-o", &out];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lighterage"))
-        .args(arguments)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.starts_with("step 1/1000")));
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
-    assert!(lines.any(|line| line.starts_with("error: stopped after step")));
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(scratch.names().is_empty());
 }
 
 #[test]

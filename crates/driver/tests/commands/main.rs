@@ -16,6 +16,7 @@ mod plan;
 mod products;
 mod released;
 mod seeing;
+mod signals;
 mod usage;
 mod verify;
 

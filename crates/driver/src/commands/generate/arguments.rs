@@ -35,8 +35,9 @@ A face comes from --id-embedding, else from --id-image: its keypoints from --id-
 The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth-old
 --noise cuda) and since (--schedule diffsynth --noise cpu). The default is diffusers' schedule with torch's CPU noise.
 
-The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule,
-Noise, Dtype, Software, Isa, and what else changed it. Ctrl-C ends after the current step and writes nothing; the exit code is then 130.")]
+The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule, \
+Noise, Dtype, Software, Isa, and what else changed it. Ctrl-C, SIGTERM and SIGHUP end after the current step; the exit \
+code is then 130, 143 or 129, and the picture under way is not written. A second Ctrl-C ends at once.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) request: Request,

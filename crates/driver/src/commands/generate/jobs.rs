@@ -15,7 +15,7 @@ use crate::count::counted;
 use crate::device::Work;
 use crate::failure::{Failure, Result};
 use crate::report::Seeing;
-use crate::{inputs, interrupt, output};
+use crate::{inputs, output};
 
 /// Which lines of a file are this process's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,6 @@ pub(super) fn run(arguments: &Arguments, path: &Path) -> Result<()> {
             .any(|(_, job)| ["id_image", "id_embedding"].iter().any(|name| job.get(name).is_some()));
     if !arguments.is_dry() {
         output::check(&results)?;
-        interrupt::install()?;
     }
     let models = Models::open(arguments, has_face)?;
     arguments.device.run(Batch { arguments, models, jobs: mine, results, known, file: path })

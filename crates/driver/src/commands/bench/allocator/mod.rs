@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::timing;
 use crate::device::{DeviceArguments, DeviceName};
 use crate::failure::{Failure, Result};
+use crate::interrupt::{self, Scratch};
 use crate::json;
 use crate::table::{self, Align};
 use log::Log;
@@ -367,9 +368,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The same on PyTorch's allocator: passes without a limit, and fresh ones on ever smaller devices.
 fn torch_replay(program: &Path, trace: &Trace, live: u64) -> Result<Torch> {
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(&trace.to_binary())?;
-    let path = file.path().display().to_string();
+    let folder = Scratch::inside(&std::env::temp_dir())?;
+    let path = folder.path().join("trace");
+    interrupt::undisturbed(|| std::fs::write(&path, trace.to_binary()))?;
+    let path = path.display().to_string();
     // Times are of all passes but the first.
     let passes = (ROUNDS + 1).to_string();
     let text = ask(program, &["replay", &path, &passes], DEVICE_BYTES)?;

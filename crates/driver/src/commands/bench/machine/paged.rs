@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use half::bf16;
-use lighterage_checkpoint::{Checkpoint, NewTensor, write};
+use lighterage_checkpoint::{Checkpoint, NewTensor};
 use lighterage_device::{Cuda, Device};
 use lighterage_ops::{Add, Queue, Tensor, add};
 use lighterage_pager::{Cycle, Goal, Pager, Plan, Recorded, TensorSpec, UnitId, UnitSpec, Units};
@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::chain::time;
 use crate::failure::{Failure, Result};
-use crate::mapping;
+use crate::interrupt::Scratch;
+use crate::{mapping, output};
 
 /// Elements of a row: what is added up of each weight.
 const COLUMNS: usize = 1024;
@@ -40,7 +41,7 @@ pub(super) struct Paged {
 /// So many weights of about so many bytes, half of which the device holds.
 pub(super) fn measure(device: &Device<Cuda>, units: usize, unit_bytes: u64) -> Result<Paged> {
     let rows = usize::try_from(unit_bytes)? / (COLUMNS * BYTES);
-    let folder = tempfile::tempdir()?;
+    let folder = Scratch::inside(&std::env::temp_dir())?;
     let checkpoint = weights(folder.path(), units.max(2), rows.max(2))?;
     let (units, cycle) = units_of(&checkpoint)?;
     let queue = super::queue(device)?;
@@ -95,7 +96,7 @@ fn weights(folder: &std::path::Path, units: usize, rows: usize) -> Result<Checkp
         shape: &shape,
         bytes,
     });
-    write(&path, &tensors.collect::<Vec<_>>())?;
+    output::write_tensors(&path, &tensors.collect::<Vec<_>>())?;
     Ok(mapping::open(&path)?)
 }
 

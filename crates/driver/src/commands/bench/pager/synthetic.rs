@@ -10,13 +10,14 @@ use lighterage_pager::{TensorSpec, UnitId, UnitSpec, Units};
 use lighterage_shape::DType;
 
 use crate::failure::Result;
+use crate::interrupt::{self, Scratch};
 use crate::mapping;
 
 pub(super) struct Synthetic {
     pub(super) path: PathBuf,
     layers: usize,
     shape: [usize; 2],
-    _folder: tempfile::TempDir,
+    _folder: Scratch,
 }
 
 /// The file, mapped: as long as it is, the system keeps what was read of it.
@@ -33,7 +34,7 @@ fn name(layer: usize) -> String {
 impl Synthetic {
     /// `layers` weights of `[rows, columns]` in bf16, written as a safetensors file layer by layer: it may be larger than memory.
     pub(super) fn new(folder: &Path, layers: usize, rows: usize, columns: usize) -> Result<Self> {
-        let folder = tempfile::tempdir_in(folder)?;
+        let folder = Scratch::inside(folder)?;
         let path = folder.path().join("synthetic.safetensors");
         let bytes = 2 * rows * columns;
         let entries: Vec<String> = (0..layers)
@@ -47,7 +48,7 @@ impl Synthetic {
             .collect();
         let mut header = format!("{{{}}}", entries.join(","));
         header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-        let mut file = BufWriter::new(File::create(&path)?);
+        let mut file = BufWriter::new(interrupt::undisturbed(|| File::create(&path))?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(header.as_bytes())?;
         // Small numbers of both signs, none of them special: the high byte is that of 2^-6 or so.
