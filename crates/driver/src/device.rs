@@ -49,7 +49,7 @@ pub(crate) struct PlaceArguments {
     /// host holds them once. Changes no result.
     #[arg(long, value_enum, value_name = "WHERE", default_value_t = HostWeights::Copied)]
     host_weights: HostWeights,
-    /// Replays the steps of the loop as graphs, one of launches and one of copies, where that can be done: the host queues two calls a step in place of thousands. Changes no
+    /// Replay the steps of the loop as graphs, one of launches and one of copies, where that can be done: the host queues two calls a step in place of thousands. Changes no
     /// result. Steps are queued piece by piece as ever where `TeaCache` decides in their middle, where streamed weights do not all fit `--host-memory`, while memory is
     /// given up under pressure, and where every lease is recorded (`--trace`).
     #[arg(long)]
@@ -57,7 +57,7 @@ pub(crate) struct PlaceArguments {
     /// Whose launches the emulated device runs.
     #[arg(long, value_enum, value_name = "ARCH", default_value_t = ArchName::Sm90a)]
     emu_arch: ArchName,
-    /// Checks every access of the emulated kernels for races, bounds and use before writing: several times slower.
+    /// Check every access of the emulated kernels for races, bounds and use before writing: several times slower.
     #[arg(long)]
     emu_checks: bool,
     /// Who multiplies which shape on a GPU, and on `emu`: a table of `bench machine --tune` in place of the built-in one.

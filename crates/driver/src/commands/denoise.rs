@@ -20,9 +20,9 @@ use crate::{hash, inputs, interrupt, mapping, output};
 /// than the weights; the values do not depend on it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-DIR holds transformer/ and perhaps infusenet/ (config.json and weights each), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds;
-with infusenet/ also id_tokens and control_latents) and run.json (steps, latent_height and latent_width in tokens, guidance; perhaps
-infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold, true_cfg_scale: with this inputs.safetensors has
+DIR holds transformer/ and perhaps infusenet/ (config.json and weights each), inputs.safetensors (latents, prompt_embeds, pooled_prompt_embeds; \
+with infusenet/ also id_tokens and control_latents) and run.json (steps, latent_height and latent_width in tokens, guidance; perhaps \
+infusenet_guidance, conditioning_scale, guidance_start, guidance_end, teacache_threshold, true_cfg_scale: with this inputs.safetensors has \
 negative_prompt_embeds and negative_pooled_prompt_embeds).
 
 Example:

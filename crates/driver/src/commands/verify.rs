@@ -18,7 +18,7 @@ use crate::{device, inputs, json, output, range};
 /// Prove that the budget does not show: make one picture at many budgets and compare the latents of every step.
 ///
 /// On the host each budget runs on every number of threads, and in every drawn interleaving of the streams, where copies are delayed and reordered as far as events
-/// allow and memory in flight holds NaN. On another device each budget runs once, one after the other in one process, within a cap that means what `--vram` means
+/// allow and memory in flight holds NaN. On another device budgets run one after the other in one process, within a cap that means what `--vram` means
 /// elsewhere. Ends with exit code 1 if any two differ, or if a latent is NaN or infinite. `--trace` and `--report` are of the first run, whose latents all others are
 /// held against.
 #[derive(Debug, clap::Args)]

@@ -96,9 +96,17 @@ fn what_is_read_is_not_replaced() {
 #[test]
 fn help_teaches_every_command_with_an_example() {
     let help = lighterage(&["--help"]).check(0, &["Examples:", "Exit codes", "12GiB"]).stdout;
-    for command in ["generate", "forward", "denoise", "compare", "inspect", "doctor"] {
+    let commands = [
+        "generate", "identity", "forward", "denoise", "compare", "convert", "inspect", "doctor", "plan",
+        "verify",
+    ];
+    for command in commands {
         assert!(help.contains(command), "{help}");
         lighterage(&[command, "--help"]).check(0, &["Example", &format!("lighterage {command}")]);
+    }
+    for subject in ["allocator", "kernels", "machine", "pager", "step"] {
+        let example = format!("lighterage bench {subject}");
+        lighterage(&["bench", subject, "--help"]).check(0, &["Example", &example]);
     }
     lighterage(&["--version"]).check(0, &["lighterage 0.1.0"]);
 }

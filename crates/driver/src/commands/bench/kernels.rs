@@ -25,6 +25,10 @@ use crate::{json, output, range};
 
 /// Time the kernels at the shapes of FLUX.1-dev beside the rates that the device reaches in the same run.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage bench kernels --device cuda
+  lighterage bench kernels --device host --shrink 32 --gemm 1024 --only norm")]
 pub(crate) struct Arguments {
     /// Divide the tokens by 1 to 512: for devices that would take hours.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = range::whole(1..=512_u32))]

@@ -18,7 +18,7 @@ use crate::{model_path, output, range};
 /// refused before anything runs, with the missing bytes, the largest reason, and the smallest budget that would do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --model the bundled demo model draws small emoji and portraits. It is looked for in assets/demo/base beside the executable, then
+Without --model the bundled demo model draws small emoji and portraits. It is looked for in assets/demo/base beside the executable, then \
 in the repository that the executable was built from. Defaults of size, steps and guidance come from the model's generation_config.json.
 
 Examples:
@@ -29,10 +29,10 @@ Examples:
   lighterage generate --id-image assets/demo/faces/cleo.png --prompt \"toon portrait of a smiling person, blue background\" -o cleo.png
   lighterage generate --jobs pictures.jsonl --shard 0/4             (docs/SCALING.md)
 
-A face comes from --id-embedding, else from --id-image: its keypoints from --id-keypoints, else from a faces.json beside it, else from a detector
+A face comes from --id-embedding, else from --id-image: its keypoints from --id-keypoints, else from a faces.json beside it, else from a detector \
 (scrfd_10g_bnkps.onnx in --face-models); with none of these only a 112 x 112 picture will do, which is taken as an aligned crop.
 
-The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth-old
+The three pipelines that InfiniteYou is run by are: its own (--schedule diffusers --noise official), DiffSynth-Studio until April 2025 (--schedule diffsynth-old \
 --noise cuda) and since (--schedule diffsynth --noise cpu). The default is diffusers' schedule with torch's CPU noise.
 
 The PNG's text chunks hold what made it: `parameters` as other tools write it, and Prompt, Seed, Steps, Guidance, Size, Model, Schedule, \
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     /// The model: a folder in the layout of diffusers, or a transformer in one file [default: the bundled demo model].
     ///
     /// A file, for instance flux1-dev.safetensors as Black Forest Labs publish it, or a folder that has one in place of transformer/, needs
-    /// beside it `text_encoder`/, `text_encoder_2`/, tokenizer/, `tokenizer_2`/ in the layout of diffusers, and ae.safetensors or vae/. What
+    /// beside it `text_encoder/`, `text_encoder_2/`, `tokenizer/`, `tokenizer_2/` in the layout of diffusers, and ae.safetensors or vae/. What
     /// scheduler/, transformer/config.json and vae/config.json say is taken from there if they exist, else as FLUX.1 has it.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,

@@ -29,7 +29,10 @@ use on_device::{Calls, Measure, OnDevice};
 /// benches/peers/torch-allocator/README.md says how to build that program. Figures of it with a star were taken once, with torch 2.15 on a quiet
 /// machine: memory is the same everywhere, times are not.
 #[derive(Debug, clap::Args)]
-#[command(mut_arg("device", |argument| argument.default_value("sim")))]
+#[command(mut_arg("device", |argument| argument.default_value("sim")), after_help = "\
+Examples:
+  lighterage bench allocator --pairs
+  lighterage bench allocator --trace llm_train --settings slack_permille:20")]
 pub(crate) struct Arguments {
     /// Folder of traces, compressed with zstd.
     #[arg(long, value_name = "DIR", default_value = "benches/traces")]

@@ -34,6 +34,11 @@ pub(super) use rates::{gemm, numbers, pinned};
 
 /// Measure copy, GEMM and link rates of a device, what its memory and event calls cost, and whether graphs do what streams do.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lighterage bench machine --device cuda --json > card.json        (for plan --gpu card.json)
+  lighterage bench machine --device host --only rates --copy 64MiB --gemm 1024
+  lighterage bench machine --device cuda --tune gemm.tsv           (for generate --gemm-table gemm.tsv)")]
 pub(crate) struct Arguments {
     /// Measure only this part; may be given several times.
     #[arg(long, value_enum, value_name = "PART")]
