@@ -85,7 +85,7 @@ pub enum Error {
 /// The numbers of a request that found no room on any rung.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutOfBudget {
-    /// Bytes of the request.
+    /// Bytes of the request, as asked for; 0 counts as 1.
     pub requested: u64,
     /// What the request was for.
     pub tag: &'static str,

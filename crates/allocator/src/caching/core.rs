@@ -9,6 +9,7 @@ use super::counts::Counts;
 use super::kept::Kept;
 use super::ring::{Action, Event, Ring};
 use super::uses::Uses;
+use crate::ALIGNMENT_BYTES;
 
 /// A reserved range of addresses.
 #[derive(Debug)]
@@ -47,13 +48,32 @@ impl StreamBook {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) heap: Heap,
+    /// A multiple of the alignment, at most [`TOO_LONG`].
     pub(crate) bytes: u64,
+    /// As asked for: what was served is no longer than `bytes`, what is refused may be.
     pub(crate) requested: u64,
     pub(crate) owner: u16,
     pub(crate) tag: u16,
 }
 
+/// Beyond every address space, a multiple of the alignment, and small enough to calculate with: a request of so many bytes finds no room.
+pub(crate) const TOO_LONG: u64 = 1 << 52;
+
+impl Request {
+    #[inline]
+    pub(crate) fn new(bytes: u64, owner: u16, tag: u16) -> Self {
+        let requested = bytes.max(1);
+        let bytes = (requested.min(TOO_LONG) + (ALIGNMENT_BYTES - 1)) & !(ALIGNMENT_BYTES - 1);
+        Self { heap: Heap::of(bytes), bytes, requested, owner, tag }
+    }
+}
+
 /// A block that was handed out.
+///
+/// What returns one, or the handle that is made of it, when the books have a block at once is always inlined, up to
+/// [`OnStream::allocate`](super::allocator::OnStream::allocate), so that it stays in registers: in memory it is written word by word and read as one, for which a
+/// processor waits. A pair of 512 bytes took 27 ns where [`Core::take`] was called, and 36 where the handle went through memory too, since another function
+/// could return one; without either it takes 21.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Given {
     pub(crate) index: u32,
@@ -150,7 +170,7 @@ impl Core {
     }
 
     /// Hands out memory that is there and may be used at once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, request: &Request) -> Option<Given> {
         if request.heap == Heap::Small
             && let Some(index) = self.kept.take(request.owner, request.bytes)
@@ -254,7 +274,7 @@ impl Core {
     }
 
     /// Marks a block as handed out, and counts it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hand_out(&mut self, index: u32, request: &Request) -> Given {
         let block = &mut self.blocks[index];
         let generation = self.sequence + 1;
@@ -359,7 +379,7 @@ impl Core {
             let completed = self.streams[owner].completed;
             for heap in Heap::ALL {
                 let done: Vec<u32> = self.bins[owner][heap.index()]
-                    .at_least(&self.blocks, crate::ALIGNMENT_BYTES)
+                    .at_least(&self.blocks, ALIGNMENT_BYTES)
                     .filter(|index| self.blocks[*index].stamp <= completed)
                     .collect();
                 for index in done {

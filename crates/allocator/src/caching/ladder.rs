@@ -6,7 +6,7 @@
 //!    place itself cuts in two.
 //! 4. A block of another compute stream, behind an inserted wait.
 //! 5. Waiting for the oldest work that memory waits for.
-//! 6. The pressure handlers.
+//! 6. The pressure handlers, unless the request is longer than all that may be granted.
 //! 7. What the device itself refuses lowers the limit, and chunks are looked for again.
 //! 8. Refusal, with the numbers.
 //!
@@ -19,7 +19,7 @@ use lighterage_device::{Backend, Chunk, Error as DeviceError};
 use super::allocator::{Allocator, Events, Inner};
 use super::block::{Heap, NONE, State as BlockState};
 use super::chunks::Place as ChunkPlace;
-use super::core::{Core, Given, Region, Request};
+use super::core::{Core, Given, Region, Request, TOO_LONG};
 use super::place::{Growth, Run, fit};
 use super::pressure::{Need, Urgency, ask};
 use super::steal::Victim;
@@ -52,6 +52,13 @@ enum Rung {
     Refusal,
 }
 
+/// How high a request has climbed so far.
+struct Climb {
+    highest: Rung,
+    /// Whether the device itself refused memory: it counts as [`Rung::Device`], whoever serves it then.
+    is_refused: bool,
+}
+
 /// What growing came to.
 enum Grown {
     /// Memory was handed out, by this rung.
@@ -65,13 +72,14 @@ impl<B: Backend> Inner<B> {
     #[cold]
     pub(super) fn climb(&self, request: &Request) -> Result<Given> {
         let mut rounds = 0;
-        let mut highest = Rung::Free;
+        let mut climb = Climb { highest: Rung::Free, is_refused: false };
         let (missing, cause) = loop {
             let mut events = self.growth.lock();
-            let short = match self.climb_once(&mut events, request, &mut highest)? {
+            let short = match self.climb_once(&mut events, request, &mut climb)? {
                 Grown::Done(given, rung) => {
                     drop(events);
-                    self.heap().core.counts.served_by(rung.max(highest) as usize, highest > Rung::Free);
+                    let is_retry = climb.highest > Rung::Free;
+                    self.heap().core.counts.served_by(climb.counted(rung) as usize, is_retry);
                     self.tell_all();
                     self.mind_watermark();
                     return Ok(given);
@@ -79,7 +87,11 @@ impl<B: Backend> Inner<B> {
                 Grown::Short(missing, cause) => (missing, cause),
             };
             drop(events);
-            highest = Rung::Pressure;
+            // Whatever anybody gives back, it is not enough.
+            if request.bytes > self.memory() {
+                break short;
+            }
+            climb.highest = Rung::Pressure;
             rounds += 1;
             if rounds > PRESSURE_ROUNDS_MAX || !self.press(short.0, Urgency::Now) {
                 break short;
@@ -89,7 +101,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// The rungs under the lock of growth, from the search on.
-    fn climb_once(&self, events: &mut Events<B>, request: &Request, highest: &mut Rung) -> Result<Grown> {
+    fn climb_once(&self, events: &mut Events<B>, request: &Request, climb: &mut Climb) -> Result<Grown> {
         loop {
             self.poll_others(events)?;
             if let Some(given) = self.take(request, Core::take) {
@@ -97,7 +109,7 @@ impl<B: Backend> Inner<B> {
             }
             self.obey_limit(events)?;
             let seen = self.heap().core.completions;
-            let short = match self.grow(events, request)? {
+            let short = match self.grow(events, request, climb)? {
                 done @ Grown::Done(..) => return Ok(done),
                 short @ Grown::Short(..) => short,
             };
@@ -114,7 +126,7 @@ impl<B: Backend> Inner<B> {
             if !is_news && !self.wait_oldest(events)? {
                 return Ok(short);
             }
-            *highest = Rung::Wait.max(*highest);
+            climb.highest = Rung::Wait.max(climb.highest);
         }
     }
 
@@ -134,14 +146,14 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Rung 3.
-    fn grow(&self, events: &mut Events<B>, request: &Request) -> Result<Grown> {
+    fn grow(&self, events: &mut Events<B>, request: &Request, climb: &mut Climb) -> Result<Grown> {
         let mut window = None;
         loop {
             let Some(growth) = self.claim_or_reserve(request, window)? else {
                 return Ok(Grown::Short(request.bytes, None));
             };
             let place = (growth.region, growth.place.start());
-            let short = match self.fill_place(events, growth, request)? {
+            let short = match self.fill_place(events, growth, request, climb)? {
                 done @ Grown::Done(..) => return Ok(done),
                 Grown::Short(missing, cause) => (missing, cause),
             };
@@ -154,12 +166,19 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Finds chunks for a claimed place and maps them, or puts all of it back.
-    fn fill_place(&self, events: &mut Events<B>, growth: Growth, request: &Request) -> Result<Grown> {
+    fn fill_place(
+        &self,
+        events: &mut Events<B>,
+        growth: Growth,
+        request: &Request,
+        climb: &mut Climb,
+    ) -> Result<Grown> {
         let mut hand = Hand::default();
-        match self.gather(events, &growth.place.runs, request, &mut hand) {
+        let gathered = self.gather(events, &growth.place.runs, request, &mut hand);
+        climb.is_refused |= hand.is_refused;
+        match gathered {
             Ok(Gathered::All(pieces)) => {
-                let rung = if hand.is_refused { Rung::Device } else { Rung::Growth };
-                self.fill(growth, &pieces, hand, request).map(|given| Grown::Done(given, rung))
+                self.fill(growth, &pieces, hand, request).map(|given| Grown::Done(given, Rung::Growth))
             }
             Ok(Gathered::Short(pages, cause)) => {
                 self.put_down(hand, Some(growth));
@@ -201,12 +220,16 @@ impl<B: Backend> Inner<B> {
     /// Reserves more addresses: at first, and where what is left of them is too scattered.
     fn add_region(&self, request: &Request) -> Result<()> {
         let page = self.page();
-        let memory = self.device.info().capacity_bytes.min(self.device.ledger().limit_bytes());
+        let memory = self.memory();
         let wanted = self.settings.address_bytes.unwrap_or(memory / 8 * 9).max(ADDRESS_PAGES_MIN * page);
-        let bytes = wanted.max(request.bytes);
-        let reservation = match self.device.reserve(bytes) {
+        let wanted = wanted.min(TOO_LONG / 2);
+        // A request longer than all memory finds no room. A simulated device has addresses for it, of whose pages each would be looked at.
+        if request.bytes > memory.max(wanted) {
+            return Ok(());
+        }
+        let reservation = match self.device.reserve(wanted.max(request.bytes)) {
             Ok(reservation) => reservation,
-            // A request longer than all addresses is one that finds no room.
+            // Nor does one that there are no addresses for.
             Err(_) if request.bytes > memory => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -572,10 +595,16 @@ impl<B: Backend> Inner<B> {
             idle: state.core.idle_bytes(),
             pending: all.active_bytes.current - all.allocated_bytes.current,
             pinned: state.core.pinned_bytes(),
-            missing,
+            // Of a request that is too long to be calculated with, the ladder saw a part.
+            missing: missing.saturating_add(request.requested.saturating_sub(request.bytes)),
             tags: top_tags(held.map(|(_, block)| (state.tags.name(block.tag), block.bytes))),
             cause,
         }))
+    }
+
+    /// The longest that a request may be, however much is free. No block is as long as what is too long to calculate with.
+    fn memory(&self) -> u64 {
+        self.device.info().capacity_bytes.min(self.device.ledger().limit_bytes()).min(TOO_LONG / 2)
     }
 
     fn page(&self) -> u64 {
@@ -593,6 +622,14 @@ enum Gathered {
     All(Vec<(u64, u64)>),
     /// So many pages are missing, and who refused last.
     Short(u64, Option<DeviceError>),
+}
+
+impl Climb {
+    /// By which rung a request is counted that this one served.
+    fn counted(&self, served: Rung) -> Rung {
+        let reached = if self.is_refused { Rung::Device } else { self.highest };
+        reached.max(served)
+    }
 }
 
 impl Hand {

@@ -28,7 +28,7 @@ pub enum Urgency {
 
 /// Who can give memory back: a pager that evicts weights, a cache.
 ///
-/// It runs on the thread whose request found no room, under no lock. It may give memory back and drop buffers, of this allocator or of others
+/// It runs on the thread whose request found no room, under no lock; not for a request that is longer than all that may be granted. It may give memory back and drop buffers, of this allocator or of others
 /// on the same ledger, and wait for the device; it may not ask for memory.
 pub trait PressureHandler: Send + Sync {
     /// Gives back at least `need.bytes` if it can, and says how many bytes that were; 0 means: nothing left to give.

@@ -31,7 +31,7 @@ pub(super) trait Sink {
         write(self);
     }
 
-    /// A count or an address: none is beyond `i64`.
+    /// A count or an address: none is beyond `i64`, but the bytes of a refused request may be.
     fn count(&mut self, value: u64) {
         self.int(i64::try_from(value).unwrap_or(i64::MAX));
     }

@@ -1,11 +1,13 @@
 //! Every driver call made to fail, once and for ever, in each way, while work is in flight.
 
+use std::sync::Mutex;
+
 use lighterage_device::{Device, Ledger, StreamKind};
 use lighterage_testkit::Rng;
 
 use super::probe::{Failing, Fault, Probe};
 use super::{Bench, PAGE};
-use crate::{Allocator, Handle, OnStream, Settings, Tag};
+use crate::{Allocator, Handle, Need, OnStream, Settings, Tag};
 
 const PAGES: u64 = 24;
 
@@ -139,6 +141,38 @@ fn a_request_that_the_device_refused_memory_is_counted_by_its_rung() {
     on.allocate(10 * PAGE, Tag::NONE).unwrap();
     assert_eq!(allocator.statistics().events.rungs, [0, 0, 3, 0, 0, 0, 1, 0]);
     assert_eq!(device.ledger().limit_bytes(), 16 * PAGE);
+}
+
+/// Also where it was served in a later round only, after a handler had given something back.
+#[test]
+fn a_request_that_the_device_refused_before_is_counted_by_that_rung() {
+    let (_device, allocator, on) = smaller_device(Bench::small_chunks());
+    let held = Mutex::new(Some(on.allocate(15 * PAGE, Tag::NONE).unwrap()));
+    let giver = allocator.clone();
+    let _registration = allocator.on_pressure(0, move |need: Need| {
+        held.lock().unwrap().take().map_or(0, |handle| {
+            giver.free(handle).unwrap();
+            need.bytes
+        })
+    });
+    on.allocate(4 * PAGE, Tag::NONE).unwrap();
+    let events = allocator.statistics().events;
+    assert_eq!((events.rungs, events.pressure_calls), ([0, 0, 1, 0, 0, 0, 1, 0], 1));
+}
+
+/// Also where another stream's memory serves it: behind a wait of the stream, for which nothing is given back first, or behind one of the host.
+#[test]
+fn a_request_that_the_device_refused_is_counted_by_its_rung_whoever_serves_it() {
+    for (kind, retries) in [(StreamKind::Compute, 0), (StreamKind::Copy, 1)] {
+        let (device, allocator, on) = smaller_device(Bench::small_chunks());
+        let other = allocator.on(&device.stream(kind).unwrap()).unwrap();
+        let handle = on.allocate(15 * PAGE, Tag::NONE).unwrap();
+        device.backend().clock().launch(0, handle.address(), PAGE);
+        on.free(handle).unwrap();
+        other.allocate(4 * PAGE, Tag::NONE).unwrap();
+        let events = allocator.statistics().events;
+        assert_eq!((events.rungs, events.retries), ([0, 0, 1, 0, 0, 0, 1, 0], retries), "{kind:?}");
+    }
 }
 
 #[test]

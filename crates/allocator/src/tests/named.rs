@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use lighterage_device::{Device, Ledger, Sim, SimConfig, StreamKind};
+
 use super::{Bench, PAGE};
-use crate::{Error, Need, Settings, Tag, Urgency};
+use crate::{Allocator, Error, Need, Settings, Tag, Urgency};
 
 /// pytorch: the limit is checked by the request's size, the mapping rounds up to pages of 20 MiB, so more is reserved than allowed.
 #[test]
@@ -228,6 +230,39 @@ fn a_handler_learns_the_exact_need_and_may_not_allocate() {
     assert_eq!(needs.lock().unwrap().len(), 1, "a dropped registration is asked no more");
 }
 
+/// The numbers are those that were asked for, and nobody gives anything back for what can never be had.
+#[test]
+fn a_request_longer_than_the_limit_names_its_bytes_and_asks_no_handler() {
+    let bench = Bench::new(32, 1, Settings { big_chunk_pages: 1, ..Settings::default() });
+    let on = &bench.streams[0];
+    let kept = on.allocate(30 * PAGE, Tag::NONE).unwrap();
+    let _registration = bench.allocator.on_pressure(0, |need: Need| panic!("asked for {need:?}"));
+    for requested in [33 * PAGE, (1 << 52) + 1, u64::MAX - 1, u64::MAX] {
+        let error = on.allocate(requested, Tag::NONE).unwrap_err();
+        let Error::OutOfBudget(report) = &error else { panic!("{error}") };
+        assert_eq!((report.requested, report.allocated), (requested, 30 * PAGE));
+        assert!(report.missing > requested / 2 && report.missing <= requested, "{error}");
+        // Nor are there addresses reserved for it, through whose pages a search would go.
+        assert_eq!(bench.device.backend().usage().reservations, 1);
+    }
+    assert!(on.buffer::<u64>(usize::MAX, Tag::NONE).is_err());
+    bench.allocator.free(kept).unwrap();
+    bench.allocator.audit().unwrap();
+}
+
+/// Also where there is memory for the part of it that is calculated with.
+#[test]
+fn a_request_too_long_to_calculate_with_is_refused_by_any_device() {
+    let sim = Sim::new(SimConfig { capacity_bytes: 1 << 53, ..SimConfig::default() }).unwrap();
+    let device = Device::new(sim, Ledger::new(1 << 53), Ledger::new(0));
+    let allocator = Allocator::new(&device, Settings::default()).unwrap();
+    let on = allocator.on(&device.stream(StreamKind::Compute).unwrap()).unwrap();
+    let _registration = allocator.on_pressure(0, |need: Need| panic!("asked for {need:?}"));
+    let error = on.allocate(u64::MAX, Tag::NONE).unwrap_err();
+    let Error::OutOfBudget(report) = &error else { panic!("{error}") };
+    assert_eq!((report.requested, report.missing), (u64::MAX, u64::MAX));
+}
+
 #[test]
 fn handlers_are_asked_by_priority() {
     let bench = Bench::new(8, 1, Bench::small_chunks());
@@ -242,7 +277,8 @@ fn handlers_are_asked_by_priority() {
             })
         })
         .collect();
-    bench.streams[0].allocate(9 * PAGE, Tag::NONE).unwrap_err();
+    bench.streams[0].allocate(7 * PAGE, Tag::NONE).unwrap();
+    bench.streams[0].allocate(2 * PAGE, Tag::NONE).unwrap_err();
     assert_eq!(*order.lock().unwrap(), ['a', 'b', 'c']);
 }
 
@@ -308,7 +344,7 @@ fn a_handle_of_another_allocator_frees_nothing() {
     // cuCascade #189: events of several devices in one pool. Nor is a stream of another device taken.
     assert_eq!(ours.allocator.on(theirs.streams[0].stream()).map(|_| ()), Err(Error::ForeignStream));
     assert_eq!(
-        ours.allocator.used_on(kept, &theirs.device.stream(lighterage_device::StreamKind::Copy).unwrap()),
+        ours.allocator.used_on(kept, &theirs.device.stream(StreamKind::Copy).unwrap()),
         Err(Error::ForeignStream)
     );
 }
