@@ -830,6 +830,27 @@ fn streams_that_stand_still_are_let_go_with_an_error() {
     });
 }
 
+/// The raw layer tracks nothing, and still a stream has what its work needs, kernels too, when the device goes first.
+#[test]
+fn kernels_outlive_a_device_that_is_dropped_before_its_stream() {
+    inside("kernels_outlive_a_device_that_is_dropped_before_its_stream", &[], || {
+        let cuda = Cuda::new(config()).unwrap();
+        let (at, chunk) = (cuda.reserve(PAGE).unwrap(), cuda.create(PAGE).unwrap());
+        // SAFETY: a free page of the reservation.
+        unsafe { cuda.map(at, chunk, PAGE) }.unwrap();
+        // SAFETY: it is mapped.
+        unsafe { cuda.set_access(at, PAGE) }.unwrap();
+        let stream = cuda.stream(StreamKind::Compute).unwrap();
+        // SAFETY: the page stays mapped as long as the stream has it.
+        unsafe { cuda.fill(&stream, at, 0, PAGE) }.unwrap();
+        // SAFETY: as above.
+        unsafe { cuda.launch::<AddOne>(&stream, &SelfTestParams { target: at.0, source: at.0 }) }.unwrap();
+        drop(cuda);
+        drop(stream);
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
 /// What one thread queues, in graphs and outside of them, while another waits for the stream: the wait lets nothing go of which it has not seen the end, also where nobody else keeps it.
 #[test]
 fn flags_of_what_is_queued_beside_a_wait_live_until_it_is_done() {

@@ -610,6 +610,10 @@ unsafe extern "C" fn cuModuleUnload(module: *mut c_void) -> Code {
         driver.current_or_failed()?;
         let module = number(module);
         named(&mut driver.modules, module)?;
+        // Nothing is documented of kernels that still run.
+        if driver.failed.is_none() && driver.streams.launches_of(module) {
+            return Err(INVALID_VALUE);
+        }
         driver.modules.remove(&module);
         driver.functions.retain(|_, function| function.module != module);
         Ok(())

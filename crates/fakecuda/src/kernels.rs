@@ -109,6 +109,13 @@ impl Function {
     }
 }
 
+impl Launch {
+    /// What its kernel is of.
+    pub(crate) const fn module(&self) -> u64 {
+        self.function.module
+    }
+}
+
 fn shared_bytes_max(config: Config) -> u32 {
     let (major, minor) = config.capability;
     Arch::of(major, minor).map_or(SHARED_FREE, Arch::shared_bytes_max)

@@ -111,6 +111,12 @@ impl Streams {
         self.events.remove(&handle).map(drop).ok_or(INVALID_HANDLE)
     }
 
+    /// Whether a kernel of that module is queued.
+    pub(crate) fn launches_of(&self, module: u64) -> bool {
+        let mut queued = self.streams.values().flat_map(|stream| &stream.queue);
+        queued.any(|work| matches!(work, Operation::Launch(launch) if launch.module() == module))
+    }
+
     /// Queues work, or records it.
     pub(crate) fn push(&mut self, stream: u64, operation: Operation) -> Result {
         let stream = named(&mut self.streams, stream)?;

@@ -468,7 +468,7 @@ impl Backend for Cuda {
     }
 
     fn stream(&self, kind: StreamKind) -> Result<CudaStream> {
-        CudaStream::new(&self.context, &self.memory, kind)
+        CudaStream::new(&self.context, &self.memory, Some(&self.modules), kind)
     }
 
     fn event(&self) -> Result<CudaEvent> {

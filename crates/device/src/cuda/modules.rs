@@ -100,7 +100,7 @@ impl Drop for Modules {
             return;
         }
         for module in &self.modules {
-            // SAFETY: loaded by `add`; the driver waits for kernels of it that still run. Nobody is left to hear of an error.
+            // SAFETY: loaded by `add`; streams and graphs own it too, and a stream waits for its work before it goes, so no kernel of it runs. Nobody is left to hear of an error.
             let _ = give_back("cuModuleUnload", || unsafe { sys::cuModuleUnload(module.0) });
         }
     }

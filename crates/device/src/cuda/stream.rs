@@ -13,6 +13,7 @@ use super::api::{check, check_wait, give_back};
 use super::context::Context;
 use super::flags::Words;
 use super::memory::Memory;
+use super::modules::Modules;
 use crate::{Result, StreamKind};
 
 /// Created once: no timing, which would cost a time stamp at each record.
@@ -28,7 +29,8 @@ const WAIT_EXTERNAL: u32 = sys::CUevent_wait_flags_enum::CU_EVENT_WAIT_EXTERNAL 
 pub struct CudaStream {
     raw: Raw<CUstream>,
     graphs: Mutex<Graphs>,
-    /// What pending work uses.
+    // What pending work uses.
+    _modules: Option<Arc<Modules>>,
     _memory: Arc<Memory>,
     context: Arc<Context>,
 }
@@ -88,7 +90,13 @@ unsafe impl<T> Send for Raw<T> {}
 unsafe impl<T> Sync for Raw<T> {}
 
 impl CudaStream {
-    pub(super) fn new(context: &Arc<Context>, memory: &Arc<Memory>, kind: StreamKind) -> Result<Self> {
+    /// Without modules it launches none of our kernels.
+    pub(super) fn new(
+        context: &Arc<Context>,
+        memory: &Arc<Memory>,
+        modules: Option<&Arc<Modules>>,
+        kind: StreamKind,
+    ) -> Result<Self> {
         context.enter()?;
         let (mut least, mut greatest): (c_int, c_int) = (0, 0);
         // SAFETY: writes two ints; a context is current.
@@ -105,6 +113,7 @@ impl CudaStream {
         Ok(Self {
             raw: Raw(raw),
             graphs: Mutex::default(),
+            _modules: modules.map(Arc::clone),
             _memory: Arc::clone(memory),
             context: Arc::clone(context),
         })
