@@ -851,6 +851,29 @@ fn kernels_outlive_a_device_that_is_dropped_before_its_stream() {
     });
 }
 
+#[test]
+fn workspace_outlives_a_device_that_is_dropped_before_its_stream() {
+    let test = "workspace_outlives_a_device_that_is_dropped_before_its_stream";
+    inside_with(test, &[], with_products, || {
+        let cuda = Cuda::new(CudaConfig { table: products::table(2), ..config() }).unwrap();
+        let products = || Control::new().number(b"fakecuda_products");
+        let (at, chunk) = (cuda.reserve(PAGE).unwrap(), cuda.create(PAGE).unwrap());
+        // SAFETY: a free page of the reservation.
+        unsafe { cuda.map(at, chunk, PAGE) }.unwrap();
+        // SAFETY: it is mapped.
+        unsafe { cuda.set_access(at, PAGE) }.unwrap();
+        let stream = cuda.stream(StreamKind::Compute).unwrap();
+        // SAFETY: the page stays mapped as long as the stream has it.
+        unsafe { cuda.fill(&stream, at, 0, PAGE) }.unwrap();
+        let before = products();
+        products::Dense::at(at).multiply_on(&cuda, &stream).unwrap();
+        drop(cuda);
+        assert_eq!(products(), before, "nobody has waited for it");
+        drop(stream);
+        assert_eq!((products(), Control::new().left()), (before + 1, 0));
+    });
+}
+
 /// What one thread queues, in graphs and outside of them, while another waits for the stream: the wait lets nothing go of which it has not seen the end, also where nobody else keeps it.
 #[test]
 fn flags_of_what_is_queued_beside_a_wait_live_until_it_is_done() {

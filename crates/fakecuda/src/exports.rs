@@ -329,9 +329,9 @@ unsafe extern "C" fn cuMemAlloc_v2(place: *mut u64, bytes: usize) -> Code {
 unsafe extern "C" fn cuMemFree_v2(address: u64) -> Code {
     call("cuMemFree", OPERATING_SYSTEM, |driver| {
         driver.current_or_failed()?;
-        // As documented it waits for all work that may use it.
-        if driver.failed.is_none() {
-            driver.synchronize_all()?;
+        // "May perform implicit synchronization": who relies on it is refused.
+        if driver.failed.is_none() && driver.streams.is_workspace(address) {
+            return Err(INVALID_VALUE);
         }
         driver.memory.free(address)
     })

@@ -113,8 +113,17 @@ impl Streams {
 
     /// Whether a kernel of that module is queued.
     pub(crate) fn launches_of(&self, module: u64) -> bool {
-        let mut queued = self.streams.values().flat_map(|stream| &stream.queue);
-        queued.any(|work| matches!(work, Operation::Launch(launch) if launch.module() == module))
+        self.queued().any(|work| matches!(work, Operation::Launch(launch) if launch.module() == module))
+    }
+
+    /// Whether a product is queued whose workspace begins there.
+    pub(crate) fn is_workspace(&self, address: u64) -> bool {
+        self.queued()
+            .any(|work| matches!(work, Operation::Product(product) if product.workspace.0 == address))
+    }
+
+    fn queued(&self) -> impl Iterator<Item = &Operation> {
+        self.streams.values().flat_map(|stream| &stream.queue)
     }
 
     /// Queues work, or records it.

@@ -279,7 +279,7 @@ impl CublasLt {
         let lines: Vec<_> = lines.iter().filter(|(line, _)| operand_bytes_max(line) <= total).collect();
         let Some(bytes) = lines.iter().map(|(line, _)| operand_bytes_max(line)).max() else { return Ok(()) };
         let mut scratch = Scratch::new(memory, bytes)?;
-        let stream = CudaStream::new(&self.handle.context, memory, None, StreamKind::Compute)?;
+        let stream = CudaStream::new(&self.handle.context, memory, StreamKind::Compute)?;
         let queued = lines.iter().try_for_each(|(line, algorithm)| {
             let product = typical(line, *algorithm, scratch.address.0);
             // SAFETY: every operand lies in the scratch memory. They overlap there, in addresses and behind them: what comes out means nothing, and nobody reads it.
@@ -428,7 +428,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         if self.context.enter_to_give_back() {
-            // SAFETY: allocated by `new`; streams and graphs, which may use it, are gone: they own what owns it, or were waited for.
+            // SAFETY: allocated by `new`; streams and graphs, which may use it, own what owns it, and a stream waits for its work before it goes.
             let _ = give_back("cuMemFree", || unsafe { sys::cuMemFree_v2(self.address) });
         }
     }

@@ -468,7 +468,8 @@ impl Backend for Cuda {
     }
 
     fn stream(&self, kind: StreamKind) -> Result<CudaStream> {
-        CudaStream::new(&self.context, &self.memory, Some(&self.modules), kind)
+        let stream = CudaStream::new(&self.context, &self.memory, kind)?;
+        Ok(stream.keeping(&self.modules, self.library.as_ref()))
     }
 
     fn event(&self) -> Result<CudaEvent> {

@@ -11,6 +11,7 @@ use cudarc::driver::sys::{self, CUevent, CUresult, CUstream};
 
 use super::api::{check, check_wait, give_back};
 use super::context::Context;
+use super::cublaslt::CublasLt;
 use super::flags::Words;
 use super::memory::Memory;
 use super::modules::Modules;
@@ -30,6 +31,7 @@ pub struct CudaStream {
     raw: Raw<CUstream>,
     graphs: Mutex<Graphs>,
     // What pending work uses.
+    _library: Option<Arc<CublasLt>>,
     _modules: Option<Arc<Modules>>,
     _memory: Arc<Memory>,
     context: Arc<Context>,
@@ -90,13 +92,8 @@ unsafe impl<T> Send for Raw<T> {}
 unsafe impl<T> Sync for Raw<T> {}
 
 impl CudaStream {
-    /// Without modules it launches none of our kernels.
-    pub(super) fn new(
-        context: &Arc<Context>,
-        memory: &Arc<Memory>,
-        modules: Option<&Arc<Modules>>,
-        kind: StreamKind,
-    ) -> Result<Self> {
+    /// For what needs no kernel of ours and no library that is open: see [`keeping`](Self::keeping).
+    pub(super) fn new(context: &Arc<Context>, memory: &Arc<Memory>, kind: StreamKind) -> Result<Self> {
         context.enter()?;
         let (mut least, mut greatest): (c_int, c_int) = (0, 0);
         // SAFETY: writes two ints; a context is current.
@@ -113,10 +110,18 @@ impl CudaStream {
         Ok(Self {
             raw: Raw(raw),
             graphs: Mutex::default(),
-            _modules: modules.map(Arc::clone),
+            _library: None,
+            _modules: None,
             _memory: Arc::clone(memory),
             context: Arc::clone(context),
         })
+    }
+
+    /// Keeps what launches run, and the workspace of products, until it has waited for them.
+    pub(super) fn keeping(mut self, modules: &Arc<Modules>, library: Option<&Arc<CublasLt>>) -> Self {
+        self._modules = Some(Arc::clone(modules));
+        self._library = library.map(Arc::clone);
+        self
     }
 
     /// The driver's pointer, with the context current on this thread.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use lighterage_device::{
-    Address, Cost, Cuda, Device, Kernel, Launches, ProductTable, Reservation, Result, Stream, StreamKind,
-    Target, View, Workers,
+    Address, Backend, Cost, Cuda, Device, Kernel, Launches, ProductTable, Reservation, Result, Stream,
+    StreamKind, Target, View, Workers,
 };
 use lighterage_kernels::gemm::linear;
 use lighterage_kernels::gemm::table::Algorithm;
@@ -99,6 +99,12 @@ impl Dense {
     pub(crate) fn multiply(&self, stream: &Stream<Cuda>) -> Result<()> {
         // SAFETY: every caller has mapped a page there, which is more than it reaches.
         unsafe { stream.launch::<Linear>(&self.0) }
+    }
+
+    /// As [`multiply`](Self::multiply), below what keeps a book of streams and memory.
+    pub(crate) fn multiply_on(&self, cuda: &Cuda, stream: &<Cuda as Backend>::Stream) -> Result<()> {
+        // SAFETY: every caller has mapped a page there, which is more than it reaches.
+        unsafe { cuda.launch::<Linear>(stream, &self.0) }
     }
 
     /// As a table's line sees it.
