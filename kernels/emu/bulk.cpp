@@ -9,16 +9,33 @@
 namespace emu {
 
 u32 find_mbarrier(u32 address, u32 thread, Place place);
+void count_bytes(u32 slot, int64_t bytes, u32 thread, Place place);
 void end_phase_if_complete(u32 slot);
 
 namespace {
 
 constexpr u32 piece_bytes = 16;
+/// More than any block has of shared memory.
+constexpr u64 box_bytes_end = 1 << 18;
 
 u32 box_bytes(const TensorMap& map) {
     u32 bytes = map.element_bytes;
     for (u32 d = 0; d < map.rank; d++) bytes *= map.box[d];
     return bytes;
+}
+
+/// What is wrong with the strides; null if nothing is: each holds all that lies inside of it, and is so many of the one inside of it.
+const char* complaint_of_strides(const TensorMap& map) {
+    u64 inside = map.element_bytes;
+    for (u32 d = 0; d + 1 < map.rank; d++) {
+        const u64 stride = map.strides[d];
+        if (stride % 16 != 0 || stride >= u64{1} << 40) return "a stride is a multiple of 16 bytes, below 2^40";
+        // A product of the two may not fit into 64 bits.
+        if (stride / inside < map.sizes[d]) return "a stride is less than what lies inside of it";
+        if (d > 0 && stride % inside != 0) return "a stride is no multiple of the one inside of it";
+        inside = stride;
+    }
+    return nullptr;
 }
 
 /// What is wrong with the map; null if nothing is.
@@ -35,9 +52,10 @@ const char* complaint(const TensorMap& map, u32 rank) {
         if (map.box[d] == 0 || map.box[d] > 256) return "a box has 1 to 256 elements in each dimension";
     for (u32 d = 0; d < rank; d++)
         if (map.sizes[d] == 0 || map.sizes[d] > u64{1} << 32) return "a tensor has 1 to 2^32 elements in each dimension";
-    for (u32 d = 0; d + 1 < rank; d++)
-        if (map.strides[d] % 16 != 0 || map.strides[d] >= u64{1} << 40) return "a stride is a multiple of 16 bytes, below 2^40";
-    return nullptr;
+    u64 bytes = map.element_bytes;
+    for (u32 d = 0; d < rank; d++) bytes *= map.box[d];
+    if (bytes >= box_bytes_end) return "a box has more bytes than shared memory";
+    return complaint_of_strides(map);
 }
 
 void check(const TensorMap& map, u32 rank, u32 address, Place place) {
@@ -118,7 +136,7 @@ void do_bulk_load(size_t index) {
         if (!load.is_early) barrier.arriving[b.clocks.launches_agent()] = 1;
         b.clocks.advance(agent);
     }
-    barrier.bytes_expected -= box_bytes(load.map);
+    count_bytes(slot, -static_cast<int64_t>(box_bytes(load.map)), load.thread, load.place);
     end_phase_if_complete(slot);
 }
 

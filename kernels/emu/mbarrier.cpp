@@ -7,6 +7,9 @@ namespace emu {
 
 namespace {
 
+/// What an mbarrier has room for, in arrivals and in bytes under way (PTX ISA, "Contents of the mbarrier object").
+constexpr int64_t count_max = (1 << 20) - 1;
+
 void add(std::vector<u32>& sum, const std::vector<u32>& known) {
     sum.resize(std::max(sum.size(), known.size()), 0);
     for (size_t a = 0; a < known.size(); a++) sum[a] = std::max(sum[a], known[a]);
@@ -27,6 +30,15 @@ u32 find_mbarrier(u32 address, u32 thread, Place place) {
     }
     fail({Kind::Barrier, thread, place}, "mbarrier at shared+%u of block rank %u was never initialised", SharedMemory::inside(address),
          SharedMemory::rank(address));
+}
+
+/// Bytes that are announced are added, those that have come taken away; they may come first.
+void count_bytes(u32 slot, int64_t bytes, u32 thread, Place place) {
+    Mbarrier& barrier = block->mbarriers[slot];
+    barrier.bytes_expected += bytes;
+    if (barrier.bytes_expected >= -count_max && barrier.bytes_expected <= count_max) return;
+    fail({Kind::Barrier, thread, place}, "mbarrier at shared+%u counts %lld bytes under way, and no more than %lld either way fit",
+         SharedMemory::inside(barrier.address), static_cast<long long>(barrier.bytes_expected), static_cast<long long>(count_max));
 }
 
 void end_phase_if_complete(u32 slot) {
@@ -81,7 +93,7 @@ void arrive(u32 address, u32 bytes, bool is_remote, Place place) {
         publish(barrier, slot, place);
         b.clocks.advance(b.warp_of(b.running));
     }
-    barrier.bytes_expected += bytes;
+    count_bytes(slot, bytes, b.running, place);
     barrier.pending--;
     end_phase_if_complete(slot);
 }
@@ -92,7 +104,9 @@ void mbarrier_init(u32 address, u32 count) {
     Block& b = *block;
     const Place place = __builtin_return_address(0);
     if (address % 8 != 0) fail({Kind::Misaligned, b.running, place}, "mbarrier at shared+%u: a multiple of 8 is needed", SharedMemory::inside(address));
-    if (count == 0) fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for 0 arrivals", SharedMemory::inside(address));
+    if (count == 0 || count > count_max)
+        fail({Kind::Instruction, b.running, place}, "mbarrier at shared+%u for %u arrivals: 1 to %lld are possible", SharedMemory::inside(address), count,
+             static_cast<long long>(count_max));
     check_own(address, Manner{.is_write = true}, place);
     for (const Mbarrier& barrier : b.mbarriers) {
         if (barrier.address != address) continue;

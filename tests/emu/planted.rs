@@ -128,6 +128,9 @@ const CLUSTER: [&[Kind]; 18] = [
     &[InFlight],
 ];
 
+/// The last one, while every access is checked, is found by what it overwrites.
+const BOXES: [&[Kind]; 4] = [&[Instruction], &[Barrier], &[Barrier], &[Race, InFlight]];
+
 const OVERLAP: [&[Kind]; 9] = [&[Overlap]; 9];
 
 const NEIGHBOURS: [&[Kind]; 3] = [&[Race], &[Race], &[Race]];
@@ -212,6 +215,40 @@ fn maps_that_no_device_takes() {
         let failure = failure.expect_err(text);
         assert!(failure.kind == Instruction && failure.text.contains(text), "{failure}");
     }
+}
+
+#[test]
+fn boxes_of_three_dimensions_and_the_most_that_an_mbarrier_counts() {
+    check("boxes", &BOXES, boxes);
+    for config in runs::all() {
+        let failure = boxes("test_boxes_4", Config { checks: false, ..config }).expect_err("2^20 bytes");
+        let told = "counts -1048576 bytes under way, and no more than 1048575 either way fit";
+        assert!(failure.kind == Barrier && failure.text.contains(told), "{failure}");
+    }
+}
+
+/// Of strides `cuTensorMapEncodeTiled` demands that each holds what lies inside of it, whole: the second can be wrong in three dimensions only.
+#[test]
+fn strides_that_no_device_takes() {
+    type Change = fn(&mut TensorMap);
+    let maps: [(Change, &str); 6] = [
+        (|map| map.strides[0] = 144, "less than what lies inside"),
+        (|map| map.strides[0] = 0, "less than what lies inside"),
+        (|map| map.strides[1] = 640, "less than what lies inside"),
+        (|map| map.strides[1] = 816, "no multiple of the one inside"),
+        (|map| map.sizes[1] = 1 << 32, "less than what lies inside"),
+        (|map| map.box_sizes[1..3].fill(256), "more bytes than shared memory"),
+    ];
+    for (change, text) in maps {
+        let failure = boxes_with("test_boxes_0", Config::default(), change).expect_err(text);
+        assert!(failure.kind == Instruction && failure.text.contains(text), "{failure}");
+    }
+    // As far apart as one likes, but by whole rows.
+    boxes_with("test_boxes_0", Config::default(), |map| {
+        map.sizes[2] = 4;
+        map.strides[1] = 960;
+    })
+    .expect("a box of four planes");
 }
 
 #[test]
@@ -613,6 +650,41 @@ fn neighbours(name: &str, config: Config) -> Result<Report, Failure> {
     let report = launch(name, grid, &params, &[], &[Region::of(&x), Region::of(&out)], config)?;
     for (index, got) in out.iter().enumerate() {
         assert_eq!(*got, x[index ^ 128] + x[index ^ 32], "{name}: element {index}");
+    }
+    Ok(report)
+}
+
+fn boxes(name: &str, config: Config) -> Result<Report, Failure> {
+    boxes_with(name, config, |_| ())
+}
+
+/// With another map than that of 6 planes of 5 rows of 40 floats.
+fn boxes_with(name: &str, config: Config, change: fn(&mut TensorMap)) -> Result<Report, Failure> {
+    // Aligned as TMA wants it.
+    let mut x = vec![[0_u128; 10]; 6 * 5];
+    bytemuck::cast_slice_mut(&mut x).copy_from_slice(&small_numbers(6 * 5 * 40, 997));
+    let mut out = vec![f32::NAN; 4 * 4 * 32];
+    let mut map = TensorMap {
+        address: address_mut(&mut x),
+        sizes: [40, 5, 6, 0, 0],
+        strides: [160, 800, 0, 0],
+        box_sizes: [32, 4, 4, 0, 0],
+        rank: 3,
+        element_bytes: 4,
+        swizzle_bytes: 0,
+    };
+    change(&mut map);
+    let params = TestParams { x: map.address, out: address_mut(&mut out), count: 0, padding: 0 };
+    let grid = Grid { blocks: [1, 1, 1], threads: [128, 1, 1], shared_bytes: 2048 + 16 };
+    let report = launch(name, grid, &params, &[map], &[Region::of(&x), Region::of(&out)], config)?;
+    let x: &[f32] = bytemuck::cast_slice(&x);
+    for (index, got) in out.iter().enumerate() {
+        let plane = usize::try_from(map.strides[1]).expect("small") / 4;
+        assert_eq!(
+            *got,
+            x[index / 128 * plane + index / 32 % 4 * 40 + index % 32],
+            "{name}: element {index}"
+        );
     }
     Ok(report)
 }

@@ -938,8 +938,8 @@ impl Kernel for Product {
         let map = |address| TensorMap {
             address,
             sizes: [SIZE as u64, SIZE as u64, 0, 0, 0],
-            strides: [SIZE as u64 * 2, 0, 0, 0],
-            box_sizes: [64, if params.count == 0 { 64 } else { 257 }, 0, 0, 0],
+            strides: [SIZE as u64 * 2 - if params.count == 2 { 16 } else { 0 }, 0, 0, 0],
+            box_sizes: [64, if params.count == 1 { 257 } else { 64 }, 0, 0, 0],
             rank: 2,
             element_bytes: 2,
             swizzle_bytes: 128,
@@ -972,13 +972,15 @@ fn tensor_maps_and_large_shared_memory_reach_the_kernel() {
         let expected: Vec<f32> =
             (0..SIZE * SIZE).map(|index| if index % (SIZE + 1) == 0 { 1.0 } else { 0.0 }).collect();
         assert_eq!(out, expected);
-        params.count = 1;
-        // SAFETY: it is refused.
-        let refused = unsafe { stream.launch::<Product>(&params) };
-        assert!(
-            matches!(refused, Err(Error::Driver { call: "cuTensorMapEncodeTiled", code: 1, .. })),
-            "{refused:?}"
-        );
+        for misshapen in [1, 2] {
+            params.count = misshapen;
+            // SAFETY: it is refused.
+            let refused = unsafe { stream.launch::<Product>(&params) };
+            assert!(
+                matches!(refused, Err(Error::Driver { call: "cuTensorMapEncodeTiled", code: 1, .. })),
+                "{refused:?}"
+            );
+        }
         let chunk: Arc<_> = device.create(Purpose::Ring, PAGE).unwrap();
         assert_eq!(chunk.bytes(), PAGE, "a refused launch leaves the device as it was");
     });

@@ -133,7 +133,8 @@ pub(crate) fn encode(map: &TensorMap) -> Result<abi::TensorMap> {
         return Err(INVALID_VALUE);
     }
     let sizes = map.sizes[..rank].iter().all(|size| (1..=1 << 32).contains(size));
-    let strides = map.strides[..rank - 1].iter().all(|bytes| bytes.is_multiple_of(16) && *bytes < 1 << 40);
+    let strides = map.strides[..rank - 1].iter().all(|bytes| bytes.is_multiple_of(16) && *bytes < 1 << 40)
+        && are_nested(&map.strides[..rank - 1], &map.sizes, map.element_bytes.into());
     let boxes = map.box_sizes[..rank].iter().all(|size| (1..=256).contains(size));
     let inner = map.box_sizes[0] * map.element_bytes;
     let swizzle = map.swizzle_bytes == 0 || inner <= map.swizzle_bytes;
@@ -146,6 +147,14 @@ pub(crate) fn encode(map: &TensorMap) -> Result<abi::TensorMap> {
     bytes[..PLAIN].copy_from_slice(plain);
     bytes[PLAIN..PLAIN + MARK.len()].copy_from_slice(&MARK);
     Ok(abi::TensorMap(bytes))
+}
+
+/// Whether each stride holds what lies inside of it, and is so many of the one inside of it.
+fn are_nested(strides: &[u64], sizes: &[u64], element_bytes: u64) -> bool {
+    let inside = std::iter::once(element_bytes).chain(strides.iter().copied());
+    let mut nested = strides.iter().zip(sizes).zip(inside);
+    nested.all(|((stride, size), inside)| stride.checked_div(inside).is_some_and(|count| count >= *size))
+        && strides.windows(2).all(|pair| pair[1].is_multiple_of(pair[0]))
 }
 
 fn decode(encoded: &abi::TensorMap) -> Result<TensorMap> {

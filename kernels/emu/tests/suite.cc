@@ -264,6 +264,24 @@ int overlap_bulk() {
     return run(family);
 }
 
+int boxes() {
+    constexpr size_t width = 40, rows = 5, planes = 6;
+    alignas(128) float x[planes * rows * width];
+    std::vector<float> out(4 * 4 * 32);
+    for (size_t i = 0; i < planes * rows * width; i++) x[i] = static_cast<float>(i);
+    const emu::TensorMap map{address(x), {width, rows, planes}, {width * 4, rows * width * 4}, {32, 4, 4}, 3, 4, 0};
+    const TestParams params{map.address, address(out.data()), 0, 0};
+    const std::vector<emu::Region> regions = {{params.x, sizeof(x)}, {params.out, out.size() * 4}};
+    Family family{"boxes", 4, launch(params, 1, 128, 2048 + 16, regions), [&] {
+                      for (size_t i = 0; i < out.size(); i++)
+                          if (out[i] != x[(i / 128 * rows + i / 32 % 4) * width + i % 32]) return false;
+                      return true;
+                  }};
+    family.launch.maps = &map;
+    family.launch.maps_count = 1;
+    return run(family);
+}
+
 }  // namespace
 
-int main() { return exchange() + lanes() + stream() + matrix() + hopper() + phases() + cluster() + neighbours() + overlap() + overlap_bulk() == 0 ? 0 : 1; }
+int main() { return exchange() + lanes() + stream() + matrix() + hopper() + phases() + cluster() + neighbours() + overlap() + overlap_bulk() + boxes() == 0 ? 0 : 1; }
