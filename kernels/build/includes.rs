@@ -45,15 +45,18 @@ fn add(path: &Path, follows: &dyn Fn(&Path) -> bool, files: &mut Files) -> Resul
     Ok(())
 }
 
-/// Headers of a compiler's own folder, from those that are named on, in quotes or brackets; those that are elsewhere belong to another compiler.
-pub(crate) fn headers_of(folder: &Path, first: &[&str]) -> Files {
+/// Headers of a compiler's own folders, from those that are named on, in quotes or brackets, each from the first folder that has it; those that are elsewhere belong to
+/// another compiler.
+pub(crate) fn headers_of(folders: &[PathBuf], first: &[&str]) -> Files {
     let mut files = Files::default();
     let mut open: Vec<PathBuf> = first.iter().map(PathBuf::from).collect();
     while let Some(name) = open.pop() {
         if files.0.contains_key(&name) {
             continue;
         }
-        let Ok(content) = fs::read(folder.join(&name)) else { continue };
+        let Some(content) = folders.iter().find_map(|folder| fs::read(folder.join(&name)).ok()) else {
+            continue;
+        };
         let text = String::from_utf8_lossy(&content);
         for quotes in [['"', '"'], ['<', '>']] {
             for included in includes(&text, quotes) {

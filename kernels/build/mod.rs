@@ -1,5 +1,5 @@
 //! Compiles the kernels with nvcc, for `build.rs` and feature `cuda`: one process for each file and architecture, in parallel, each result cached
-//! under the hash of all that went into it: compiler, its headers, arguments, the file and all that it includes. (The emulator's objects, of feature `emu`, are: `objects`.)
+//! under the hash of all that went into it: compiler, its parts and headers, arguments, the file and all that it includes. (The emulator's objects, of feature `emu`, are: `objects`.)
 //!
 //! The cubins of one file become one compressed fatbin, from which the driver takes the architecture that it has; the fatbins of all
 //! files lie one after another in `OUT_DIR/images.fatbin`, as in the `.nv_fatbin` section of a program that nvcc links, and
@@ -17,6 +17,7 @@ pub(crate) mod objects;
 pub(crate) mod offsets;
 pub(crate) mod report;
 pub(crate) mod sources;
+pub(crate) mod toolkit;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -30,6 +31,7 @@ use self::cache::{Cache, KEPT};
 use self::nvcc::Nvcc;
 use self::report::Report;
 use self::sources::Source;
+use self::toolkit::Toolkit;
 
 /// Everything that can go wrong here is a text for whoever builds, one problem a line.
 pub(crate) type Result<T> = std::result::Result<T, String>;
@@ -58,6 +60,7 @@ pub(crate) fn compile() -> Result<()> {
     let out = variable("OUT_DIR").ok_or("cargo sets no OUT_DIR")?;
     let out = Path::new(&out);
     let nvcc = Nvcc::find(&variable)?;
+    watched(&nvcc.toolkit()).iter().for_each(|line| println!("{line}"));
     println!("cargo::rustc-env=LIGHTERAGE_CUDA_TOOLS={}", nvcc.folder().display());
     let archs = sources::architectures(variable("LIGHTERAGE_CUDA_ARCHS").as_deref())?;
     let sources = sources::all(Path::new("kernels"))?;
@@ -69,6 +72,11 @@ pub(crate) fn compile() -> Result<()> {
     measured.write(&out.join("budget.tsv"))?;
     measured.check(Path::new("kernels/budget.tsv"), &out.join("budget.tsv"))?;
     join(&nvcc, &sources, &cubins, out)
+}
+
+/// What tells cargo that a toolkit was replaced where it is: its images are made anew then. (Cargo compares times, so a part that comes with an older one than the last build goes unseen.)
+pub(crate) fn watched(toolkit: &Toolkit) -> Vec<String> {
+    toolkit.files().iter().map(|path| format!("cargo::rerun-if-changed={}", path.display())).collect()
 }
 
 /// The headers have to be laid out as `params.rs` says.
@@ -170,7 +178,7 @@ pub(crate) fn is_whole(cubin: &[u8], log: &str) -> bool {
 fn one_cubin(nvcc: &Nvcc, cache: &Cache, source: &Source, arch: &'static str) -> Result<(Vec<u8>, Report)> {
     let arguments = nvcc::arguments(arch);
     let (asked, searched) = (arguments.join(" "), searched(&|name| std::env::var_os(name)));
-    let own = [nvcc.version(), nvcc.headers(), &asked].into_iter().chain(searched.iter().map(String::as_str));
+    let own = [nvcc.version(), nvcc.parts(), &asked].into_iter().chain(searched.iter().map(String::as_str));
     let key = cache::key(own.map(str::as_bytes).chain(source.contents()));
     let (bytes, log) = match cache.get(&key).filter(|(bytes, log)| is_whole(bytes, log)) {
         Some(found) => found,

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use super::includes::headers_of;
-use super::{Result, cache, run};
+use super::toolkit::Toolkit;
+use super::{Result, run};
 
 /// nvcc, and the tools beside it.
 #[derive(Debug)]
 pub(crate) struct Nvcc {
     path: PathBuf,
     version: String,
-    headers: String,
+    /// Found when they are first asked for: not every use of the compiler looks at them.
+    parts: OnceLock<String>,
 }
 
 /// The oldest whose images, and whose architectures, are those that are meant here.
@@ -50,16 +52,17 @@ impl Nvcc {
         }
         // The last line names the build: "Build cuda_13.0.r13.0/compiler.36424714_0".
         let version = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
-        // They may be of another release than the compiler, as each has a wheel of its own. nvcc includes the first by itself.
-        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let folder = real.parent().unwrap_or(Path::new(".")).join("../include");
-        let headers = cache::key(headers_of(&folder, &["cuda_runtime.h", "cuda_bf16.h"]).pieces());
-        Ok(Self { path, version, headers })
+        Ok(Self { path, version, parts: OnceLock::new() })
     }
 
-    /// Names the contents of the headers that it brings along.
-    pub(crate) fn headers(&self) -> &str {
-        &self.headers
+    /// What belongs to it.
+    pub(crate) fn toolkit(&self) -> Toolkit {
+        Toolkit::of(&self.path)
+    }
+
+    /// Names the contents of what belongs to it: its release alone is not that of its parts, as each has a package of its own.
+    pub(crate) fn parts(&self) -> &str {
+        self.parts.get_or_init(|| self.toolkit().key())
     }
 
     /// The line that tells one build of the compiler from another.

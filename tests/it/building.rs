@@ -209,7 +209,8 @@ fn headers_of_the_compiler_are_followed_through_their_folder() {
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("writable");
         std::fs::write(path, text).expect("writable");
     };
-    let key = || cache::key(includes::headers_of(folder.path(), &["first.h", "missing.h"]).pieces());
+    let folders = [folder.path().join("nothing"), folder.path().to_owned()];
+    let key = || cache::key(includes::headers_of(&folders, &["first.h", "missing.h"]).pieces());
     write("first.h", "#include <below/second.h>\n#include <not_here.h>\n");
     write("below/second.h", "#include \"third.h\"\n# include \"../first.h\"\n");
     write("below/third.h", "int one;\n");
@@ -219,6 +220,125 @@ fn headers_of_the_compiler_are_followed_through_their_folder() {
     assert_eq!(first, key(), "nobody includes it");
     write("below/third.h", "int two;\n");
     assert_ne!(first, key());
+}
+
+/// A toolkit in the layout of conda, as far as a dry run tells of it: nvcc, its tools and headers, and a host compiler.
+struct FakeToolkit(tempfile::TempDir);
+
+impl FakeToolkit {
+    fn new() -> Self {
+        let toolkit = Self(tempfile::tempdir().expect("a folder"));
+        let root = toolkit.0.path().canonicalize().expect("a folder");
+        let root = root.display();
+        let told = [
+            "_HERE_=R/bin",
+            "CICC_PATH=R/nvvm/bin",
+            "NVVMIR_LIBRARY_DIR=R/nvvm/libdevice",
+            "PATH=R/nvvm/bin:R/bin:R/host",
+            "INCLUDES=\"-IR/targets/x86_64-linux/include\"  ",
+            "SYSTEM_INCLUDES=\"-isystem\" \"R/targets/x86_64-linux/include/cccl\" ",
+            "g++ -D__CUDA_ARCH__=800 -E -x c++ \"none.cu\"",
+            "\"$CICC_PATH/cicc\" -arch compute_80",
+        ];
+        let told = told.map(|line| format!("#$ {}", line.replace('R', &root.to_string()))).join("\n");
+        toolkit.write("dry", &told);
+        for folder in ["bin", "host"] {
+            std::fs::create_dir(toolkit.path(folder)).expect("writable");
+        }
+        let dry = format!("case $1 in --dryrun) cat '{root}/dry' >&2;; *) echo release 13.0;; esac");
+        script(&toolkit.path("bin/nvcc"), &dry);
+        toolkit.host("g++ 12.2.0");
+        for file in ["bin/ptxas", "bin/fatbinary", "nvvm/bin/cicc", "nvvm/libdevice/libdevice.10.bc"] {
+            toolkit.write(file, "0123456789abcdef0123");
+        }
+        toolkit.write("bin/nvcc.profile", "TOP = $(_HERE_)/..");
+        toolkit.write(Self::HEADER, "#include \"below.h\"\n#include <nv/target>\n");
+        toolkit.write("targets/x86_64-linux/include/below.h", "int one;\n");
+        toolkit.write("targets/x86_64-linux/include/cccl/nv/target", "int one;\n");
+        toolkit
+    }
+
+    const HEADER: &str = "targets/x86_64-linux/include/cuda_bf16.h";
+
+    fn path(&self, below: &str) -> std::path::PathBuf {
+        self.0.path().join(below)
+    }
+
+    fn write(&self, below: &str, text: &str) {
+        let path = self.path(below);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    }
+
+    fn host(&self, version: &str) {
+        script(&self.path("host/g++"), &format!("echo '{version}'"));
+    }
+
+    fn nvcc_at(path: &Path) -> Nvcc {
+        Nvcc::find(&|name: &str| (name == "NVCC").then(|| path.display().to_string())).expect("found")
+    }
+
+    fn key(&self) -> String {
+        Self::nvcc_at(&self.path("bin/nvcc")).parts().to_owned()
+    }
+}
+
+/// Each is a package of its own, and may be another one under the same nvcc; where headers are is another matter in each layout.
+#[test]
+fn key_changes_with_each_part_of_the_toolkit() {
+    let plain = FakeToolkit::new().key();
+    assert_eq!(FakeToolkit::new().key(), plain, "the same parts elsewhere");
+    let parts = [
+        // The same length; the middle of a word of eight, and what is behind the last one.
+        ("nvvm/bin/cicc", "0123456789abcdeX0123"),
+        ("bin/ptxas", "0123456789abcdef012X"),
+        ("nvvm/libdevice/libdevice.10.bc", "X123456789abcdef0123"),
+        ("bin/nvcc.profile", "TOP = $(_HERE_)/../.."),
+        (FakeToolkit::HEADER, "#include \"below.h\"\n#include <nv/target>\nint one;\n"),
+        ("targets/x86_64-linux/include/below.h", "int two;\n"),
+        ("targets/x86_64-linux/include/cccl/nv/target", "int two;\n"),
+    ];
+    let mut keys = std::collections::BTreeSet::from([plain.clone()]);
+    for (part, text) in parts {
+        let toolkit = FakeToolkit::new();
+        toolkit.write(part, text);
+        assert!(keys.insert(toolkit.key()), "{part}");
+    }
+    let toolkit = FakeToolkit::new();
+    toolkit.host("g++ 13.1.0");
+    assert!(keys.insert(toolkit.key()), "the host compiler");
+    toolkit.write("bin/fatbinary", "another");
+    assert!(!keys.insert(toolkit.key()), "no cubin is made by it");
+}
+
+#[test]
+fn toolkit_that_is_replaced_where_it_is_is_looked_at_again() {
+    let toolkit = FakeToolkit::new();
+    let link = toolkit.path("current");
+    std::os::unix::fs::symlink(toolkit.path("bin"), &link).expect("writable");
+    let watched = cuda::watched(&FakeToolkit::nvcc_at(&link.join("nvcc")).toolkit());
+    let root = toolkit.0.path().canonicalize().expect("a folder");
+    for part in ["bin/nvcc", "nvvm/bin/cicc", "bin/ptxas", "bin/fatbinary", "host/g++"] {
+        let line = format!("cargo::rerun-if-changed={}", root.join(part).display());
+        assert!(watched.contains(&line), "{line} is not in {watched:#?}");
+    }
+}
+
+/// What nvcc tells is what is read here.
+#[cfg(feature = "cuda")]
+#[test]
+fn parts_of_the_compiler_that_built_this_are_found() {
+    let nvcc = Nvcc::find(&|name: &str| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .expect("what built this");
+    let toolkit = nvcc.toolkit();
+    let files = toolkit.files();
+    let names: Vec<_> = files.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    for part in ["nvcc", "cicc", "ptxas", "libdevice.10.bc", "nvcc.profile", "fatbinary"] {
+        assert!(names.contains(&part), "{part}: {names:?}");
+    }
+    assert_eq!(names.len(), 7, "and the host compiler: {names:?}");
+    // Names and contents.
+    assert!(toolkit.headers().pieces().count() > 2 * 20, "some headers");
 }
 
 #[test]
