@@ -13,6 +13,7 @@ use {
 
 #[cfg(feature = "emu")]
 use crate::device::{emulating, queue};
+use crate::late::{self, Seen};
 #[cfg(feature = "emu")]
 use crate::numerics::relative;
 use crate::numerics::{SIZES, count};
@@ -341,6 +342,19 @@ const PATCHES: [&str; 2] = ["conv2d_sm90a_128x256_bf16", "conv2d_sm90a_256x128_b
 /// On so few multiprocessors every block has several tiles.
 const HOPPER: Target = Target { multiprocessors: 2, ..Target::typical(Arch::Sm90a) };
 
+/// Every convolution of the bundled model's decoder, of one shape the last.
+#[test]
+fn activations_of_the_model() {
+    for seen in late::launches("conv2d_bf16") {
+        for target in [SM80, HOPPER] {
+            if !runs::lacks(target) {
+                let fast = Config { checks: false, ..Config::default() };
+                compare_problem(&mut Problem::seen(seen), None, target, &[fast]);
+            }
+        }
+    }
+}
+
 fn compare_chosen(case: Case, target: Target, configs: &[Config]) {
     compare_with(case, None, target, configs);
 }
@@ -376,8 +390,11 @@ fn compare_with(case: Case, image: Option<&str>, target: Target, configs: &[Conf
     if runs::lacks(target) {
         return;
     }
-    let mut problem = Problem::new(case);
-    let expected = problem.expected();
+    compare_problem(&mut Problem::new(case), image, target, configs);
+}
+
+fn compare_problem(problem: &mut Problem, image: Option<&str>, target: Target, configs: &[Config]) {
+    let (case, expected) = (problem.case, problem.expected());
     let mut first = None;
     for config in configs {
         let got = problem.run(image, target, *config);
@@ -407,6 +424,42 @@ impl Problem {
             x: Matrix::random(&mut rng, [size[0] * size[1], from], 1.0, 0, offsets[0]),
             weight: Matrix::random(&mut rng, [into, inner], scale, 0, offsets[1]),
             bias: Matrix::random(&mut rng, [1, into], 1.0, 0, 0),
+            residual,
+        }
+    }
+
+    /// What the model launches.
+    fn seen(seen: &Seen) -> Self {
+        let p: Conv2dParams = seen.parameters();
+        let sizes = |sizes: [u32; 2]| sizes.map(|size| size as usize);
+        let (size, out) = (sizes([p.height, p.width]), sizes([p.out_height, p.out_width]));
+        let channels = sizes([p.in_channels, p.out_channels]);
+        let inner = p.kernel * p.kernel * p.in_channels;
+        let matrix = |address, rows, columns: u32| {
+            let values = seen.rows(address, [rows, columns], columns.into());
+            (Matrix::of(&values, columns as usize, 0, 0), values)
+        };
+        let case = Case {
+            size,
+            out,
+            channels,
+            kernel: p.kernel as usize,
+            stride: p.stride as usize,
+            pad: sizes([p.pad_top, p.pad_left]),
+            bias: true,
+            residual: if p.residual == 0 { Residual::None } else { Residual::Apart },
+            offsets: [0; 2],
+        };
+        let pixels = p.out_height * p.out_width;
+        let residual = match p.residual {
+            0 => vec![f32::NAN; out[0] * out[1] * channels[1]],
+            address => matrix(address, pixels, p.out_channels).1,
+        };
+        Self {
+            case,
+            x: matrix(p.x, p.height * p.width, p.in_channels),
+            weight: matrix(p.weight, p.out_channels, inner),
+            bias: matrix(p.bias, 1, p.out_channels),
             residual,
         }
     }

@@ -10,6 +10,7 @@ use lighterage_kernels::{conv, elementwise};
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats, Ids};
+use crate::late;
 use crate::numerics::{
     FLUX_ROWS, Place, SIZES, activated, assert_near_units, assert_within, count, normals, round, round_exact,
 };
@@ -83,9 +84,14 @@ fn activation(kind: u32, [rows, columns]: [usize; 2], gap: bool, ways: Ways) {
     let place = Place::new(rows, columns, gap);
     // From deep in one tail to the other, where the function is 0 or x.
     let x: Vec<f32> = rng.normals(rows * columns, 3.0).iter().map(|x| round(*x)).collect();
+    activation_on(kind, place, &x, ways);
+}
+
+fn activation_on(kind: u32, place: Place, x: &[f32], ways: Ways) {
+    let Place { rows, columns, .. } = place;
     let exact: Vec<f64> = x.iter().map(|x| activated(kind, f64::from(*x))).collect();
     run(ways, |launch| {
-        let (mut memory, mut out) = (Buffer::of(&place.spread(&x)), Buffer::poisoned(place.elements()));
+        let (mut memory, mut out) = (Buffer::of(&place.spread(x)), Buffer::poisoned(place.elements()));
         let start = 2 * place.start as u64;
         let params = ActivationParams {
             x: memory.address() + start,
@@ -123,19 +129,24 @@ fn sums() {
 }
 
 fn add([rows, columns]: [usize; 2], [gap, repeated]: [bool; 2], ways: Ways) {
-    const SCALE: f32 = -0.75;
     let mut rng = Rng::from_env(42);
     let place = Place::new(rows, columns, gap);
     let right = Place::new(if repeated { 1 } else { rows }, columns, gap);
     let a = normals(&mut rng, rows * columns, 0.0);
     let b = normals(&mut rng, right.rows * columns, 0.0);
+    add_on([place, right], [&a, &b], -0.75, ways);
+}
+
+/// Of b perhaps one row for all.
+fn add_on([place, right]: [Place; 2], [a, b]: [&[f32]; 2], scale: f32, ways: Ways) {
+    let Place { rows, columns, .. } = place;
     let exact: Vec<f64> = a
         .iter()
         .enumerate()
-        .map(|(i, a)| f64::from(*a) + f64::from(SCALE) * f64::from(b[i % b.len()]))
+        .map(|(i, a)| f64::from(*a) + f64::from(scale) * f64::from(b[i % b.len()]))
         .collect();
     run(ways, |launch| {
-        let (mut left, mut other) = (Buffer::of(&place.spread(&a)), Buffer::of(&right.spread(&b)));
+        let (mut left, mut other) = (Buffer::of(&place.spread(a)), Buffer::of(&right.spread(b)));
         let mut out = Buffer::poisoned(place.elements());
         let start = 2 * place.start as u64;
         let params = AddParams {
@@ -143,11 +154,11 @@ fn add([rows, columns]: [usize; 2], [gap, repeated]: [bool; 2], ways: Ways) {
             b: other.address() + start,
             out: out.address() + start,
             a_stride: place.stride as u64,
-            b_stride: if repeated { 0 } else { right.stride as u64 },
+            b_stride: if right.rows < rows { 0 } else { right.stride as u64 },
             out_stride: place.stride as u64,
             rows: count(rows),
             columns: count(columns),
-            scale: SCALE,
+            scale,
             padding: 0,
         };
         let regions = [left.region(), other.region(), out.region()];
@@ -172,28 +183,30 @@ fn gated_pairs() {
         let [rows, columns] = shape;
         let mut rng = Rng::from_env(43);
         let (from, into) = (Place::new(rows, 2 * columns, gap), Place::new(rows, columns, gap));
-        let x = normals(&mut rng, rows * 2 * columns, 0.0);
-        let exact: Vec<f64> = x
-            .chunks(2 * columns)
-            .flat_map(|row| {
-                (0..columns).map(|c| activated(1, f64::from(row[c])) * f64::from(row[columns + c]))
-            })
-            .collect();
-        run(ways, |launch| {
-            let (mut memory, mut out) = (Buffer::of(&from.spread(&x)), Buffer::poisoned(into.elements()));
-            let params = GegluParams {
-                x: memory.address() + 2 * from.start as u64,
-                out: out.address() + 2 * into.start as u64,
-                x_stride: from.stride as u64,
-                out_stride: into.stride as u64,
-                rows: count(rows),
-                columns: count(columns),
-            };
-            let regions = [memory.region(), out.region()];
-            launch(&elementwise::geglu::launches(&params, TARGET), &params, &regions);
-            assert_within(1.0, &into.gather(&out.values()), &exact);
-        });
+        geglu_on([from, into], &normals(&mut rng, rows * 2 * columns, 0.0), ways);
     }
+}
+
+fn geglu_on([from, into]: [Place; 2], x: &[f32], ways: Ways) {
+    let Place { rows, columns, .. } = into;
+    let exact: Vec<f64> = x
+        .chunks(2 * columns)
+        .flat_map(|row| (0..columns).map(|c| activated(1, f64::from(row[c])) * f64::from(row[columns + c])))
+        .collect();
+    run(ways, |launch| {
+        let (mut memory, mut out) = (Buffer::of(&from.spread(x)), Buffer::poisoned(into.elements()));
+        let params = GegluParams {
+            x: memory.address() + 2 * from.start as u64,
+            out: out.address() + 2 * into.start as u64,
+            x_stride: from.stride as u64,
+            out_stride: into.stride as u64,
+            rows: count(rows),
+            columns: count(columns),
+        };
+        let regions = [memory.region(), out.region()];
+        launch(&elementwise::geglu::launches(&params, TARGET), &params, &regions);
+        assert_within(1.0, &into.gather(&out.values()), &exact);
+    });
 }
 
 #[test]
@@ -231,28 +244,27 @@ fn casts_between_all_types() {
 
 #[test]
 fn euler_steps() {
-    const DELTA: f32 = -0.05;
     for (elements, ways) in lengths(&[17, 2048, 5001]).chain([(FLUX_LATENTS, Ways::One)]) {
         let mut rng = Rng::from_env(45);
         let (x, velocity) = (normals(&mut rng, elements, 0.0), normals(&mut rng, elements, 0.0));
-        let step = |(x, v): (&f32, &f32)| f64::from(*x) + f64::from(DELTA) * f64::from(*v);
-        let exact: Vec<f64> = x.iter().zip(&velocity).map(step).collect();
-        run(ways, |launch| {
-            let (mut memory, mut speed) = (Buffer::of(&x), Buffer::of(&velocity));
-            let params = EulerStepParams {
-                x: memory.address(),
-                velocity: speed.address(),
-                count: count(elements),
-                delta: DELTA,
-            };
-            let regions = [memory.region(), speed.region()];
-            launch(&elementwise::euler_step::launches(&params, TARGET), &params, &regions);
-            // Two fp32 roundings, of the product and of the sum: where both nearly cancel that is more than a unit of what is left.
-            let slack = |(x, v): (&f32, &f32)| f64::from(x.abs() + (DELTA * v).abs()) * 2.0_f64.powi(-23);
-            let slack: Vec<f64> = x.iter().zip(&velocity).map(slack).collect();
-            assert_near_units(&memory.values(), &exact, &slack);
-        });
+        euler_step_on(&x, &velocity, -0.05, ways);
     }
+}
+
+fn euler_step_on(x: &[f32], velocity: &[f32], delta: f32, ways: Ways) {
+    let step = |(x, v): (&f32, &f32)| f64::from(*x) + f64::from(delta) * f64::from(*v);
+    let exact: Vec<f64> = x.iter().zip(velocity).map(step).collect();
+    run(ways, |launch| {
+        let (mut memory, mut speed) = (Buffer::of(x), Buffer::of(velocity));
+        let params =
+            EulerStepParams { x: memory.address(), velocity: speed.address(), count: count(x.len()), delta };
+        let regions = [memory.region(), speed.region()];
+        launch(&elementwise::euler_step::launches(&params, TARGET), &params, &regions);
+        // Two fp32 roundings, of the product and of the sum: where both nearly cancel that is more than a unit of what is left.
+        let slack = |(x, v): (&f32, &f32)| f64::from(x.abs() + (delta * v).abs()) * 2.0_f64.powi(-23);
+        let slack: Vec<f64> = x.iter().zip(velocity).map(slack).collect();
+        assert_near_units(&memory.values(), &exact, &slack);
+    });
 }
 
 #[test]
@@ -417,28 +429,32 @@ fn twice_the_size() {
     let sized = SIZES.into_iter().flat_map(|size| [[2, 1, size], [1, size, 5]]).chain([[64, 64, 16]]);
     for ([height, width, channels], ways) in some.into_iter().chain(sized.map(|shape| (shape, Ways::One))) {
         let x = normals(&mut Rng::from_env(48), height * width * channels, 0.0);
-        run(ways, |launch| {
-            let (mut memory, mut out) = (Buffer::of(&x), Buffer::poisoned(4 * x.len()));
-            let params = UpsampleParams {
-                x: memory.address(),
-                out: out.address(),
-                height: count(height),
-                width: count(width),
-                channels: count(channels),
-                padding: 0,
-            };
-            let regions = [memory.region(), out.region()];
-            let report = launch(&conv::upsample::launches(&params, TARGET), &params, &regions);
-            if let Some(report) = report {
-                assert_eq!(report.global_bytes_read, 2 * x.len() as u64);
-            }
-            for (index, got) in out.values().iter().enumerate() {
-                let (pixel, channel) = (index / channels, index % channels);
-                let (row, column) = (pixel / (2 * width), pixel % (2 * width));
-                assert_eq!(*got, x[(row / 2 * width + column / 2) * channels + channel]);
-            }
-        });
+        upsample_on(&x, [height, width, channels], ways);
     }
+}
+
+fn upsample_on(x: &[f32], [height, width, channels]: [usize; 3], ways: Ways) {
+    run(ways, |launch| {
+        let (mut memory, mut out) = (Buffer::of(x), Buffer::poisoned(4 * x.len()));
+        let params = UpsampleParams {
+            x: memory.address(),
+            out: out.address(),
+            height: count(height),
+            width: count(width),
+            channels: count(channels),
+            padding: 0,
+        };
+        let regions = [memory.region(), out.region()];
+        let report = launch(&conv::upsample::launches(&params, TARGET), &params, &regions);
+        if let Some(report) = report {
+            assert_eq!(report.global_bytes_read, 2 * x.len() as u64);
+        }
+        for (index, got) in out.values().iter().enumerate() {
+            let (pixel, channel) = (index / channels, index % channels);
+            let (row, column) = (pixel / (2 * width), pixel % (2 * width));
+            assert_eq!(*got, x[(row / 2 * width + column / 2) * channels + channel]);
+        }
+    });
 }
 
 #[test]
@@ -494,5 +510,37 @@ fn mean_absolute_differences() {
                 "{elements} elements: {got}"
             );
         });
+    }
+}
+
+/// What is launched of these in the bundled model, but for what only moves noise and time steps: in its encoders, before its loop, at the end of its last step and in its decoder.
+#[test]
+fn activations_of_the_model() {
+    let place = |rows: u32, columns: u32| Place::new(rows as usize, columns as usize, false);
+    for seen in late::launches("activation_bf16") {
+        let p: ActivationParams = seen.parameters();
+        let x = seen.rows(p.x, [p.rows, p.columns], p.x_stride);
+        activation_on(p.kind, place(p.rows, p.columns), &x, Ways::All);
+    }
+    for seen in late::launches("add_bf16") {
+        let p: AddParams = seen.parameters();
+        let right = if p.b_stride == 0 { 1 } else { p.rows };
+        let a = seen.rows(p.a, [p.rows, p.columns], p.a_stride);
+        let b = seen.rows(p.b, [right, p.columns], p.b_stride);
+        add_on([place(p.rows, p.columns), place(right, p.columns)], [&a, &b], p.scale, Ways::All);
+    }
+    for seen in late::launches("geglu_bf16") {
+        let p: GegluParams = seen.parameters();
+        let x = seen.rows(p.x, [p.rows, 2 * p.columns], p.x_stride);
+        geglu_on([place(p.rows, 2 * p.columns), place(p.rows, p.columns)], &x, Ways::All);
+    }
+    for seen in late::launches("euler_step_bf16") {
+        let p: EulerStepParams = seen.parameters();
+        euler_step_on(&seen.row(p.x, p.count), &seen.row(p.velocity, p.count), p.delta, Ways::All);
+    }
+    for seen in late::launches("upsample_bf16") {
+        let p: UpsampleParams = seen.parameters();
+        let shape = [p.height, p.width, p.channels];
+        upsample_on(&seen.row(p.x, shape.iter().product()), shape.map(|size| size as usize), Ways::One);
     }
 }

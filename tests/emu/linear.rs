@@ -5,7 +5,9 @@ use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::params::LinearParams;
 use lighterage_testkit::Rng;
 
+use crate::bounds::refuses;
 use crate::buffer::Floats;
+use crate::late::{self, Seen};
 use crate::numerics::{FLUX_ROWS, SIZES, count};
 use crate::product::{Exact, Finish, Matrix, assert_near};
 use crate::runs::{self, Config, Mode};
@@ -390,6 +392,57 @@ fn hopper_does_what_tma_cannot() {
     }
 }
 
+/// Every product of the bundled model's last step, encoders, modulation and decoder, with what they were given.
+#[test]
+fn activations_and_weights_of_the_model() {
+    let launches = late::launches("linear_bf16");
+    for seen in &launches {
+        for target in [PLAIN.target, Target::typical(Arch::Sm90a)] {
+            if !runs::lacks(target) {
+                compare_problem(&mut Problem::seen(seen, target), Variant::Chosen, &[Config::default()]);
+            }
+        }
+    }
+    let params = || launches.iter().map(|seen| seen.parameters::<LinearParams>());
+    for activation in [0, 1, 3, 4] {
+        assert!(params().any(|p| p.activation == activation), "activation {activation}");
+    }
+    for (has_gate, has_residual) in [(false, false), (false, true), (true, true)] {
+        let has = |p: LinearParams| (p.gate != 0, p.residual != 0) == (has_gate, has_residual);
+        assert!(params().any(has), "gate {has_gate}, residual {has_residual}");
+    }
+}
+
+/// The bounds see a gate that is left out, one taken for the residual's factor, and the last term of every sum left out.
+#[test]
+fn slips_on_activations_are_refused() {
+    for seen in late::launches("linear_bf16") {
+        let p: LinearParams = seen.parameters();
+        if p.gate == 0 {
+            continue;
+        }
+        let mut problem = Problem::seen(seen, PLAIN.target);
+        let (case, expected) = (problem.case, problem.expected());
+        let config = Config { checks: false, ..Config::default() };
+        let accepts = |problem: &mut Problem| {
+            let got = problem.run(Variant::Chosen, config);
+            !refuses(|| assert_near("a slip", &got, &expected, case.columns))
+        };
+        assert!(accepts(&mut problem));
+        problem.case = Case { residual: Residual::Plain, ..case };
+        assert!(!accepts(&mut problem), "no gate");
+        problem.case = Case { residual: Residual::None, ..case };
+        assert!(!accepts(&mut problem), "neither gate nor residual");
+        problem.case = Case { bias: false, ..case };
+        assert!(!accepts(&mut problem), "no bias");
+        problem.case = case;
+        let last = case.inner - 1;
+        problem.x.1.chunks_mut(case.inner).for_each(|row| row[last] = 0.0);
+        problem.x.0 = Matrix::of(&problem.x.1, case.inner, 0, 0);
+        assert!(!accepts(&mut problem), "without the last term");
+    }
+}
+
 /// Gaps of x and weight after which rows of `inner` elements begin at multiples of 16 bytes.
 fn aligned(inner: usize) -> [usize; 4] {
     let gap = inner.next_multiple_of(8) - inner;
@@ -408,7 +461,11 @@ fn compare(case: Case, variant: Variant, configs: &[Config]) {
     if runs::lacks(case.target) {
         return;
     }
-    let mut problem = Problem::new(case);
+    compare_problem(&mut Problem::new(case), variant, configs);
+}
+
+fn compare_problem(problem: &mut Problem, variant: Variant, configs: &[Config]) {
+    let case = problem.case;
     let expected = problem.expected();
     let mut first = None;
     for config in configs {
@@ -442,6 +499,35 @@ impl Problem {
             bias: Matrix::random(&mut rng, [1, columns], 1.0, 0, 0),
             gate: Matrix::random(&mut rng, [1, columns], 1.0, 0, 0),
             residual,
+        }
+    }
+
+    /// What the model launches.
+    fn seen(seen: &Seen, target: Target) -> Self {
+        let p: LinearParams = seen.parameters();
+        let matrix = |address, rows, columns, stride| {
+            let values = seen.rows(address, [rows, columns], stride);
+            (Matrix::of(&values, columns as usize, 0, 0), values)
+        };
+        let vector = |address| if address == 0 { None } else { Some(matrix(address, 1, p.columns, 0)) };
+        let none = || (Matrix::of(&[], p.columns as usize, 0, 0), Vec::new());
+        let residual = match (p.residual, p.gate) {
+            (0, 0) => Residual::None,
+            (_, 0) => Residual::Plain,
+            _ => Residual::Gated,
+        };
+        let [rows, columns, inner] = [p.rows, p.columns, p.inner].map(|size| size as usize);
+        let (bias, activation) = (p.bias != 0, p.activation);
+        Self {
+            case: Case { rows, columns, inner, bias, activation, residual, target, ..PLAIN },
+            x: matrix(p.x, p.rows, p.inner, p.x_stride),
+            weight: matrix(p.weight, p.columns, p.inner, p.weight_stride),
+            bias: vector(p.bias).unwrap_or_else(none),
+            gate: vector(p.gate).unwrap_or_else(none),
+            residual: match p.residual {
+                0 => vec![f32::NAN; rows * columns],
+                _ => seen.rows(p.residual, [p.rows, p.columns], p.residual_stride),
+            },
         }
     }
 

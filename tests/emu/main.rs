@@ -1,6 +1,8 @@
 //! The numerics of the kernels, on the emulator or on a GPU by the same bodies (`runs.rs` says which): results against fp64, poisoned outputs, guards around every buffer, the
 //! same bits in every run. And, on the emulator only: planted bugs that have to be found, clean kernels that must not be accused, the ladder.
 //!
+//! Inputs are drawn (normal, peaky, one-hot, of large means, constant, permuted), and beside them each family has what the bundled model gave its kernels late in a run (`late.rs`).
+//!
 //! On a GPU: `NUMERICS=cuda cargo test -p lighterage-kernels --features cuda --test emu`; on the stand-in for one: `stand_in.rs`.
 #![cfg(any(feature = "emu", feature = "cuda"))]
 
@@ -14,6 +16,7 @@ mod elementwise;
 mod gpu;
 #[cfg(feature = "emu")]
 mod ladder;
+mod late;
 #[cfg(feature = "emu")]
 mod layouts;
 mod linear;

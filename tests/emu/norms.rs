@@ -4,7 +4,9 @@ use lighterage_kernels::norm;
 use lighterage_kernels::params::{GroupNormParams, LayerNormParams, NormModParams};
 use lighterage_testkit::Rng;
 
+use crate::bounds::refuses;
 use crate::buffer::{Buffer, Floats};
+use crate::late::{self, Seen};
 use crate::numerics::{
     FLUX_ROWS, Place, SIZES, assert_near_units, assert_rounded_once, assert_within, count, moments, normals,
     round, round_exact,
@@ -113,18 +115,22 @@ fn norm_mod(case: Case) {
 
 /// The result of the last.
 fn norm_mod_in(case: Case, configs: &[Config]) -> Vec<f32> {
-    let mut last = Vec::new();
-    let Case { rows, columns, split, mean, deviation, gap, update } = case;
+    let Case { rows, columns, mean, deviation, .. } = case;
     let mut rng = Rng::from_env(21);
-    let place = Place::new(rows, columns, gap);
     let x = spread(&mut rng, rows * columns, mean, deviation);
     let y = normals(&mut rng, rows * columns, 0.0);
     // Shift, scale and gate of both ranges.
     let vectors: Vec<Vec<f32>> = (0..6).map(|_| normals(&mut rng, columns, 0.0)).collect();
-    let Exact { updated, normed: exact, slack } = norm_mod_exact(case, &x, &y, &vectors);
+    norm_mod_on(case, &x, &y, &vectors, configs)
+}
+
+fn norm_mod_on(case: Case, x: &[f32], y: &[f32], vectors: &[Vec<f32>], configs: &[Config]) -> Vec<f32> {
+    let Case { rows, columns, split, gap, update, .. } = case;
+    let (mut last, place) = (Vec::new(), Place::new(rows, columns, gap));
+    let Exact { updated, normed: exact, slack } = norm_mod_exact(case, x, y, vectors);
     for &config in configs {
-        let mut x_memory = Buffer::of(&place.spread(&x));
-        let mut y_memory = Buffer::of(&place.spread(&y));
+        let mut x_memory = Buffer::of(&place.spread(x));
+        let mut y_memory = Buffer::of(&place.spread(y));
         let mut out = Buffer::poisoned(place.elements());
         let mut vectors: Vec<Buffer> = vectors.iter().map(|vector| Buffer::of(vector)).collect();
         let start = 2 * place.start as u64;
@@ -221,6 +227,71 @@ fn norm_mod_exact(case: Case, x: &[f32], y: &[f32], vectors: &[Vec<f32>]) -> Exa
     Exact { updated, normed, slack: bounds }
 }
 
+/// Each kind of norm of the bundled model's last step, encoders and decoder, with what it was given.
+#[test]
+fn activations_of_the_model() {
+    let configs: Vec<Config> = runs::all().collect();
+    for seen in late::launches("norm_mod_bf16") {
+        let Modulated { case, x, vectors } = modulated(seen);
+        norm_mod_on(case, &x, &vec![0.0; x.len()], &vectors, &configs);
+    }
+    for seen in late::launches("layer_norm_bf16") {
+        let p: LayerNormParams = seen.parameters();
+        let x = seen.rows(p.x, [p.rows, p.columns], p.x_stride);
+        let vectors = [p.weight, p.bias].map(|address| seen.row(address, p.columns));
+        layer_norm_on(&x, &vectors, p.eps, false, &configs);
+    }
+    for seen in late::launches("group_norm_bf16") {
+        let p: GroupNormParams = seen.parameters();
+        assert_eq!(p.eps, EPS);
+        let x = seen.row(p.x, p.pixels * p.channels);
+        let vectors = [p.weight, p.bias].map(|address| seen.row(address, p.channels));
+        group_norm_on(&x, &vectors, p.groups as usize, p.silu == 1, &[Config::default()]);
+    }
+}
+
+/// What the model modulates: it adds in its products, and not here.
+struct Modulated {
+    case: Case,
+    x: Vec<f32>,
+    /// As `norm_mod_in` draws them, with the scales for gates, which nothing looks at.
+    vectors: [Vec<f32>; 6],
+}
+
+fn modulated(seen: &Seen) -> Modulated {
+    let p: NormModParams = seen.parameters();
+    assert_eq!((p.y, p.eps), (0, EPS));
+    let [rows, columns, split] = [p.rows, p.columns, p.split].map(|size| size as usize);
+    let [first, second] = [(p.first_shift, p.first_scale), (p.second_shift, p.second_scale)];
+    let vectors = [first.0, first.1, first.1, second.0, second.1, second.1];
+    Modulated {
+        case: Case { rows, columns, split, update: false, ..PLAIN },
+        x: seen.rows(p.x, [p.rows, p.columns], p.x_stride),
+        vectors: vectors.map(|address| seen.row(address, p.columns)),
+    }
+}
+
+/// The bounds see one row of 48 that takes the other range's vectors, and shift and scale that change places.
+#[test]
+fn slips_on_activations_are_refused() {
+    let of_two_ranges = late::launches("norm_mod_bf16").into_iter().map(modulated);
+    let mut of_two_ranges = of_two_ranges.filter(|seen| seen.vectors[0] != seen.vectors[3]);
+    let Modulated { case, x, vectors } = of_two_ranges.next().expect("a double block's");
+    let none = vec![0.0; x.len()];
+    let got = norm_mod_on(case, &x, &none, &vectors, &[Config::default()]);
+    let accepts = |case: Case, vectors: &[Vec<f32>]| {
+        let exact = norm_mod_exact(case, &x, &none, vectors);
+        let whole = refuses(|| assert_rounded_once(2.0e-3, &got, &exact.normed));
+        let each = refuses(|| assert_near_units(&got, &exact.normed, &exact.slack));
+        [!whole, !each]
+    };
+    assert_eq!(accepts(case, &vectors), [true; 2]);
+    assert_eq!(accepts(Case { split: case.split - 1, ..case }, &vectors), [false; 2]);
+    let [shift, scale, gate, others @ ..] = vectors;
+    let exchanged: Vec<Vec<f32>> = [scale, shift, gate].into_iter().chain(others).collect();
+    assert_eq!(accepts(case, &exchanged), [false; 2]);
+}
+
 #[test]
 fn layer_norm_of_every_width() {
     for columns in [1, 15, 77, 768, 1024, 1025, 2048, 2049, 4096, 4097] {
@@ -260,21 +331,26 @@ fn layer_norm(rows: usize, columns: usize, mean: f32, gap: bool) {
 
 fn layer_norm_in(rows: usize, columns: usize, [mean, deviation]: [f32; 2], gap: bool, configs: &[Config]) {
     let mut rng = Rng::from_env(22);
-    let place = Place::new(rows, columns, gap);
     let x = spread(&mut rng, rows * columns, mean, deviation);
-    let (weight, bias) = (normals(&mut rng, columns, 1.0), normals(&mut rng, columns, 0.0));
+    let vectors = [normals(&mut rng, columns, 1.0), normals(&mut rng, columns, 0.0)];
+    layer_norm_on(&x, &vectors, EPS, gap, configs);
+}
+
+fn layer_norm_on(x: &[f32], [weight, bias]: &[Vec<f32>; 2], eps: f32, gap: bool, configs: &[Config]) {
+    let (rows, columns) = (x.len() / weight.len(), weight.len());
+    let place = Place::new(rows, columns, gap);
     let (mut exact, mut bounds) = (Vec::new(), Vec::new());
     for row in x.chunks(columns) {
         let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
-        let (mean, inverse) = moments(&row, f64::from(EPS));
+        let (mean, inverse) = moments(&row, f64::from(eps));
         exact.extend(
             (0..columns).map(|c| (row[c] - mean) * inverse * f64::from(weight[c]) + f64::from(bias[c])),
         );
         bounds.extend((0..columns).map(|c| slack(row[c], mean, inverse, weight[c].into(), bias[c].into())));
     }
     for &config in configs {
-        let mut memory = Buffer::of(&place.spread(&x));
-        let (mut weight, mut bias) = (Buffer::of(&weight), Buffer::of(&bias));
+        let mut memory = Buffer::of(&place.spread(x));
+        let (mut weight, mut bias) = (Buffer::of(weight), Buffer::of(bias));
         let mut out = Buffer::poisoned(place.elements());
         let start = 2 * place.start as u64;
         let params = LayerNormParams {
@@ -286,7 +362,7 @@ fn layer_norm_in(rows: usize, columns: usize, [mean, deviation]: [f32; 2], gap: 
             out_stride: place.stride as u64,
             rows: count(rows),
             columns: count(columns),
-            eps: EPS,
+            eps,
             padding: 0,
         };
         let regions = [memory.region(), weight.region(), bias.region(), out.region()];
@@ -368,7 +444,12 @@ fn group_norm_in(
 ) {
     let mut rng = Rng::from_env(23);
     let x = spread(&mut rng, pixels * channels, mean, deviation);
-    let (weight, bias) = (normals(&mut rng, channels, 1.0), normals(&mut rng, channels, 0.0));
+    let vectors = [normals(&mut rng, channels, 1.0), normals(&mut rng, channels, 0.0)];
+    group_norm_on(&x, &vectors, groups, silu, configs);
+}
+
+fn group_norm_on(x: &[f32], [weight, bias]: &[Vec<f32>; 2], groups: usize, silu: bool, configs: &[Config]) {
+    let (pixels, channels) = (x.len() / weight.len(), weight.len());
     let width = channels / groups;
     let (mut exact, mut bounds) = (vec![0.0; x.len()], vec![0.0; x.len()]);
     for group in 0..groups {
@@ -385,7 +466,7 @@ fn group_norm_in(
         }
     }
     for &config in configs {
-        let (mut memory, mut weight, mut bias) = (Buffer::of(&x), Buffer::of(&weight), Buffer::of(&bias));
+        let (mut memory, mut weight, mut bias) = (Buffer::of(x), Buffer::of(weight), Buffer::of(bias));
         let mut out = Buffer::poisoned(x.len());
         let numbers = norm::group_norm::workspace(count(pixels), count(channels), count(groups));
         let mut workspace = Floats::poisoned(numbers);

@@ -95,9 +95,11 @@ impl Finish {
         };
         if self.activation != 0 {
             bound = flip(value, bound);
-            value = activated(self.activation, round_exact(value));
-            // The slope of all of them is below 1.2; they are computed to 2^-16.
-            bound = 1.2 * bound + value.abs() * 2.0_f64.powi(-16);
+            let x = round_exact(value);
+            value = activated(self.activation, x);
+            // The slope of all of them is below 1.2; they are computed to 2^-16. In the deep negative tail x is divided by 1 + e^y: beyond 2^126 its reciprocal is no
+            // normal number of fp32 any more and may count as 0, so that as little as |x| 2^-126 is left out (GELU does it from x = -10 on).
+            bound = 1.2 * bound + value.abs() * 2.0_f64.powi(-16) + x.abs() * 2.0_f64.powi(-126);
         }
         if let Some(gate) = self.gate {
             bound = flip(value, bound) * f64::from(gate).abs();

@@ -7,6 +7,7 @@ use lighterage_shape::DType;
 use lighterage_testkit::Rng;
 
 use crate::buffer::Buffer;
+use crate::late;
 use crate::numerics::{
     FLUX_ROWS, SIZES, assert_near_units, assert_rounded_once, count, normals, round, round_exact,
 };
@@ -71,6 +72,17 @@ fn the_rows_of_t5() {
     check_in(512, 4096, &[runs::Config { checks: false, ..runs::Config::default() }]);
 }
 
+/// What T5 of the bundled model has in its last block and behind it.
+#[test]
+fn activations_of_the_model() {
+    for seen in late::launches("rms_norm_bf16") {
+        let p: RmsNormParams = seen.parameters();
+        assert_eq!(p.eps, EPS);
+        let x = seen.rows(p.x, [p.rows, p.columns], p.x_stride);
+        check_on(&x, &seen.row(p.weight, p.columns), &runs::all().collect::<Vec<_>>());
+    }
+}
+
 /// The kernel, over all runs, and `ops`' host reference against fp64.
 fn check(rows: usize, columns: usize) {
     check_in(rows, columns, &runs::all().collect::<Vec<_>>());
@@ -83,11 +95,15 @@ fn check_in(rows: usize, columns: usize, configs: &[runs::Config]) {
 fn check_of(rows: usize, columns: usize, [mean, deviation]: [f32; 2], configs: &[runs::Config]) {
     let mut rng = Rng::from_env(11);
     let x: Vec<f32> = rng.normals(rows * columns, deviation).iter().map(|x| round(mean + x)).collect();
-    let weight = normals(&mut rng, columns, 0.0);
-    let (exact, slack) = exact(&x, &weight);
-    assert_near_units(&on_host(&x, &weight, [rows, columns]), &exact, &slack);
+    check_on(&x, &normals(&mut rng, columns, 0.0), configs);
+}
+
+fn check_on(x: &[f32], weight: &[f32], configs: &[runs::Config]) {
+    let shape = [x.len() / weight.len(), weight.len()];
+    let (exact, slack) = exact(x, weight);
+    assert_near_units(&on_host(x, weight, shape), &exact, &slack);
     for config in configs {
-        let got = by_kernel(&x, &weight, [rows, columns], *config);
+        let got = by_kernel(x, weight, shape, *config);
         assert_near_units(&got, &exact, &slack);
         assert_rounded_once(2.0e-3, &got, &exact);
     }

@@ -6,6 +6,7 @@ use lighterage_kernels::rope;
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
+use crate::late;
 use crate::numerics::{FLUX_ROWS, assert_near_units, assert_rounded_once, count, normals, round_exact};
 use crate::runs::{self, Config};
 
@@ -72,12 +73,34 @@ fn the_rows_of_flux() {
     check_in(Case { rows: FLUX_ROWS, split: 512, heads: 2, head_dim: 128, ..PLAIN }, &[config]);
 }
 
+/// q and k as the bundled model's last step has them, in a double block and in a single one.
+#[test]
+fn activations_of_the_model() {
+    for seen in late::launches("qk_norm_rope_bf16") {
+        let p: QkNormRopeParams = seen.parameters();
+        assert_eq!((p.eps, p.q_head_stride, p.k_head_stride), (EPS, p.head_dim.into(), p.head_dim.into()));
+        let [rows, heads, head_dim, split] = [p.rows, p.heads, p.head_dim, p.split].map(|size| size as usize);
+        let row = |row: u32| {
+            let at = |address, stride| seen.row(address + 2 * u64::from(row) * stride, p.heads * p.head_dim);
+            // No value is looked at: there are keys in place of them.
+            let k = at(p.k, p.k_row_stride);
+            [at(p.q, p.q_row_stride), k.clone(), k].concat()
+        };
+        let qkv: Vec<f32> = (0..p.rows).flat_map(row).collect();
+        let weights = [p.first_q_weight, p.first_k_weight, p.second_q_weight, p.second_k_weight];
+        let weights = weights.map(|address| seen.row(address, p.head_dim));
+        let [cos, sin] = [p.cos, p.sin].map(|address| seen.singles(address, p.rows * p.head_dim / 2));
+        let case = Case { rows, heads, head_dim, split, ..PLAIN };
+        check_on(case, &qkv, &weights, [&cos, &sin], &runs::all().collect::<Vec<_>>());
+    }
+}
+
 fn check(case: Case) {
     check_in(case, &runs::all().collect::<Vec<_>>());
 }
 
 fn check_in(case: Case, configs: &[Config]) {
-    let Case { rows, heads, head_dim, split, start, mean } = case;
+    let Case { rows, heads, head_dim, start, mean, .. } = case;
     let mut rng = Rng::from_env(24);
     let width = heads * head_dim;
     // q, k and v of each row side by side; v stays as it is.
@@ -86,11 +109,17 @@ fn check_in(case: Case, configs: &[Config]) {
     let weights: Vec<Vec<f32>> = (0..4).map(|_| normals(&mut rng, head_dim, 1.0)).collect();
     let angles: Vec<f32> = (0..rows * head_dim / 2).map(|_| 7.0 * rng.normal()).collect();
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|angle| (angle.cos(), angle.sin())).unzip();
-    let (exact, slack) = exact(case, &qkv, &weights, &cos, &sin);
+    check_on(case, &qkv, &weights, [&cos, &sin], configs);
+}
+
+fn check_on(case: Case, qkv: &[f32], weights: &[Vec<f32>], [cos, sin]: [&[f32]; 2], configs: &[Config]) {
+    let Case { rows, heads, head_dim, split, start, .. } = case;
+    let width = heads * head_dim;
+    let (exact, slack) = exact(case, qkv, weights, cos, sin);
     for &config in configs {
-        let mut memory = Buffer::of(&qkv);
+        let mut memory = Buffer::of(qkv);
         let mut weights: Vec<Buffer> = weights.iter().map(|weight| Buffer::of(weight)).collect();
-        let (mut cos, mut sin) = (Floats::of(&cos), Floats::of(&sin));
+        let (mut cos, mut sin) = (Floats::of(cos), Floats::of(sin));
         let q = memory.address() + 2 * start as u64;
         let [first_q_weight, first_k_weight, second_q_weight, second_k_weight] =
             [0, 1, 2, 3].map(|index: usize| weights[index].address());

@@ -3,10 +3,11 @@
 use lighterage_kernels::gemm::{linear, transpose};
 use lighterage_kernels::launch::{Arch, Launches, Target};
 use lighterage_kernels::norm::softmax;
-use lighterage_kernels::params::{LinearParams, SoftmaxParams, TransposeParams};
+use lighterage_kernels::params::{AttentionParams, LinearParams, SoftmaxParams, TransposeParams};
 use lighterage_testkit::Rng;
 
 use crate::buffer::Floats;
+use crate::late;
 use crate::numerics::{FLUX_ROWS, SIZES, count, relative, round, round_exact};
 use crate::product::{Exact, Matrix, assert_near};
 use crate::runs::{self, Config, Region};
@@ -69,6 +70,21 @@ fn rows_in_registers() {
     check([2, 4104], 0, 1.0, &|_, i| if i < 4000 { f32::NEG_INFINITY } else { 0.25 * (i % 7) as f32 });
 }
 
+/// The scores of the bundled model's attention in its last step and decoder, whose heads are too narrow for this kernel there.
+#[test]
+fn scores_of_the_model() {
+    for seen in late::launches("attention_bf16") {
+        let p: AttentionParams = seen.parameters();
+        let head = |address, rows, stride| seen.rows(address, [rows, p.head_dim], stride);
+        let (q, k) = (head(p.q, p.queries, p.q_row_stride), head(p.k, p.keys, p.k_row_stride));
+        let width = p.head_dim as usize;
+        let dot = |q: &[f32], k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+        let scores: Vec<f32> =
+            q.chunks(width).flat_map(|q| k.chunks(width).map(move |k| dot(q, k))).collect();
+        compare_on(&scores, p.keys as usize, 0, p.scale, &[Config::default()]);
+    }
+}
+
 fn normals(rng: &mut Rng, _: usize) -> f32 {
     rng.normal()
 }
@@ -82,10 +98,15 @@ fn check(shape: [usize; 2], gap: usize, scale: f32, value: Value<'_>) {
 fn compare([rows, columns]: [usize; 2], gap: usize, scale: f32, value: Value<'_>, configs: &[Config]) {
     let mut rng = Rng::from_env(6);
     let x: Vec<f32> = (0..rows * columns).map(|i| value(&mut rng, i)).collect();
+    compare_on(&x, columns, gap, scale, configs);
+}
+
+fn compare_on(x: &[f32], columns: usize, gap: usize, scale: f32, configs: &[Config]) {
+    let rows = x.len() / columns;
     let half: Vec<f32> = x.iter().map(|x| round(*x)).collect();
-    let (expected, expected_half) = (exact(&x, columns, scale), exact(&half, columns, scale));
+    let (expected, expected_half) = (exact(x, columns, scale), exact(&half, columns, scale));
     for config in configs {
-        let mut single = Floats::of(&x);
+        let mut single = Floats::of(x);
         let mut matrix = Matrix::of(&half, columns, gap, 0);
         let name = format!("{rows} x {columns} times {scale}, {config:?}");
         let got = soften(

@@ -1,6 +1,7 @@
 //! The cap at every driver call, and what a steady state consists of.
 #![expect(clippy::unwrap_used, reason = "a test that fails")]
 
+#[expect(dead_code, reason = "nobody looks at launches here")]
 mod watched;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use lighterage_kernels::params::AttentionParams;
 use lighterage_testkit::Rng;
 
 use crate::buffer::{Buffer, Floats};
+use crate::late::Seen;
 use crate::numerics::{count, round};
 use crate::runs::{self, Config, Report};
 
@@ -26,6 +27,8 @@ pub(crate) enum Inputs {
     OneHot,
     /// Every value is 1.5.
     ConstantValues,
+    /// What the bundled model has late in a run.
+    Activations,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,6 +102,7 @@ impl Tensors {
                 (Inputs::Normal(factor), 0 | 1) => *value *= factor,
                 (Inputs::OneHot, 0 | 1) => *value = sign(token, column % case.head_dim),
                 (Inputs::ConstantValues, 2) => *value = 1.5,
+                (Inputs::Activations, _) => unreachable!("they are seen, not drawn"),
                 _ => (),
             }
             *value = round(*value);
@@ -106,6 +110,27 @@ impl Tensors {
         let buckets = if let Mask::Buckets { buckets, .. } = case.mask { buckets } else { 0 };
         let table = rng.normals(buckets * case.heads, 2.0);
         Self { qkv, table: table.iter().map(|value| round(*value)).collect(), stride }
+    }
+
+    /// q, k and v of a launch of the model, of its first heads side by side as many as make the case's.
+    pub(crate) fn seen(case: &Case, seen: &Seen) -> Self {
+        let p: AttentionParams = seen.parameters();
+        let (row, stride) = (case.row(), 3 * case.row() + case.gaps[0]);
+        let parts = [
+            (p.q, p.queries, p.q_row_stride, p.q_head_stride),
+            (p.k, p.keys, p.k_row_stride, p.k_head_stride),
+            (p.v, p.keys, p.v_row_stride, p.v_head_stride),
+        ];
+        let mut qkv = vec![f32::NAN; case.queries.max(case.keys) * stride];
+        for (part, (address, rows, row_stride, head_stride)) in parts.into_iter().enumerate() {
+            assert_eq!(head_stride, u64::from(p.head_dim), "heads touch");
+            for (token, values) in seen.rows(address, [rows, count(row)], row_stride).chunks(row).enumerate()
+            {
+                qkv[token * stride + part * row..][..row].copy_from_slice(values);
+            }
+        }
+        let table = if p.buckets == 0 { Vec::new() } else { seen.row(p.bias_table, p.buckets * p.heads) };
+        Self { qkv, table, stride }
     }
 
     /// The elements of one head of q (0), k (1) or v (2).

@@ -2,6 +2,7 @@
 //!
 //! Every case says how many multiprocessors its card has, since that decides how a call is cut into blocks.
 
+mod activations;
 pub(crate) mod case;
 #[cfg(feature = "emu")]
 mod op;
@@ -30,9 +31,12 @@ fn check(case: Case) -> Option<Report> {
     if runs::lacks(case.target) {
         return None;
     }
-    let tensors = Tensors::of(&case);
+    check_tensors(&Tensors::of(&case), case)
+}
+
+fn check_tensors(tensors: &Tensors, case: Case) -> Option<Report> {
     let (first, report) = tensors.computed(&case, Config { mode: Mode::Eager, ..Config::default() });
-    assert_near(&tensors, &case, &first, 1);
+    assert_near(tensors, &case, &first, 1);
     for config in runs::all().skip(1) {
         assert_eq!(
             tensors.computed(&case, config).0,

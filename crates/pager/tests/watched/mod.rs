@@ -25,11 +25,17 @@ impl Call {
     }
 }
 
+/// Somebody who is shown each launch before it is queued, when all work of its stream before it is done: what the parameters point to is there to be read.
+pub(crate) trait Onlooker: std::fmt::Debug + Send + Sync {
+    fn look(&self, kernel: &'static str, parameters: &[u8]);
+}
+
 /// A [`Host`] in which no call may find more memory than the ledger's cap.
 #[derive(Debug)]
 pub(crate) struct Watched {
     host: Host,
     ledger: Ledger,
+    onlooker: Option<Box<dyn Onlooker>>,
     peak: AtomicU64,
     ids: AtomicU64,
     log: Mutex<Option<Vec<Call>>>,
@@ -44,7 +50,11 @@ pub(crate) struct Named<T> {
 impl Watched {
     pub(crate) fn new(host: Host, ledger: &Ledger) -> Self {
         let [peak, ids] = [0, 0].map(AtomicU64::new);
-        Self { host, ledger: ledger.clone(), peak, ids, log: Mutex::new(None) }
+        Self { host, ledger: ledger.clone(), onlooker: None, peak, ids, log: Mutex::new(None) }
+    }
+
+    pub(crate) fn shown_to(self, onlooker: impl Onlooker + 'static) -> Self {
+        Self { onlooker: Some(Box::new(onlooker)), ..self }
     }
 
     /// The most bytes that existed after a call.
@@ -195,6 +205,10 @@ impl Backend for Watched {
     }
 
     unsafe fn launch<K: Kernel>(&self, stream: &Self::Stream, params: &K::Params) -> Result<()> {
+        if let Some(onlooker) = &self.onlooker {
+            self.host.synchronize(&stream.raw)?;
+            onlooker.look(K::NAME, bytemuck::bytes_of(params));
+        }
         // SAFETY: see above.
         let outcome = unsafe { self.host.launch::<K>(&stream.raw, params) };
         let outcome = self.check("launch", &[stream.id], outcome);
