@@ -2,6 +2,7 @@
 
 mod building;
 mod headers;
+mod launches;
 mod pack;
 #[cfg(feature = "cuda")]
 mod sass;
