@@ -29,18 +29,20 @@ impl Arch {
     /// All, the oldest first.
     pub const ALL: [Self; 6] = [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100a, Self::Sm120a];
 
-    /// The architecture whose images a device of this compute capability runs.
+    /// The architecture whose images a device of this compute capability runs. Those of 8.6 are promised to run on 8.9, which has its own, and not on 8.7, which is a Tegra: "binary
+    /// compatibility between desktop and Tegra is not supported" (CUDA C++ Programming Guide, "Binary Compatibility"). Images with an `a` run on one capability alone.
     ///
     /// ```
     /// use lighterage_kernels::launch::Arch;
     /// assert_eq!(Arch::of(9, 0), Some(Arch::Sm90a));
     /// assert_eq!(Arch::of(7, 5), None);
+    /// assert_eq!(Arch::of(12, 1), None);
     /// ```
     #[must_use]
     pub const fn of(major: u32, minor: u32) -> Option<Self> {
         match (major, minor) {
             (8, 0) => Some(Self::Sm80),
-            (8, 6 | 7) => Some(Self::Sm86),
+            (8, 6) => Some(Self::Sm86),
             (8, 9) => Some(Self::Sm89),
             (9, 0) => Some(Self::Sm90a),
             (10, 0) => Some(Self::Sm100a),

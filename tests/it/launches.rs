@@ -330,3 +330,14 @@ fn every_launch_fits_its_architecture() {
     let slow = [Arch::Sm86, Arch::Sm89, Arch::Sm120a].map(|arch| (arch, "attention_sm80_d128_32x4_bf16"));
     assert_eq!(left, slow);
 }
+
+/// Images of desktop cards are not promised to run on a Tegra (8.7, 8.8, 11.0), nor those with an `a` on another minor number (10.3, 12.1).
+#[test]
+fn near_capabilities_get_no_image_that_nobody_promises_to_run() {
+    let found = |capability: (u32, u32)| Arch::of(capability.0, capability.1);
+    for near in [(8, 7), (8, 8), (9, 1), (10, 1), (10, 3), (11, 0), (12, 1)] {
+        assert_eq!(found(near), None, "{near:?}");
+    }
+    let own = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)];
+    assert_eq!(own.map(found), Arch::ALL.map(Some));
+}

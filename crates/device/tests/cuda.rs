@@ -632,7 +632,6 @@ fn cards_take_their_own_images() {
     for (name, arch) in [
         ("8.0", Arch::Sm80),
         ("8.6", Arch::Sm86),
-        ("8.7", Arch::Sm86),
         ("8.9", Arch::Sm89),
         ("9.0", Arch::Sm90a),
         ("10.0", Arch::Sm100a),

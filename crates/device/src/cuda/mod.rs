@@ -356,7 +356,7 @@ fn target(context: &Context, images: &[Image]) -> Result<Target> {
     let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
     let Some(arch) = Arch::of(major, minor) else {
         return api::no_device(format!(
-            "{} has compute capability {major}.{minor}, for which there are no kernels; there are for 8.0, 8.6, 8.7, 8.9, 9.0, 10.0 and 12.0",
+            "{} has compute capability {major}.{minor}, for which there are no kernels; there are for 8.0, 8.6, 8.9, 9.0, 10.0 and 12.0",
             api::name(context.device())?
         ));
     };
