@@ -16,12 +16,12 @@ const SCAN_MAX: usize = 8;
 pub(crate) struct Bins {
     rows: u64,
     columns: [u32; ROWS],
-    heads: Vec<u32>,
+    heads: Box<[[u32; COLUMNS]; ROWS]>,
 }
 
 impl Bins {
     pub(crate) fn new() -> Self {
-        Self { rows: 0, columns: [0; ROWS], heads: vec![NONE; ROWS * COLUMNS] }
+        Self { rows: 0, columns: [0; ROWS], heads: Box::new([[NONE; COLUMNS]; ROWS]) }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -31,7 +31,7 @@ impl Bins {
     #[inline]
     pub(crate) fn insert(&mut self, blocks: &mut Slab, index: u32) {
         let (row, column) = class(blocks[index].bytes);
-        let head = std::mem::replace(&mut self.heads[row * COLUMNS + column], index);
+        let head = std::mem::replace(&mut self.heads[row][column], index);
         let block = &mut blocks[index];
         (block.bin_prev, block.bin_next) = (NONE, head);
         if head != NONE {
@@ -39,6 +39,29 @@ impl Bins {
         }
         self.columns[row] |= 1 << column;
         self.rows |= 1 << row;
+    }
+
+    /// Takes out a block of exactly `bytes` bytes that is the only one of its list: what [`find`](Bins::find) would find, without a search.
+    #[inline(always)]
+    pub(crate) fn take_only(&mut self, blocks: &Slab, bytes: u64) -> Option<u32> {
+        let (row, column) = class(bytes);
+        let head = &mut self.heads[row][column];
+        let only = *head;
+        if only == NONE || blocks[only].bytes != bytes || blocks[only].bin_next != NONE {
+            return None;
+        }
+        *head = NONE;
+        self.unmark(row, column);
+        Some(only)
+    }
+
+    /// Notes that a list is empty.
+    #[inline(always)]
+    fn unmark(&mut self, row: usize, column: usize) {
+        self.columns[row] &= !(1 << column);
+        if self.columns[row] == 0 {
+            self.rows &= !(1 << row);
+        }
     }
 
     #[inline]
@@ -52,12 +75,9 @@ impl Bins {
             return;
         }
         let (row, column) = class(bytes);
-        self.heads[row * COLUMNS + column] = bin_next;
+        self.heads[row][column] = bin_next;
         if bin_next == NONE {
-            self.columns[row] &= !(1 << column);
-            if self.columns[row] == 0 {
-                self.rows &= !(1 << row);
-            }
+            self.unmark(row, column);
         }
     }
 
@@ -65,7 +85,7 @@ impl Bins {
     #[inline]
     pub(crate) fn find(&self, blocks: &Slab, bytes: u64, allowed: impl Fn(&Block) -> bool) -> Option<u32> {
         let (row, column) = class(bytes);
-        let own = self.heads[row * COLUMNS + column];
+        let own = self.heads[row][column];
         if own != NONE
             && let Some(found) = scan(blocks, own, bytes, &allowed)
         {
@@ -80,7 +100,7 @@ impl Bins {
         let (row, column) = class(bytes);
         let first = self.next_bin(row, column);
         let bins = std::iter::successors(first, |bin| self.next_bin(bin / COLUMNS, bin % COLUMNS + 1));
-        let found = bins.flat_map(|bin| list(blocks, self.heads[bin]));
+        let found = bins.flat_map(|bin| list(blocks, self.heads[bin / COLUMNS][bin % COLUMNS]));
         found.filter(move |index| blocks[*index].bytes >= bytes)
     }
 
@@ -89,17 +109,17 @@ impl Bins {
         let Some(row) = self.rows.checked_ilog2() else { return 0 };
         let row = row as usize;
         let column = self.columns[row].ilog2() as usize;
-        list(blocks, self.heads[row * COLUMNS + column]).map(|index| blocks[index].bytes).max().unwrap_or(0)
+        list(blocks, self.heads[row][column]).map(|index| blocks[index].bytes).max().unwrap_or(0)
     }
 
     /// Checks that exactly the given free blocks, in order of their numbers, are in here, each in its list: for audits.
     pub(crate) fn audit(&self, blocks: &Slab, expected: &[u32]) -> Result<(), String> {
         let mut found = Vec::with_capacity(expected.len());
-        for (row, heads) in self.heads.chunks_exact(COLUMNS).enumerate() {
+        for (row, heads) in self.heads.iter().enumerate() {
             if (self.rows >> row & 1 == 1) != (self.columns[row] != 0) {
                 return Err(format!("I3: row {row} of the bitmap is wrong"));
             }
-            if self.columns[row] == 0 && heads == [NONE; COLUMNS] {
+            if self.columns[row] == 0 && *heads == [NONE; COLUMNS] {
                 continue;
             }
             for (column, head) in heads.iter().enumerate() {
@@ -124,7 +144,7 @@ impl Bins {
     /// The first list that is not empty from a class on.
     #[inline]
     fn next_head(&self, row: usize, column: usize) -> Option<u32> {
-        self.next_bin(row, column).map(|bin| self.heads[bin])
+        self.next_bin(row, column).map(|bin| self.heads[bin / COLUMNS][bin % COLUMNS])
     }
 
     #[inline]
@@ -160,13 +180,13 @@ pub(crate) fn is_same_class(a: u64, b: u64) -> bool {
 /// The best of the first blocks of a list.
 #[inline]
 fn scan(blocks: &Slab, head: u32, bytes: u64, allowed: &impl Fn(&Block) -> bool) -> Option<u32> {
-    let (mut best, mut key) = (NONE, (u64::MAX, u16::MAX, u64::MAX));
+    let (mut best, mut least) = (NONE, u64::MAX);
     let mut next = head;
     for _ in 0..SCAN_MAX {
         let block = &blocks[next];
-        let this = (block.bytes, block.region, block.offset);
-        if block.bytes >= bytes && this < key && allowed(block) {
-            (best, key) = (next, this);
+        let is_long = block.bytes >= bytes && block.bytes <= least;
+        if is_long && (block.bytes < least || is_lower(block, &blocks[best])) && allowed(block) {
+            (best, least) = (next, block.bytes);
         }
         next = block.bin_next;
         if next == NONE {
@@ -176,17 +196,20 @@ fn scan(blocks: &Slab, head: u32, bytes: u64, allowed: &impl Fn(&Block) -> bool)
     (best != NONE).then_some(best)
 }
 
+#[inline]
+fn is_lower(a: &Block, b: &Block) -> bool {
+    (a.region, a.offset) < (b.region, b.offset)
+}
+
 /// Row and column of a size, which is a multiple of the alignment and not 0.
 #[inline]
 fn class(bytes: u64) -> (usize, usize) {
     let units = bytes / ALIGNMENT_BYTES;
     debug_assert!(units > 0, "a block of {bytes} bytes");
-    let power = units.ilog2();
-    if power < 5 {
-        return (0, units as usize);
-    }
-    let column = (units >> (power - 5)) as usize & (COLUMNS - 1);
-    ((power - 4) as usize, column)
+    // The first row has what is below its length, the second one's classes are as narrow.
+    let row = (units | (COLUMNS as u64 - 1)).ilog2() - (COLUMNS.ilog2() - 1);
+    let column = (units >> row.saturating_sub(1)) as usize & (COLUMNS - 1);
+    (row as usize, column)
 }
 
 #[cfg(test)]
@@ -233,5 +256,30 @@ mod tests {
         }
         assert!(bins.is_empty());
         bins.audit(&blocks, &[]).unwrap();
+    }
+
+    #[test]
+    fn only_a_block_of_just_this_length_that_is_alone_is_taken_without_a_search() {
+        let (mut blocks, mut bins) = (Slab::default(), Bins::new());
+        let add = |blocks: &mut Slab, bins: &mut Bins, offset: u64, units: u64| {
+            let block = Block::new(Heap::Large, 0, offset * 512, units * ALIGNMENT_BYTES, State::Free);
+            let index = blocks.insert(block);
+            bins.insert(blocks, index);
+            index
+        };
+        let long = add(&mut blocks, &mut bins, 0, 8193);
+        assert_eq!(bins.take_only(&blocks, 8192 * 512), None, "a longer one of the class");
+        let just = add(&mut blocks, &mut bins, 20_000, 8192);
+        assert_eq!(
+            bins.take_only(&blocks, 8192 * 512),
+            None,
+            "one of two, of which a search finds the lower"
+        );
+        bins.audit(&blocks, &[long, just]).unwrap();
+        bins.remove(&mut blocks, long);
+        assert_eq!(bins.take_only(&blocks, 8192 * 512), Some(just));
+        assert_eq!(bins.take_only(&blocks, 8192 * 512), None);
+        bins.audit(&blocks, &[]).unwrap();
+        assert!(bins.is_empty());
     }
 }

@@ -183,18 +183,28 @@ impl Core {
 
     #[inline(never)]
     fn take_free(&mut self, request: &Request) -> Option<u32> {
-        if let Some(found) = self.find_own(request) {
-            return Some(self.claim(found, request));
-        }
-        self.take_joined(request)
+        let own = &mut self.bins[request.owner as usize][request.heap.index()];
+        // Nobody's, too, is no shorter than the request.
+        let index = own.take_only(&self.blocks, request.bytes).or_else(|| self.detach_found(request))?;
+        self.hand_out(index, request);
+        Some(index)
     }
 
-    /// As [`take`](Core::take), after what was kept is joined.
+    /// A block found by a search, in no list any more.
+    #[inline(never)]
+    fn detach_found(&mut self, request: &Request) -> Option<u32> {
+        match self.find_own(request) {
+            Some(found) => Some(self.detach(found, request)),
+            None => self.detach_joined(request),
+        }
+    }
+
+    /// As [`detach_found`](Core::detach_found), after what was kept is joined.
     #[cold]
-    fn take_joined(&mut self, request: &Request) -> Option<u32> {
+    fn detach_joined(&mut self, request: &Request) -> Option<u32> {
         self.join_kept();
         let found = self.find_own(request).or_else(|| self.find_completed(request))?;
-        Some(self.claim(found, request))
+        Some(self.detach(found, request))
     }
 
     /// Puts what was given back a moment ago among the free ones.
@@ -218,28 +228,25 @@ impl Core {
             let block = &books.blocks[*index];
             (block.bytes, block.region, block.offset)
         })?;
-        let index = self.claim(found, request);
-        Some(self.given(index))
+        let index = self.detach(found, request);
+        Some(self.hand_out(index, request))
     }
 
-    /// Hands out the start of a free block; the rest stays free.
+    /// Takes the start of a free block out of the lists; the rest stays free.
     #[inline]
-    pub(crate) fn claim(&mut self, index: u32, request: &Request) -> u32 {
-        let block = &self.blocks[index];
-        debug_assert!(block.state == State::Free && block.bytes >= request.bytes);
-        self.counts.events.cross_stream_free += u64::from(block.owner != request.owner);
-        let index = if block.bytes == request.bytes {
-            self.unlink(index);
-            index
-        } else {
-            self.cut(index, request.bytes)
-        };
-        self.hand_out(index, request);
+    fn detach(&mut self, index: u32, request: &Request) -> u32 {
+        let Block { bytes, owner, heap, .. } = self.blocks[index];
+        debug_assert!(self.blocks[index].state == State::Free && bytes >= request.bytes);
+        self.counts.events.cross_stream_free += u64::from(owner != request.owner);
+        if bytes != request.bytes {
+            return self.cut(index, request.bytes);
+        }
+        self.bins[owner as usize][heap.index()].remove(&mut self.blocks, index);
         index
     }
 
     /// Cuts the start off a free block that is longer; it is in no list then.
-    #[inline]
+    #[inline(never)]
     fn cut(&mut self, index: u32, bytes: u64) -> u32 {
         let block = &self.blocks[index];
         let (whole, prev) = (block.bytes, block.prev);
@@ -400,20 +407,38 @@ impl Core {
     /// Puts a block that was used, moved or given up into the free ones, and joins it with its neighbours.
     #[inline(never)]
     pub(crate) fn release(&mut self, index: u32) {
-        self.blocks[index].state = State::Free;
-        self.join(index);
+        self.enter(index, State::Free);
     }
 
     /// Turns a block without memory back into bare addresses.
     pub(crate) fn strip(&mut self, index: u32) {
         let block = &mut self.blocks[index];
-        block.state = State::Bare;
         (block.owner, block.stamp) = (NOBODY, 0);
-        self.join(index);
+        self.lay_bare(index);
+    }
+
+    /// Puts addresses without memory among the others, and joins them with their neighbours.
+    #[inline(never)]
+    fn lay_bare(&mut self, index: u32) {
+        self.enter(index, State::Bare);
+    }
+
+    /// Makes an unlinked block a free or a bare one, joins it with its neighbours, and links it.
+    #[inline(always)]
+    fn enter(&mut self, index: u32, state: State) {
+        let block = &mut self.blocks[index];
+        block.state = state;
+        let Block { prev, next, .. } = *block;
+        // Mostly it has no such neighbour where it was taken as a whole.
+        let is_like = |other: u32| other != NONE && self.blocks[other].state == state;
+        if is_like(prev) || is_like(next) {
+            return self.join(index);
+        }
+        self.link_as(index, state);
     }
 
     /// Joins an unlinked free or bare block with its neighbours, and links it.
-    #[inline]
+    #[inline(never)]
     fn join(&mut self, index: u32) {
         let mut index = index;
         let Block { prev, next, .. } = self.blocks[index];
@@ -473,8 +498,10 @@ impl Core {
         }
         assert!(at == whole.end(), "pieces end at {at}, not at {}", whole.end());
         for number in &made {
-            if matches!(self.blocks[*number].state, State::Free | State::Bare) {
-                self.join(*number);
+            match self.blocks[*number].state {
+                State::Free => self.release(*number),
+                State::Bare => self.lay_bare(*number),
+                _ => (),
             }
         }
         made
@@ -538,7 +565,7 @@ impl Core {
     }
 
     /// Takes a free or bare block out of its list.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn unlink(&mut self, index: u32) {
         let Block { state, owner, heap, region, offset, .. } = self.blocks[index];
         match state {
@@ -552,9 +579,15 @@ impl Core {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn link(&mut self, index: u32) {
-        let Block { state, owner, heap, region, offset, .. } = self.blocks[index];
+        self.link_as(index, self.blocks[index].state);
+    }
+
+    /// As [`link`](Core::link), for a state that is known.
+    #[inline(always)]
+    fn link_as(&mut self, index: u32, state: State) {
+        let Block { owner, heap, region, offset, .. } = self.blocks[index];
         match state {
             State::Free => {
                 self.bins[owner as usize][heap.index()].insert(&mut self.blocks, index);
