@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Backend, Device, Grant, Purpose, Result, Stream};
+use crate::{Backend, Device, Grant, OutOfBudget, Purpose, Result, Stream};
 
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
@@ -59,7 +59,15 @@ impl<B: Backend> Device<B> {
     /// [`Error::OutOfBudget`](crate::Error::OutOfBudget) of the host ledger, [`Error::NoReplay`](crate::Error::NoReplay) where there are none, or what the driver reports.
     pub fn flags(&self, count: usize) -> Result<Flags<B>> {
         self.take_deferred()?;
-        let grant = self.host_ledger().grant(Purpose::Pinned, count as u64 * FLAG_BYTES)?;
+        // More than there are addresses is more than any ledger grants, also one without a limit.
+        let bytes = (count as u64).checked_mul(FLAG_BYTES).filter(|bytes| i64::try_from(*bytes).is_ok());
+        let bytes = bytes.ok_or_else(|| OutOfBudget {
+            requested: u64::MAX,
+            purpose: Purpose::Pinned,
+            cap: self.host_ledger().limit_bytes(),
+            granted: self.host_ledger().granted_by_purpose(),
+        })?;
+        let grant = self.host_ledger().grant(Purpose::Pinned, bytes)?;
         let raw = self.backend().flags(count)?;
         Ok(Flags { raw, count, device: self.clone(), _grant: grant })
     }
@@ -106,7 +114,7 @@ impl<B: Backend> Stream<B> {
     /// Records what `work` queues on this stream, instead of doing it. On other streams nothing may be queued meanwhile that waits for it.
     ///
     /// Staged copies ([`Stream::upload`]), reads and waits of the host cannot be recorded: they are of the moment. Nor can events, but on `Cuda`, where they are for whoever
-    /// waits outside of graphs; graphs are joined by [`Flags`].
+    /// waits outside of graphs; graphs are joined by [`Flags`]. Nor can replays. What other threads queue on this stream meanwhile is recorded too; recording begins when they do not wait for it.
     ///
     /// # Errors
     /// What `work` answers, or what the driver reports; the stream is then as it was before, as it is after a panic of `work`.

@@ -92,6 +92,7 @@
 //! ```
 
 mod backend;
+mod gate;
 mod graph;
 mod ledger;
 mod memory;

@@ -171,8 +171,8 @@ impl<B: Backend> Stream<B> {
         let first = std::ptr::with_exposed_provenance(usize::try_from(source.address().0).unwrap_or(0));
         let queued = self.timed(What::CopyIn, "copy", bytes, || {
             // SAFETY: a view's memory stays mapped until work launched on it is done and is ordered by this stream (checked); the source has as many
-            // bytes (checked) and is borrowed until the wait below, which also comes after a failure.
-            unsafe { self.backend().copy_from_host(self.raw(), target.address(), first, bytes, false) }
+            // bytes (checked), and a staged copy has read them when it returns: the wait below may be refused, or another thread may have the stream record first.
+            unsafe { self.backend().copy_from_host(self.raw(), target.address(), first, bytes, true) }
         });
         let waited = self.synchronize();
         self.note(queued.and(waited))

@@ -908,6 +908,107 @@ fn flags_of_what_is_queued_beside_a_wait_live_until_it_is_done() {
     });
 }
 
+/// A wait that is refused, because the stream records, has not waited: what is queued before the recording still uses its flags.
+#[test]
+fn flags_of_what_is_queued_before_a_recording_outlive_a_wait_that_is_refused() {
+    inside("flags_of_what_is_queued_before_a_recording_outlive_a_wait_that_is_refused", &[], || {
+        let device = open().unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let flags = device.flags(1).unwrap();
+        stream.raise(&flags, 0).unwrap();
+        drop(flags);
+        stream.capture(|| stream.synchronize()).expect_err("a wait cannot be recorded");
+        assert_eq!(stream.synchronize(), Ok(()));
+        drop((stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// A graph within a graph would not keep what the inner one refers to.
+#[test]
+fn replays_are_no_part_of_a_recording() {
+    inside("replays_are_no_part_of_a_recording", &[], || {
+        let device = open().unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let flags = device.flags(1).unwrap();
+        let mut inner = stream.capture(|| stream.raise(&flags, 0)).unwrap();
+        // SAFETY: nothing in it touches memory.
+        stream.capture(|| unsafe { stream.replay(&mut inner) }).expect_err("a replay cannot be recorded");
+        drop((inner, flags));
+        assert_eq!(stream.synchronize(), Ok(()));
+        drop((stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// What one thread queues while another begins and ends recordings of the same stream is in one of them, which keeps its flags, or outside of all.
+#[test]
+fn flags_of_what_is_queued_beside_a_recording_live_as_long_as_its_graph() {
+    let slow = [("FAKECUDA_SLOW", "cuStreamEndCapture,cuStreamBatchMemOp")];
+    inside("flags_of_what_is_queued_beside_a_recording_live_as_long_as_its_graph", &slow, || {
+        let device = open().unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let is_over = AtomicBool::new(false);
+        let outcome = thread::scope(|scope| {
+            let queues = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    stream.raise(&device.flags(1)?, 0)?;
+                }
+                Ok(())
+            });
+            let replayed = (0..50).try_for_each(|_| {
+                let mut graph = stream.capture(|| Ok(()))?;
+                stream.synchronize()?;
+                // SAFETY: nothing in it touches memory.
+                unsafe { stream.replay(&mut graph) }?;
+                stream.synchronize()
+            });
+            is_over.store(true, Ordering::Relaxed);
+            replayed.and(queues.join().unwrap())
+        });
+        assert_eq!(outcome, Ok(()));
+        drop((stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
+/// As on `Host`: a read that is refused because another thread records has left nothing under way that writes to where it was to go.
+#[test]
+fn reads_beside_a_recording_are_done_or_refused() {
+    let slow = [("FAKECUDA_SLOW", "cuStreamSynchronize,cuStreamEndCapture")];
+    inside("reads_beside_a_recording_are_done_or_refused", &slow, || {
+        let device = open().unwrap();
+        let range = memory(&device, 1).unwrap();
+        let stream = device.stream(StreamKind::Compute).unwrap();
+        let page = floats(&range, 0, &stream);
+        stream.upload(page, &[7_f32; 4]).unwrap();
+        let is_over = AtomicBool::new(false);
+        let read = |round: usize| {
+            let mut target = [0_f32; 4];
+            let outcome = stream.read_into(&mut target, page);
+            // The stand-in does what is left over now.
+            while outcome.is_err() && stream.synchronize().is_err() {}
+            let found = *std::hint::black_box(&mut target);
+            let expected = if outcome.is_ok() { 7.0 } else { 0.0 };
+            if found == [expected; 4] { Ok(()) } else { Err((round, outcome, found)) }
+        };
+        let reads = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = stream.capture(|| Ok(()));
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let reads = (0..200).try_for_each(read);
+            is_over.store(true, Ordering::Relaxed);
+            reads
+        });
+        assert_eq!(reads, Ok(()));
+        drop((range, stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
 /// `out = x y` for two 64 x 64 matrices by TMA and wgmma: one of the emulator's own kernels.
 struct Product;
 

@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::modules::Modules;
 use super::stream::Used;
 use super::{Cuda, CudaStream};
-use crate::Result;
+use crate::{Error, Result};
 
 /// A recorded sequence of work, ready to be replayed.
 ///
@@ -41,15 +41,19 @@ impl CudaStream {
     pub(super) fn begin_graph(&self) -> Result<()> {
         let raw = self.entered()?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: it is alive.
-        check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(raw, mode) })?;
-        self.start_recording();
-        Ok(())
+        self.gate().begin(|| {
+            // SAFETY: it is alive.
+            check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(raw, mode) })?;
+            Ok(Used::default())
+        })
     }
 
-    /// It does no more; what it has recorded, ready to be launched.
-    pub(super) fn end_graph(&self, cuda: &Cuda) -> Result<Graph> {
-        let used = self.stop_recording();
+    /// It does no more; what it has recorded and what that refers to. Nothing if it did not record.
+    pub(super) fn end_recording(&self) -> Option<Result<(Sequence, Used)>> {
+        self.gate().end(|recorded| recorded.map(|used| self.end_capture(used)))
+    }
+
+    fn end_capture(&self, used: Result<Used>) -> Result<(Sequence, Used)> {
         // A stream that was not told would record for ever.
         let (stream, entered) = self.entered_again()?;
         let mut graph: CUgraph = ptr::null_mut();
@@ -58,7 +62,15 @@ impl CudaStream {
         let (ended, _) =
             give_back("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(stream, place) });
         let sequence = Sequence(graph);
+        let used = used?;
         entered.and(ended)?;
+        Ok((sequence, used))
+    }
+
+    /// Ends the recording: ready to be launched.
+    pub(super) fn end_graph(&self, cuda: &Cuda) -> Result<Graph> {
+        let nothing = || Err(Error::Stream("a stream that was not recorded was to give a graph".to_owned()));
+        let (sequence, used) = self.end_recording().unwrap_or_else(nothing)?;
         let mut raw: CUgraphExec = ptr::null_mut();
         // SAFETY: writes one pointer; the graph is complete and a context is current.
         let code = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut raw, sequence.0, 0) };
@@ -84,7 +96,7 @@ impl CudaStream {
 }
 
 /// A recorded graph that cannot be launched yet.
-struct Sequence(CUgraph);
+pub(super) struct Sequence(CUgraph);
 
 impl Drop for Sequence {
     fn drop(&mut self) {

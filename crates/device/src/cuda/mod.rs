@@ -486,10 +486,12 @@ impl Backend for Cuda {
     ) -> Result<()> {
         self.memory.accessible("copy_from_host", target, bytes)?;
         let length = size(bytes);
-        if staged && stream.is_capturing() {
+        let refused = || {
             let reason = "a staged copy cannot be part of a graph";
-            return Err(Error::Range { call: "copy_from_host", address: target, bytes, reason });
-        }
+            Error::Range { call: "copy_from_host", address: target, bytes, reason }
+        };
+        // Until the source may change.
+        let _outside = if staged { Some(stream.gate().try_outside().ok_or_else(refused)?) } else { None };
         if bytes == 0 {
             return Ok(());
         }
@@ -512,6 +514,8 @@ impl Backend for Cuda {
         bytes: u64,
     ) -> Result<bool> {
         self.memory.accessible("copy_to_host", source, bytes)?;
+        // Until the target is the caller's again: a copy that a graph took would write there once more, and a wait that was refused would leave it under way.
+        let _outside = stream.gate().outside("a read")?;
         if bytes == 0 {
             return stream.synchronize().map(|()| true);
         }

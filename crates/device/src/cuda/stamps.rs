@@ -47,9 +47,7 @@ impl Stamps {
 
     /// Queues a moment, unless the stream records a graph, which has no times.
     pub(super) fn queue(&self, stream: &CudaStream, stamp: Stamp) -> Result<()> {
-        if stream.is_capturing() {
-            return Ok(());
-        }
+        let Some(_outside) = stream.gate().try_outside() else { return Ok(()) };
         let mut state = self.state();
         if state.base.is_none() {
             state.base = Some(self.base(stream, &stamp)?);

@@ -15,6 +15,7 @@ use super::cublaslt::CublasLt;
 use super::flags::Words;
 use super::memory::Memory;
 use super::modules::Modules;
+use crate::gate::Gate;
 use crate::{Result, StreamKind};
 
 /// Created once: no timing, which would cost a time stamp at each record.
@@ -29,7 +30,9 @@ const WAIT_EXTERNAL: u32 = sys::CUevent_wait_flags_enum::CU_EVENT_WAIT_EXTERNAL 
 #[derive(Debug)]
 pub struct CudaStream {
     raw: Raw<CUstream>,
-    graphs: Mutex<Graphs>,
+    /// What a recording refers to.
+    gate: Gate<Used>,
+    kept: Mutex<Kept>,
     // What pending work uses.
     _library: Option<Arc<CublasLt>>,
     _modules: Option<Arc<Modules>>,
@@ -52,22 +55,13 @@ impl Used {
     }
 }
 
-/// What a stream has to do with graphs.
+/// What is kept for work that is queued, to be dropped when it is done.
 #[derive(Debug, Default)]
-struct Graphs {
-    /// While work is being recorded instead of done: what it refers to.
-    recording: Option<Used>,
+struct Kept {
     /// What graphs refer to that may still run.
     running: Vec<Arc<Used>>,
     /// The same of flags that work outside of graphs refers to.
     used: Used,
-}
-
-impl Graphs {
-    /// What is kept for work that is queued, to be dropped when it is done.
-    fn take_kept(&mut self) -> (Vec<Arc<Used>>, Used) {
-        (mem::take(&mut self.running), mem::take(&mut self.used))
-    }
 }
 
 /// An event of a [`Cuda`](crate::Cuda).
@@ -109,7 +103,8 @@ impl CudaStream {
         check("cuStreamCreateWithPriority", code)?;
         Ok(Self {
             raw: Raw(raw),
-            graphs: Mutex::default(),
+            gate: Gate::default(),
+            kept: Mutex::default(),
             _library: None,
             _modules: None,
             _memory: Arc::clone(memory),
@@ -138,18 +133,8 @@ impl CudaStream {
         }
     }
 
-    /// From now on the stream records.
-    pub(super) fn start_recording(&self) {
-        self.graphs().recording = Some(Used::default());
-    }
-
-    /// It does no more; what the recording refers to.
-    pub(super) fn stop_recording(&self) -> Used {
-        self.graphs().recording.take().unwrap_or_default()
-    }
-
-    pub(super) fn is_capturing(&self) -> bool {
-        self.graphs().recording.is_some()
+    pub(super) const fn gate(&self) -> &Gate<Used> {
+        &self.gate
     }
 
     /// Queues a graph, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
@@ -158,8 +143,10 @@ impl CudaStream {
         used: &Arc<Used>,
         queue: impl FnOnce(CUstream) -> Result<()>,
     ) -> Result<()> {
+        // A recording of it would not keep what it refers to.
+        let _outside = self.gate.outside("a graph")?;
         let stream = self.entered()?;
-        let running = &mut self.graphs().running;
+        let running = &mut self.kept().running;
         if !running.iter().any(|kept| Arc::ptr_eq(kept, used)) {
             running.push(Arc::clone(used));
         }
@@ -167,11 +154,17 @@ impl CudaStream {
     }
 
     /// As [`queue_graph`](Self::queue_graph), of what refers to flags: they are kept until the stream was waited for, or with the recording.
-    fn queue_flag(&self, words: &Arc<Words>, queue: impl FnOnce(CUstream) -> Result<()>) -> Result<()> {
+    fn queue_flag(&self, words: &Arc<Words>, queue: impl Fn(CUstream) -> Result<()>) -> Result<()> {
         let stream = self.entered()?;
-        let Graphs { recording, used, .. } = &mut *self.graphs();
-        recording.as_mut().unwrap_or(used).keep_flags(words);
-        queue(stream)
+        let recorded = self.gate.record(|recording| {
+            recorded(recording)?.keep_flags(words);
+            queue(stream)
+        });
+        recorded.unwrap_or_else(|_outside| {
+            let used = &mut self.kept().used;
+            used.keep_flags(words);
+            queue(stream)
+        })
     }
 
     pub(super) fn raise(&self, words: &Arc<Words>, index: usize) -> Result<()> {
@@ -182,22 +175,32 @@ impl CudaStream {
         self.queue_flag(words, |stream| words.take(stream, index))
     }
 
-    /// Whether an event is one of a recording, which then keeps it.
-    fn is_external(&self, event: &CudaEvent) -> bool {
-        let recording = &mut self.graphs().recording;
-        recording.as_mut().map(|used| used.events.push(Arc::clone(&event.0))).is_some()
+    /// Queues something with an event, which a recording keeps: `external` says that it is one of a graph then.
+    fn queue_event(
+        &self,
+        event: &CudaEvent,
+        external: u32,
+        queue: impl Fn(CUstream, u32) -> Result<()>,
+    ) -> Result<()> {
+        let stream = self.entered()?;
+        let recorded = self.gate.record(|recording| {
+            recorded(recording)?.events.push(Arc::clone(&event.0));
+            queue(stream, external)
+        });
+        recorded.unwrap_or_else(|_outside| queue(stream, 0))
     }
 
-    fn graphs(&self) -> MutexGuard<'_, Graphs> {
-        self.graphs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn record(&self, event: &CudaEvent) -> Result<()> {
-        let stream = self.entered()?;
         // In a recording the event is a node of its own: each replay records it for whoever waits outside.
-        let flags = if self.is_external(event) { RECORD_EXTERNAL } else { 0 };
-        // SAFETY: both are alive.
-        check_wait("cuEventRecord", unsafe { sys::cuEventRecordWithFlags(event.0.raw.0, stream, flags) })
+        self.queue_event(event, RECORD_EXTERNAL, |stream, flags| {
+            // SAFETY: both are alive.
+            let code = unsafe { sys::cuEventRecordWithFlags(event.0.raw.0, stream, flags) };
+            check_wait("cuEventRecord", code)
+        })
     }
 
     /// Records an event that has timing, which no graph may.
@@ -208,17 +211,24 @@ impl CudaStream {
     }
 
     pub(super) fn wait(&self, event: &CudaEvent) -> Result<()> {
-        let stream = self.entered()?;
-        let flags = if self.is_external(event) { WAIT_EXTERNAL } else { 0 };
-        // SAFETY: both are alive.
-        check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.0.raw.0, flags) })
+        self.queue_event(event, WAIT_EXTERNAL, |stream, flags| {
+            // SAFETY: both are alive.
+            check_wait("cuStreamWaitEvent", unsafe { sys::cuStreamWaitEvent(stream, event.0.raw.0, flags) })
+        })
     }
 
-    /// Waits, also where the context was refused at first: who asks for this frees what the work uses.
+    /// Waits for all that is queued. Where the stream records nobody has waited: the driver refuses it, so whoever has queued what has to be waited for keeps the stream from
+    /// recording before that (see [`Gate`]).
     pub(super) fn synchronize(&self) -> Result<()> {
+        let _outside = self.gate.outside("a wait of the host")?;
+        self.finish()
+    }
+
+    /// Waits, also where the context was refused at first: who asks for this frees what the work uses. The stream does not record.
+    fn finish(&self) -> Result<()> {
         let (stream, entered) = self.entered_again()?;
         // All of it is queued by now. What another thread queues while this one waits keeps its own.
-        let over = self.graphs().take_kept();
+        let over = mem::take(&mut *self.kept());
         let looked = look_until(&self.context, "cuStreamQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuStreamQuery(stream) }
@@ -230,10 +240,16 @@ impl CudaStream {
     }
 }
 
+/// What is recorded, unless the recording was spoilt.
+fn recorded(recording: &mut Result<Used>) -> Result<&mut Used> {
+    recording.as_mut().map_err(|error| error.clone())
+}
+
 impl Drop for CudaStream {
     fn drop(&mut self) {
-        // Failures were reported by the calls on the stream; what matters is that nothing is pending.
-        let _ = self.synchronize();
+        // Failures were reported by the calls on the stream; what matters is that nothing is pending. While it records it could not be waited for.
+        drop(self.end_recording());
+        let _ = self.finish();
         if self.context.enter_to_give_back() {
             // SAFETY: made by `new` and used by nobody any more.
             let _ = give_back("cuStreamDestroy", || unsafe { sys::cuStreamDestroy_v2(self.raw.0) });

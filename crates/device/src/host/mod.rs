@@ -9,7 +9,7 @@ mod seeded;
 mod ticket;
 mod work;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use self::emulated::Emulation;
@@ -23,6 +23,7 @@ use self::memory::Memory;
 use self::seeded::{POISON, Scheduler};
 use self::ticket::{Outcome, Ticket};
 use self::work::{Inside, Machine, Run, Source, Transfer, Work};
+use crate::gate::{Gate, spoil};
 use crate::graph::HOST_FLAG_PATIENCE;
 use crate::space::Usage;
 use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
@@ -91,8 +92,7 @@ pub struct Host {
 #[derive(Debug)]
 pub struct HostStream {
     engine: Engine,
-    /// What is queued while it is recorded instead of done; what spoilt it.
-    recording: Mutex<Option<Result<Vec<Work>>>>,
+    gate: Gate<Vec<Work>>,
     /// Which launches may still run when the next one begins.
     order: Arc<Order>,
 }
@@ -109,15 +109,17 @@ enum Engine {
 
 impl HostStream {
     fn new(engine: Engine) -> Self {
-        Self { engine, recording: Mutex::new(None), order: Arc::default() }
+        Self { engine, gate: Gate::default(), order: Arc::default() }
     }
 
     /// Queues an operation, or records it.
     fn push(&self, work: Work) -> Result<()> {
         self.order.see(&work);
-        if let Some(recording) = &mut *self.recording() {
-            return record(recording, &work);
-        }
+        let recorded = self.gate.record(|recording| record(recording, &work)).ok();
+        recorded.unwrap_or_else(|| self.queue(work))
+    }
+
+    fn queue(&self, work: Work) -> Result<()> {
         match &self.engine {
             Engine::Thread(lane) => lane.push(work),
             Engine::Seeded { scheduler, stream } => scheduler.push(*stream, work),
@@ -126,6 +128,7 @@ impl HostStream {
 
     /// Queues what was recorded, as one operation.
     fn push_all(&self, graph: &HostGraph) -> Result<()> {
+        let _outside = self.gate.outside("a graph")?;
         self.order.end();
         let work = graph.0.iter().filter_map(Work::again);
         match &self.engine {
@@ -134,23 +137,12 @@ impl HostStream {
         }
     }
 
-    fn synchronize(&self) -> Outcome {
-        if let Some(recording) = &mut *self.recording() {
-            let what = "a wait of the host";
-            return spoil(recording, what).map_err(|_| format!("{what} cannot be part of a graph"));
-        }
+    /// Waits for all that is queued.
+    fn finish(&self) -> Outcome {
         match &self.engine {
             Engine::Thread(lane) => lane.synchronize(),
             Engine::Seeded { scheduler, stream } => scheduler.synchronize(*stream),
         }
-    }
-
-    fn is_recording(&self) -> bool {
-        self.recording().is_some()
-    }
-
-    fn recording(&self) -> MutexGuard<'_, Option<Result<Vec<Work>>>> {
-        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,15 +153,8 @@ fn record(recording: &mut Result<Vec<Work>>, work: &Work) -> Result<()> {
             recorded.push(work);
             Ok(())
         }
-        (Ok(_), None) => spoil(recording, &format!("a {work:?}")),
+        (Ok(_), None) => Err(spoil(recording, &format!("a {work:?}"))),
     }
-}
-
-/// Ends a recording by something that cannot be recorded.
-fn spoil(recording: &mut Result<Vec<Work>>, what: &str) -> Result<()> {
-    let error = Error::Stream(format!("{what} cannot be part of a graph"));
-    *recording = Err(error.clone());
-    Err(error)
 }
 
 impl Drop for HostStream {
@@ -378,10 +363,12 @@ impl Backend for Host {
     ) -> Result<()> {
         self.memory.accessible("copy_from_host", target, bytes)?;
         let length = to_usize(bytes);
-        if staged && stream.is_recording() {
+        let refused = || {
             let reason = "a staged copy cannot be part of a graph";
-            return Err(Error::Range { call: "copy_from_host", address: target, bytes, reason });
-        }
+            Error::Range { call: "copy_from_host", address: target, bytes, reason }
+        };
+        // Until the source may change.
+        let _outside = if staged { Some(stream.gate.try_outside().ok_or_else(refused)?) } else { None };
         // A seeded device never waits here: that would hide interleavings.
         let take = staged && (bytes <= STAGED_BYTES_MAX || self.scheduler.is_some());
         let source = if take {
@@ -392,7 +379,7 @@ impl Backend for Host {
         };
         let copy = Transfer { target, source, bytes: length, over_link: true };
         self.queue("copy_from_host", stream, Work::Copy(copy))?;
-        if staged && !take { stream.synchronize().map_err(Error::Stream) } else { Ok(()) }
+        if staged && !take { stream.finish().map_err(Error::Stream) } else { Ok(()) }
     }
 
     unsafe fn copy_to_host(
@@ -405,13 +392,12 @@ impl Backend for Host {
         let turn = self.faults.enter("copy_to_host");
         outside_kernels()?;
         self.memory.accessible("copy_to_host", source, bytes)?;
-        if let Some(recording) = &mut *stream.recording() {
-            spoil(recording, "a read")?;
-        }
+        // Until the target is the caller's again: a copy that a graph took would write there once more, and a wait that was refused would leave it under way.
+        let _outside = stream.gate.outside("a read")?;
         let target = Address(target.expose_provenance() as u64);
         let copy = Transfer { target, source: Source::At(source), bytes: to_usize(bytes), over_link: true };
         stream.push(Work::Copy(copy))?;
-        turn.after_wait(stream.synchronize()).map(|()| true)
+        turn.after_wait(stream.finish()).map(|()| true)
     }
 
     unsafe fn copy(&self, stream: &HostStream, target: Address, source: Address, bytes: u64) -> Result<()> {
@@ -446,9 +432,7 @@ impl Backend for Host {
     }
 
     fn wait(&self, stream: &HostStream, event: &HostEvent) -> Result<()> {
-        if let Some(recording) = &mut *stream.recording() {
-            spoil(recording, "a wait for an event")?;
-        }
+        let _outside = stream.gate.outside("a wait for an event")?;
         // A point that was reached needs no waiting, but a failed one fails this stream too.
         let pending = event.last().filter(|ticket| ticket.poll() != Some(Ok(())));
         match pending {
@@ -479,7 +463,8 @@ impl Backend for Host {
     fn synchronize(&self, stream: &HostStream) -> Result<()> {
         let turn = self.faults.enter("synchronize");
         outside_kernels()?;
-        turn.after_wait(stream.synchronize())
+        let _outside = stream.gate.outside("a wait of the host")?;
+        turn.after_wait(stream.finish())
     }
 
     fn can_replay(&self) -> bool {
@@ -507,19 +492,16 @@ impl Backend for Host {
         let turn = self.faults.enter("begin_graph");
         outside_kernels()?;
         turn.refuse_to_queue()?;
-        let recording = &mut *stream.recording();
-        if recording.is_some() {
-            return Err(Error::Stream("a stream that is being recorded was to be recorded".to_owned()));
-        }
-        // Its first launch waits for whatever is before the graph.
-        stream.order.end();
-        *recording = Some(Ok(Vec::new()));
-        Ok(())
+        stream.gate.begin(|| {
+            // Its first launch waits for whatever is before the graph.
+            stream.order.end();
+            Ok(Vec::new())
+        })
     }
 
     fn end_graph(&self, stream: &HostStream) -> Result<HostGraph> {
         let turn = self.faults.enter("end_graph");
-        let recorded = stream.recording().take();
+        let recorded = stream.gate.end(|recorded| recorded);
         let nothing = || Err(Error::Stream("a stream that was not recorded was to give a graph".to_owned()));
         let recorded = recorded.unwrap_or_else(nothing)?;
         turn.refuse()?;
@@ -541,8 +523,10 @@ impl Backend for Host {
     fn stamp(&self, stream: &HostStream, stamp: Stamp) -> Result<()> {
         match &stream.engine {
             // A graph has no times.
-            Engine::Thread(lane) if !stream.is_recording() => lane.push(Work::Stamp(stamp)),
-            Engine::Thread(_) | Engine::Seeded { .. } => Ok(()),
+            Engine::Thread(lane) => {
+                stream.gate.record(|_| Ok(())).unwrap_or_else(|_| lane.push(Work::Stamp(stamp)))
+            }
+            Engine::Seeded { .. } => Ok(()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Work that is recorded once and replayed, and flags, which join such work of two streams.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lighterage_device::{
@@ -65,6 +66,8 @@ impl Check for Refused {
         stream.capture(|| stream.read::<f32>(a).map(drop)).expect_err("a read");
         stream.capture(|| stream.synchronize()).expect_err("a wait of the host");
         stream.capture(|| stream.capture(|| Ok(())).map(drop)).expect_err("a graph");
+        let mut inner = stream.capture(|| Ok(())).unwrap();
+        stream.capture(|| replay(&stream, &mut inner)).expect_err("a replay");
         assert_values(&stream, a, 1.0);
         let mut graph = stream.capture(|| launch::<AddOne, B>(&stream, &Ends::new(a, a))).unwrap();
         replay(&stream, &mut graph).unwrap();
@@ -75,6 +78,64 @@ impl Check for Refused {
 #[test]
 fn what_is_of_the_moment_cannot_be_recorded_and_the_stream_goes_on() {
     everywhere(&Refused);
+}
+
+struct Endless;
+
+impl Check for Endless {
+    fn check<B: Inspect>(&self, device: &Device<B>) {
+        for count in [usize::MAX, usize::MAX / 4 + 2, usize::MAX / 8 + 2] {
+            let refused = device.flags(count).map(drop);
+            assert!(matches!(refused, Err(Error::OutOfBudget(_))), "{count}: {refused:?}");
+        }
+        assert_eq!(device.host_ledger().granted_bytes(), 0);
+    }
+}
+
+/// Their bytes are more than a number holds, and as few as there is room for if they are counted without care.
+#[test]
+fn more_flags_than_can_be_counted_are_refused() {
+    everywhere(&Endless);
+}
+
+/// A read on one thread, while another one records the same stream: it is done, or refused with nothing under way. What is recorded is never a copy to where the reader has been.
+#[test]
+fn reads_beside_a_recording_are_done_or_refused() {
+    let device = host(HostConfig { link_bytes_per_second: Some(1e9), ..threaded()[0] });
+    let memory = Memory::new(&device, 1);
+    let stream = device.stream(StreamKind::Compute).unwrap();
+    let page = memory.floats(&stream, 0);
+    stream.upload(page, &[7_f32; 4]).unwrap();
+    let is_over = AtomicBool::new(false);
+    let read = |round: usize| {
+        let mut target = [0_f32; 4];
+        let outcome = stream.read_into(&mut target, page);
+        if round.is_multiple_of(8) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        // What is still written would be written by another thread.
+        let found = *std::hint::black_box(&mut target);
+        let expected = if outcome.is_ok() { 7.0 } else { 0.0 };
+        if found == [expected; 4] { Ok(()) } else { Err((round, outcome, found)) }
+    };
+    let reads = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let pause = || {
+                    std::thread::sleep(Duration::from_micros(20));
+                    Ok(())
+                };
+                if let Ok(mut graph) = stream.capture(pause) {
+                    replay(&stream, &mut graph).unwrap();
+                }
+            }
+        });
+        let reads = (0..4000).try_for_each(read);
+        is_over.store(true, Ordering::Relaxed);
+        reads
+    });
+    assert_eq!(reads, Ok(()));
+    assert_values(&stream, page, 7.0);
 }
 
 /// Two streams that add one in turns, told by flags.
