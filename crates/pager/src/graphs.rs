@@ -116,7 +116,7 @@ impl<B: Backend> Pager<B> {
     ) -> Result<(T, Option<Recorded<B>>), E> {
         let begun = self.enter()?;
         let copy_stream = self.state().feed.stream().clone();
-        let guard = Guard { pager: self, is_open: true };
+        let guard = Guard { pager: self, begun: &begun, is_open: true };
         let (mut made, mut copy) = (None, None);
         let compute = self.compute.capture(|| {
             copy = Some(copy_stream.capture(|| {
@@ -266,12 +266,15 @@ impl<B: Backend> Pager<B> {
         let state = &mut *state;
         state.joint = Joint::Events;
         state.version += 1;
-        self.of_all(state, &begun.raised, |flags, slot| self.compute.take(flags, slot))?;
-        self.quiet(state)?;
+        let taken = self.of_all(state, &begun.raised, |flags, slot| self.compute.take(flags, slot));
+        let quiet = self.quiet(state);
+        // Also after a failure: what was recorded is not there. The next lease waits once more then, before anything is copied.
+        state.is_settled &= taken.is_ok() && quiet.is_ok();
         state.deferred = None;
         (state.leases, state.copied_bytes) = (begun.leases, begun.copied_bytes);
         state.forget_ring();
-        Ok(())
+        taken?;
+        quiet
     }
 
     /// Whether somebody wants to see leases one by one.
@@ -363,6 +366,7 @@ struct Begun {
 /// Ends the recording also where the work panics.
 struct Guard<'p, B: Backend> {
     pager: &'p Pager<B>,
+    begun: &'p Begun,
     is_open: bool,
 }
 
@@ -375,12 +379,11 @@ impl<B: Backend> Guard<'_, B> {
 impl<B: Backend> Drop for Guard<'_, B> {
     fn drop(&mut self) {
         if self.is_open {
-            let mut state = self.pager.state();
-            state.joint = Joint::Events;
-            // What was recorded is lost, and nobody knows how far it came.
+            // What was recorded is lost: nothing of it is where the state says.
+            let abandoned = self.pager.abandon(self.begun);
             let why =
                 crate::Error::Device(DeviceError::Stream("a turn panicked while it was recorded".to_owned()));
-            state.deferred.get_or_insert(why);
+            self.pager.state().deferred = Some(abandoned.err().unwrap_or(why));
         }
     }
 }

@@ -77,7 +77,11 @@ impl<'m, B: Backend> Loop<'m, B> {
 
     /// Leases a turn and compares all of it.
     fn lease_all(&self) -> Result<()> {
-        for unit in &self.model.cycle {
+        self.lease_these(&self.model.cycle)
+    }
+
+    fn lease_these(&self, units: &[UnitId]) -> Result<()> {
+        for unit in units {
             let lease = self.pager.lease(*unit)?;
             for (tensor, expected) in self.model.expected[unit.0 as usize].iter().enumerate() {
                 let params = CompareParams {
@@ -259,6 +263,39 @@ fn a_turn_that_was_recorded_is_not_replayed_under_pressure() {
         let (wrong, ran) = (tally.wrong.load(Ordering::Relaxed), tally.ran.swap(0, Ordering::Relaxed));
         assert_eq!(wrong, 0);
         assert!(ran > 0);
+    }
+}
+
+/// What a turn that panicked was to copy is not there: the turn after it reads all of it.
+#[test]
+fn weights_of_a_turn_that_panicked_while_it_was_recorded_are_copied_anew() {
+    let model = Model::new(66, 12, DType::Bf16, DType::Bf16);
+    let (budget, tally) = (model.budgets()[1], Tally::default());
+    for (seed, done) in (0..8).zip([1, 3, 5, 7].into_iter().cycle()) {
+        let host = Host::new(seeded(seed)).unwrap();
+        let mut looped = Loop::new(&model, &tally, host, budget, None).unwrap();
+        looped.plain().unwrap();
+        looped.plain().unwrap();
+        assert!(looped.pager.is_recordable());
+        looped.pager.turn(0).unwrap();
+        let panics = || -> Result<()> {
+            for unit in model.cycle.iter().take(done) {
+                drop(looped.pager.lease(*unit)?);
+            }
+            panic!("planted")
+        };
+        let caught =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| looped.pager.capture(panics).map(drop)));
+        assert!(caught.is_err());
+        looped.pager.lease(model.cycle[0]).map(drop).expect_err("what has become of the turn");
+        // From the beginning, or from where it was: what is leased has to be there.
+        match looped.lease_these(&model.cycle[done..]) {
+            Err(Error::Order { .. }) => looped.lease_all().unwrap(),
+            outcome => outcome.unwrap(),
+        }
+        looped.plain().unwrap();
+        looped.synchronize().unwrap();
+        assert_eq!(tally.wrong.load(Ordering::Relaxed), 0, "seed {seed}, {done} units");
     }
 }
 
