@@ -518,7 +518,7 @@ fn units(config: Config, shape: Shape) -> u64 {
 }
 
 /// bf16 with fp32 sums, of one multiprocessor (data sheets: peak / multiprocessors / boost clock). By mma.sync the tensor cores of `sm_90`
-/// and `sm_100` reach about 60 and 25 % of their peak. Of 8.6, 8.9 and 12.0 it is GeForce's rate: by its data sheet an L40S makes twice as many, and a table of `bench machine --tune` says what is best there.
+/// and `sm_100` reach about 60 and 25 % of their peak. Of 8.6, 8.9 and 12.0 it is the rate of cards for games: by its data sheet an L40S makes twice as many, and a table of `bench machine --tune` says what is best there.
 const fn flops_per_clock(unit: Unit, arch: Arch) -> u64 {
     match (unit, arch) {
         (Unit::Groups | Unit::CutGroups | Unit::TailGroups, _) => 4096,
