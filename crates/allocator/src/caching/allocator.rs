@@ -101,7 +101,7 @@ pub struct Handle {
 static ALLOCATORS: AtomicU32 = AtomicU32::new(0);
 
 impl Handle {
-    /// First byte, aligned to [`ALIGNMENT_BYTES`].
+    /// First byte, aligned to [`ALIGNMENT_BYTES`](crate::ALIGNMENT_BYTES).
     #[must_use]
     pub const fn address(&self) -> Address {
         Address(self.address)
@@ -275,7 +275,7 @@ impl<B: Backend> Clone for OnStream<B> {
 }
 
 impl<B: Backend> OnStream<B> {
-    /// `bytes` of memory with undefined contents (0 counts as 1), aligned to [`ALIGNMENT_BYTES`].
+    /// `bytes` of memory with undefined contents (0 counts as 1), aligned to [`ALIGNMENT_BYTES`](crate::ALIGNMENT_BYTES).
     ///
     /// # Errors
     /// [`Error::OutOfBudget`] with the numbers if no rung of the ladder found room, [`Error::Device`] if the driver fails otherwise,
