@@ -19,6 +19,15 @@ DEVICE unsigned pack_bf16(float low, float high) {
 #endif
 }
 
+/// No instruction: the compiler takes what is in these registers for new, so that what it made of them in one pass is made again in the next and not kept.
+DEVICE void forget(uint4& value) {
+#if defined(__CUDACC__)
+    asm volatile("" : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w));
+#else
+    static_cast<void>(value);
+#endif
+}
+
 /// ex2.approx.ftz: 2^x; the host's value is the correctly rounded one, the device's within 2 units in the last place.
 DEVICE float exp2_approx(float x) {
 #if defined(__CUDACC__)

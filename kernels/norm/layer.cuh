@@ -96,6 +96,66 @@ DEVICE void layer_norm_row(const Job& job, float eps) {
     }
 }
 
+/// The same by one warp, which holds the row as it lies in memory, in half the registers that floats would take, and unpacks it in each pass. Of a
+/// vector the next eight is under way while one is used: it is asked for before the store between them, which might write it for all that the compiler knows.
+template <int eights, bool updates, Factor kind>
+DEVICE void layer_norm_warp_row(const Job& job, float eps) {
+    Packed8 held[eights];
+    load_row<32>(job.x, held);
+    if constexpr (updates) {
+        Packed8 y[eights], gates = load8(job.gate + column_of<32>(0));
+        load_row<32>(job.y, y);
+        // The assembler would move loads of x behind the stores.
+        __syncwarp();
+#pragma unroll
+        for (int e = 0; e < eights; e++) {
+            float step[8], gate[8], value[8];
+            unpack8(gates, gate);
+            unpack8(held[e], value);
+            unpack8(y[e], step);
+            if (e + 1 < eights) gates = load8(job.gate + column_of<32>(e + 1));
+            held[e] = updated(value, step, gate);
+            store8(job.x + column_of<32>(e), held[e]);
+        }
+    }
+    float x[8];
+    Sums sums;
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+        unpack8(held[e], x);
+        sums.add(x);
+    }
+    const float count = 8.0f * eights * 32;
+    const float mean = warp_sum(sums.total()) / count;
+    const auto deviations = [&](Packed8& packed) {
+        forget(packed);
+        unpack8(packed, x);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x[i] -= mean;
+    };
+    Sums squares;
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+        deviations(held[e]);
+        squares.add_squares(x);
+    }
+    Packed8 factors = load8(job.factor + column_of<32>(0)), shifts = load8(job.shift + column_of<32>(0));
+    const float inverse = rsqrtf(warp_sum(squares.total()) / count + eps);
+#pragma unroll
+    for (int e = 0; e < eights; e++) {
+        float factor[8], shift[8];
+        deviations(held[e]);
+        unpack8(factors, factor);
+        unpack8(shifts, shift);
+        if (e + 1 < eights) {
+            factors = load8(job.factor + column_of<32>(e + 1));
+            shifts = load8(job.shift + column_of<32>(e + 1));
+        }
+        finish<kind>(x, inverse, factor, shift);
+        store_whole(job.out + column_of<32>(e), x);
+    }
+}
+
 /// A row of any length at any address. A thread reads back only what it has written itself.
 template <bool updates, Factor kind>
 DEVICE void layer_norm_any_row(const Job& job, unsigned columns, float eps) {

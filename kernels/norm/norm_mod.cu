@@ -10,24 +10,9 @@
 // 28 and 32 warps (66 and 64 registers).
 // Bytes: x and out once each, with y x twice and y once: 2 or 4 times 2 * rows * columns. FLUX, [4608, 3072]: 56.6 MB, 18.9 us at 3.0 TB/s; with y 113 MB, 38 us. In flight: 6 kB a
 // block, 42 kB an SM, 96 kB with y: above the 15 kB that 3.0 TB/s needs.
-#include "norm_mod.h"
-
-#include "../base/cuda.cuh"
-#include "layer.cuh"
+#include "norm_mod.cuh"
 
 namespace {
-
-DEVICE Job job_of(const NormModParams& p, unsigned row) {
-    const bool is_first = row < p.split;
-    Job job;
-    job.x = reinterpret_cast<bf16*>(p.x) + row * p.x_stride;
-    job.y = reinterpret_cast<const bf16*>(p.y) + row * p.y_stride;
-    job.gate = reinterpret_cast<const bf16*>(is_first ? p.first_gate : p.second_gate);
-    job.factor = reinterpret_cast<const bf16*>(is_first ? p.first_scale : p.second_scale);
-    job.shift = reinterpret_cast<const bf16*>(is_first ? p.first_shift : p.second_shift);
-    job.out = reinterpret_cast<bf16*>(p.out) + row * p.out_stride;
-    return job;
-}
 
 template <int threads, int eights, bool updates>
 DEVICE void norm_mod(const NormModParams& p) {

@@ -8,6 +8,13 @@ pub(super) struct Exact {
     pub(super) image: &'static str,
 }
 
+impl Exact {
+    /// Whether it does rows of that width at those addresses and distances (in bytes).
+    pub(super) fn does(&self, columns: u32, addresses: &[u64]) -> bool {
+        self.columns == columns && addresses.iter().all(|address| address.is_multiple_of(16))
+    }
+}
+
 /// Threads of a block for rows that no image is made for.
 const THREADS: u32 = 128;
 
@@ -20,9 +27,7 @@ pub(super) fn image(
     addresses: &[u64],
 ) -> (&'static str, u32) {
     match exact.iter().find(|exact| exact.columns == columns) {
-        Some(exact) if addresses.iter().all(|address| address.is_multiple_of(16)) => {
-            (exact.image, exact.threads)
-        }
+        Some(exact) if exact.does(columns, addresses) => (exact.image, exact.threads),
         Some(exact) => (any, exact.threads),
         None => (any, THREADS),
     }

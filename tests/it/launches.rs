@@ -227,8 +227,11 @@ fn norms(sweep: &mut Sweep, target: Target) {
                 columns,
                 ..NormModParams::default()
             };
-            sweep.check(target, norm_mod::launches(&modulated, target));
-            sweep.check(target, norm_mod::launches(&NormModParams { y, y_stride, ..modulated }, target));
+            for params in [modulated, NormModParams { y, y_stride, ..modulated }] {
+                sweep.check(target, norm_mod::launches(&params, target));
+                let warps = norm_mod::launches_by_warps(&params, target);
+                warps.as_slice().iter().for_each(|launch| sweep.check_one(target.arch, launch));
+            }
             let rms = RmsNormParams {
                 x,
                 weight,

@@ -77,6 +77,22 @@ fn assert_waits_first(function: &str, words: &[String]) {
     }
 }
 
+fn is_norm(function: &str) -> bool {
+    function.starts_with("norm_mod_")
+}
+
+/// All eights of a warp's row, of x and of what is added to it, are asked for before any is used: from there on the multiprocessor's other warps are enough.
+fn assert_loads_first(function: &str, words: &[String]) {
+    let loads = |words: &[String]| words.iter().filter(|word| *word == "LDG.E.128").count();
+    let first = |name: &str| words.iter().position(|word| word.starts_with(name)).unwrap_or(0);
+    let rows = if function.contains("_update_") { 2 } else { 1 };
+    let before = loads(&words[..first("FADD").min(first("FFMA"))]);
+    assert_eq!((before, loads(words)), (12 * rows, 12 * rows), "{function}: loads before the first use");
+    for shared in ["LDS", "STS", "BAR"] {
+        assert!(!has(words, shared), "{function} is a warp alone: {shared}");
+    }
+}
+
 /// Registers of a thread that a kernel's block gets at its launch: `setmaxnreg` shares out those, and waits for more than there are (PTX ISA: "blocks the execution until enough
 /// registers are available in the CTA's register pool"). The budget grants fewer, too.
 fn entry_registers(function: &str) -> u32 {
@@ -111,8 +127,13 @@ fn kernels_have_what_they_are_written_with_and_no_local_memory() {
         }
         if name.contains("_sm90a.") {
             hopper += 1;
+            found
+                .iter()
+                .filter(|(function, _)| is_norm(function))
+                .for_each(|(f, words)| assert_loads_first(f, words));
             // But for those that only add what others left.
-            for (function, words) in found.iter().filter(|(function, _)| !function.contains("_join_")) {
+            let multiplies = |function: &str| !function.contains("_join_") && !is_norm(function);
+            for (function, words) in found.iter().filter(|(function, _)| multiplies(function)) {
                 for needed in ["HGMMA", "UTMALDG", "USETMAXREG"] {
                     assert!(has(words, needed), "{function} in {name} has no {needed}");
                 }

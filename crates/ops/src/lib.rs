@@ -132,7 +132,7 @@ pub use group_norm::{GroupNorm, group_norm, group_norm_workspace};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use linear::{Linear, Residual, linear, linear_by, linear_plans};
 pub use mean_abs_diff::{MeanAbsDiff, mean_abs_diff, mean_abs_diff_workspace};
-pub use norm_mod::{GatedUpdate, Modulation, NormMod, norm_mod};
+pub use norm_mod::{GatedUpdate, Modulation, NormMod, norm_mod, norm_mod_by_warps};
 pub use patchify::{Patchify, patchify};
 pub use qk_norm_rope::{QkNormRope, QkWeights, qk_norm_rope};
 pub use queue::{Queue, Tensor};

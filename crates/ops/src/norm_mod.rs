@@ -4,7 +4,7 @@ use half::bf16;
 use lighterage_device::{Backend, Cost, Kernel, Launches, Target, View, Workers};
 use lighterage_kernels::norm;
 use lighterage_kernels::params::NormModParams;
-use lighterage_shape::Float;
+use lighterage_shape::{DType, Float};
 
 use crate::check::{Check, Operand};
 use crate::launch::{for_bf16, image, launch};
@@ -57,6 +57,23 @@ pub struct NormMod<'a> {
 /// # Errors
 /// An [`Error`] that names the tensor if a shape, type, stride, stream or overlap does not suit; nothing is launched then.
 pub fn norm_mod<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<()> {
+    let (dtype, params) = params(queue, args)?;
+    // SAFETY: the views hold the rows and vectors that `params` names (checked), on this stream; what is written is apart from what is read.
+    unsafe { launch::<B, NormModKernel<f32>, NormModKernel<bf16>>(queue, dtype, &params) }
+}
+
+/// As [`norm_mod`], by the images that do a row by one warp and that no GPU has run yet: for whoever measures.
+///
+/// # Errors
+/// As [`norm_mod`], and what [`Stream::launch`](lighterage_device::Stream::launch) says where a GPU has no such image: of another architecture than
+/// Hopper, or for rows of another width than 3072.
+pub fn norm_mod_by_warps<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<()> {
+    let (dtype, params) = params(queue, args)?;
+    // SAFETY: as above.
+    unsafe { launch::<B, NormModKernel<f32>, WarpKernel>(queue, dtype, &params) }
+}
+
+fn params<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<(DType, NormModParams)> {
     let check = Check::new("norm_mod", queue);
     let x = check.tensor("x", args.x)?.dense_rows()?;
     let [rows, columns] = x.extents()?;
@@ -96,8 +113,7 @@ pub fn norm_mod<B: Backend>(queue: &Queue<B>, args: &NormMod<'_>) -> Result<()> 
         split: check.count("split", args.split)?,
         eps: args.eps,
     };
-    // SAFETY: the views hold the rows and vectors that `params` names (checked), on this stream; what is written is apart from what is read.
-    unsafe { launch::<B, NormModKernel<f32>, NormModKernel<bf16>>(queue, dtype, &params) }
+    Ok((dtype, params))
 }
 
 struct NormModKernel<E>(PhantomData<E>);
@@ -160,6 +176,28 @@ impl<E: Float> Kernel for NormModKernel<E> {
     }
 }
 
+/// The same by one warp a row.
+struct WarpKernel;
+
+impl Kernel for WarpKernel {
+    type Params = NormModParams;
+
+    const NAME: &'static str = "norm_mod_warp_bf16";
+
+    unsafe fn host(p: &NormModParams, workers: &Workers) {
+        // SAFETY: the caller's promise.
+        unsafe { NormModKernel::<bf16>::host(p, workers) }
+    }
+
+    fn cost(p: &NormModParams) -> Cost {
+        NormModKernel::<bf16>::cost(p)
+    }
+
+    fn launches(p: &NormModParams, target: Target) -> Launches {
+        norm::norm_mod::launches_by_warps(p, target)
+    }
+}
+
 /// The vectors of one row range.
 struct Vectors {
     shift: Vec<f32>,
@@ -183,7 +221,6 @@ impl Vectors {
 
 #[cfg(test)]
 mod tests {
-    use lighterage_shape::DType;
     use lighterage_testkit::Rng;
 
     use super::*;

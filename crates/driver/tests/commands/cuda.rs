@@ -104,6 +104,28 @@ fn kernels_are_measured_at_the_sizes_that_were_asked_for() {
     }
 }
 
+/// What nothing chooses yet is measured beside what is chosen, at the width and on the architecture that it is for.
+#[cfg(feature = "emu")]
+#[test]
+fn a_norm_by_warps_is_measured_beside_the_one_by_blocks() {
+    let names = |options: &[&str]| -> Vec<(String, String)> {
+        let small = ["bench", "kernels", "--device", "emu", "--shrink", "512", "--gemm", "64", "--json"];
+        let only = ["--only", "norm_mod", "--size", "1024x1024"];
+        let json = lighterage(&[&small[..], &only, options].concat()).check(0, &[]).stdout;
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let line = |line: &serde_json::Value| (text(&line["name"]), text(&line["launches"][0]));
+        report["kernels"].as_array().unwrap().iter().map(line).collect()
+    };
+    let owned = |(name, launched): (&str, &str)| (name.to_owned(), launched.to_owned());
+    let chosen = [("norm_mod", "norm_mod_bf16"), ("norm_mod with update", "norm_mod_bf16")].map(owned);
+    let beside = ["norm_mod, a warp a row", "norm_mod with update, a warp a row"];
+    let beside = beside.map(|name| owned((name, "norm_mod_warp_bf16")));
+    assert_eq!(names(&[]), [chosen.clone(), beside].concat());
+    assert_eq!(names(&["--emu-arch", "80"]), chosen);
+    assert_eq!(names(&["--narrow", "24"]), chosen);
+}
+
 #[cfg(feature = "emu")]
 mod stand_in {
     use std::process::Command;

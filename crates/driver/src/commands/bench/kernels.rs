@@ -11,7 +11,7 @@ use lighterage_device::{
 };
 use lighterage_ops::{
     Attention, GatedUpdate, Linear, Mask, Modulation, NormMod, QkNormRope, QkWeights, Queue, Residual,
-    Tensor, attention, linear, norm_mod, qk_norm_rope,
+    Tensor, attention, linear, norm_mod, norm_mod_by_warps, qk_norm_rope,
 };
 use serde::Serialize;
 
@@ -318,7 +318,8 @@ impl<B: Backend> Bench<B> {
             (given, _) => given,
         };
         let mut lines = Vec::new();
-        for (name, of, measure) in entries().into_iter().chain(rest::entries()) {
+        let unmeasured = self.unmeasured(arguments);
+        for (name, of, measure) in entries().into_iter().chain(unmeasured).chain(rest::entries()) {
             let only = &arguments.only;
             if !only.is_empty() && !only.iter().any(|part| name.contains(part)) {
                 continue;
@@ -336,6 +337,22 @@ impl<B: Backend> Bench<B> {
             }
         }
         Ok(lines)
+    }
+
+    /// What no GPU has run yet and nothing chooses, where there are images for it: to be held against what is chosen, in the same run.
+    fn unmeasured(&self, arguments: &Arguments) -> Vec<Entry<B>> {
+        let is_hopper = self.queue.device().info().isa.starts_with("sm_90a");
+        if !is_hopper || arguments.narrow != 1 {
+            return Vec::new();
+        }
+        vec![
+            ("norm_mod, a warp a row", Of::Picture, |bench, sizes| {
+                bench.norm_mod_by(sizes, false, |args| Ok(norm_mod_by_warps(&bench.queue, args)?))
+            }),
+            ("norm_mod with update, a warp a row", Of::Picture, |bench, sizes| {
+                bench.norm_mod_by(sizes, true, |args| Ok(norm_mod_by_warps(&bench.queue, args)?))
+            }),
+        ]
     }
 
     /// The kernels that one call launches.
@@ -418,7 +435,16 @@ impl<B: Backend> Bench<B> {
         self.timed(&out[0], run)
     }
 
-    fn norm_mod(&self, Sizes { tokens, text, model, .. }: Sizes, with_update: bool) -> Result<Measured> {
+    fn norm_mod(&self, sizes: Sizes, with_update: bool) -> Result<Measured> {
+        self.norm_mod_by(sizes, with_update, |args| Ok(norm_mod(&self.queue, args)?))
+    }
+
+    fn norm_mod_by(
+        &self,
+        Sizes { tokens, text, model, .. }: Sizes,
+        with_update: bool,
+        launch: impl Fn(&NormMod<'_>) -> Result<()>,
+    ) -> Result<Measured> {
         let [x, y, out] = [(); 3].map(|()| self.sets(&[tokens, model]));
         let (x, y, out) = (x?, y?, out?);
         let vectors = (0..6).map(|_| self.tensor(&[model])).collect::<Result<Vec<_>>>()?;
@@ -435,7 +461,7 @@ impl<B: Backend> Bench<B> {
                 second: modulation(2),
                 eps: 1e-6,
             };
-            Ok(norm_mod(&self.queue, &args)?)
+            launch(&args)
         })
     }
 
