@@ -299,6 +299,9 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 
+    /// As [`synchronize`](Backend::synchronize), unless the stream records: then nobody waits, nothing is answered, and the recording goes on. For whoever frees what work uses.
+    fn try_synchronize(&self, stream: &Self::Stream) -> Option<Result<()>>;
+
     /// Whether work can be [recorded](Backend::begin_graph) and streams order each other by [flags](Backend::flags).
     fn can_replay(&self) -> bool {
         false

@@ -148,7 +148,9 @@ struct Recording<'a, B: Backend> {
 impl<B: Backend> Recording<'_, B> {
     fn end(&mut self) -> Result<B::Graph> {
         self.is_open = false;
-        self.stream.device().backend().end_graph(self.stream.raw())
+        let graph = self.stream.device().backend().end_graph(self.stream.raw());
+        self.stream.drop_kept();
+        graph
     }
 }
 

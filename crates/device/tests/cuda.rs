@@ -924,6 +924,35 @@ fn flags_of_what_is_queued_before_a_recording_outlive_a_wait_that_is_refused() {
     });
 }
 
+/// The last owner of memory goes while the stream records: nobody can wait for what is queued before, and the memory goes when that is done.
+#[test]
+fn memory_that_goes_while_a_stream_records_is_kept_for_queued_work() {
+    inside("memory_that_goes_while_a_stream_records_is_kept_for_queued_work", &[], || {
+        let device = open().unwrap();
+        let (range, stream) = (memory(&device, 1).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let before = device.ledger().granted_for(Purpose::Activations);
+        let granted = || device.ledger().granted_for(Purpose::Activations);
+        stream.upload(floats(&range, 0, &stream), &[1_f32; 4]).unwrap();
+        let mut meanwhile = 0;
+        let recorded = stream.capture(|| {
+            stream.drop_when_done(range);
+            meanwhile = granted();
+            Ok(())
+        });
+        recorded.expect("the recording goes on");
+        assert_eq!((before, meanwhile, granted()), (PAGE, PAGE, 0));
+        // The stand-in has done what was queued, or the memory would not have been there for it.
+        assert_eq!(stream.synchronize(), Ok(()));
+        // Whoever is not recorded waits.
+        let range = memory(&device, 1).unwrap();
+        stream.upload(floats(&range, 0, &stream), &[1_f32; 4]).unwrap();
+        stream.drop_when_done(range);
+        assert_eq!((granted(), stream.synchronize()), (0, Ok(())));
+        drop((stream, device));
+        assert_eq!(Control::new().left(), 0);
+    });
+}
+
 /// A graph within a graph would not keep what the inner one refers to.
 #[test]
 fn replays_are_no_part_of_a_recording() {

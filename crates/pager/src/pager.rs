@@ -471,11 +471,13 @@ impl<B: Backend> Pager<B> {
 
 impl<B: Backend> Drop for Pager<B> {
     fn drop(&mut self) {
-        // Copies read the files and write the ring, launches read both: they end before the memory goes. An error is not lost: a failed stream
-        // reports it to every later call.
-        let _ = self.state().feed.stream().synchronize();
-        let _ = self.compute.synchronize();
-        self.state().feed.release_files();
+        // Copies read the files and write the ring: they end before either goes. Their stream is the pager's own, and records in `capture` only. An error is not lost: a failed
+        // stream reports it to every later call.
+        let mut state = self.state();
+        let _ = state.feed.stream().synchronize();
+        // Launches read the ring and what is resident.
+        self.compute.drop_when_done(state.memory.range());
+        state.feed.release_files();
     }
 }
 

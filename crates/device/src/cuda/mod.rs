@@ -577,6 +577,10 @@ impl Backend for Cuda {
         stream.synchronize()
     }
 
+    fn try_synchronize(&self, stream: &CudaStream) -> Option<Result<()>> {
+        stream.try_synchronize()
+    }
+
     fn can_replay(&self) -> bool {
         true
     }

@@ -224,6 +224,12 @@ impl CudaStream {
         self.finish()
     }
 
+    /// As [`synchronize`](Self::synchronize), unless the stream records: then the recording goes on.
+    pub(super) fn try_synchronize(&self) -> Option<Result<()>> {
+        let _outside = self.gate.try_outside()?;
+        Some(self.finish())
+    }
+
     /// Waits, also where the context was refused at first: who asks for this frees what the work uses. The stream does not record.
     fn finish(&self) -> Result<()> {
         let (stream, entered) = self.entered_again()?;

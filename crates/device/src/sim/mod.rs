@@ -261,6 +261,14 @@ impl Sim {
         }
     }
 
+    /// Has the host wait for all work of a stream that does not record.
+    fn drain(&self, state: &mut State, stream: &SimStream) -> Result<()> {
+        state.memory_calls.host_waits += 1;
+        self.call(state);
+        let is_reached = state.timeline.drain(stream.0);
+        state.reached(is_reached)
+    }
+
     /// Books the time of a call that queues something; whether there is a clock.
     fn call(&self, state: &mut State) -> Option<Rates> {
         if let Some(rates) = &self.rates {
@@ -523,10 +531,12 @@ impl Backend for Sim {
     fn synchronize(&self, stream: &SimStream) -> Result<()> {
         let state = &mut *self.state();
         state.not_recorded(stream, "a wait of the host")?;
-        state.memory_calls.host_waits += 1;
-        self.call(state);
-        let is_reached = state.timeline.drain(stream.0);
-        state.reached(is_reached)
+        self.drain(state, stream)
+    }
+
+    fn try_synchronize(&self, stream: &SimStream) -> Option<Result<()>> {
+        let state = &mut *self.state();
+        (!state.recordings.contains_key(&stream.0)).then(|| self.drain(state, stream))
     }
 
     fn can_replay(&self) -> bool {

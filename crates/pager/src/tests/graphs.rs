@@ -433,3 +433,25 @@ fn a_device_without_room_for_flags_says_so() {
     let error = pager.replayable().unwrap_err();
     assert!(matches!(error, Error::Device(DeviceError::OutOfBudget(_))), "{error}");
 }
+
+/// Whoever records its stream by himself may let the pager go meanwhile: launches that were queued before read its memory.
+#[test]
+fn a_pager_that_goes_while_its_stream_records_leaves_its_memory_to_queued_launches() {
+    let (model, tally) = (Model::new(74, 12, DType::F32, DType::Bf16), Tally::default());
+    let backend = Host::new(HostConfig { page_bytes: PAGE, ..HostConfig::default() }).unwrap();
+    let mut looped = Loop::new(&model, &tally, backend, 1 << 30, None).unwrap();
+    looped.plain().unwrap();
+    let Loop { device, pager, .. } = looped;
+    let (stream, granted) = (pager.stream().clone(), device.ledger().granted_bytes());
+    let mut meanwhile = 0;
+    let recorded = stream.capture(|| {
+        drop(pager);
+        meanwhile = device.ledger().granted_bytes();
+        Ok(())
+    });
+    recorded.expect("nothing is wrong with the recording");
+    assert!(granted > 0);
+    assert_eq!((meanwhile, device.ledger().granted_bytes()), (granted, 0));
+    stream.synchronize().unwrap();
+    assert_eq!(tally.wrong.load(Ordering::Relaxed), 0);
+}

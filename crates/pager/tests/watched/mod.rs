@@ -238,6 +238,10 @@ impl Backend for Watched {
         self.check("synchronize", &[stream.id], self.host.synchronize(&stream.raw))
     }
 
+    fn try_synchronize(&self, stream: &Self::Stream) -> Option<Result<()>> {
+        self.check("synchronize", &[stream.id], self.host.try_synchronize(&stream.raw))
+    }
+
     fn can_replay(&self) -> bool {
         self.host.can_replay()
     }
