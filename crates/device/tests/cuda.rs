@@ -485,6 +485,34 @@ fn memory_that_is_not_taken_back_goes_with_the_device() {
     });
 }
 
+/// A release asks for the context a second time, as a wait does: what it was to give back is gone from the device, and the first refusal is reported.
+#[test]
+fn memory_is_given_back_where_the_context_is_refused_once() {
+    inside("memory_is_given_back_where_the_context_is_refused_once", &[], || {
+        let (control, file) = (Control::new(), vec![1_f32; 4096]);
+        let given_back = |call: u64| -> Result<(Option<String>, u64)> {
+            let device = open()?;
+            let (range, window) = (memory(&device, 2)?, device.reserve(PAGE)?);
+            window.map(0, &device.create(Purpose::Ring, PAGE)?)?;
+            let pinned = device.pin(512 << 10)?;
+            let grant = device.host_ledger().grant(Purpose::Pinned, 4 * 4096)?;
+            // SAFETY: `file` outlives the registration.
+            let registered = unsafe { device.register(file.as_ptr().cast(), grant) }?;
+            control.fail(call, false);
+            drop((pinned, registered, window, range));
+            let (failed, calls) = (control.failed(), control.calls());
+            assert_eq!(device.backend().usage(), Usage::default(), "call {call}, {failed:?}");
+            assert_eq!(device.take_deferred().is_err(), failed.is_some(), "call {call}, {failed:?}");
+            Ok((failed, calls))
+        };
+        let (_, calls) = given_back(u64::MAX).unwrap();
+        let refused = (0..calls).map(|call| given_back(call).unwrap().0.expect("the call was made"));
+        let of_contexts = refused.filter(|name| name == "cuCtxSetCurrent").count();
+        // Two chunks, two maps, two reservations, pinned memory and a registration.
+        assert_eq!(of_contexts, 8);
+    });
+}
+
 /// The same of page-locked memory that the driver allocates, where it locks none of the process's own.
 #[test]
 fn page_locked_memory_that_is_not_taken_back_goes_with_the_device() {

@@ -127,10 +127,7 @@ impl CudaStream {
 
     /// As [`entered`](Self::entered), for what has to be done all the same: with what the first attempt said.
     pub(super) fn entered_again(&self) -> Result<(CUstream, Result<()>)> {
-        match self.context.enter_again() {
-            (Err(error), false) => Err(error),
-            (first, _) => Ok((self.raw.0, first)),
-        }
+        self.context.enter_all_the_same().map(|first| (self.raw.0, first))
     }
 
     pub(super) const fn gate(&self) -> &Gate<Used> {
@@ -310,10 +307,7 @@ impl Handle {
 
     /// Waits, also where the context was refused at first.
     pub(super) fn synchronize(&self) -> Result<()> {
-        let entered = match self.context.enter_again() {
-            (Err(error), false) => return Err(error),
-            (first, _) => first,
-        };
+        let entered = self.context.enter_all_the_same()?;
         let looked = look_until(&self.context, "cuEventQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuEventQuery(self.raw.0) }
