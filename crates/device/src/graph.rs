@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Backend, Device, Grant, OutOfBudget, Purpose, Result, Stream};
+use crate::{Backend, Device, Error, Grant, OutOfBudget, Purpose, Result, Stream};
 
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
@@ -56,7 +56,7 @@ impl<B: Backend> Device<B> {
     /// So many flags, charged to the host ledger: [`FLAG_BYTES`] each.
     ///
     /// # Errors
-    /// [`Error::OutOfBudget`](crate::Error::OutOfBudget) of the host ledger, [`Error::NoReplay`](crate::Error::NoReplay) where there are none, or what the driver reports.
+    /// [`Error::OutOfBudget`] of the host ledger, [`Error::NoReplay`] where there are none, or what the driver reports.
     pub fn flags(&self, count: usize) -> Result<Flags<B>> {
         self.take_deferred()?;
         // More than there are addresses is more than any ledger grants, also one without a limit.
@@ -90,25 +90,33 @@ impl<B: Backend> Stream<B> {
     /// Queues raising a flag, which is lowered by then.
     ///
     /// # Errors
-    /// What the driver reports.
+    /// [`Error::OtherDevice`] if they are another device's, or what the driver reports.
     ///
     /// # Panics
     /// If there is no such flag.
     pub fn raise(&self, flags: &Flags<B>, index: usize) -> Result<()> {
-        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        self.check_flags("raise", flags, index)?;
         self.note(self.device().backend().raise(self.raw(), &flags.raw, index))
     }
 
     /// Makes later work wait until the flag is raised, and lowers it.
     ///
     /// # Errors
-    /// What the driver reports.
+    /// [`Error::OtherDevice`] if they are another device's, or what the driver reports.
     ///
     /// # Panics
     /// If there is no such flag.
     pub fn take(&self, flags: &Flags<B>, index: usize) -> Result<()> {
-        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        self.check_flags("take", flags, index)?;
         self.note(self.device().backend().take(self.raw(), &flags.raw, index))
+    }
+
+    fn check_flags(&self, call: &'static str, flags: &Flags<B>, index: usize) -> Result<()> {
+        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        if self.device().is(&flags.device) {
+            return Ok(());
+        }
+        Err(Error::OtherDevice { call, what: "flags", used_on: self.id() })
     }
 
     /// Records what `work` queues on this stream, instead of doing it. On other streams nothing may be queued meanwhile that waits for it.

@@ -75,6 +75,11 @@ impl<B: Backend> Device<B> {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Whether it is the same device, with the same books.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The raw driver calls.
     #[must_use]
     pub fn backend(&self) -> &B {

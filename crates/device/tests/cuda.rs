@@ -981,6 +981,19 @@ fn memory_that_goes_while_a_stream_records_is_kept_for_queued_work() {
     });
 }
 
+/// Each device knows its own memory, and the host that waits for its streams looks at its own flags.
+#[test]
+fn flags_of_another_device_are_refused() {
+    inside("flags_of_another_device_are_refused", &[], || {
+        let (device, other) = (open().unwrap(), open().unwrap());
+        let (flags, stream) = (other.flags(1).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let refused = |call| Err(Error::OtherDevice { call, what: "flags", used_on: stream.id() });
+        assert_eq!(stream.raise(&flags, 0), refused("raise"));
+        assert_eq!(stream.take(&flags, 0), refused("take"));
+        assert_eq!(stream.synchronize(), Ok(()));
+    });
+}
+
 /// A graph within a graph would not keep what the inner one refers to.
 #[test]
 fn replays_are_no_part_of_a_recording() {

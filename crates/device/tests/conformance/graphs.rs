@@ -302,8 +302,7 @@ fn a_flag_that_is_raised_twice_is_found() {
 #[test]
 fn a_replay_costs_the_host_one_call() {
     let sim = Sim::new(SimConfig::of(&Profile::named("h100").unwrap())).unwrap();
-    let device =
-        Device::new(sim, lighterage_device::Ledger::new(1 << 30), lighterage_device::Ledger::new(64));
+    let device = Device::new(sim, Ledger::new(1 << 30), Ledger::new(64));
     let memory = Memory::new(&device, 1);
     let stream = device.stream(StreamKind::Compute).unwrap();
     let a = memory.floats(&stream, 0);
@@ -320,4 +319,24 @@ fn a_replay_costs_the_host_one_call() {
     assert_eq!(device.backend().counters().launches - launched, 200);
     assert!(device.backend().modelled().unwrap().compute_seconds > 1.9 * computed);
     stream.synchronize().unwrap();
+}
+
+/// Their words are of another device's memory, and its host that waits knows nothing of them.
+#[test]
+fn flags_of_another_device_are_refused() {
+    fn check<B: Backend>([device, other]: [Device<B>; 2]) {
+        let (flags, stream) = (other.flags(8).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let refused = |call| Err(Error::OtherDevice { call, what: "flags", used_on: stream.id() });
+        assert_eq!(stream.raise(&flags, 7), refused("raise"));
+        assert_eq!(stream.take(&flags, 7), refused("take"));
+        stream.capture(|| stream.take(&flags, 7)).expect_err("nor in a recording");
+        assert_eq!(stream.synchronize(), Ok(()));
+        let own = device.flags(1).unwrap();
+        stream.raise(&own, 0).unwrap();
+        stream.take(&own, 0).unwrap();
+        assert_eq!(stream.synchronize(), Ok(()));
+    }
+    check([(); 2].map(|()| host(threaded()[0])));
+    let sim = || Sim::new(SimConfig::default()).unwrap();
+    check([(); 2].map(|()| Device::new(sim(), Ledger::new(0), Ledger::new(1 << 20))));
 }
