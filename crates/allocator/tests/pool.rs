@@ -5,8 +5,7 @@ use lighterage_allocator::{
     ALIGNMENT_BYTES, Allocator, Buffer, Config, Error, Pool, Settings, Statistics, Tag,
 };
 use lighterage_device::{
-    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind, Usage,
-    View,
+    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind, Usage, View,
 };
 use lighterage_shape::{DType, Layout};
 use lighterage_testkit::Rng;

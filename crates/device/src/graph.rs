@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Backend, Device, Error, Grant, OutOfBudget, Purpose, Result, Stream};
+use crate::{Backend, Device, Error, OutOfBudget, Purpose, Result, Stream};
 
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
@@ -49,11 +49,10 @@ pub struct Flags<B: Backend> {
     raw: B::Flags,
     count: usize,
     device: Device<B>,
-    _grant: Grant,
 }
 
 impl<B: Backend> Device<B> {
-    /// So many flags, charged to the host ledger: [`FLAG_BYTES`] each.
+    /// So many flags, charged to the host ledger, [`FLAG_BYTES`] each, as long as they or work that uses them are there.
     ///
     /// # Errors
     /// [`Error::OutOfBudget`] of the host ledger, [`Error::NoReplay`] where there are none, or what the driver reports.
@@ -68,8 +67,8 @@ impl<B: Backend> Device<B> {
             granted: self.host_ledger().granted_by_purpose(),
         })?;
         let grant = self.host_ledger().grant(Purpose::Pinned, bytes)?;
-        let raw = self.backend().flags(count)?;
-        Ok(Flags { raw, count, device: self.clone(), _grant: grant })
+        let raw = self.backend().flags(count, grant)?;
+        Ok(Flags { raw, count, device: self.clone() })
     }
 }
 

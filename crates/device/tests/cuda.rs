@@ -994,6 +994,31 @@ fn flags_of_another_device_are_refused() {
     });
 }
 
+/// Their words are page-locked as long as a graph or queued work may use them, and the ledger knows.
+#[test]
+fn flags_are_charged_until_no_work_uses_them() {
+    inside("flags_are_charged_until_no_work_uses_them", &[], || {
+        let device = open().unwrap();
+        let (flags, stream) = (device.flags(3).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let books = || (device.host_ledger().granted_bytes(), device.backend().usage().pins);
+        let mut graph = stream.capture(|| stream.raise(&flags, 2)).unwrap();
+        drop(flags);
+        assert_eq!(books(), (12, 1), "of the graph");
+        // SAFETY: nothing in it touches memory.
+        unsafe { stream.replay(&mut graph) }.unwrap();
+        drop(graph);
+        assert_eq!(books(), (12, 1), "of its replay");
+        stream.synchronize().unwrap();
+        assert_eq!(books(), (0, 0));
+        let flags = device.flags(3).unwrap();
+        stream.raise(&flags, 0).unwrap();
+        drop(flags);
+        assert_eq!(books(), (12, 1), "of queued work");
+        stream.synchronize().unwrap();
+        assert_eq!(books(), (0, 0));
+    });
+}
+
 /// A graph within a graph would not keep what the inner one refers to.
 #[test]
 fn replays_are_no_part_of_a_recording() {

@@ -26,7 +26,7 @@ use self::work::{Inside, Machine, Run, Source, Transfer, Work};
 use crate::gate::{Gate, spoil};
 use crate::graph::HOST_FLAG_PATIENCE;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
+use crate::{Address, Backend, ChunkId, Error, Grant, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -478,9 +478,9 @@ impl Backend for Host {
         true
     }
 
-    fn flags(&self, count: usize) -> Result<HostFlags> {
+    fn flags(&self, count: usize, grant: Grant) -> Result<HostFlags> {
         self.faults.enter("flags").refuse()?;
-        Ok(HostFlags(Arc::new(Board::new(count, self.flag_patience))))
+        Ok(HostFlags(Arc::new(Board::new(count, self.flag_patience, grant))))
     }
 
     fn raise(&self, stream: &HostStream, flags: &HostFlags, index: usize) -> Result<()> {

@@ -16,7 +16,9 @@ pub use self::rates::Rates;
 pub(crate) use self::rates::as_f64;
 use self::timeline::{Engine, Point, Timeline, Work};
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};
+use crate::{
+    Address, Backend, ChunkId, Clock, Error, Grant, Info, Kernel, Modelled, Result, Stamp, StreamKind,
+};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -134,9 +136,12 @@ struct Tally {
     compute_seconds: f64,
 }
 
-/// Flags of a [`Sim`]: their numbers.
+/// Flags of a [`Sim`]: their numbers. They have no words: nothing is left of them when they are dropped.
 #[derive(Debug)]
-pub struct SimFlags(Range<usize>);
+pub struct SimFlags {
+    numbers: Range<usize>,
+    _grant: Grant,
+}
 
 /// Recorded work of a [`Sim`].
 #[derive(Debug)]
@@ -543,15 +548,15 @@ impl Backend for Sim {
         true
     }
 
-    fn flags(&self, count: usize) -> Result<SimFlags> {
+    fn flags(&self, count: usize, grant: Grant) -> Result<SimFlags> {
         let first = self.state().timeline.add_flags(count);
-        Ok(SimFlags(first..first + count))
+        Ok(SimFlags { numbers: first..first + count, _grant: grant })
     }
 
     fn raise(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
         let state = &mut *self.state();
         if self.call(state).is_some() {
-            state.timeline.raise(stream.0, flags.0.start + index);
+            state.timeline.raise(stream.0, flags.numbers.start + index);
         }
         Ok(())
     }
@@ -559,13 +564,13 @@ impl Backend for Sim {
     fn take(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
         let state = &mut *self.state();
         if self.call(state).is_some() {
-            state.timeline.take(stream.0, flags.0.start + index);
+            state.timeline.take(stream.0, flags.numbers.start + index);
         }
         Ok(())
     }
 
     fn give_up(&self, flags: &SimFlags, _why: &str) {
-        self.state().timeline.give_up(flags.0.clone());
+        self.state().timeline.give_up(flags.numbers.clone());
     }
 
     fn begin_graph(&self, stream: &SimStream) -> Result<()> {

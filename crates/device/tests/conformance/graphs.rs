@@ -340,3 +340,25 @@ fn flags_of_another_device_are_refused() {
     let sim = || Sim::new(SimConfig::default()).unwrap();
     check([(); 2].map(|()| Device::new(sim(), Ledger::new(0), Ledger::new(1 << 20))));
 }
+
+/// Their words are there as long as a graph may use them, and the ledger knows.
+#[test]
+fn flags_are_charged_until_no_graph_uses_them() {
+    for config in [threaded()[0], seeded(1)] {
+        let device = host(config);
+        let (flags, stream) = (device.flags(3).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let mut graph = stream
+            .capture(|| {
+                stream.raise(&flags, 2)?;
+                stream.take(&flags, 2)
+            })
+            .unwrap();
+        drop(flags);
+        assert_eq!(device.host_ledger().granted_bytes(), 12);
+        replay(&stream, &mut graph).unwrap();
+        stream.synchronize().unwrap();
+        assert_eq!(device.host_ledger().granted_bytes(), 12);
+        drop(graph);
+        assert_eq!(device.host_ledger().granted_bytes(), 0);
+    }
+}
