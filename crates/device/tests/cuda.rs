@@ -1367,6 +1367,37 @@ fn streams_take_the_workspace_in_turn() {
     });
 }
 
+/// A wait for the workspace within a graph would find the event as it was before the other graph began.
+#[test]
+fn graphs_on_two_streams_take_the_workspace_in_turn() {
+    inside_with("graphs_on_two_streams_take_the_workspace_in_turn", &[], with_products, || {
+        let device = open_as(CudaConfig { table: products::table(2), ..config() }).unwrap();
+        let memory = [(); 3].map(|()| memory(&device, 2).unwrap());
+        let streams = [(); 3].map(|()| device.stream(StreamKind::Compute).unwrap());
+        let product = |index: usize| products::Dense::at(memory[index].address());
+        for (memory, stream) in memory.iter().zip(&streams) {
+            stream.fill(products::Dense::operands(memory, stream), 0).unwrap();
+        }
+        let graph = |index: usize| streams[index].capture(|| product(index).multiply(&streams[index]));
+        let mut graphs = [graph(0).unwrap(), graph(1).unwrap()];
+        let done = [(); 2].map(|()| device.event().unwrap());
+        for ((stream, graph), done) in streams.iter().zip(&mut graphs).zip(&done) {
+            // SAFETY: the operands are mapped until the last stream was waited for.
+            unsafe { stream.replay(graph) }.unwrap();
+            stream.record(done).unwrap();
+        }
+        // The stand-in does what somebody waits for, and nothing else.
+        streams[1].synchronize().unwrap();
+        assert!(done[0].is_complete().unwrap(), "the second graph waits for the first");
+        // SAFETY: as above.
+        unsafe { streams[0].replay(&mut graphs[0]) }.unwrap();
+        streams[0].record(&done[0]).unwrap();
+        product(2).multiply(&streams[2]).unwrap();
+        streams[2].synchronize().unwrap();
+        assert!(done[0].is_complete().unwrap(), "and a product outside of graphs for a graph");
+    });
+}
+
 #[test]
 fn without_the_library_our_kernels_multiply() {
     inside("without_the_library_our_kernels_multiply", &[], || {

@@ -45,6 +45,8 @@ pub struct CudaStream {
 pub(super) struct Used {
     events: Vec<Arc<Handle>>,
     flags: Vec<Arc<Words>>,
+    /// Whether the library's products are in it, which use its workspace.
+    pub(super) has_products: bool,
 }
 
 impl Used {
@@ -134,14 +136,12 @@ impl CudaStream {
         &self.gate
     }
 
-    /// Queues a graph, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
+    /// Queues a graph on a stream that does not record, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
     pub(super) fn queue_graph(
         &self,
         used: &Arc<Used>,
         queue: impl FnOnce(CUstream) -> Result<()>,
     ) -> Result<()> {
-        // A recording of it would not keep what it refers to.
-        let _outside = self.gate.outside("a graph")?;
         let stream = self.entered()?;
         let running = &mut self.kept().running;
         if !running.iter().any(|kept| Arc::ptr_eq(kept, used)) {
@@ -244,7 +244,7 @@ impl CudaStream {
 }
 
 /// What is recorded, unless the recording was spoilt.
-fn recorded(recording: &mut Result<Used>) -> Result<&mut Used> {
+pub(super) fn recorded(recording: &mut Result<Used>) -> Result<&mut Used> {
     recording.as_mut().map_err(|error| error.clone())
 }
 

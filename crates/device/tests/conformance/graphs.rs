@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lighterage_device::{
-    Backend, Device, Error, Flags, Host, HostConfig, Profile, Purpose, Result, Sim, SimConfig, Stream,
-    StreamKind,
+    Backend, Device, Error, Flags, Host, HostConfig, Ledger, Profile, Purpose, Result, Sim, SimConfig,
+    Stream, StreamKind,
 };
 
 use crate::{
