@@ -256,7 +256,8 @@ impl<B: Backend> Device<B> {
         Event::new(self)
     }
 
-    /// The first error that a `Drop` could not return, once.
+    /// The first error that a `Drop` could not return, once. The calls that take something ask here by themselves; whoever wants to hear of the last drops keeps a device until then, and asks:
+    /// nobody can be told when the last clone of it goes.
     ///
     /// # Errors
     /// That error.
