@@ -1,9 +1,11 @@
 //! The pool on devices, against a plain model of who holds which bytes.
 #![expect(clippy::unwrap_used, reason = "a test fails where it should not")]
 
-use lighterage_allocator::{ALIGNMENT_BYTES, Buffer, Config, Error, Pool, Statistics};
+use lighterage_allocator::{
+    ALIGNMENT_BYTES, Allocator, Buffer, Config, Error, Pool, Settings, Statistics, Tag,
+};
 use lighterage_device::{
-    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind, View,
+    Backend, Device, Host, HostConfig, Ledger, Purpose, Sim, SimConfig, Stream, StreamKind, Usage, View,
 };
 use lighterage_shape::{DType, Layout};
 use lighterage_testkit::Rng;
@@ -376,4 +378,56 @@ fn a_pool_asks_for_what_is_missing_and_tries_again() {
     asked.lock().unwrap().clear();
     assert!(pool.allocate(9 * PAGE, "nobody is left to ask").is_err());
     assert!(asked.lock().unwrap().is_empty());
+}
+
+/// What of a device's memory there is while its stream records, in which the last owner goes, and behind that.
+fn memory_beside_a_recording<B: Backend>(
+    device: &Device<B>,
+    stream: &Stream<B>,
+    last_owner: impl FnOnce(),
+) -> [u64; 2] {
+    let mut meanwhile = 0;
+    let recorded = stream.capture(|| {
+        last_owner();
+        meanwhile = device.ledger().granted_bytes();
+        Ok(())
+    });
+    recorded.expect("nothing is wrong with the recording");
+    [meanwhile, device.ledger().granted_bytes()]
+}
+
+/// While a stream records nobody can wait for what was queued before.
+#[test]
+fn a_pool_that_goes_while_its_stream_records_leaves_its_memory_to_queued_work() {
+    let slow = HostConfig { page_bytes: PAGE, link_bytes_per_second: Some(1e6), ..HostConfig::default() };
+    let (device, stream, pool) = pool(Host::new(slow).unwrap(), RESERVE);
+    let buffer = pool.allocate(8 * PAGE, "under way").unwrap();
+    // Takes 32 ms.
+    stream.upload(view(&buffer), &[7_u8; 8 * PAGE as usize]).unwrap();
+    drop(buffer);
+    assert_eq!(memory_beside_a_recording(&device, &stream, || drop(pool)), [8 * PAGE, 0]);
+    assert_eq!(device.backend().usage(), Usage::default());
+    stream.synchronize().unwrap();
+}
+
+/// As above, where one of two streams records.
+#[test]
+fn an_allocator_that_goes_while_a_stream_records_leaves_its_memory_to_queued_work() {
+    let slow = HostConfig { link_bytes_per_second: Some(1e6), ..HostConfig::default() };
+    let device = Device::new(Host::new(slow).unwrap(), Ledger::new(1 << 30), Ledger::new(0));
+    let allocator = Allocator::new(&device, Settings::default()).unwrap();
+    let [stream, other] = [(); 2].map(|()| device.stream(StreamKind::Compute).unwrap());
+    let (on, on_other) = (allocator.on(&stream).unwrap(), allocator.on(&other).unwrap());
+    on_other.allocate(8 * PAGE, Tag::NONE).unwrap();
+    let handle = on.allocate(8 * PAGE, Tag::NONE).unwrap();
+    let bytes = Layout::contiguous(DType::U8, &[8 * PAGE as usize]);
+    // SAFETY: the handle has that many bytes, and its memory stays until the stream, whose own it is, has done what is queued here.
+    let memory = unsafe { View::new(handle.address(), bytes, stream.id()) };
+    stream.upload(memory, &[7_u8; 8 * PAGE as usize]).unwrap();
+    let granted = device.ledger().granted_bytes();
+    let last_owner = || drop((on, on_other, allocator));
+    assert_eq!(memory_beside_a_recording(&device, &stream, last_owner), [granted, 0]);
+    assert!(granted > 0);
+    assert_eq!(device.backend().usage(), Usage::default());
+    stream.synchronize().unwrap();
 }

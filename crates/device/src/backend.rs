@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Clock, Kernel, Purpose, Result, Stamp};
+use crate::{Clock, Grant, Kernel, Purpose, Result, Stamp};
 
 /// An address in the device's address space; on `Host` a plain pointer value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -299,6 +299,9 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Error::Stream`](crate::Error::Stream) with the first failure.
     fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
 
+    /// As [`synchronize`](Backend::synchronize), unless the stream records: then nobody waits, nothing is answered, and the recording goes on. For whoever frees what work uses.
+    fn try_synchronize(&self, stream: &Self::Stream) -> Option<Result<()>>;
+
     /// Whether work can be [recorded](Backend::begin_graph) and streams order each other by [flags](Backend::flags).
     fn can_replay(&self) -> bool {
         false
@@ -306,12 +309,14 @@ pub trait Backend: fmt::Debug + Send + Sync + Sized + 'static {
 
     /// So many flags, all lowered: words of page-locked memory, four bytes each.
     ///
+    /// `grant` is what they take of the host's memory. It goes back with the words, which live as long as queued work or a graph uses them.
+    ///
     /// Flags do what events do where the streams' work is in graphs that are replayed again and again: an event that was recorded stays recorded, so whoever waits may find
     /// the record of the replay before. A flag that was [taken](Backend::take) is lowered again.
     ///
     /// # Errors
     /// [`Error::NoReplay`](crate::Error::NoReplay) where there are none, [`Error::Driver`](crate::Error::Driver) if there is no memory for them.
-    fn flags(&self, _count: usize) -> Result<Self::Flags> {
+    fn flags(&self, _count: usize, _grant: Grant) -> Result<Self::Flags> {
         self.no_replay()
     }
 

@@ -87,6 +87,16 @@ pub enum Error {
         /// The stream that was asked.
         used_on: StreamId,
     },
+    /// Something of one device was used on a stream of another.
+    #[error("{call}: {what} of another device used on {used_on}")]
+    OtherDevice {
+        /// The call that refused.
+        call: &'static str,
+        /// What is not this device's.
+        what: &'static str,
+        /// The stream that was asked.
+        used_on: StreamId,
+    },
     /// A view with gaps was given where bytes must touch.
     #[error("{call}: a contiguous view is needed, got {layout}")]
     NotContiguous {

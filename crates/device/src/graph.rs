@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Backend, Device, Grant, OutOfBudget, Purpose, Result, Stream};
+use crate::{Backend, Device, Error, OutOfBudget, Purpose, Result, Stream};
 
 /// What a flag takes of page-locked memory.
 pub const FLAG_BYTES: u64 = 4;
@@ -49,14 +49,13 @@ pub struct Flags<B: Backend> {
     raw: B::Flags,
     count: usize,
     device: Device<B>,
-    _grant: Grant,
 }
 
 impl<B: Backend> Device<B> {
-    /// So many flags, charged to the host ledger: [`FLAG_BYTES`] each.
+    /// So many flags, charged to the host ledger, [`FLAG_BYTES`] each, as long as they or work that uses them are there.
     ///
     /// # Errors
-    /// [`Error::OutOfBudget`](crate::Error::OutOfBudget) of the host ledger, [`Error::NoReplay`](crate::Error::NoReplay) where there are none, or what the driver reports.
+    /// [`Error::OutOfBudget`] of the host ledger, [`Error::NoReplay`] where there are none, or what the driver reports.
     pub fn flags(&self, count: usize) -> Result<Flags<B>> {
         self.take_deferred()?;
         // More than there are addresses is more than any ledger grants, also one without a limit.
@@ -68,8 +67,8 @@ impl<B: Backend> Device<B> {
             granted: self.host_ledger().granted_by_purpose(),
         })?;
         let grant = self.host_ledger().grant(Purpose::Pinned, bytes)?;
-        let raw = self.backend().flags(count)?;
-        Ok(Flags { raw, count, device: self.clone(), _grant: grant })
+        let raw = self.backend().flags(count, grant)?;
+        Ok(Flags { raw, count, device: self.clone() })
     }
 }
 
@@ -90,25 +89,33 @@ impl<B: Backend> Stream<B> {
     /// Queues raising a flag, which is lowered by then.
     ///
     /// # Errors
-    /// What the driver reports.
+    /// [`Error::OtherDevice`] if they are another device's, or what the driver reports.
     ///
     /// # Panics
     /// If there is no such flag.
     pub fn raise(&self, flags: &Flags<B>, index: usize) -> Result<()> {
-        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        self.check_flags("raise", flags, index)?;
         self.note(self.device().backend().raise(self.raw(), &flags.raw, index))
     }
 
     /// Makes later work wait until the flag is raised, and lowers it.
     ///
     /// # Errors
-    /// What the driver reports.
+    /// [`Error::OtherDevice`] if they are another device's, or what the driver reports.
     ///
     /// # Panics
     /// If there is no such flag.
     pub fn take(&self, flags: &Flags<B>, index: usize) -> Result<()> {
-        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        self.check_flags("take", flags, index)?;
         self.note(self.device().backend().take(self.raw(), &flags.raw, index))
+    }
+
+    fn check_flags(&self, call: &'static str, flags: &Flags<B>, index: usize) -> Result<()> {
+        assert!(index < flags.count, "flag {index} of {}", flags.count);
+        if self.device().is(&flags.device) {
+            return Ok(());
+        }
+        Err(Error::OtherDevice { call, what: "flags", used_on: self.id() })
     }
 
     /// Records what `work` queues on this stream, instead of doing it. On other streams nothing may be queued meanwhile that waits for it.
@@ -127,6 +134,9 @@ impl<B: Backend> Stream<B> {
     }
 
     /// Queues the recorded work.
+    ///
+    /// On `Cuda` a graph in which the library makes products has the library's one workspace to itself from its beginning to its end: such graphs on different streams, and products
+    /// outside of graphs, are done one after the other, in the order in which they were queued. So of two such graphs the first may not wait, by a flag, for the second.
     ///
     /// # Errors
     /// What the driver reports.
@@ -148,7 +158,9 @@ struct Recording<'a, B: Backend> {
 impl<B: Backend> Recording<'_, B> {
     fn end(&mut self) -> Result<B::Graph> {
         self.is_open = false;
-        self.stream.device().backend().end_graph(self.stream.raw())
+        let graph = self.stream.device().backend().end_graph(self.stream.raw());
+        self.stream.drop_kept();
+        graph
     }
 }
 

@@ -75,6 +75,11 @@ impl<B: Backend> Device<B> {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Whether it is the same device, with the same books.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The raw driver calls.
     #[must_use]
     pub fn backend(&self) -> &B {
@@ -251,7 +256,8 @@ impl<B: Backend> Device<B> {
         Event::new(self)
     }
 
-    /// The first error that a `Drop` could not return, once.
+    /// The first error that a `Drop` could not return, once. The calls that take something ask here by themselves; whoever wants to hear of the last drops keeps a device until then, and asks:
+    /// nobody can be told when the last clone of it goes.
     ///
     /// # Errors
     /// That error.

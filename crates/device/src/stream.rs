@@ -1,7 +1,9 @@
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 
@@ -36,6 +38,8 @@ struct Inner<B: Backend> {
     kind: StreamKind,
     /// Whether a call has returned the stream's failure, so that dropping it is no news.
     reported: AtomicBool,
+    /// What work may use that was queued before a recording, and nobody else needs. It goes after `raw`, which waits for its work.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl<B: Backend> Clone for Stream<B> {
@@ -55,6 +59,7 @@ impl<B: Backend> Stream<B> {
                 id,
                 kind,
                 reported: AtomicBool::new(false),
+                kept: Mutex::default(),
             }),
         })
     }
@@ -227,7 +232,45 @@ impl<B: Backend> Stream<B> {
     /// # Errors
     /// [`Error::Stream`] if earlier work failed.
     pub fn synchronize(&self) -> Result<()> {
-        self.note(self.backend().synchronize(self.raw()))
+        let outcome = self.note(self.backend().synchronize(self.raw()));
+        self.drop_kept();
+        outcome
+    }
+
+    /// Drops what queued work uses when that is done: for the last owner of memory. Waits, unless the stream records, when nobody can wait: the recording goes on then, and what was given is
+    /// kept until it has ended and the stream was waited for.
+    ///
+    /// ```
+    /// use lighterage_device::{Device, Host, HostConfig, Ledger, Purpose, StreamKind};
+    /// # fn main() -> lighterage_device::Result<()> {
+    /// let device = Device::new(Host::new(HostConfig::default())?, Ledger::new(1 << 20), Ledger::new(0));
+    /// let stream = device.stream(StreamKind::Compute)?;
+    /// let chunk = device.create(Purpose::Ring, device.info().page_bytes)?;
+    /// stream.capture(|| {
+    ///     stream.drop_when_done(chunk);
+    ///     assert_ne!(device.ledger().granted_bytes(), 0);
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(device.ledger().granted_bytes(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn drop_when_done<T: Send + 'static>(&self, what: T) {
+        self.inner.kept().push(Box::new(what));
+        self.drop_kept();
+    }
+
+    /// Drops what is kept, if all work can be waited for.
+    pub(crate) fn drop_kept(&self) {
+        let mut kept = self.inner.kept();
+        if kept.is_empty() {
+            return;
+        }
+        // Under the lock: what others give meanwhile may be used by work that this wait does not see. An error is not lost: a failed stream reports it to every later call.
+        let waited = self.backend().try_synchronize(self.raw());
+        let over = if waited.is_some() { mem::take(&mut *kept) } else { Vec::new() };
+        drop(kept);
+        drop(over);
     }
 
     /// Refuses a view that belongs to another stream.
@@ -320,6 +363,13 @@ impl<B: Backend> Stream<B> {
 
     pub(crate) fn raw(&self) -> &B::Stream {
         &self.inner.raw
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn kept(&self) -> MutexGuard<'_, Vec<Box<dyn Any + Send>>> {
+        // One call each under the lock: nothing to be left half done by a panic.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -194,6 +194,13 @@ pub(crate) enum Done<W: Work> {
     OnHost(W),
 }
 
+/// Does the work, and asks the device for what the drops behind its last call could not report: nobody else will.
+fn run_on<W: Work, B: Backend>(work: W, device: &Device<B>) -> Result<W::Output> {
+    let output = work.run(device)?;
+    device.take_deferred()?;
+    Ok(output)
+}
+
 impl PlaceArguments {
     /// Runs the work on the device, with all the memory that is free there, unless that is the host: then the work comes back.
     pub(crate) fn run_unless_host<W: Work>(&self, work: W) -> Result<Done<W>> {
@@ -273,7 +280,7 @@ impl DeviceArguments {
     pub(crate) fn run<W: Work>(&self, work: W) -> Result<W::Output> {
         match self.run_unless_host(work)? {
             Done::Elsewhere(output) => Ok(output),
-            Done::OnHost(work) => work.run(&self.on(Host::new(self.host_config())?)?),
+            Done::OnHost(work) => run_on(work, &self.on(Host::new(self.host_config())?)?),
         }
     }
 
@@ -281,19 +288,19 @@ impl DeviceArguments {
         let place = &self.place;
         let output = match place.device {
             DeviceName::Auto => match place.gpu(place.cuda_config()) {
-                Ok((_, cuda)) => work.run(&self.on_gpu(cuda)?),
+                Ok((_, cuda)) => run_on(work, &self.on_gpu(cuda)?),
                 // Not for want of a GPU: going on without it would make another picture.
                 Err(error @ lighterage_device::Error::Product { .. }) => Err(error.into()),
                 // `doctor` says why not; whoever wants to know asks for `cuda`.
                 Err(_) => return Ok(self.hand_back(work)),
             },
-            DeviceName::Cuda(_) => work.run(&self.on_gpu(place.gpu(place.cuda_config())?.1)?),
+            DeviceName::Cuda(_) => run_on(work, &self.on_gpu(place.gpu(place.cuda_config())?.1)?),
             DeviceName::Host => return Ok(self.hand_back(work)),
             DeviceName::Emu => {
                 let emulate = Some(place.emulation());
-                work.run(&self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
+                run_on(work, &self.on(Host::new(HostConfig { emulate, ..self.host_config() })?)?)
             }
-            DeviceName::Sim => work.run(&self.on(Sim::new(SimConfig::default())?)?),
+            DeviceName::Sim => run_on(work, &self.on(Sim::new(SimConfig::default())?)?),
         };
         output.map(Done::Elsewhere)
     }
@@ -352,5 +359,34 @@ impl DeviceArguments {
     fn cap_bytes(&self, capacity: u64) -> u64 {
         let machine = || if self.has_bytes() { Machine::read().memory_limit() } else { None };
         self.vram.map(|size| size.0).or_else(machine).unwrap_or(capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its last call on the device is a drop.
+    struct Drops;
+
+    impl Work for Drops {
+        type Output = ();
+
+        fn run<B: Backend>(self, device: &Device<B>) -> Result<()> {
+            drop(device.reserve(1)?);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_the_last_drop_could_not_give_back_is_reported() {
+        let outcome = |fail_call| {
+            let host = Host::new(HostConfig { fail_call, ..HostConfig::default() })?;
+            run_on(Drops, &Device::new(host, Ledger::new(0), Ledger::new(0)))
+        };
+        assert!(outcome(None).is_ok());
+        // The second call gives the addresses back.
+        let refused = outcome(Some(1)).expect_err("a refusal that nobody has heard of");
+        assert!(refused.to_string().contains("unreserve"), "{refused}");
     }
 }

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lighterage_device::{Backend, Error as DeviceError, FLAG_BYTES, Flags, Stream};
@@ -105,7 +106,8 @@ impl<B: Backend> Pager<B> {
     /// No turn comes back that could be replayed if it was not a whole turn of the steady state; then it was done nevertheless.
     ///
     /// # Errors
-    /// What `work` answers, or what failed while it was recorded. Nothing of the turn was done then, and the same turn may be done anew, without recording. A failure
+    /// What `work` answers, or what failed while it was recorded. Nothing of the turn was done then, and the same turn may be done anew, without recording. A lease that is kept nevertheless
+    /// has its weights: they are copied for it again; where that fails the next call says so. A failure
     /// while the graphs were launched is [`Error::Device`](crate::Error::Device) of streams that have failed.
     ///
     /// # Panics
@@ -274,7 +276,23 @@ impl<B: Backend> Pager<B> {
         (state.leases, state.copied_bytes) = (begun.leases, begun.copied_bytes);
         state.forget_ring();
         taken?;
-        quiet
+        quiet?;
+        self.bring_held(state)
+    }
+
+    /// Copies what leases that are held read from the ring, and makes launches wait for it: its first copies were recorded and not done. Nothing is under way.
+    fn bring_held(&self, state: &mut State<B>) -> Result<()> {
+        let held: Vec<(u64, Range<u32>)> = state.held_visits().collect();
+        for (number, pages) in held {
+            for piece in state.script.bring(number, pages) {
+                self.queue_copy(state, &piece)?;
+            }
+            let slot = self.slot(number);
+            state.feed.stream().record(&state.arrivals[slot].event)?;
+            self.compute.wait(&state.arrivals[slot].event)?;
+        }
+        state.waited = state.issued;
+        Ok(())
     }
 
     /// Whether somebody wants to see leases one by one.
@@ -284,6 +302,9 @@ impl<B: Backend> Pager<B> {
 
     /// None while a lease is held.
     fn shape(&self, state: &State<B>) -> Option<Shape> {
+        if !state.held_places.is_empty() {
+            return None;
+        }
         let sequence = if state.is_ordered { state.leased } else { state.followed? };
         let base = sequence.number;
         let relative = |number: u64| number.checked_sub(base);

@@ -14,7 +14,7 @@ const CHUNK_PAGES: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Memory<B: Backend> {
     device: Device<B>,
-    range: Option<Reservation<B>>,
+    range: Option<Arc<Reservation<B>>>,
     page_bytes: u64,
     /// By page of the ring; none: still to be created.
     ring: Vec<Option<Arc<Chunk<B>>>>,
@@ -34,12 +34,17 @@ impl<B: Backend> Memory<B> {
     /// Charged to the ledger before it exists; on an error nothing of it is left.
     pub(crate) fn new(device: &Device<B>, plan: &Plan) -> Result<Self> {
         let (pages, page_bytes) = (plan.homes().len() as u64, plan.page_bytes());
-        let range = (pages > 0).then(|| device.reserve(pages * page_bytes)).transpose()?;
+        let range = (pages > 0).then(|| device.reserve(pages * page_bytes).map(Arc::new)).transpose()?;
         let ring = vec![None; plan.ring_pages() as usize];
         let (device, maps) = (device.clone(), BTreeMap::new());
         let mut memory = Self { device, range, page_bytes, ring, maps, is_accessible: true };
         memory.settle(plan.homes())?;
         Ok(memory)
+    }
+
+    /// The range with all that is mapped in it, if there is any.
+    pub(crate) fn range(&self) -> Option<Arc<Reservation<B>>> {
+        self.range.clone()
     }
 
     /// The place of a byte of the tape. Without memory there are only empty units, whose address nobody reads.

@@ -4,7 +4,7 @@ use lighterage_device::{Backend, Stream, What};
 
 use crate::graphs;
 use crate::lease::Lease;
-use crate::plan::{Cycle, Plan};
+use crate::plan::{Cycle, Piece, Plan};
 use crate::sequence::Sequence;
 use crate::state::{Ahead, Pending, State};
 use crate::units::{UnitId, Units};
@@ -375,21 +375,27 @@ impl<B: Backend> Pager<B> {
             return Ok(false);
         }
         self.wait_for_launches(state, piece.after)?;
-        let tape = self.plan.tape();
-        let target = state.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
-        let arrival =
-            state.feed.stream().begin(What::Arrival, bytes, || self.name_of(piece.pages.start).into());
-        // SAFETY: the tape is mapped until `drop` has synchronised the streams, and the units are kept until then; launches that read what was in this place were
-        // waited for above, and those that read this wait for the arrival.
-        unsafe { state.feed.copy(tape, &self.units, &piece, target) }?;
-        state.feed.stream().end(arrival);
-        state.issued += 1;
-        state.copied_bytes += bytes;
+        self.queue_copy(state, &piece)?;
         if let Some(pending) = &mut state.pending {
             pending.pieces.pop_front();
             pending.queued_bytes += bytes;
         }
         Ok(true)
+    }
+
+    /// Queues a copy. Launches that read what was in its place were waited for, and those that read it wait for the arrival.
+    pub(crate) fn queue_copy(&self, state: &mut State<B>, piece: &Piece) -> Result<()> {
+        let tape = self.plan.tape();
+        let bytes = tape.bytes_of(&piece.pages);
+        let target = state.memory.address(u64::from(piece.pages.start) * tape.page_bytes);
+        let arrival =
+            state.feed.stream().begin(What::Arrival, bytes, || self.name_of(piece.pages.start).into());
+        // SAFETY: the tape is mapped until `drop` has synchronised the streams, and the units are kept until then; the callers order the launches that read this place.
+        unsafe { state.feed.copy(tape, &self.units, piece, target) }?;
+        state.feed.stream().end(arrival);
+        state.issued += 1;
+        state.copied_bytes += bytes;
+        Ok(())
     }
 
     /// The pending visit's copies are all queued.
@@ -444,7 +450,7 @@ impl<B: Backend> Pager<B> {
     }
 
     /// Of a visit's events.
-    fn slot(&self, visit: u64) -> usize {
+    pub(crate) fn slot(&self, visit: u64) -> usize {
         usize::try_from(visit % self.plan.visits_max() as u64).unwrap_or(usize::MAX)
     }
 
@@ -471,11 +477,13 @@ impl<B: Backend> Pager<B> {
 
 impl<B: Backend> Drop for Pager<B> {
     fn drop(&mut self) {
-        // Copies read the files and write the ring, launches read both: they end before the memory goes. An error is not lost: a failed stream
-        // reports it to every later call.
-        let _ = self.state().feed.stream().synchronize();
-        let _ = self.compute.synchronize();
-        self.state().feed.release_files();
+        // Copies read the files and write the ring: they end before either goes. Their stream is the pager's own, and records in `capture` only. An error is not lost: a failed
+        // stream reports it to every later call.
+        let mut state = self.state();
+        let _ = state.feed.stream().synchronize();
+        // Launches read the ring and what is resident.
+        self.compute.drop_when_done(state.memory.range());
+        state.feed.release_files();
     }
 }
 

@@ -156,6 +156,11 @@ impl<B: Backend> State<B> {
         self.held_places.values().map(|place| self.plan.tape().spans[*place].touched.clone())
     }
 
+    /// The pages that the visits of held leases touch, in order.
+    pub(crate) fn held_visits(&self) -> impl Iterator<Item = (u64, Range<u32>)> {
+        self.held.iter().map(|(visit, place)| (*visit, self.plan.tape().spans[*place].touched.clone()))
+    }
+
     /// Visits that were to come never will, at least not with what was read ahead for them; what of their pages is there stays there.
     pub(crate) fn give_up(&mut self) {
         if let Some(pending) = self.pending.take() {
@@ -166,7 +171,7 @@ impl<B: Backend> State<B> {
         self.given_up = self.issued;
     }
 
-    /// What the ring was said to hold it does not: it is read again from the beginning of a turn on. All work that used it is done, and no lease is held.
+    /// What the ring was said to hold it does not: it is read again from the beginning of a turn on. All work that used it is done, but what the launches of held leases are still to read.
     pub(crate) fn forget_ring(&mut self) {
         self.give_up();
         self.script.forget_ring();
@@ -177,7 +182,8 @@ impl<B: Backend> State<B> {
         self.leased = Sequence::begin(&self.plan, self.leased.kind, number);
         self.queued = self.leased;
         self.followed = self.followed.map(|_| self.leased);
-        (self.waited, self.covered) = (self.issued, self.leased.number);
+        // Launches of held leases are still to come, and to be waited for.
+        (self.waited, self.covered) = (self.issued, self.oldest());
     }
 
     /// The next turn is of this kind, and not what was read ahead for.

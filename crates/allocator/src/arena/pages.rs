@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use lighterage_device::{Address, Backend, Device, Purpose, Reservation, Result};
 
@@ -18,7 +19,7 @@ enum Page {
 pub(crate) struct Pages<B: Backend> {
     device: Device<B>,
     purpose: Purpose,
-    reservation: Reservation<B>,
+    reservation: Arc<Reservation<B>>,
     page_bytes: u64,
     /// From the first page to the last one that ever had memory.
     pages: Vec<Page>,
@@ -31,12 +32,17 @@ impl<B: Backend> Pages<B> {
         Ok(Self {
             device: device.clone(),
             purpose,
-            reservation: device.reserve(bytes)?,
+            reservation: Arc::new(device.reserve(bytes)?),
             page_bytes: device.info().page_bytes,
             pages: Vec::new(),
             reserved_bytes: 0,
             reserved_peak_bytes: 0,
         })
+    }
+
+    /// The memory, with all that is mapped in it.
+    pub(crate) fn memory(&self) -> Arc<Reservation<B>> {
+        Arc::clone(&self.reservation)
     }
 
     /// Gives every page that `range` touches memory. On an error, the pages that this call mapped are given back.

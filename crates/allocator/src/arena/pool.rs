@@ -438,8 +438,9 @@ impl<B: Backend> Inner<B> {
 
 impl<B: Backend> Drop for Inner<B> {
     fn drop(&mut self) {
-        // Work may still use the pages, which the fields' drop unmaps. An error is not lost: a failed stream reports it to every later call.
-        let _ = self.stream.synchronize();
+        // Work may still use the pages.
+        let memory = self.state().pages.memory();
+        self.stream.drop_when_done(memory);
     }
 }
 

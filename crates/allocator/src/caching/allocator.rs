@@ -478,10 +478,13 @@ impl<B: Backend> Inner<B> {
 
 impl<B: Backend> Drop for Inner<B> {
     fn drop(&mut self) {
-        // Work may still use the pages, which the fields' drop unmaps. Errors are not lost: a failed stream reports them to every later call.
-        let streams: Vec<Stream<B>> = self.heap().streams.iter().flatten().cloned().collect();
+        // Work of any of them may still use the pages, which go with the last.
+        let (streams, memory) = {
+            let heap = self.heap();
+            (heap.streams.iter().flatten().cloned().collect::<Vec<_>>(), heap.reservations.clone())
+        };
         for stream in streams {
-            let _ = stream.synchronize();
+            stream.drop_when_done(memory.clone());
         }
     }
 }

@@ -342,4 +342,8 @@ impl Backend for Probe {
         self.state().finish(stream.0, u64::MAX);
         Ok(())
     }
+
+    fn try_synchronize(&self, stream: &ProbeStream) -> Option<Result<()>> {
+        Some(self.synchronize(stream))
+    }
 }

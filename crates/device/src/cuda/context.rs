@@ -62,6 +62,14 @@ impl Context {
         give_back("cuCtxSetCurrent", || unsafe { sys::cuCtxSetCurrent(self.raw.0) })
     }
 
+    /// As [`enter_again`](Self::enter_again), where nothing can be done unless it is current: what was said first, to be reported if nothing else is.
+    pub(super) fn enter_all_the_same(&self) -> Result<Result<()>> {
+        match self.enter_again() {
+            (Err(error), false) => Err(error),
+            (first, _) => Ok(first),
+        }
+    }
+
     /// As [`enter_again`](Self::enter_again), for whoever gives something back: nobody is left to hear of an error.
     pub(super) fn enter_to_give_back(&self) -> bool {
         self.enter_again().1

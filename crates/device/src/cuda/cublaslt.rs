@@ -25,7 +25,7 @@ use lighterage_kernels::launch::{Arch, PRODUCT_ALIGNMENT, Product};
 use super::api::{check_of, give_back, size, with_numbers};
 use super::context::Context;
 use super::memory::Memory;
-use super::stream::{CudaEvent, CudaStream};
+use super::stream::{CudaEvent, CudaStream, recorded};
 use crate::{Address, ChunkId, Error, Result, StreamKind};
 
 /// `CUBLAS_OP_T`; its type belongs to the cuBLAS header, which is not needed here.
@@ -107,7 +107,7 @@ pub(super) struct CublasLt {
     handle: Handle,
     version: u64,
     workspace: Workspace,
-    /// Recorded behind the last product: streams take the one workspace in turn.
+    /// Recorded behind the last product, or graph with products: streams take the one workspace in turn.
     used: Mutex<CudaEvent>,
 }
 
@@ -177,32 +177,45 @@ impl CublasLt {
         let algorithm = raw(product.algorithm);
         let (alpha, beta) = (1_f32, 0_f32);
         let pointer = |address: u64| ptr::with_exposed_provenance_mut::<c_void>(size(address));
+        let queue = stream.entered()?;
+        let multiply = || {
+            // SAFETY: handle and descriptions are alive, both factors are f32 as the operation says, addresses and extents are the product's, which the caller
+            // promises; the workspace is as large as is said, and streams take it in turn (`in_turn`). `beta` is 0, so C is not read.
+            let status = unsafe {
+                blas::cublasLtMatmul(
+                    self.handle.raw,
+                    operation.raw,
+                    (&raw const alpha).cast(),
+                    pointer(product.weight),
+                    operation.weight.0,
+                    pointer(product.x),
+                    operation.x.0,
+                    (&raw const beta).cast(),
+                    pointer(product.out),
+                    operation.out.0,
+                    pointer(product.out),
+                    operation.out.0,
+                    &raw const algorithm,
+                    pointer(self.workspace.address),
+                    size(self.workspace.bytes),
+                    queue.cast(),
+                )
+            };
+            check_status("cublasLtMatmul", format_args!("{product:?}"), status)
+        };
+        let recorded = stream.gate().record(|recording| {
+            recorded(recording)?.has_products = true;
+            multiply()
+        });
+        recorded.unwrap_or_else(|_outside| self.in_turn(stream, multiply))
+    }
+
+    /// Queues what uses the workspace on a stream that does not record, behind all that used it before, on any stream: a product, or a graph with products, for as long as it runs. In
+    /// a graph there is no event for it: a wait there would look at the event when it runs, and may find what was recorded before another graph began.
+    pub(super) fn in_turn(&self, stream: &CudaStream, queue: impl FnOnce() -> Result<()>) -> Result<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         stream.wait(&used)?;
-        let queue = stream.entered()?;
-        // SAFETY: handle and descriptions are alive, both factors are f32 as the operation says, addresses and extents are the product's, which the caller
-        // promises; the workspace is as large as is said, and the event above keeps other streams from it. `beta` is 0, so C is not read.
-        let status = unsafe {
-            blas::cublasLtMatmul(
-                self.handle.raw,
-                operation.raw,
-                (&raw const alpha).cast(),
-                pointer(product.weight),
-                operation.weight.0,
-                pointer(product.x),
-                operation.x.0,
-                (&raw const beta).cast(),
-                pointer(product.out),
-                operation.out.0,
-                pointer(product.out),
-                operation.out.0,
-                &raw const algorithm,
-                pointer(self.workspace.address),
-                size(self.workspace.bytes),
-                queue.cast(),
-            )
-        };
-        check_status("cublasLtMatmul", format_args!("{product:?}"), status)?;
+        queue()?;
         // Without the event another stream would take the workspace too early.
         stream.record(&used).or_else(|error| stream.synchronize().and(Err(error)))
     }

@@ -18,7 +18,7 @@ use cudarc::driver::sys::{self, CUstream, CUstreamBatchMemOpParams, CUstreamBatc
 use super::api::{check, check_of};
 use super::context::Context;
 use super::memory::{Memory, host_pointer};
-use crate::{Address, Error, Result};
+use crate::{Address, Error, Grant, Result};
 
 const RAISED: u32 = 1;
 const LOWERED: u32 = 0;
@@ -38,6 +38,8 @@ pub(super) struct Words {
     is_used: AtomicBool,
     watch: Mutex<Watch>,
     memory: Arc<Memory>,
+    /// Of the words: it goes back when they have.
+    _grant: Grant,
 }
 
 /// What the host has seen of them.
@@ -55,13 +57,13 @@ impl Words {
     pub(super) fn new(
         context: &Arc<Context>,
         memory: &Arc<Memory>,
-        count: usize,
+        (count, grant): (usize, Grant),
         patience: Duration,
     ) -> Result<Arc<Self>> {
         let first = memory.pin(bytes(count))?;
         let watch = Watch { patience, seen: Vec::new(), since: Instant::now(), given_up: None };
         let (is_used, watch, memory) = (AtomicBool::new(false), Mutex::new(watch), Arc::clone(memory));
-        let mut words = Self { first, on_device: 0, count, is_used, watch, memory };
+        let mut words = Self { first, on_device: 0, count, is_used, watch, memory, _grant: grant };
         // SAFETY: writes one address; the memory is page-locked since just now, and a context is current since then.
         let code =
             unsafe { sys::cuMemHostGetDevicePointer_v2(&raw mut words.on_device, host_pointer(first), 0) };

@@ -24,7 +24,7 @@ pub struct Graph {
     // What the sequence uses.
     _memory: Arc<Memory>,
     _modules: Arc<Modules>,
-    _library: Option<Arc<CublasLt>>,
+    library: Option<Arc<CublasLt>>,
     used: Arc<Used>,
     context: Arc<Context>,
 }
@@ -79,7 +79,7 @@ impl CudaStream {
             raw: Raw(raw),
             _memory: Arc::clone(&cuda.memory),
             _modules: Arc::clone(&cuda.modules),
-            _library: cuda.library.clone(),
+            library: cuda.library.clone(),
             used: Arc::new(used),
             context: Arc::clone(&cuda.context),
         })
@@ -88,10 +88,18 @@ impl CudaStream {
     /// # Safety
     /// - What was promised for each piece of the work when it was recorded holds for this replay too.
     pub(super) unsafe fn replay(&self, graph: &mut Graph) -> Result<()> {
-        self.queue_graph(&graph.used, |stream| {
-            // SAFETY: both are alive; the work itself is the caller's promise.
-            check_wait("cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.raw.0, stream) })
-        })
+        // A recording of it would not keep what it refers to.
+        let _outside = self.gate().outside("a graph")?;
+        let queue = || {
+            self.queue_graph(&graph.used, |stream| {
+                // SAFETY: both are alive; the work itself is the caller's promise.
+                check_wait("cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.raw.0, stream) })
+            })
+        };
+        match graph.library.as_ref().filter(|_| graph.used.has_products) {
+            Some(library) => library.in_turn(self, queue),
+            None => queue(),
+        }
     }
 }
 

@@ -68,8 +68,7 @@ impl Memory {
     /// # Safety
     /// - No pending work uses the range.
     pub(super) unsafe fn unreserve(&self, address: Address, bytes: u64) -> Result<()> {
-        self.context.enter()?;
-        let mut reported = Ok(());
+        let mut reported = self.context.enter_all_the_same()?;
         let gone = self.books().space.unreserve(address, bytes, || {
             // SAFETY: the books say that `reserve` made the range and nothing is mapped in it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemAddressFree(address.0, size(bytes)) };
@@ -100,17 +99,17 @@ impl Memory {
     }
 
     pub(super) fn destroy(&self, chunk: ChunkId) -> Result<()> {
-        self.context.enter()?;
+        let entered = self.context.enter_all_the_same()?;
         let Books { space, handles } = &mut *self.books();
         space.destroy(chunk)?;
-        let Some(handle) = handles.get(&chunk).copied() else { return Ok(()) };
+        let Some(handle) = handles.get(&chunk).copied() else { return entered };
         // SAFETY: `create` made it and the books say that it is destroyed now. Where it is mapped the driver keeps it until the last unmap.
         let release = || unsafe { sys::cuMemRelease(handle) };
         let (outcome, done) = give_back_of("cuMemRelease", format_args!("handle {handle:#x}"), release);
         if done {
             handles.remove(&chunk);
         }
-        outcome
+        entered.and(outcome)
     }
 
     /// # Safety
@@ -145,9 +144,8 @@ impl Memory {
     /// # Safety
     /// - No pending work uses the range.
     pub(super) unsafe fn unmap(&self, address: Address, bytes: u64) -> Result<()> {
-        self.context.enter()?;
+        let mut reported = self.context.enter_all_the_same()?;
         let space = &mut self.books().space;
-        let mut reported = Ok(());
         for (start, length) in space.whole_maps_of("unmap", address, bytes)? {
             let gone = space.unmap(start, length, || {
                 // SAFETY: the books say that this is one whole map; nothing uses it, as promised.
@@ -183,8 +181,7 @@ impl Memory {
     /// # Safety
     /// - No pending work uses the range.
     pub(super) unsafe fn unpin(&self, address: Address, bytes: u64) -> Result<()> {
-        self.context.enter()?;
-        let mut reported = Ok(());
+        let mut reported = self.context.enter_all_the_same()?;
         let gone = self.books().space.unpin(address, bytes, || {
             // SAFETY: the books say that `pin` made it; nothing uses it, as promised.
             unsafe { self.free_pinned(address, bytes, &mut reported) }
@@ -228,8 +225,7 @@ impl Memory {
     /// # Safety
     /// - No pending work uses the range.
     pub(super) unsafe fn unregister(&self, first: Address, bytes: u64) -> Result<()> {
-        self.context.enter()?;
-        let mut reported = Ok(());
+        let mut reported = self.context.enter_all_the_same()?;
         let gone = self.books().space.unregister(first, bytes, || {
             // SAFETY: the books say that `register` did it; nothing uses it, as promised.
             let free = || unsafe { sys::cuMemHostUnregister(host_pointer(first)) };

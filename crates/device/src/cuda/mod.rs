@@ -44,7 +44,9 @@ use self::stamps::Stamps;
 use self::tensor_map::Encoded;
 use crate::graph::CARD_FLAG_PATIENCE;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind};
+use crate::{
+    Address, Backend, ChunkId, Error, Grant, Info, Kernel, Purpose, Result, Stamp, Stream, StreamKind,
+};
 
 pub use self::cublaslt::ProductLibrary;
 pub use self::flags::CudaFlags;
@@ -577,12 +579,16 @@ impl Backend for Cuda {
         stream.synchronize()
     }
 
+    fn try_synchronize(&self, stream: &CudaStream) -> Option<Result<()>> {
+        stream.try_synchronize()
+    }
+
     fn can_replay(&self) -> bool {
         true
     }
 
-    fn flags(&self, count: usize) -> Result<CudaFlags> {
-        Words::new(&self.context, &self.memory, count, self.flag_patience).map(CudaFlags)
+    fn flags(&self, count: usize, grant: Grant) -> Result<CudaFlags> {
+        Words::new(&self.context, &self.memory, (count, grant), self.flag_patience).map(CudaFlags)
     }
 
     fn raise(&self, stream: &CudaStream, flags: &CudaFlags, index: usize) -> Result<()> {

@@ -45,6 +45,8 @@ pub struct CudaStream {
 pub(super) struct Used {
     events: Vec<Arc<Handle>>,
     flags: Vec<Arc<Words>>,
+    /// Whether the library's products are in it, which use its workspace.
+    pub(super) has_products: bool,
 }
 
 impl Used {
@@ -127,24 +129,19 @@ impl CudaStream {
 
     /// As [`entered`](Self::entered), for what has to be done all the same: with what the first attempt said.
     pub(super) fn entered_again(&self) -> Result<(CUstream, Result<()>)> {
-        match self.context.enter_again() {
-            (Err(error), false) => Err(error),
-            (first, _) => Ok((self.raw.0, first)),
-        }
+        self.context.enter_all_the_same().map(|first| (self.raw.0, first))
     }
 
     pub(super) const fn gate(&self) -> &Gate<Used> {
         &self.gate
     }
 
-    /// Queues a graph, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
+    /// Queues a graph on a stream that does not record, and keeps what it refers to until the stream was waited for. Both under one lock: a thread that waits meanwhile lets nothing go that is not queued yet.
     pub(super) fn queue_graph(
         &self,
         used: &Arc<Used>,
         queue: impl FnOnce(CUstream) -> Result<()>,
     ) -> Result<()> {
-        // A recording of it would not keep what it refers to.
-        let _outside = self.gate.outside("a graph")?;
         let stream = self.entered()?;
         let running = &mut self.kept().running;
         if !running.iter().any(|kept| Arc::ptr_eq(kept, used)) {
@@ -224,6 +221,12 @@ impl CudaStream {
         self.finish()
     }
 
+    /// As [`synchronize`](Self::synchronize), unless the stream records: then the recording goes on.
+    pub(super) fn try_synchronize(&self) -> Option<Result<()>> {
+        let _outside = self.gate.try_outside()?;
+        Some(self.finish())
+    }
+
     /// Waits, also where the context was refused at first: who asks for this frees what the work uses. The stream does not record.
     fn finish(&self) -> Result<()> {
         let (stream, entered) = self.entered_again()?;
@@ -241,7 +244,7 @@ impl CudaStream {
 }
 
 /// What is recorded, unless the recording was spoilt.
-fn recorded(recording: &mut Result<Used>) -> Result<&mut Used> {
+pub(super) fn recorded(recording: &mut Result<Used>) -> Result<&mut Used> {
     recording.as_mut().map_err(|error| error.clone())
 }
 
@@ -304,10 +307,7 @@ impl Handle {
 
     /// Waits, also where the context was refused at first.
     pub(super) fn synchronize(&self) -> Result<()> {
-        let entered = match self.context.enter_again() {
-            (Err(error), false) => return Err(error),
-            (first, _) => first,
-        };
+        let entered = self.context.enter_all_the_same()?;
         let looked = look_until(&self.context, "cuEventQuery", || {
             // SAFETY: it is alive.
             unsafe { sys::cuEventQuery(self.raw.0) }

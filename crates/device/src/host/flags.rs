@@ -3,6 +3,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ticket::Outcome;
+use crate::Grant;
 
 /// Flags of a [`Host`](super::Host).
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Board {
     changed: Condvar,
     /// How long a stream waits for a flag before it has failed.
     patience: Duration,
+    _grant: Grant,
 }
 
 #[derive(Debug)]
@@ -32,9 +34,9 @@ struct State {
 }
 
 impl Board {
-    pub(super) fn new(count: usize, patience: Duration) -> Self {
+    pub(super) fn new(count: usize, patience: Duration, grant: Grant) -> Self {
         let state = State { raised: vec![false; count], given_up: None };
-        Self { state: Mutex::new(state), changed: Condvar::new(), patience }
+        Self { state: Mutex::new(state), changed: Condvar::new(), patience, _grant: grant }
     }
 
     /// The first reason is the one to report.

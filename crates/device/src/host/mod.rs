@@ -26,7 +26,7 @@ use self::work::{Inside, Machine, Run, Source, Transfer, Work};
 use crate::gate::{Gate, spoil};
 use crate::graph::HOST_FLAG_PATIENCE;
 use crate::space::Usage;
-use crate::{Address, Backend, ChunkId, Error, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
+use crate::{Address, Backend, ChunkId, Error, Grant, Info, Isa, Kernel, Result, Stamp, StreamKind, Workers};
 
 /// How a [`Host`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -467,13 +467,20 @@ impl Backend for Host {
         turn.after_wait(stream.finish())
     }
 
+    fn try_synchronize(&self, stream: &HostStream) -> Option<Result<()>> {
+        let turn = self.faults.enter("synchronize");
+        outside_kernels().ok()?;
+        let _outside = stream.gate.try_outside()?;
+        Some(turn.after_wait(stream.finish()))
+    }
+
     fn can_replay(&self) -> bool {
         true
     }
 
-    fn flags(&self, count: usize) -> Result<HostFlags> {
+    fn flags(&self, count: usize, grant: Grant) -> Result<HostFlags> {
         self.faults.enter("flags").refuse()?;
-        Ok(HostFlags(Arc::new(Board::new(count, self.flag_patience))))
+        Ok(HostFlags(Arc::new(Board::new(count, self.flag_patience, grant))))
     }
 
     fn raise(&self, stream: &HostStream, flags: &HostFlags, index: usize) -> Result<()> {

@@ -16,7 +16,9 @@ pub use self::rates::Rates;
 pub(crate) use self::rates::as_f64;
 use self::timeline::{Engine, Point, Timeline, Work};
 use crate::space::{Space, Usage};
-use crate::{Address, Backend, ChunkId, Clock, Error, Info, Kernel, Modelled, Result, Stamp, StreamKind};
+use crate::{
+    Address, Backend, ChunkId, Clock, Error, Grant, Info, Kernel, Modelled, Result, Stamp, StreamKind,
+};
 
 /// How a [`Sim`] device is made.
 #[derive(Clone, Copy, Debug)]
@@ -134,9 +136,12 @@ struct Tally {
     compute_seconds: f64,
 }
 
-/// Flags of a [`Sim`]: their numbers.
+/// Flags of a [`Sim`]: their numbers. They have no words: nothing is left of them when they are dropped.
 #[derive(Debug)]
-pub struct SimFlags(Range<usize>);
+pub struct SimFlags {
+    numbers: Range<usize>,
+    _grant: Grant,
+}
 
 /// Recorded work of a [`Sim`].
 #[derive(Debug)]
@@ -259,6 +264,14 @@ impl Sim {
             state.timeline.spend(seconds);
             state.modelled.host_seconds += seconds;
         }
+    }
+
+    /// Has the host wait for all work of a stream that does not record.
+    fn drain(&self, state: &mut State, stream: &SimStream) -> Result<()> {
+        state.memory_calls.host_waits += 1;
+        self.call(state);
+        let is_reached = state.timeline.drain(stream.0);
+        state.reached(is_reached)
     }
 
     /// Books the time of a call that queues something; whether there is a clock.
@@ -523,25 +536,27 @@ impl Backend for Sim {
     fn synchronize(&self, stream: &SimStream) -> Result<()> {
         let state = &mut *self.state();
         state.not_recorded(stream, "a wait of the host")?;
-        state.memory_calls.host_waits += 1;
-        self.call(state);
-        let is_reached = state.timeline.drain(stream.0);
-        state.reached(is_reached)
+        self.drain(state, stream)
+    }
+
+    fn try_synchronize(&self, stream: &SimStream) -> Option<Result<()>> {
+        let state = &mut *self.state();
+        (!state.recordings.contains_key(&stream.0)).then(|| self.drain(state, stream))
     }
 
     fn can_replay(&self) -> bool {
         true
     }
 
-    fn flags(&self, count: usize) -> Result<SimFlags> {
+    fn flags(&self, count: usize, grant: Grant) -> Result<SimFlags> {
         let first = self.state().timeline.add_flags(count);
-        Ok(SimFlags(first..first + count))
+        Ok(SimFlags { numbers: first..first + count, _grant: grant })
     }
 
     fn raise(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
         let state = &mut *self.state();
         if self.call(state).is_some() {
-            state.timeline.raise(stream.0, flags.0.start + index);
+            state.timeline.raise(stream.0, flags.numbers.start + index);
         }
         Ok(())
     }
@@ -549,13 +564,13 @@ impl Backend for Sim {
     fn take(&self, stream: &SimStream, flags: &SimFlags, index: usize) -> Result<()> {
         let state = &mut *self.state();
         if self.call(state).is_some() {
-            state.timeline.take(stream.0, flags.0.start + index);
+            state.timeline.take(stream.0, flags.numbers.start + index);
         }
         Ok(())
     }
 
     fn give_up(&self, flags: &SimFlags, _why: &str) {
-        self.state().timeline.give_up(flags.0.clone());
+        self.state().timeline.give_up(flags.numbers.clone());
     }
 
     fn begin_graph(&self, stream: &SimStream) -> Result<()> {

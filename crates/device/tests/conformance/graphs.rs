@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lighterage_device::{
-    Backend, Device, Error, Flags, Host, HostConfig, Profile, Purpose, Result, Sim, SimConfig, Stream,
-    StreamKind,
+    Backend, Device, Error, Flags, Host, HostConfig, Ledger, Profile, Purpose, Result, Sim, SimConfig,
+    Stream, StreamKind,
 };
 
 use crate::{
@@ -302,8 +302,7 @@ fn a_flag_that_is_raised_twice_is_found() {
 #[test]
 fn a_replay_costs_the_host_one_call() {
     let sim = Sim::new(SimConfig::of(&Profile::named("h100").unwrap())).unwrap();
-    let device =
-        Device::new(sim, lighterage_device::Ledger::new(1 << 30), lighterage_device::Ledger::new(64));
+    let device = Device::new(sim, Ledger::new(1 << 30), Ledger::new(64));
     let memory = Memory::new(&device, 1);
     let stream = device.stream(StreamKind::Compute).unwrap();
     let a = memory.floats(&stream, 0);
@@ -320,4 +319,46 @@ fn a_replay_costs_the_host_one_call() {
     assert_eq!(device.backend().counters().launches - launched, 200);
     assert!(device.backend().modelled().unwrap().compute_seconds > 1.9 * computed);
     stream.synchronize().unwrap();
+}
+
+/// Their words are of another device's memory, and its host that waits knows nothing of them.
+#[test]
+fn flags_of_another_device_are_refused() {
+    fn check<B: Backend>([device, other]: [Device<B>; 2]) {
+        let (flags, stream) = (other.flags(8).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let refused = |call| Err(Error::OtherDevice { call, what: "flags", used_on: stream.id() });
+        assert_eq!(stream.raise(&flags, 7), refused("raise"));
+        assert_eq!(stream.take(&flags, 7), refused("take"));
+        stream.capture(|| stream.take(&flags, 7)).expect_err("nor in a recording");
+        assert_eq!(stream.synchronize(), Ok(()));
+        let own = device.flags(1).unwrap();
+        stream.raise(&own, 0).unwrap();
+        stream.take(&own, 0).unwrap();
+        assert_eq!(stream.synchronize(), Ok(()));
+    }
+    check([(); 2].map(|()| host(threaded()[0])));
+    let sim = || Sim::new(SimConfig::default()).unwrap();
+    check([(); 2].map(|()| Device::new(sim(), Ledger::new(0), Ledger::new(1 << 20))));
+}
+
+/// Their words are there as long as a graph may use them, and the ledger knows.
+#[test]
+fn flags_are_charged_until_no_graph_uses_them() {
+    for config in [threaded()[0], seeded(1)] {
+        let device = host(config);
+        let (flags, stream) = (device.flags(3).unwrap(), device.stream(StreamKind::Compute).unwrap());
+        let mut graph = stream
+            .capture(|| {
+                stream.raise(&flags, 2)?;
+                stream.take(&flags, 2)
+            })
+            .unwrap();
+        drop(flags);
+        assert_eq!(device.host_ledger().granted_bytes(), 12);
+        replay(&stream, &mut graph).unwrap();
+        stream.synchronize().unwrap();
+        assert_eq!(device.host_ledger().granted_bytes(), 12);
+        drop(graph);
+        assert_eq!(device.host_ledger().granted_bytes(), 0);
+    }
 }

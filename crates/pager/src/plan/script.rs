@@ -91,6 +91,18 @@ impl Script {
         self.ring.iter_mut().for_each(|page| page.holds = NOTHING);
     }
 
+    /// Visit `number`, which is held, is all that uses its pages of the ring: the copies that bring them.
+    pub(crate) fn bring(&mut self, number: u64, pages: Range<u32>) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for page in pages {
+            if let Home::Ring(slot) = self.homes[page as usize] {
+                self.ring[slot as usize] = RingPage { holds: page, used: number + 1 };
+                push(&mut pieces, 0, page, true, self.after);
+            }
+        }
+        pieces
+    }
+
     /// Whether all resident pages among the `needed` were copied.
     pub(crate) fn is_loaded(&self, needed: &[bool]) -> bool {
         let pages = self.homes.iter().zip(&self.loaded).zip(needed);

@@ -82,17 +82,21 @@ impl<'m, B: Backend> Loop<'m, B> {
 
     fn lease_these(&self, units: &[UnitId]) -> Result<()> {
         for unit in units {
-            let lease = self.pager.lease(*unit)?;
-            for (tensor, expected) in self.model.expected[unit.0 as usize].iter().enumerate() {
-                let params = CompareParams {
-                    source: lease.tensor(tensor).address().0,
-                    expected: expected.as_ptr().expose_provenance() as u64,
-                    bytes: expected.len() as u64,
-                    tally: std::ptr::from_ref(self.tally).expose_provenance() as u64,
-                };
-                // SAFETY: the weight is leased; model and tally outlive the loop, whose pager waits for its streams when it is dropped.
-                unsafe { self.pager.stream().launch::<CompareKernel>(&params) }?;
-            }
+            self.compare(*unit, &self.pager.lease(*unit)?)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, unit: UnitId, lease: &Lease<'_, B>) -> Result<()> {
+        for (tensor, expected) in self.model.expected[unit.0 as usize].iter().enumerate() {
+            let params = CompareParams {
+                source: lease.tensor(tensor).address().0,
+                expected: expected.as_ptr().expose_provenance() as u64,
+                bytes: expected.len() as u64,
+                tally: std::ptr::from_ref(self.tally).expose_provenance() as u64,
+            };
+            // SAFETY: the weight is leased; model and tally outlive the loop, whose pager waits for its streams when it is dropped.
+            unsafe { self.pager.stream().launch::<CompareKernel>(&params) }?;
         }
         Ok(())
     }
@@ -432,4 +436,59 @@ fn a_device_without_room_for_flags_says_so() {
     let pager = Pager::planned(&stream, Arc::clone(&model.units), &model.plan(model.total())).unwrap();
     let error = pager.replayable().unwrap_err();
     assert!(matches!(error, Error::Device(DeviceError::OutOfBudget(_))), "{error}");
+}
+
+/// Whoever records its stream by himself may let the pager go meanwhile: launches that were queued before read its memory.
+#[test]
+fn a_pager_that_goes_while_its_stream_records_leaves_its_memory_to_queued_launches() {
+    let (model, tally) = (Model::new(74, 12, DType::F32, DType::Bf16), Tally::default());
+    let backend = Host::new(HostConfig { page_bytes: PAGE, ..HostConfig::default() }).unwrap();
+    let mut looped = Loop::new(&model, &tally, backend, 1 << 30, None).unwrap();
+    looped.plain().unwrap();
+    let Loop { device, pager, .. } = looped;
+    let (stream, granted) = (pager.stream().clone(), device.ledger().granted_bytes());
+    let mut meanwhile = 0;
+    let recorded = stream.capture(|| {
+        drop(pager);
+        meanwhile = device.ledger().granted_bytes();
+        Ok(())
+    });
+    recorded.expect("nothing is wrong with the recording");
+    assert!(granted > 0);
+    assert_eq!((meanwhile, device.ledger().granted_bytes()), (granted, 0));
+    stream.synchronize().unwrap();
+    assert_eq!(tally.wrong.load(Ordering::Relaxed), 0);
+}
+
+/// Leases that are taken while a turn is recorded and kept when it fails: what they were to read was never copied, and nothing may be copied over it while they read.
+#[test]
+fn leases_kept_outside_of_a_failed_recording_have_their_weights() {
+    let (model, tally) = (Model::new(66, 12, DType::Bf16, DType::Bf16), Tally::default());
+    let budget = model.budgets()[1];
+    let mut streamed = 0;
+    for (seed, done) in (0..32).zip((0..model.cycle.len() - 1).cycle()) {
+        let host = Host::new(seeded(seed)).unwrap();
+        let mut looped = Loop::new(&model, &tally, host, budget, None).unwrap();
+        looped.plain().unwrap();
+        looped.plain().unwrap();
+        looped.pager.turn(0).unwrap();
+        let copied = looped.pager.statistics().copied_bytes;
+        let mut kept = None;
+        let failed = looped.pager.capture(|| -> Result<()> {
+            looped.lease_these(&model.cycle[..done])?;
+            kept = Some(looped.pager.lease(model.cycle[done])?);
+            Err(Error::NotPlanned { unit: 0 })
+        });
+        assert!(matches!(failed, Err(Error::NotPlanned { unit: 0 })), "{failed:?}");
+        streamed += u64::from(looped.pager.statistics().copied_bytes > copied);
+        let kept = kept.unwrap();
+        looped.compare(model.cycle[done], &kept).unwrap();
+        // Its launch may still be under way when what comes next is copied.
+        drop(kept);
+        looped.lease_all().unwrap();
+        looped.plain().unwrap();
+        looped.synchronize().unwrap();
+        assert_eq!(tally.wrong.load(Ordering::Relaxed), 0, "seed {seed}, unit {done} kept");
+    }
+    assert!(streamed > 0, "all of them were resident");
 }

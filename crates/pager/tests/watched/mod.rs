@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lighterage_device::{
-    Address, Backend, ChunkId, Host, HostEvent, HostFlags, HostGraph, HostStream, Info, Kernel, Ledger,
-    Result, StreamKind,
+    Address, Backend, ChunkId, Grant, Host, HostEvent, HostFlags, HostGraph, HostStream, Info, Kernel,
+    Ledger, Result, StreamKind,
 };
 
 /// One call of the driver, with all that tells it from another one.
@@ -238,12 +238,16 @@ impl Backend for Watched {
         self.check("synchronize", &[stream.id], self.host.synchronize(&stream.raw))
     }
 
+    fn try_synchronize(&self, stream: &Self::Stream) -> Option<Result<()>> {
+        self.check("synchronize", &[stream.id], self.host.try_synchronize(&stream.raw))
+    }
+
     fn can_replay(&self) -> bool {
         self.host.can_replay()
     }
 
-    fn flags(&self, count: usize) -> Result<Self::Flags> {
-        self.check("flags", &[count as u64], self.host.flags(count)).map(|raw| self.named(raw))
+    fn flags(&self, count: usize, grant: Grant) -> Result<Self::Flags> {
+        self.check("flags", &[count as u64], self.host.flags(count, grant)).map(|raw| self.named(raw))
     }
 
     fn raise(&self, stream: &Self::Stream, flags: &Self::Flags, index: usize) -> Result<()> {
