@@ -11,6 +11,8 @@ use lighterage_shape::{DType, Layout};
 use lighterage_testkit::Rng;
 
 const PAGE: u64 = 4096;
+/// What is uploaded: eight pages.
+static DATA: [u8; 8 * 4096] = [7; 8 * 4096];
 const RESERVE: u64 = 128 * PAGE;
 
 fn host(seed: Option<u64>, fail_call: Option<u64>) -> Host {
@@ -403,7 +405,7 @@ fn a_pool_that_goes_while_its_stream_records_leaves_its_memory_to_queued_work() 
     let (device, stream, pool) = pool(Host::new(slow).unwrap(), RESERVE);
     let buffer = pool.allocate(8 * PAGE, "under way").unwrap();
     // Takes 32 ms.
-    stream.upload(view(&buffer), &[7_u8; 8 * PAGE as usize]).unwrap();
+    stream.upload(view(&buffer), &DATA).unwrap();
     drop(buffer);
     assert_eq!(memory_beside_a_recording(&device, &stream, || drop(pool)), [8 * PAGE, 0]);
     assert_eq!(device.backend().usage(), Usage::default());
@@ -420,10 +422,10 @@ fn an_allocator_that_goes_while_a_stream_records_leaves_its_memory_to_queued_wor
     let (on, on_other) = (allocator.on(&stream).unwrap(), allocator.on(&other).unwrap());
     on_other.allocate(8 * PAGE, Tag::NONE).unwrap();
     let handle = on.allocate(8 * PAGE, Tag::NONE).unwrap();
-    let bytes = Layout::contiguous(DType::U8, &[8 * PAGE as usize]);
+    let bytes = Layout::contiguous(DType::U8, &[DATA.len()]);
     // SAFETY: the handle has that many bytes, and its memory stays until the stream, whose own it is, has done what is queued here.
     let memory = unsafe { View::new(handle.address(), bytes, stream.id()) };
-    stream.upload(memory, &[7_u8; 8 * PAGE as usize]).unwrap();
+    stream.upload(memory, &DATA).unwrap();
     let granted = device.ledger().granted_bytes();
     let last_owner = || drop((on, on_other, allocator));
     assert_eq!(memory_beside_a_recording(&device, &stream, last_owner), [granted, 0]);
