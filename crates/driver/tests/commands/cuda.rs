@@ -102,6 +102,8 @@ fn kernels_are_measured_at_the_sizes_that_were_asked_for() {
     for wrong in ["1280", "1280x721", "8x8", "0x16", "axb"] {
         lighterage(&["bench", "kernels", "--size", wrong]).check(2, &[]);
     }
+    let nothing = ["bench", "kernels", "--device", "host", "--only", "add", "--only", "norm_mode"];
+    lighterage(&nothing).check(2, &["--only norm_mode", "no kernel", "; norm_mod with update; "]);
 }
 
 /// What nothing chooses yet is measured beside what is chosen, at the width and on the architecture that it is for.

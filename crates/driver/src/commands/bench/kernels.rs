@@ -286,6 +286,7 @@ impl Work for Measure<'_> {
         let stream = device.stream(StreamKind::Compute)?;
         let config = PoolConfig { purpose: Purpose::Activations, reserve_bytes: 1 << 40 };
         let bench = Bench { queue: Queue::new(Pool::new(&stream, config)?) };
+        let entries = bench.wanted(arguments)?;
         let timed_by = TimedBy::of(device);
         let copy = bench.copy_rate()?;
         let gemm = machine::gemm(&bench.queue, arguments.gemm)?.unwrap_or(f64::INFINITY);
@@ -297,7 +298,7 @@ impl Work for Measure<'_> {
             copy_bytes_per_second: copy,
             gemm_flops_per_second: gemm,
             predicted_by: bounds.source.clone(),
-            kernels: bench.lines(arguments, &bounds)?,
+            kernels: bench.lines(entries, arguments, &bounds)?,
         })
     }
 }
@@ -310,7 +311,25 @@ pub(super) struct Bench<B: Backend> {
 }
 
 impl<B: Backend> Bench<B> {
-    fn lines(&self, arguments: &Arguments, bounds: &Bounds) -> Result<Vec<Line>> {
+    /// Those that were asked for.
+    fn wanted(&self, arguments: &Arguments) -> Result<Vec<Entry<B>>> {
+        let mut all = entries();
+        all.extend(self.unmeasured(arguments));
+        all.extend(rest::entries());
+        for part in &arguments.only {
+            if !all.iter().any(|(name, ..)| name.contains(part)) {
+                let names: Vec<&str> = all.iter().map(|(name, ..)| *name).collect();
+                let why =
+                    format!("--only {part}: no kernel has this in its name; there are: {}", names.join("; "));
+                return Err(Failure::Usage(why));
+            }
+        }
+        let is_wanted = |name: &str| arguments.only.iter().any(|part| name.contains(part));
+        all.retain(|(name, ..)| arguments.only.is_empty() || is_wanted(name));
+        Ok(all)
+    }
+
+    fn lines(&self, entries: Vec<Entry<B>>, arguments: &Arguments, bounds: &Bounds) -> Result<Vec<Line>> {
         let both = [SQUARE, WIDE];
         let extents = match (arguments.size.as_slice(), TimedBy::of(self.queue.device())) {
             ([], TimedBy::StreamEvents) => &both[..],
@@ -318,12 +337,7 @@ impl<B: Backend> Bench<B> {
             (given, _) => given,
         };
         let mut lines = Vec::new();
-        let unmeasured = self.unmeasured(arguments);
-        for (name, of, measure) in entries().into_iter().chain(unmeasured).chain(rest::entries()) {
-            let only = &arguments.only;
-            if !only.is_empty() && !only.iter().any(|part| name.contains(part)) {
-                continue;
-            }
+        for (name, of, measure) in entries {
             let (extents, is_named) = match of {
                 Of::Picture => (extents, true),
                 Of::Text => (&extents[..1], false),
