@@ -275,9 +275,13 @@ impl<B: Backend> Pager<B> {
         state.deferred = None;
         (state.leases, state.copied_bytes) = (begun.leases, begun.copied_bytes);
         state.forget_ring();
+        state.lost = state.held.keys().copied().collect();
         taken?;
         quiet?;
-        self.bring_held(state)
+        // What was not copied, or is not waited for, is not there.
+        self.bring_held(state).inspect_err(|_| state.forget_copies())?;
+        state.lost.clear();
+        Ok(())
     }
 
     /// Copies what leases that are held read from the ring, and makes launches wait for it: its first copies were recorded and not done. Nothing is under way.

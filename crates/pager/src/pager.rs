@@ -301,6 +301,7 @@ impl<B: Backend> Pager<B> {
         if let Some(visit) = visit {
             let was_held = state.held.remove(&visit).is_some();
             assert!(was_held, "visit {visit} released twice");
+            state.lost.remove(&visit);
         }
         if let Err(error) = self.queue_ahead(&mut state) {
             state.deferred.get_or_insert(error);

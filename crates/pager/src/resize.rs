@@ -96,8 +96,8 @@ impl<B: Backend> Pager<B> {
 
     fn shrink_by(&self, state: &mut State<B>, bytes: u64) -> Result<u64> {
         let is_cyclic = state.is_ordered || (state.followed.is_some() && !self.takes_any_order);
-        // What is being recorded cannot be waited for.
-        if bytes == 0 || !is_cyclic || state.joint == Joint::Recording {
+        // What is being recorded cannot be waited for. What held leases read stays where it is, if it is there.
+        if bytes == 0 || !is_cyclic || state.joint == Joint::Recording || !state.lost.is_empty() {
             return Ok(0);
         }
         self.settle(state)?;
@@ -118,6 +118,9 @@ impl<B: Backend> Pager<B> {
     }
 
     fn regrow_now(&self, state: &mut State<B>) -> Result<u64> {
+        if !state.lost.is_empty() {
+            return Ok(0);
+        }
         self.settle(state)?;
         let (page, free) = (self.plan.page_bytes(), self.compute.device().ledger().free_bytes());
         let (now, most) = (state.plan.bytes(), self.plan.bytes());

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,6 +61,8 @@ pub(crate) struct State<B: Backend> {
     pub(crate) version: u64,
     /// What a lease's drop could not report.
     pub(crate) deferred: Option<Error>,
+    /// Visits of held leases that have not what they were to read: copies of a failed recording could not be made again.
+    pub(crate) lost: BTreeSet<u64>,
 }
 
 /// A visit whose copies are known and not all queued.
@@ -129,6 +131,7 @@ impl<B: Backend> State<B> {
             joint: Joint::Events,
             version: 0,
             deferred: None,
+            lost: BTreeSet::new(),
         })
     }
 
@@ -168,6 +171,12 @@ impl<B: Backend> State<B> {
             self.queued.number += 1;
         }
         self.ahead.clear();
+        self.given_up = self.issued;
+    }
+
+    /// Copies to the ring were not made, or nobody waits for them: whoever needs what they bring copies it, behind them.
+    pub(crate) fn forget_copies(&mut self) {
+        self.script.forget_ring();
         self.given_up = self.issued;
     }
 

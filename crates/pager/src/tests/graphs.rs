@@ -492,3 +492,51 @@ fn leases_kept_outside_of_a_failed_recording_have_their_weights() {
     }
     assert!(streamed > 0, "all of them were resident");
 }
+
+/// As above where the driver refuses a call on the way: who leases next hears of it, and of the turns behind that no weight is wrong, shrunk meanwhile or not.
+#[test]
+fn a_refusal_while_kept_leases_get_their_weights_leaves_none_wrong() {
+    let config = |fail_call: Option<u64>| HostConfig { fail_call, ..seeded(fail_call.unwrap_or(0)) };
+    let mut refused = 0;
+    for (seed, budget, done, shrinks) in [(66, 1, 12, false), (71, 3, 7, true), (91, 3, 5, true)] {
+        let (model, tally) = (Model::new(seed, 12, DType::Bf16, DType::Bf16), Tally::default());
+        let budget = model.budgets()[budget];
+        // What happened before the recording, and in it; what is kept of it.
+        let turn = |looped: &mut Loop<'_, Host>| -> Result<[u64; 2]> {
+            looped.plain()?;
+            looped.plain()?;
+            looped.pager.turn(0)?;
+            looped.synchronize()?;
+            let before = looped.device.backend().driver_calls();
+            let mut kept = None;
+            let failed = looped.pager.capture(|| -> Result<()> {
+                looped.lease_these(&model.cycle[..done])?;
+                kept = Some(looped.pager.lease(model.cycle[done])?);
+                Err(Error::NotPlanned { unit: 0 })
+            });
+            let after = looped.device.backend().driver_calls();
+            if shrinks && kept.is_some() && matches!(failed, Err(Error::NotPlanned { .. })) {
+                // The first of the two may say what is deferred.
+                let _ = looped.pager.shrink(2 * PAGE).or_else(|_| looped.pager.shrink(2 * PAGE));
+            }
+            Ok([before, after])
+        };
+        let mut undisturbed =
+            Loop::new(&model, &tally, Host::new(config(None)).unwrap(), budget, None).unwrap();
+        let [before, after] = turn(&mut undisturbed).unwrap();
+        for fail in before..after {
+            let host = Host::new(config(Some(fail))).unwrap();
+            let mut looped = Loop::new(&model, &tally, host, budget, None).unwrap();
+            if turn(&mut looped).is_err() {
+                continue;
+            }
+            // Again after each refusal, unless it was a stream that failed for good.
+            let tries = model.cycle.iter().map(|unit| (0..3).find(|_| looped.lease_these(&[*unit]).is_ok()));
+            let tries: Vec<Option<u32>> = tries.collect();
+            refused += u32::from(tries.iter().all(Option::is_some) && tries.contains(&Some(1)));
+            let _ = looped.synchronize();
+            assert_eq!(tally.wrong.load(Ordering::Relaxed), 0, "seed {seed}, call {fail} refused");
+        }
+    }
+    assert!(refused > 0, "no refusal was reported and the turn done all the same");
+}
