@@ -136,7 +136,8 @@ impl<B: Backend> Stream<B> {
     /// Queues the recorded work.
     ///
     /// On `Cuda` a graph in which the library makes products has the library's one workspace to itself from its beginning to its end: such graphs on different streams, and products
-    /// outside of graphs, are done one after the other, in the order in which they were queued. So of two such graphs the first may not wait, by a flag, for the second.
+    /// outside of graphs, are done one after the other, in the order in which they were queued. So of two such graphs the first may not wait, by a flag, for the second. A graph that waits for its turn longer than
+    /// a card's flags are waited for (a minute) while the host waits for it, too, is taken for one that stands still.
     ///
     /// # Errors
     /// What the driver reports.

@@ -215,9 +215,10 @@ impl CublasLt {
     pub(super) fn in_turn(&self, stream: &CudaStream, queue: impl FnOnce() -> Result<()>) -> Result<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         stream.wait(&used)?;
-        queue()?;
-        // Without the event another stream would take the workspace too early.
-        stream.record(&used).or_else(|error| stream.synchronize().and(Err(error)))
+        // Also after a refusal, since a product may be several launches. Without the event another stream would take the workspace too early.
+        let queued = queue();
+        let recorded = stream.record(&used).or_else(|error| stream.synchronize().and(Err(error)));
+        queued.and(recorded)
     }
 
     /// Algorithms that the library would try: none that splits the sum, so that there is one order of adding whatever the device is doing.
