@@ -96,7 +96,7 @@ impl<B: Backend> Pager<B> {
 
     fn shrink_by(&self, state: &mut State<B>, bytes: u64) -> Result<u64> {
         let is_cyclic = state.is_ordered || (state.followed.is_some() && !self.takes_any_order);
-        // What is being recorded cannot be waited for. What held leases read stays where it is, if it is there.
+        // What is being recorded cannot be waited for. What held leases read keeps its place, and where it is lost there is nothing to keep.
         if bytes == 0 || !is_cyclic || state.joint == Joint::Recording || !state.lost.is_empty() {
             return Ok(0);
         }
@@ -170,9 +170,8 @@ impl<B: Backend> Pager<B> {
         state.version += 1;
         state.memory.relabel(&plan, fixed);
         let stay = state.memory.stays(plan.homes());
-        let held =
-            state.held.iter().map(|(visit, place)| (*visit, plan.tape().spans[*place].touched.clone()));
-        state.script = state.script.moved(&plan, &stay, held);
+        // The tape is that of every plan of this model.
+        state.script = state.script.moved(&plan, &stay, state.held_visits());
         state.feed.change(&self.units, &plan);
         for arrival in &mut state.arrivals {
             (arrival.issued, arrival.is_queued) = (0, false);
